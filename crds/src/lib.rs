@@ -1,0 +1,1 @@
+//! The Integration custom resource.
