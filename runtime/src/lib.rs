@@ -1,1 +1,4 @@
 //! The data plane of Grapnel.
+
+pub mod standard_webhooks;
+pub mod sealing;
