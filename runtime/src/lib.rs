@@ -7,3 +7,5 @@ pub mod ingress;
 pub mod hint;
 pub mod store;
 pub mod queue;
+pub mod standard_webhooks;
+pub mod sealing;
