@@ -9,6 +9,12 @@ CREATE FUNCTION uuidv7_floor(at timestamptz) RETURNS uuid
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 RETURN (lpad(to_hex(floor(extract(epoch FROM at) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
 
+-- A UUIDv7 of this moment, for rows that SQL itself makes (PostgreSQL has one of its own only from 18 on).
+CREATE FUNCTION uuidv7_now() RETURNS uuid
+LANGUAGE sql VOLATILE PARALLEL SAFE
+RETURN (lpad(to_hex(floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0') || '7'
+    || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid;
+
 -- The instant in a UUIDv7, in milliseconds.
 CREATE FUNCTION uuidv7_time(id uuid) RETURNS timestamptz
 LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -59,6 +65,7 @@ CREATE TABLE events (
     occurred_at        timestamptz NOT NULL,
     received_at        timestamptz NOT NULL,
     correlation_id     text NOT NULL,
+    traceparent        text,                        -- W3C trace context of the provider's request, when it sent one
     source_ip          inet,
     headers            json NOT NULL,               -- [[name, value], …] in the order received, secrets redacted
     raw_body           bytea NOT NULL,              -- exactly the bytes received
@@ -194,6 +201,47 @@ BEGIN
     END LOOP;
     RETURN created;
 END $$;
+
+-- Drops the partitions of the days before first_kept_day and answers their names. A day with unfinished deliveries is
+-- kept, in all tables, until they end.
+CREATE FUNCTION drop_expired_partitions(first_kept_day date) RETURNS text[] LANGUAGE plpgsql AS $$
+DECLARE
+    day text;
+    parent text;
+    partition text;
+    unfinished boolean;
+    dropped text[] := '{}';
+BEGIN
+    FOR day IN
+        SELECT DISTINCT substring(child.relname FROM '\d{8}$')
+        FROM pg_inherits
+        JOIN pg_class child ON child.oid = inhrelid
+        WHERE inhparent = ANY (SELECT to_regclass(name) FROM unnest(partitioned_tables()) AS name)
+            AND substring(child.relname FROM '\d{8}$') < to_char(first_kept_day, 'YYYYMMDD')
+        ORDER BY 1
+    LOOP
+        IF to_regclass('deliveries_' || day) IS NOT NULL THEN
+            EXECUTE format('SELECT EXISTS (SELECT FROM %I WHERE finished_at IS NULL)', 'deliveries_' || day)
+                INTO unfinished;
+            CONTINUE WHEN unfinished;
+        END IF;
+        FOREACH parent IN ARRAY partitioned_tables() LOOP
+            partition := parent || '_' || day;
+            CONTINUE WHEN to_regclass(partition) IS NULL;
+            EXECUTE format('DROP TABLE %I', partition);
+            dropped := dropped || partition;
+        END LOOP;
+    END LOOP;
+    RETURN dropped;
+END $$;
+
+-- The first id of the oldest day that is kept; NULL without partitions.
+CREATE FUNCTION oldest_partition_start() RETURNS uuid LANGUAGE sql STABLE
+RETURN (
+    SELECT uuidv7_floor(to_date(min(substring(child.relname FROM '\d{8}$')), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC')
+    FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid
+    WHERE inhparent = 'events'::regclass
+);
 
 -- Bodies over the page threshold are compressed: with lz4 where the server has it.
 DO $$ BEGIN
