@@ -5,6 +5,7 @@ pub mod respond;
 pub mod preset;
 pub mod ingress;
 pub mod hint;
+pub mod event;
 pub mod store;
 pub mod queue;
 pub mod standard_webhooks;

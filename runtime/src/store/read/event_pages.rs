@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::failure::StoreFailure;
 use super::instant::id_at;
-use super::page::{Order, Position};
+use super::page::Order;
 use super::{EventFilter, EventStatus};
 
 /// What the ids are sorted by; the id settles equal keys.
@@ -27,7 +27,8 @@ pub(super) struct Stretch<'a> {
     pub(super) status: Option<EventStatus>,
     pub(super) key: Key,
     pub(super) order: Order,
-    pub(super) after: Option<Position>,
+    pub(super) after_id: Option<Uuid>,
+    pub(super) after_time: Option<jiff_sqlx::Timestamp>,
     pub(super) limit: i64,
     pub(super) offset: i64,
 }
@@ -92,9 +93,8 @@ macro_rules! event_passes {
 macro_rules! events_by_id {
     ($name:literal, $compare:literal, $direction:literal) => {
         concat!(
-            "-- ",
-            $name,
-            "\nSELECT id FROM (",
+            "/* read::", $name, " */
+            SELECT id FROM (",
             events_by_id!(@walk "e.id >= $12", $compare, $direction),
             " UNION ALL ",
             events_by_id!(@walk "e.id >= $11 AND e.id < $12", $compare, $direction),
@@ -125,9 +125,8 @@ macro_rules! events_by_id {
 macro_rules! events_by_occurred_at {
     ($name:literal, $compare:literal, $direction:literal) => {
         concat!(
-            "-- ",
-            $name,
-            "\nSELECT e.id FROM events e WHERE ($7::uuid IS NULL OR (e.occurred_at, e.id) ",
+            "/* read::", $name, " */
+            SELECT e.id FROM events e WHERE ($7::uuid IS NULL OR (e.occurred_at, e.id) ",
             $compare,
             " ($8, $7)) AND ",
             filters!(),
@@ -147,9 +146,8 @@ macro_rules! events_by_occurred_at {
 macro_rules! open_by_id {
     ($name:literal, $compare:literal, $direction:literal) => {
         concat!(
-            "-- ",
-            $name,
-            "\nWITH RECURSIVE destinations AS (
+            "/* read::", $name, " */
+            WITH RECURSIVE destinations AS (
                 (SELECT integration_id, destination FROM deliveries WHERE finished_at IS NULL
                 ORDER BY integration_id, destination LIMIT 1)
                 UNION ALL
@@ -179,9 +177,8 @@ macro_rules! open_by_id {
 macro_rules! failed_by_id {
     ($name:literal, $compare:literal, $direction:literal) => {
         concat!(
-            "-- ",
-            $name,
-            "\nSELECT d.event_id FROM deliveries d WHERE ($7::uuid IS NULL OR d.event_id ",
+            "/* read::", $name, " */
+            SELECT d.event_id FROM deliveries d WHERE ($7::uuid IS NULL OR d.event_id ",
             $compare,
             " $7) AND ",
             leads_failed!(),
@@ -198,9 +195,8 @@ macro_rules! failed_by_id {
 macro_rules! deliveries_by_occurred_at {
     ($name:literal, $leads:expr, $compare:literal, $direction:literal) => {
         concat!(
-            "-- ",
-            $name,
-            "\nSELECT event_id FROM (
+            "/* read::", $name, " */
+            SELECT event_id FROM (
                 SELECT d.event_id, (SELECT e.occurred_at FROM events e WHERE e.id = d.event_id AND ",
             filters!(),
             ") AS occurred_at FROM deliveries d WHERE ",
@@ -221,9 +217,8 @@ macro_rules! deliveries_by_occurred_at {
 macro_rules! count_deliveries {
     ($name:literal, $leads:expr) => {
         concat!(
-            "-- ",
-            $name,
-            "\nSELECT count(*) FROM (SELECT FROM deliveries d WHERE ",
+            "/* read::", $name, " */
+            SELECT count(*) FROM (SELECT FROM deliveries d WHERE ",
             $leads,
             " AND ",
             event_passes!(),
@@ -233,7 +228,7 @@ macro_rules! count_deliveries {
 }
 
 const COUNT_EVENTS: &str = concat!(
-    "-- count_events\nSELECT count(*) FROM (SELECT FROM events e WHERE ",
+    "/* read::count_events */ SELECT count(*) FROM (SELECT FROM events e WHERE ",
     filters!(),
     " AND ",
     processed!(),
@@ -280,9 +275,6 @@ pub(super) async fn find(
     };
     let (first, end) = stretch.filter.window_ids();
     let filter = stretch.filter;
-    let after_time = stretch.after.map(|position| {
-        jiff_sqlx::Timestamp::from(jiff::Timestamp::from_microsecond(position.key).unwrap_or_default())
-    });
     let ids = sqlx::query_scalar(statement)
         .bind(filter.provider.as_deref())
         .bind(filter.event_type.as_deref())
@@ -290,8 +282,8 @@ pub(super) async fn find(
         .bind(filter.from.map(jiff_sqlx::Timestamp::from))
         .bind(filter.until.map(jiff_sqlx::Timestamp::from))
         .bind(stretch.status.map(EventStatus::as_str))
-        .bind(stretch.after.map(|position| position.id))
-        .bind(after_time)
+        .bind(stretch.after_id)
+        .bind(stretch.after_time)
         .bind(stretch.limit)
         .bind(stretch.offset)
         .bind(first)

@@ -11,7 +11,7 @@ use super::event_pages::{self, Key, Stretch};
 use super::failure::{StoreFailure, within_deadline};
 use super::page::{Order, Page, PageRequest, Position, Total};
 use super::snapshot::Snapshot;
-use super::{EventFilter, EventStatus, Instant};
+use super::{EventFilter, EventStatus, Instant, known};
 use crate::event::normalized_payload;
 
 /// Payloads longer than this are left out of lists, which bounds a page to 6.4 MB of them.
@@ -110,7 +110,8 @@ async fn ids_in_one_walk(
         status: list.status,
         key,
         order: list.order,
-        after: request.after(),
+        after_id: request.after_id(),
+        after_time: request.after_time(),
         limit: request.limit(),
         offset: request.offset(),
     };
@@ -142,7 +143,8 @@ async fn ids_by_status(
             status: Some(status),
             key: Key::Id,
             order: list.order,
-            after: resumes_here,
+            after_id: resumes_here.map(|position| position.id),
+            after_time: None,
             limit: i64::try_from(wanted - ids.len()).unwrap_or(i64::MAX),
             offset: 0,
         };
@@ -174,14 +176,20 @@ macro_rules! derived {
 }
 pub(super) use derived;
 
+macro_rules! columns {
+    () => {
+        "e.id, e.integration_id, e.provider, e.external_event_id, e.event_type, e.subject, e.occurred_at,
+        e.received_at, e.correlation_id, e.payload_key, delivered.status, delivered.attempts, delivered.last_error,
+        delivered.updated_at, attempted.last_processed_at"
+    };
+}
+pub(super) use columns;
+
 const LOAD: &str = concat!(
-    "-- load_events
-    SELECT e.id, e.integration_id, e.provider, e.external_event_id, e.event_type, e.subject, e.occurred_at,
-        e.received_at, e.correlation_id, e.payload_key,
-        CASE WHEN e.payload_length <= $4 THEN substring(e.raw_body FROM e.payload_start + 1 FOR e.payload_length)
-        END AS payload,
-        delivered.status, delivered.attempts, delivered.last_error, delivered.updated_at,
-        attempted.last_processed_at
+    "/* read::load_events */ SELECT ",
+    columns!(),
+    ", CASE WHEN e.payload_length <= $4 THEN substring(e.raw_body FROM e.payload_start + 1 FOR e.payload_length)
+        END AS payload
     FROM events e ",
     derived!(),
     " WHERE e.id = ANY($1) AND e.id BETWEEN $2 AND $3"
@@ -202,7 +210,7 @@ async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Event>,
     Ok(events)
 }
 
-/// Reads the columns of [`LOAD`].
+/// Reads the columns of [`columns!`] and the payload.
 pub(super) fn event_of(row: &PgRow) -> Result<Event, StoreFailure> {
     let id: Uuid = row.try_get("id")?;
     let provider: String = row.try_get("provider")?;
@@ -212,7 +220,6 @@ pub(super) fn event_of(row: &PgRow) -> Result<Event, StoreFailure> {
     let received_at: Instant = row.try_get::<jiff_sqlx::Timestamp, _>("received_at")?.into();
     let updated_at: Option<jiff_sqlx::Timestamp> = row.try_get("updated_at")?;
     let last_processed_at: Option<jiff_sqlx::Timestamp> = row.try_get("last_processed_at")?;
-    let status: &str = row.try_get("status")?;
     let normalized_payload = match payload {
         Some(payload) => {
             let key: &str = row.try_get("payload_key")?;
@@ -238,11 +245,19 @@ pub(super) fn event_of(row: &PgRow) -> Result<Event, StoreFailure> {
         received_at,
         created_at: received_at,
         updated_at: updated_at.map_or(received_at, Instant::from),
-        status: EventStatus::from_database(id, status)?,
+        status: EventStatus::of_row(row, id)?,
         processing_attempts: row.try_get("attempts")?,
         last_error: row.try_get("last_error")?,
         last_processed_at: last_processed_at.map(Instant::from),
         correlation_id: row.try_get("correlation_id")?,
         normalized_payload,
     })
+}
+
+impl EventStatus {
+    /// Reads the derived column `status`.
+    pub(super) fn of_row(row: &PgRow, id: Uuid) -> Result<Self, StoreFailure> {
+        let text: &str = row.try_get("status")?;
+        known(Self::ALL.into_iter().find(|status| status.as_str() == text), "deliveries", "status", id)
+    }
 }

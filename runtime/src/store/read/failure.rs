@@ -19,8 +19,8 @@ pub enum StoreFailure {
     /// The database cannot be reached or does not take work now.
     #[error("database is unavailable")]
     Unavailable(#[source] sqlx::Error),
-    /// A row that cannot exist. `id` is the row's, or its event's.
-    #[error("impossible value in {table}.{column} of {id}")]
+    /// A column that is not the JSON it must be. `id` is the row's.
+    #[error("impossible JSON in {table}.{column} of {id}")]
     Corrupt {
         table: &'static str,
         column: &'static str,
@@ -28,6 +28,9 @@ pub enum StoreFailure {
         #[source]
         source: serde_json::Error,
     },
+    /// A column with a value that this version does not know. `id` is the row's.
+    #[error("impossible value in {table}.{column} of {id}")]
+    Unknown { table: &'static str, column: &'static str, id: Uuid },
     /// Anything else: a fault of ours.
     #[error("statement failed")]
     Statement(#[source] sqlx::Error),

@@ -23,7 +23,7 @@ impl Instant {
 
 /// The smallest UUIDv7 that is `slack_milliseconds` older than `id`: a bound that prunes partitions. Every id for one
 /// that carries no time.
-pub fn id_floor(id: Uuid, slack_milliseconds: i64) -> Uuid {
+pub(super) fn id_floor(id: Uuid, slack_milliseconds: i64) -> Uuid {
     match uuid_milliseconds(id) {
         Some(milliseconds) => id_at(milliseconds - slack_milliseconds),
         None => Uuid::nil(),
@@ -31,7 +31,7 @@ pub fn id_floor(id: Uuid, slack_milliseconds: i64) -> Uuid {
 }
 
 /// The smallest UUIDv7 of a moment, as `uuidv7_floor` in SQL. Moments that a UUIDv7 cannot hold are clamped.
-pub fn id_at(milliseconds: i64) -> Uuid {
+pub(super) fn id_at(milliseconds: i64) -> Uuid {
     let last = (1_i64 << 48) - 1;
     let milliseconds = milliseconds.clamp(0, last).cast_unsigned();
     Uuid::from_u128(u128::from(milliseconds) << 80)

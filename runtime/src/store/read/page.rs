@@ -61,6 +61,13 @@ impl PageRequest {
         self.after().map(|position| position.id)
     }
 
+    /// The key to go on from, where it is a time.
+    pub(super) fn after_time(self) -> Option<jiff_sqlx::Timestamp> {
+        // A position that no list has given may have a key that is no time; any time will do for it.
+        let time = |position: Position| jiff::Timestamp::from_microsecond(position.key).unwrap_or_default();
+        self.after().map(|position| time(position).into())
+    }
+
     /// Makes the page of the rows that were read with `limit`.
     pub(super) fn page<T>(
         self,

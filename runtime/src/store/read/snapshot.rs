@@ -21,19 +21,19 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL max_parallel_workers_per_gather = 0";
 
 /// One consistent view of the database.
-pub struct Snapshot(Transaction<'static, Postgres>);
+pub(super) struct Snapshot(Transaction<'static, Postgres>);
 
 impl Snapshot {
-    pub async fn take(pool: &PgPool) -> Result<Self, StoreFailure> {
+    pub(super) async fn take(pool: &PgPool) -> Result<Self, StoreFailure> {
         Ok(Self(begin(pool, BEGIN).await?))
     }
 
-    pub fn connection(&mut self) -> &mut PgConnection {
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
         &mut self.0
     }
 
     /// Gives the connection back at once; a dropped snapshot does so too, a little later.
-    pub async fn release(self) -> Result<(), StoreFailure> {
+    pub(super) async fn release(self) -> Result<(), StoreFailure> {
         Ok(self.0.rollback().await?)
     }
 }
