@@ -1,11 +1,20 @@
 //! The data plane of Grapnel.
 
 pub mod config;
+pub mod telemetry;
 pub mod respond;
 pub mod preset;
+pub mod sealing;
+pub mod secrets;
+pub mod integrations;
 pub mod ingress;
+pub mod limits;
+pub mod server;
+pub mod health;
 pub mod hint;
 pub mod store;
 pub mod queue;
+pub mod dispatch;
 pub mod standard_webhooks;
-pub mod sealing;
+pub mod deliver;
+pub mod retry;
