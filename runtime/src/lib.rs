@@ -15,6 +15,8 @@ pub mod hint;
 pub mod store;
 pub mod queue;
 pub mod dispatch;
+pub mod event;
+pub mod worker;
 pub mod standard_webhooks;
 pub mod deliver;
 pub mod retry;
