@@ -31,7 +31,7 @@ pub use page::{Order, Page, PageRequest, Position, Start, TOTAL_CAP, Total};
 pub use replays::{ReplayFilter, ReplayRequest, ReplayStatus, list_replay_requests, load_replay_request};
 pub(in crate::store) use snapshot::begin;
 
-/// Where an event stands; see [`EventStatus::ALL`] for the order.
+/// Where an event stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EventStatus {
@@ -94,6 +94,11 @@ pub struct EventFilter {
 const CLOCK_SLACK_MILLISECONDS: i64 = 60 * 60 * 1000;
 
 /// Reads the text of an enum column. Texts that it cannot have are the schema's fault or a newer version's.
-fn known<T>(value: Option<T>, table: &'static str, column: &'static str, id: Uuid) -> Result<T, StoreFailure> {
+fn known<T>(
+    value: Option<T>,
+    table: &'static str,
+    column: &'static str,
+    id: Uuid,
+) -> Result<T, StoreFailure> {
     value.ok_or(StoreFailure::Unknown { table, column, id })
 }

@@ -33,7 +33,7 @@
 //! A newer request takes the deliveries over from an older one. The older does not end by that: its deliveries are those
 //! of its scope that carry its own id *or a newer one's*, so it is dispatched, completed or failed by what becomes of
 //! them, as a rule together with the newer. Hence both functions look at all unfinished requests of an event, and none
-//! waits for ever. What a crash left behind is found by [`settle_unfinished`], which runs now and then.
+//! waits for ever. What a crash left behind is found by [`settle_leftovers`], which runs now and then.
 //!
 //! # What cannot be replayed
 //!
@@ -310,11 +310,11 @@ const MARK_DISPATCHED: &str = "/* replay::mark_dispatched */
     FROM moved";
 
 /// Marks requests as dispatched after deliveries of theirs were handed to their queues (`queued_at` is set).
-pub async fn mark_dispatched(connection: &mut PgConnection, replay_request_ids: &[Uuid]) -> sqlx::Result<()> {
+pub async fn mark_dispatched(pool: &PgPool, replay_request_ids: &[Uuid]) -> sqlx::Result<()> {
     if replay_request_ids.is_empty() {
         return Ok(());
     }
-    let mut tx = connection.begin().await?;
+    let mut tx = pool.begin().await?;
     let unfinished = lock_unfinished(&mut tx, replay_request_ids).await?;
     if let (Some(first), Some(last)) = (unfinished.first(), unfinished.last()) {
         sqlx::query(MARK_DISPATCHED)
@@ -385,9 +385,9 @@ pub async fn settle(connection: &mut PgConnection, replay_request_ids: &[Uuid]) 
 const SWEEP: i64 = 1000;
 
 /// Ends requests that a crash between the finish of a delivery and [`settle`] has left. Cheap when there are none.
-pub async fn settle_unfinished(connection: &mut PgConnection) -> sqlx::Result<()> {
+pub async fn settle_leftovers(pool: &PgPool) -> sqlx::Result<()> {
     let left: Vec<Uuid> = sqlx::query_scalar(
-        "/* replay::settle_unfinished */
+        "/* replay::settle_leftovers */
         SELECT r.id FROM replay_requests r
         WHERE r.status IN ('queued', 'dispatched') AND NOT (
             SELECT COALESCE(bool_or(d.finished_at IS NULL), false)
@@ -398,9 +398,13 @@ pub async fn settle_unfinished(connection: &mut PgConnection) -> sqlx::Result<()
         ORDER BY r.id LIMIT $1",
     )
     .bind(SWEEP)
-    .fetch_all(&mut *connection)
+    .fetch_all(pool)
     .await?;
-    settle(connection, &left).await
+    if left.is_empty() {
+        return Ok(());
+    }
+    let mut connection = pool.acquire().await?;
+    settle(&mut connection, &left).await
 }
 
 fn new_ids(count: usize) -> Vec<Uuid> {

@@ -25,9 +25,12 @@ pub struct Attempt {
     pub attempt_no: i32,
     pub status: AttemptStatus,
     /// Null when there was no answer.
+    #[schema(required)]
     pub http_status: Option<i16>,
     /// The beginning of the receiver's answer.
+    #[schema(required)]
     pub response_body: Option<String>,
+    #[schema(required)]
     pub error_message: Option<String>,
     #[schema(minimum = 0)]
     pub duration_ms: i32,

@@ -131,8 +131,12 @@ fn entry_of(row: &PgRow) -> Result<AuditEntry, StoreFailure> {
         entity_id: row.try_get("entity_id")?,
         action: row.try_get("action")?,
         actor: row.try_get("actor")?,
-        details: RawValue::from_string(details)
-            .map_err(|source| StoreFailure::Corrupt { table: "audit_entries", column: "details", id, source })?,
+        details: RawValue::from_string(details).map_err(|source| StoreFailure::Corrupt {
+            table: "audit_entries",
+            column: "details",
+            id,
+            source,
+        })?,
         created_at: known(Instant::of_id(id), "audit_entries", "id", id)?,
     })
 }

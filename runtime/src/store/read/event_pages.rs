@@ -125,7 +125,9 @@ macro_rules! events_by_id {
 macro_rules! events_by_occurred_at {
     ($name:literal, $compare:literal, $direction:literal) => {
         concat!(
-            "/* read::", $name, " */
+            "/* read::",
+            $name,
+            " */
             SELECT e.id FROM events e WHERE ($7::uuid IS NULL OR (e.occurred_at, e.id) ",
             $compare,
             " ($8, $7)) AND ",
@@ -177,7 +179,9 @@ macro_rules! open_by_id {
 macro_rules! failed_by_id {
     ($name:literal, $compare:literal, $direction:literal) => {
         concat!(
-            "/* read::", $name, " */
+            "/* read::",
+            $name,
+            " */
             SELECT d.event_id FROM deliveries d WHERE ($7::uuid IS NULL OR d.event_id ",
             $compare,
             " $7) AND ",
@@ -195,7 +199,9 @@ macro_rules! failed_by_id {
 macro_rules! deliveries_by_occurred_at {
     ($name:literal, $leads:expr, $compare:literal, $direction:literal) => {
         concat!(
-            "/* read::", $name, " */
+            "/* read::",
+            $name,
+            " */
             SELECT event_id FROM (
                 SELECT d.event_id, (SELECT e.occurred_at FROM events e WHERE e.id = d.event_id AND ",
             filters!(),
@@ -217,7 +223,9 @@ macro_rules! deliveries_by_occurred_at {
 macro_rules! count_deliveries {
     ($name:literal, $leads:expr) => {
         concat!(
-            "/* read::", $name, " */
+            "/* read::",
+            $name,
+            " */
             SELECT count(*) FROM (SELECT FROM deliveries d WHERE ",
             $leads,
             " AND ",

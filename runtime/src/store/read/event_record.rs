@@ -41,16 +41,18 @@ pub struct EventRecord {
 pub struct Webhook {
     pub integration_id: Uuid,
     pub provider: String,
+    #[schema(required)]
     pub external_event_id: Option<String>,
     pub idempotency_key: String,
     /// By name; values of a repeated name are joined with `, `. Headers that carry a secret are `[redacted]`.
     pub request_headers: BTreeMap<String, String>,
     /// The body, unchanged, when it is JSON.
-    #[schema(value_type = Option<serde_json::Value>)]
+    #[schema(required, value_type = Option<serde_json::Value>)]
     pub raw_payload: Option<Box<RawValue>>,
     /// The exact bytes of the body, in base64.
     #[schema(content_encoding = "base64")]
     pub raw_body: String,
+    #[schema(required)]
     pub source_ip: Option<String>,
     pub received_at: Instant,
 }
@@ -65,8 +67,10 @@ pub struct Processing {
     #[schema(minimum = 0)]
     pub processing_attempts: i64,
     /// The latest error of a delivery that did not succeed.
+    #[schema(required)]
     pub last_error: Option<String>,
     /// When the last attempt ended.
+    #[schema(required)]
     pub last_processed_at: Option<Instant>,
     /// The jobs of the latest 500 attempts, then the unfinished ones.
     pub jobs: Vec<ProcessingJob>,

@@ -25,8 +25,10 @@ pub struct Event {
     pub integration_id: Uuid,
     pub provider: String,
     /// The provider's own id of the event, where it has one.
+    #[schema(required)]
     pub external_event_id: Option<String>,
     pub event_type: String,
+    #[schema(required)]
     pub subject: Option<String>,
     pub occurred_at: Instant,
     pub received_at: Instant,
@@ -37,12 +39,14 @@ pub struct Event {
     #[schema(minimum = 0)]
     pub processing_attempts: i64,
     /// The latest error of a delivery that did not succeed.
+    #[schema(required)]
     pub last_error: Option<String>,
     /// When the last attempt ended.
+    #[schema(required)]
     pub last_processed_at: Option<Instant>,
     pub correlation_id: String,
     /// What is delivered. Null in lists when the provider's payload is longer than 64 KiB: `GET /events/{id}` has it.
-    #[schema(value_type = Option<Object>)]
+    #[schema(required, value_type = Option<Object>)]
     pub normalized_payload: Option<Box<RawValue>>,
 }
 
@@ -223,8 +227,7 @@ pub(super) fn event_of(row: &PgRow) -> Result<Event, StoreFailure> {
     let normalized_payload = match payload {
         Some(payload) => {
             let key: &str = row.try_get("payload_key")?;
-            let json =
-                normalized_payload(&provider, &event_type, external_event_id.as_deref(), key, payload);
+            let json = normalized_payload(&provider, &event_type, external_event_id.as_deref(), key, payload);
             Some(serde_json::from_slice(&json).map_err(|source| StoreFailure::Corrupt {
                 table: "events",
                 column: "raw_body",

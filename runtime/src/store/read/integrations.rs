@@ -122,8 +122,12 @@ fn integration_of(row: &PgRow) -> Result<Integration, StoreFailure> {
     };
     let state = known(state, "integrations", "state", id)?;
     let destinations: &str = row.try_get("destinations")?;
-    let destinations = serde_json::from_str(destinations)
-        .map_err(|source| StoreFailure::Corrupt { table: "integrations", column: "spec", id, source })?;
+    let destinations = serde_json::from_str(destinations).map_err(|source| StoreFailure::Corrupt {
+        table: "integrations",
+        column: "spec",
+        id,
+        source,
+    })?;
     Ok(Integration {
         id,
         namespace: row.try_get("namespace")?,

@@ -14,9 +14,9 @@ use sqlx::{PgConnection, Row};
 use utoipa::ToSchema;
 use uuid::{Builder, Uuid};
 
+use super::Instant;
 use super::attempts::{AttemptStatus, FinishedAttempt};
 use super::failure::StoreFailure;
-use super::Instant;
 
 /// A scheduled, running or finished attempt.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -34,8 +34,11 @@ pub struct ProcessingJob {
     #[schema(minimum = 1)]
     pub attempt_no: i32,
     pub scheduled_at: Instant,
+    #[schema(required)]
     pub started_at: Option<Instant>,
+    #[schema(required)]
     pub completed_at: Option<Instant>,
+    #[schema(required)]
     pub error_message: Option<String>,
 }
 

@@ -20,12 +20,14 @@ pub struct ReplayRequest {
     pub id: Uuid,
     pub event_id: Uuid,
     /// The only destination that is delivered to; null is all of the event's.
+    #[schema(required)]
     pub destination: Option<String>,
     pub requested_by: String,
     pub reason: String,
     pub status: ReplayStatus,
     pub created_at: Instant,
     /// When the request was completed or failed.
+    #[schema(required)]
     pub processed_at: Option<Instant>,
 }
 
@@ -125,11 +127,8 @@ pub async fn list_replay_requests(
     .await
 }
 
-const LOAD: &str = concat!(
-    "/* read::load_replay_request */ SELECT ",
-    columns!(),
-    " FROM replay_requests r WHERE r.id = $1"
-);
+const LOAD: &str =
+    concat!("/* read::load_replay_request */ SELECT ", columns!(), " FROM replay_requests r WHERE r.id = $1");
 
 /// One replay request.
 pub async fn load_replay_request(pool: &PgPool, id: Uuid) -> Result<Option<ReplayRequest>, StoreFailure> {

@@ -12,11 +12,12 @@ use super::failure::StoreFailure;
 const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
 
 // One round trip. The timeout is STATEMENT_DEADLINE. Plans are made for the values at hand: absent filters fold away,
-// id bounds prune partitions. No compilation of plans and no parallel workers: reading must not take the processors
+// id bounds prune partitions, and a filter without an index may read a table from end to end. No compilation of plans and no parallel workers: reading must not take the processors
 // from the ingress.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL statement_timeout = '10s';
     SET LOCAL plan_cache_mode = force_custom_plan;
+    SET LOCAL enable_seqscan = on;
     SET LOCAL jit = off;
     SET LOCAL max_parallel_workers_per_gather = 0";
 
