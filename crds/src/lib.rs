@@ -1,1 +1,39 @@
-//! The Integration custom resource.
+//! The `Integration` custom resource: its types, its rules, and every name that is derived from it.
+//!
+//! This crate is the vocabulary that the controller and the runtime share. It does no I/O, starts no task and knows no
+//! datastore. The schema generated from these types is the only description of the object: the API server enforces it,
+//! and `validate` enforces the same bounds and rules on objects that come from files.
+
+#![expect(
+    unreachable_pub,
+    reason = "the KubeSchema derive copies each type, its `pub` included, into a function body"
+)]
+
+mod defaults;
+mod rules;
+pub mod integration;
+pub mod verification;
+pub mod destination;
+pub mod workers;
+pub mod resources;
+pub mod status;
+pub mod conditions;
+pub mod names;
+pub mod crd;
+
+pub use crd::{crd, crd_yaml};
+pub use destination::{Backoff, Destination, RetryPolicy};
+pub use integration::{DeletionPolicy, Ingress, Integration, IntegrationSpec, IntegrationState, Retention};
+pub use resources::{Resources, Toleration, TolerationEffect, TolerationOperator};
+pub use status::{IntegrationStatus, RouteStatus, ScalingDecision, ScalingStatus, WorkersStatus};
+pub use verification::{SecretRef, Verification};
+pub use workers::{Scaling, ScalingMode, Workers};
+
+/// The API group of every custom resource of Grapnel.
+pub const API_GROUP: &str = "grapnel.dev";
+
+/// The served and stored version of `Integration`.
+pub const API_VERSION: &str = "grapnel.dev/v1alpha1";
+
+/// The kind of the custom resource.
+pub const KIND: &str = "Integration";

@@ -1,0 +1,169 @@
+//! The condition types of an Integration and the reasons they are reported with. Types and reasons are API: scripts
+//! and alerts match them, so a name is added but neither changed nor reused.
+//!
+//! A condition follows the metav1 conventions: it is keyed by its type, its status is True, False or Unknown, and its
+//! transition time changes only when its status does.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+/// Status of a condition that holds.
+pub const TRUE: &str = "True";
+/// Status of a condition that does not hold.
+pub const FALSE: &str = "False";
+/// Status of a condition that could not be found out.
+pub const UNKNOWN: &str = "Unknown";
+
+/// The condition types.
+pub mod condition {
+    /// Webhooks are accepted and delivered as the spec asks; the summary of the others. An Integration that is paused
+    /// or disabled on purpose, or whose workers are scaled to zero, is ready.
+    pub const READY: &str = "Ready";
+    /// The object is valid, its provider is known and its route is its own.
+    pub const ACCEPTED: &str = "Accepted";
+    /// Every referenced Secret was read and has the key.
+    pub const SECRETS_RESOLVED: &str = "SecretsResolved";
+    /// The api and the workers know the Integration as this generation of the spec says.
+    pub const REGISTERED: &str = "Registered";
+    /// Every destination has its queue.
+    pub const QUEUES_READY: &str = "QueuesReady";
+    /// As many workers are ready as are asked for; True when none are.
+    pub const WORKERS_AVAILABLE: &str = "WorkersAvailable";
+    /// The backlog can be read and the number of workers follows it.
+    pub const SCALING_ACTIVE: &str = "ScalingActive";
+    /// A change is being carried out; present only while it is True.
+    pub const RECONCILING: &str = "Reconciling";
+    /// A change cannot be carried out until someone acts; present only while it is True.
+    pub const STALLED: &str = "Stalled";
+
+    /// The types that are always present once the controller has seen the object, in the order of reconciling.
+    pub const ALWAYS_PRESENT: [&str; 7] =
+        [READY, ACCEPTED, SECRETS_RESOLVED, REGISTERED, QUEUES_READY, WORKERS_AVAILABLE, SCALING_ACTIVE];
+}
+
+/// The reasons, with the condition types they belong to.
+pub mod reason {
+    /// Any type, True: nothing is missing.
+    pub const AS_DESIRED: &str = "AsDesired";
+    /// Any type, Unknown: an earlier step has not succeeded, so this one was not tried.
+    pub const NOT_YET_TRIED: &str = "NotYetTried";
+    /// Reconciling: a change is being carried out.
+    pub const PROGRESSING: &str = "Progressing";
+
+    /// Ready, True: state is DeliveryPaused; webhooks are accepted and nothing is delivered.
+    pub const DELIVERY_PAUSED: &str = "DeliveryPaused";
+    /// Ready, True: state is Disabled; webhooks are refused.
+    pub const DISABLED: &str = "Disabled";
+    /// Ready, False: the object is being deleted.
+    pub const DELETING: &str = "Deleting";
+    /// Ready and Reconciling: the object is being deleted and its queued deliveries are still going out.
+    pub const DRAINING: &str = "Draining";
+
+    /// Accepted, False: the spec breaks a rule that the API server does not check; the message names the field.
+    pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// Accepted, False: this version does not know the provider.
+    pub const UNSUPPORTED_PROVIDER: &str = "UnsupportedProvider";
+    /// Accepted, False: another Integration holds the route.
+    pub const ROUTE_CONFLICT: &str = "RouteConflict";
+
+    /// SecretsResolved, False: a referenced Secret does not exist.
+    pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+    /// SecretsResolved, False: a referenced Secret does not have the key.
+    pub const SECRET_KEY_MISSING: &str = "SecretKeyMissing";
+    /// SecretsResolved, False: the value of a referenced key is empty.
+    pub const SECRET_EMPTY: &str = "SecretEmpty";
+    /// SecretsResolved, False: the value of a referenced key is not what the provider's scheme needs.
+    pub const SECRET_INVALID: &str = "SecretInvalid";
+    /// SecretsResolved, Unknown: a referenced Secret may not be read.
+    pub const SECRET_FORBIDDEN: &str = "SecretForbidden";
+
+    /// Registered, Unknown or False: PostgreSQL did not answer.
+    pub const DATABASE_UNAVAILABLE: &str = "DatabaseUnavailable";
+    /// Registered, False: a newer generation of the object is already registered.
+    pub const SUPERSEDED: &str = "Superseded";
+    /// QueuesReady, Unknown or False: RabbitMQ did not answer.
+    pub const QUEUE_UNAVAILABLE: &str = "QueueUnavailable";
+    /// QueuesReady, False: a queue of that name exists with other properties.
+    pub const QUEUE_MISMATCH: &str = "QueueMismatch";
+
+    /// WorkersAvailable, True: no worker is asked for because nothing is to be delivered.
+    pub const SCALED_TO_ZERO: &str = "ScaledToZero";
+    /// WorkersAvailable, False: fewer workers are ready than are asked for.
+    pub const WORKERS_STARTING: &str = "WorkersStarting";
+    /// WorkersAvailable, False: workers do not become ready; the message says what their pods report.
+    pub const WORKERS_FAILING: &str = "WorkersFailing";
+    /// WorkersAvailable, False: the API server refused the Deployment; the message is its answer.
+    pub const DEPLOYMENT_REJECTED: &str = "DeploymentRejected";
+
+    /// ScalingActive, Unknown: the backlog cannot be read, so the number of workers is held.
+    pub const METRIC_UNAVAILABLE: &str = "MetricUnavailable";
+    /// ScalingActive, True: more workers would be started if maxReplicas allowed it.
+    pub const AT_MAX_REPLICAS: &str = "AtMaxReplicas";
+    /// ScalingActive, False: scaling.mode is Manual, or External.
+    pub const NOT_AUTOMATIC: &str = "NotAutomatic";
+    /// ScalingActive, False: the state stops deliveries, so no worker is asked for.
+    pub const DELIVERY_STOPPED: &str = "DeliveryStopped";
+}
+
+/// What limits the number of workers: the values of `status.scaling.limitedBy`.
+pub mod limit {
+    /// `minReplicas` keeps it up.
+    pub const MIN_REPLICAS: &str = "MinReplicas";
+    /// `maxReplicas` keeps it down.
+    pub const MAX_REPLICAS: &str = "MaxReplicas";
+    /// The platform's own limit keeps it down.
+    pub const PLATFORM_LIMIT: &str = "PlatformLimit";
+    /// It may not rise faster.
+    pub const SCALE_UP_RATE: &str = "ScaleUpRate";
+    /// A higher number was needed within the stabilization window.
+    pub const STABILIZATION: &str = "Stabilization";
+    /// The backlog has not been empty for long enough to stop the last worker.
+    pub const COOLDOWN: &str = "Cooldown";
+    /// The backlog is not known.
+    pub const UNKNOWN_BACKLOG: &str = "UnknownBacklog";
+}
+
+/// The condition of that type.
+pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+/// The bounds of metav1 conditions. The schema that comes with the type leaves the status open and the list atomic.
+pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": {
+            "type": "object",
+            "required": ["type", "status", "lastTransitionTime", "reason", "message"],
+            "properties": {
+                "type": {
+                    "description": "What is said, in CamelCase.",
+                    "type": "string", "minLength": 1, "maxLength": 316
+                },
+                "status": {
+                    "description": "Whether it holds: True, False or Unknown.",
+                    "type": "string", "enum": [TRUE, FALSE, UNKNOWN]
+                },
+                "observedGeneration": {
+                    "description": "The generation of the spec that the condition is about.",
+                    "type": "integer", "format": "int64", "minimum": 0
+                },
+                "lastTransitionTime": {
+                    "description": "When the status changed last.",
+                    "type": "string", "format": "date-time"
+                },
+                "reason": {
+                    "description": "Why, in one CamelCase word.",
+                    "type": "string", "minLength": 1, "maxLength": 1024
+                },
+                "message": {
+                    "description": "Why, for people; may be empty.",
+                    "type": "string", "maxLength": 32768
+                }
+            }
+        }
+    })
+}

@@ -1,0 +1,176 @@
+//! The rules that a schema's bounds cannot say, each with the CEL expression that the API server evaluates and the
+//! message that a user reads. The offline validation cites the same messages, so both give the same answer.
+//!
+//! Messages do not name the field: the API server prints its full path before them.
+
+use kube::core::Rule;
+
+/// A rule as it stands in the schema.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CelRule {
+    cel: &'static str,
+    /// What a user reads when the rule is broken.
+    pub(crate) message: &'static str,
+    /// The field to blame, relative to the place of the rule; the place itself when there is none.
+    field: Option<&'static str>,
+}
+
+impl CelRule {
+    const fn new(cel: &'static str, message: &'static str) -> Self {
+        Self { cel, message, field: None }
+    }
+
+    const fn about(mut self, field: &'static str) -> Self {
+        self.field = Some(field);
+        self
+    }
+}
+
+impl From<CelRule> for Rule {
+    fn from(rule: CelRule) -> Self {
+        let cel = Rule::new(rule.cel).message(rule.message);
+        match rule.field {
+            Some(field) => cel.field_path(field),
+            None => cel,
+        }
+    }
+}
+
+// Names. Lengths are bounds of the schema, so the expressions leave them out.
+
+pub(crate) const DNS_LABEL: CelRule = CelRule::new(
+    "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+    "must be a DNS label: lower-case letters, digits and '-', with a letter or digit at both ends",
+);
+
+pub(crate) const DNS_SUBDOMAIN: CelRule = CelRule::new(
+    "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')",
+    "must be a DNS subdomain: lower-case letters, digits, '-' and '.', with a letter or digit at both ends of each part",
+);
+
+pub(crate) const SECRET_KEY: CelRule = CelRule::new(
+    "self.matches('^[-._a-zA-Z0-9]+$')",
+    "must be a key of a Secret: letters, digits, '-', '_' and '.'",
+);
+
+// Identity.
+
+pub(crate) const PROVIDER_IMMUTABLE: CelRule =
+    CelRule::new("self == oldSelf", "is immutable: create another Integration for another provider");
+
+pub(crate) const ROUTE_IMMUTABLE: CelRule = CelRule::new(
+    "(has(self.spec.route) ? self.spec.route : self.metadata.name) == \
+     (has(oldSelf.spec.route) ? oldSelf.spec.route : oldSelf.metadata.name)",
+    "is immutable: create another Integration for another route",
+)
+.about(".spec.route");
+
+pub(crate) const ROUTE_NEEDED: CelRule = CelRule::new(
+    "has(self.spec.route) || self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')",
+    "must be set, because the object's name cannot be a route: it is longer than 63 characters or contains '.'",
+)
+.about(".spec.route");
+
+// Destinations.
+
+pub(crate) const URL_ABSOLUTE: CelRule = CelRule::new(
+    "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != ''",
+    "must be an absolute http or https URL with a host, such as https://orders.example.com/hooks",
+);
+
+pub(crate) const URL_ASCII: CelRule = CelRule::new(
+    "self.matches('^[!-~]+$')",
+    "must be ASCII without spaces: write an international host name in its xn-- form and percent-encode the rest",
+);
+
+pub(crate) const URL_USERINFO: CelRule = CelRule::new(
+    "!self.matches('^[^/?#]*//[^/?#]*@')",
+    "must not contain a user name or a password: use signingSecretRef to prove who sends",
+);
+
+pub(crate) const URL_FRAGMENT: CelRule =
+    CelRule::new("!self.contains('#')", "must not contain a fragment: a '#' and what follows is never sent");
+
+pub(crate) const URL_PORT: CelRule = CelRule::new(
+    "!isURL(self) || url(self).getPort() == '' || (size(url(self).getPort()) <= 5 && \
+     int(url(self).getPort()) >= 1 && int(url(self).getPort()) <= 65535)",
+    "must have a port between 1 and 65535, or none",
+);
+
+// URL libraries read 127.1, 0x7f.0.0.1 and 2130706433 as addresses; whoever reads the object should not have to.
+pub(crate) const URL_ADDRESS: CelRule = CelRule::new(
+    "!isURL(self) || !url(self).getHostname().matches('(^|[.])([0-9]+|0[xX][0-9a-fA-F]*)[.]?$') || \
+     isIP(url(self).getHostname())",
+    "must name its host by a DNS name or by a whole IP address, such as 192.0.2.10",
+);
+
+pub(crate) const RETRY_DELAYS: CelRule = CelRule::new(
+    "self.initialDelaySeconds <= self.maxDelaySeconds",
+    "must not be more than maxDelaySeconds: lower it or raise maxDelaySeconds",
+)
+.about(".initialDelaySeconds");
+
+pub(crate) const PREVIOUS_SIGNING: CelRule = CelRule::new(
+    "!has(self.previousSigningSecretRef) || has(self.signingSecretRef)",
+    "is only for a rotation: set signingSecretRef to the new secret too",
+)
+.about(".previousSigningSecretRef");
+
+// Workers.
+
+pub(crate) const REPLICA_RANGE: CelRule = CelRule::new(
+    "self.minReplicas <= self.maxReplicas",
+    "must not be more than maxReplicas: lower it or raise maxReplicas",
+)
+.about(".minReplicas");
+
+pub(crate) const LABEL_VALUES: CelRule = CelRule::new(
+    "self.all(key, self[key].matches('^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$'))",
+    "must have label values: letters, digits, '-', '_' and '.', with a letter or digit at both ends, or empty",
+);
+
+pub(crate) const RESERVED_LABELS: CelRule = CelRule::new(
+    "self.all(key, !key.startsWith('grapnel.dev/') && !key.startsWith('app.kubernetes.io/'))",
+    "must not use a key that begins with grapnel.dev/ or app.kubernetes.io/: those are set by Grapnel",
+);
+
+pub(crate) const RESERVED_ANNOTATIONS: CelRule = CelRule::new(
+    "self.all(key, !key.startsWith('grapnel.dev/'))",
+    "must not use a key that begins with grapnel.dev/: those are set by Grapnel",
+);
+
+pub(crate) const RESOURCE_NAMES: CelRule = CelRule::new(
+    "self.all(key, key in ['cpu', 'memory', 'ephemeral-storage'])",
+    "must use only the resources cpu, memory and ephemeral-storage",
+);
+
+pub(crate) const RESOURCE_QUANTITIES: CelRule = CelRule::new(
+    "self.all(key, isQuantity(self[key]) && quantity(self[key]).sign() >= 0)",
+    "must have quantities that are not negative, such as 500m or 256Mi",
+);
+
+pub(crate) const REQUESTS_WITHIN_LIMITS: CelRule = CelRule::new(
+    "!has(self.requests) || !has(self.limits) || self.requests.all(key, !(key in self.limits) || \
+     !isQuantity(self.requests[key]) || !isQuantity(self.limits[key]) || \
+     quantity(self.requests[key]).compareTo(quantity(self.limits[key])) <= 0)",
+    "must not be more than the limits of the same resources",
+)
+.about(".requests");
+
+pub(crate) const TOLERATION_KEY: CelRule = CelRule::new(
+    "(has(self.key) && self.key != '') || self.operator == 'Exists'",
+    "must be Exists when key is not set: that tolerates every taint",
+)
+.about(".operator");
+
+pub(crate) const TOLERATION_VALUE: CelRule = CelRule::new(
+    "self.operator != 'Exists' || !has(self.value) || self.value == ''",
+    "must not be set when operator is Exists: remove it, or use operator Equal",
+)
+.about(".value");
+
+pub(crate) const TOLERATION_SECONDS: CelRule = CelRule::new(
+    "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+    "must not be set unless effect is NoExecute",
+)
+.about(".tolerationSeconds");

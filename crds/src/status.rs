@@ -1,0 +1,124 @@
+//! What the controller reports about an Integration.
+//!
+//! Nothing here changes while nothing happens: live numbers are metrics, because a status that changes by itself
+//! would wake every watcher of the object, the controller included.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What Grapnel reports about the Integration.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IntegrationStatus {
+    /// The generation of the spec that this status is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Ready says whether webhooks are accepted and delivered as the spec asks. Accepted, SecretsResolved, Registered,
+    /// QueuesReady, WorkersAvailable and ScalingActive say why not. Reconciling and Stalled are present only while
+    /// they are True.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::conditions::schema")]
+    pub conditions: Vec<Condition>,
+
+    /// The id of the Integration in the HTTP API, in metrics and in logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 36))]
+    pub integration_id: Option<String>,
+
+    /// Where the provider posts to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<RouteStatus>,
+
+    /// The worker pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<WorkersStatus>,
+
+    /// How the number of workers was decided last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingStatus>,
+}
+
+/// Where the provider posts to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteStatus {
+    /// The path of the webhook endpoint, such as /api/v1/webhooks/acme.
+    #[schemars(length(max = 128))]
+    pub path: String,
+
+    /// The URL to enter at the provider; absent when the platform's public address is not configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub url: Option<String>,
+}
+
+/// The worker pods.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkersStatus {
+    /// The name of the Deployment in the platform's namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub deployment: Option<String>,
+
+    /// The label selector of the worker pods, for autoscalers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub selector: Option<String>,
+
+    /// Worker pods that exist.
+    #[serde(default)]
+    pub replicas: i32,
+
+    /// Worker pods that are ready.
+    #[serde(default)]
+    pub ready_replicas: i32,
+}
+
+/// How the number of workers was decided last.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScalingStatus {
+    /// The number of workers that was asked for last.
+    #[serde(default)]
+    pub desired_replicas: i32,
+
+    /// When the number of workers was changed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_scale_time: Option<Time>,
+
+    /// What keeps the number from being what the backlog alone would give, such as MaxReplicas; absent when nothing
+    /// does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub limited_by: Option<String>,
+
+    /// The last change and its reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_decision: Option<ScalingDecision>,
+}
+
+/// A change of the number of workers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ScalingDecision {
+    /// When it was decided.
+    pub time: Time,
+
+    /// The number of workers before.
+    pub from: i32,
+
+    /// The number of workers asked for.
+    pub to: i32,
+
+    /// Why, in one CamelCase word.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+
+    /// Why, for people, with the numbers that were decided on.
+    #[schemars(length(max = 1024))]
+    pub message: String,
+}

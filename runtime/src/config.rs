@@ -1,0 +1,256 @@
+//! What each role is told from outside, parsed and validated before the first connection.
+//!
+//! Every option is also an environment variable, and an empty variable counts as absent. A secret may be given as
+//! `NAME_FILE`, the path of a file that holds it (one trailing newline is dropped); giving both is an error. Secrets are
+//! [`SecretString`]s from here on.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+use secrecy::{ExposeSecret, SecretString};
+use thiserror::Error;
+
+/// A configuration that cannot be used; the message names the variable.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    #[error("{name} is required (or {name}_FILE, the path of a file that holds it)")]
+    Missing { name: &'static str },
+    #[error("{name} and {name}_FILE are both given: give one")]
+    Both { name: &'static str },
+    #[error("{name}_FILE: cannot read {path}")]
+    Unreadable { name: &'static str, path: PathBuf, #[source] source: std::io::Error },
+    #[error("{name}: {reason}")]
+    Invalid { name: &'static str, reason: String },
+}
+
+/// Where the process runs. Production is the default, so that leniency is always a choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Environment {
+    Production,
+    Development,
+}
+
+/// A secret given as `NAME` or as `NAME_FILE`.
+fn secret(
+    name: &'static str,
+    value: Option<&SecretString>,
+    file: Option<&Path>,
+) -> Result<Option<SecretString>, ConfigError> {
+    let value = value.filter(|text| !text.expose_secret().is_empty());
+    let file = file.filter(|path| !path.as_os_str().is_empty());
+    match (value, file) {
+        (Some(_), Some(_)) => Err(ConfigError::Both { name }),
+        (Some(text), None) => Ok(Some(text.clone())),
+        (None, Some(path)) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| ConfigError::Unreadable { name, path: path.to_owned(), source })?;
+            let text = text.strip_suffix('\n').unwrap_or(&text);
+            Ok(Some(SecretString::from(text.strip_suffix('\r').unwrap_or(text).to_owned())))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// Comma-separated CIDRs; an empty text is an empty list.
+#[derive(Debug, Clone, Default)]
+struct Networks(Vec<IpNet>);
+
+impl FromStr for Networks {
+    type Err = ipnet::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts.map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+fn required(name: &'static str, secret: Option<SecretString>) -> Result<SecretString, ConfigError> {
+    secret.ok_or(ConfigError::Missing { name })
+}
+
+#[derive(Debug, Args)]
+pub struct DatabaseArgs {
+    /// PostgreSQL, for example `postgres://user:password@host/grapnel`
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    database_url: Option<SecretString>,
+    #[arg(long, env = "DATABASE_URL_FILE", hide = true)]
+    database_url_file: Option<PathBuf>,
+}
+
+impl DatabaseArgs {
+    pub fn database_url(&self) -> Result<SecretString, ConfigError> {
+        let name = "DATABASE_URL";
+        required(name, secret(name, self.database_url.as_ref(), self.database_url_file.as_deref())?)
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct QueueArgs {
+    /// RabbitMQ, for example `amqp://user:password@host:5672/%2f`
+    #[arg(long, env = "RABBITMQ_URL", hide_env_values = true)]
+    rabbitmq_url: Option<SecretString>,
+    #[arg(long, env = "RABBITMQ_URL_FILE", hide = true)]
+    rabbitmq_url_file: Option<PathBuf>,
+    /// Put before every queue name, so that several installations can share a RabbitMQ vhost
+    #[arg(long, env = "GRAPNEL_QUEUE_PREFIX", default_value = "")]
+    queue_prefix: String,
+}
+
+impl QueueArgs {
+    pub fn rabbitmq_url(&self) -> Result<SecretString, ConfigError> {
+        let name = "RABBITMQ_URL";
+        required(name, secret(name, self.rabbitmq_url.as_ref(), self.rabbitmq_url_file.as_deref())?)
+    }
+
+    pub fn queue_prefix(&self) -> Result<String, ConfigError> {
+        let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if self.queue_prefix.len() > 64 || !self.queue_prefix.bytes().all(valid) {
+            return Err(ConfigError::Invalid {
+                name: "GRAPNEL_QUEUE_PREFIX",
+                reason: "at most 64 of the characters A-Z a-z 0-9 - _ . are allowed".to_owned(),
+            });
+        }
+        Ok(self.queue_prefix.clone())
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct RedisArgs {
+    /// Redis, for example `redis://:password@host:6379/0`
+    #[arg(long, env = "REDIS_URL", hide_env_values = true)]
+    redis_url: Option<SecretString>,
+    #[arg(long, env = "REDIS_URL_FILE", hide = true)]
+    redis_url_file: Option<PathBuf>,
+}
+
+impl RedisArgs {
+    pub fn redis_url(&self) -> Result<SecretString, ConfigError> {
+        let name = "REDIS_URL";
+        required(name, secret(name, self.redis_url.as_ref(), self.redis_url_file.as_deref())?)
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct SealingArgs {
+    /// Keys that seal secrets in the database: `id:base64 of 32 bytes`, comma-separated; the first seals, all open.
+    /// Required in production
+    #[arg(long, env = "GRAPNEL_SEALING_KEYS", hide_env_values = true)]
+    sealing_keys: Option<SecretString>,
+    #[arg(long, env = "GRAPNEL_SEALING_KEYS_FILE", hide = true)]
+    sealing_keys_file: Option<PathBuf>,
+}
+
+/// What seals in development when no key is given. It protects nothing; production refuses to start without a key.
+const DEVELOPMENT_SEALING_KEYS: &str = "development:Z3JhcG5lbCBkZXZlbG9wbWVudCBzZWFsaW5nIGtleSE=";
+
+impl SealingArgs {
+    pub fn sealing_keys(&self, environment: Environment) -> Result<SecretString, ConfigError> {
+        let name = "GRAPNEL_SEALING_KEYS";
+        match (secret(name, self.sealing_keys.as_ref(), self.sealing_keys_file.as_deref())?, environment) {
+            (Some(keys), _) => Ok(keys),
+            (None, Environment::Development) => Ok(SecretString::from(DEVELOPMENT_SEALING_KEYS)),
+            (None, Environment::Production) => Err(ConfigError::Missing { name }),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct CommonArgs {
+    #[arg(long, env = "GRAPNEL_ENV", value_enum, default_value = "production")]
+    pub environment: Environment,
+    /// Operations port: /livez, /readyz, /metrics
+    #[arg(long, env = "GRAPNEL_OPS_ADDR", default_value = "0.0.0.0:9090")]
+    pub ops_addr: SocketAddr,
+    /// How long a stopping process may take to finish what is in flight
+    #[arg(long, env = "GRAPNEL_SHUTDOWN_SECONDS", default_value = "25", value_parser = clap::value_parser!(u64).range(1..=600))]
+    shutdown_seconds: u64,
+}
+
+impl CommonArgs {
+    pub fn shutdown_deadline(&self) -> Duration {
+        Duration::from_secs(self.shutdown_seconds)
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct ApiArgs {
+    /// Public port: webhooks and management routes
+    #[arg(long, env = "GRAPNEL_HTTP_ADDR", default_value = "0.0.0.0:8080")]
+    pub http_addr: SocketAddr,
+    /// Key of the management routes, at least 16 characters
+    #[arg(long, env = "MANAGEMENT_API_KEY", hide_env_values = true)]
+    management_api_key: Option<SecretString>,
+    #[arg(long, env = "MANAGEMENT_API_KEY_FILE", hide = true)]
+    management_api_key_file: Option<PathBuf>,
+    /// A second key, valid beside the first during a rotation
+    #[arg(long, env = "MANAGEMENT_API_KEY_PREVIOUS", hide_env_values = true)]
+    management_api_key_previous: Option<SecretString>,
+    #[arg(long, env = "MANAGEMENT_API_KEY_PREVIOUS_FILE", hide = true)]
+    management_api_key_previous_file: Option<PathBuf>,
+    /// Networks whose `x-forwarded-for` is believed (comma-separated CIDRs)
+    #[arg(long, env = "GRAPNEL_TRUSTED_PROXIES", default_value = "")]
+    trusted_proxies: Networks,
+    /// Webhooks a minute for each route and source address; 0 turns the limit off
+    #[arg(long, env = "GRAPNEL_RATE_LIMIT_PER_MINUTE", default_value = "6000")]
+    pub rate_limit_per_minute: u32,
+    /// Base of the URL that providers call, without a path; some providers sign it
+    /// A delivery whose message is lost is queued again within this many seconds
+    #[arg(long, env = "GRAPNEL_REQUEUE_AFTER_SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    requeue_after_seconds: u64,
+}
+
+/// A key shorter than this can be guessed.
+const MIN_MANAGEMENT_KEY_CHARS: usize = 16;
+
+impl ApiArgs {
+    /// The valid management keys: the current one, then the previous one if there is any.
+    pub fn management_keys(&self) -> Result<Vec<SecretString>, ConfigError> {
+        let name = "MANAGEMENT_API_KEY";
+        let current = secret(name, self.management_api_key.as_ref(), self.management_api_key_file.as_deref())?;
+        let previous = secret(
+            "MANAGEMENT_API_KEY_PREVIOUS",
+            self.management_api_key_previous.as_ref(),
+            self.management_api_key_previous_file.as_deref(),
+        )?;
+        let mut keys = vec![required(name, current)?];
+        keys.extend(previous);
+        if keys.iter().any(|key| key.expose_secret().chars().count() < MIN_MANAGEMENT_KEY_CHARS) {
+            let reason = format!("a key needs at least {MIN_MANAGEMENT_KEY_CHARS} characters");
+            return Err(ConfigError::Invalid { name, reason });
+        }
+        Ok(keys)
+    }
+
+    pub fn trusted_proxies(&self) -> &[IpNet] {
+        &self.trusted_proxies.0
+    }
+
+    pub fn requeue_after(&self) -> Duration {
+        Duration::from_secs(self.requeue_after_seconds)
+    }
+}
+
+#[derive(Debug, Args)]
+pub struct DeliveryArgs {
+    /// Private networks that destinations may be in (comma-separated CIDRs). Without it: none in production, loopback
+    /// in development
+    #[arg(long, env = "GRAPNEL_ALLOWED_DESTINATION_CIDRS", default_value = "")]
+    allowed_destination_cidrs: Networks,
+}
+
+impl DeliveryArgs {
+    pub fn allowed_destination_cidrs(&self, environment: Environment) -> Vec<IpNet> {
+        let given = &self.allowed_destination_cidrs.0;
+        if given.is_empty() && environment == Environment::Development {
+            return vec![
+                IpNet::new_assert(Ipv4Addr::LOCALHOST.into(), 8).trunc(),
+                IpNet::new_assert(Ipv6Addr::LOCALHOST.into(), 128),
+            ];
+        }
+        given.clone()
+    }
+}

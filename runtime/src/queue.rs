@@ -1,0 +1,123 @@
+//! RabbitMQ: the only module that speaks AMQP.
+//!
+//! One durable quorum queue for each destination. Messages are hints (see `hint`), so every failure here is repaired
+//! from PostgreSQL. Each [`Link`] is one connection that is made on demand and made anew after it broke; every wait for
+//! the broker has a deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::options::QueueDeclareOptions;
+use lapin::types::{AMQPValue, FieldTable, LongString};
+use lapin::{Channel, Connection, ConnectionProperties};
+use secrecy::{ExposeSecret, SecretString};
+use thiserror::Error;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+pub mod publish;
+pub mod consume;
+
+/// The broker answers within this or counts as away.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Error)]
+pub enum QueueError {
+    #[error("RabbitMQ did not answer within {} s", DEADLINE.as_secs())]
+    TimedOut,
+    #[error("RabbitMQ")]
+    Broker(#[from] lapin::Error),
+}
+
+/// Waits for the broker, but not for ever.
+async fn within_deadline<T>(call: impl Future<Output = lapin::Result<T>>) -> Result<T, QueueError> {
+    Ok(timeout(DEADLINE, call).await.map_err(|_| QueueError::TimedOut)??)
+}
+
+/// One connection to RabbitMQ, shared by the channels that are opened on it.
+#[derive(Debug)]
+pub struct Link {
+    url: SecretString,
+    name: String,
+    connection: Mutex<Option<Arc<Connection>>>,
+}
+
+impl Link {
+    /// `name` is what RabbitMQ's management shows for the connection.
+    pub fn new(url: SecretString, name: impl Into<String>) -> Self {
+        Self { url, name: name.into(), connection: Mutex::new(None) }
+    }
+
+    /// A new channel, on the connection that is there or on a new one.
+    pub async fn channel(&self) -> Result<Channel, QueueError> {
+        let mut connection = self.connection.lock().await;
+        if let Some(connected) = connection.as_ref().filter(|connection| connection.status().connected()) {
+            match within_deadline(connected.create_channel()).await {
+                Ok(channel) => return Ok(channel),
+                Err(error) => tracing::debug!(%error, "channel on the connection that was there failed"),
+            }
+        }
+        let properties = ConnectionProperties::default().with_connection_name(LongString::from(self.name.as_str()));
+        let connected = within_deadline(Connection::connect(self.url.expose_secret(), properties)).await?;
+        let connected = Arc::new(connected);
+        *connection = Some(Arc::clone(&connected));
+        within_deadline(connected.create_channel()).await
+    }
+
+    /// Whether the broker can be talked to: opens and closes a channel.
+    pub async fn check(&self) -> Result<(), QueueError> {
+        let channel = self.channel().await?;
+        within_deadline(channel.close(200, "checked".into())).await
+    }
+
+    /// Closes the connection in order, so that the broker does not log a broken one.
+    pub async fn close(&self) {
+        if let Some(connection) = self.connection.lock().await.take()
+            && let Err(error) = within_deadline(connection.close(200, "stopping".into())).await
+        {
+            tracing::debug!(%error, "connection to RabbitMQ did not close in order");
+        }
+    }
+
+    /// How many messages are ready in a queue; `None` when there is no such queue.
+    ///
+    /// A passive declare of a missing queue closes its channel, so each check has a channel of its own.
+    pub async fn ready_messages(&self, queue: &str) -> Result<Option<u32>, QueueError> {
+        let channel = self.channel().await?;
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        match within_deadline(channel.queue_declare(queue.into(), options, FieldTable::default())).await {
+            Ok(declared) => {
+                within_deadline(channel.close(200, "checked".into())).await?;
+                Ok(Some(declared.message_count()))
+            }
+            Err(QueueError::Broker(error)) if is_not_found(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes a queue with what is in it; a missing one is no error.
+    pub async fn delete_queue(&self, queue: &str) -> Result<(), QueueError> {
+        let channel = self.channel().await?;
+        within_deadline(channel.queue_delete(queue.into(), lapin::options::QueueDeleteOptions::default())).await?;
+        within_deadline(channel.close(200, "deleted".into())).await
+    }
+}
+
+fn is_not_found(error: &lapin::Error) -> bool {
+    use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+    match error.kind() {
+        lapin::ErrorKind::ProtocolError(protocol) => {
+            matches!(protocol.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
+        }
+        _ => false,
+    }
+}
+
+/// Declares a destination's queue. The same declaration everywhere: RabbitMQ refuses a second, different one.
+pub async fn declare(channel: &Channel, queue: &str) -> Result<(), QueueError> {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    within_deadline(channel.queue_declare(queue.into(), options, arguments)).await?;
+    Ok(())
+}

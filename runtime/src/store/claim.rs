@@ -1,0 +1,119 @@
+//! Claims deliveries under a lease, before they are sent.
+//!
+//! A delivery is claimed when it is unfinished, queued, and under no lease that still runs; the database's clock
+//! decides, the only one that all processes share. Whoever holds the newest lease id may write the next result, and
+//! nobody else. A lost claim is only claimed again, so its commit need not wait for the disk.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::postgres::PgPool;
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+/// A claimed delivery with all that its attempt needs.
+#[derive(Debug)]
+pub struct Claimed {
+    pub event_id: Uuid,
+    pub lease_id: Uuid,
+    /// Recorded attempts so far.
+    pub attempts: i32,
+    /// Attempts that were made before the last replay.
+    pub budget_start: i32,
+    pub triggered_by: String,
+    pub replay_request_id: Option<Uuid>,
+    pub queued_at: Timestamp,
+    pub started_at: Timestamp,
+    pub provider: String,
+    pub event_type: String,
+    pub external_event_id: Option<String>,
+    pub correlation_id: String,
+    pub traceparent: Option<String>,
+    pub payload_key: String,
+    /// The provider's payload, as it came.
+    pub payload: Vec<u8>,
+}
+
+/// Claims those of the events' deliveries to one destination that can be claimed. One statement, one commit.
+pub async fn claim(
+    connection: &mut PgConnection,
+    destination: &str,
+    event_ids: &[Uuid],
+    lease: Duration,
+) -> sqlx::Result<Vec<Claimed>> {
+    let (Some(first), Some(last)) = (event_ids.iter().min(), event_ids.iter().max()) else {
+        return Ok(Vec::new());
+    };
+    let rows = sqlx::query(CLAIM)
+        .bind(event_ids)
+        .bind(first)
+        .bind(last)
+        .bind(destination)
+        .bind(Uuid::now_v7())
+        .bind(lease.as_secs_f64())
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(claimed).collect()
+}
+
+// The bounds prune the partitions: the ids alone would have every one of them probed. Repeated on the join for the
+// same reason.
+const CLAIM: &str = "/* claim::claim */
+    WITH claimed AS (
+        UPDATE deliveries d
+        SET status = 'processing',
+            lease_id = $5,
+            lease_until = now() + make_interval(secs => $6),
+            started_at = now(),
+            updated_at = now()
+        WHERE d.event_id = ANY($1)
+            AND d.event_id BETWEEN $2 AND $3
+            AND d.destination = $4
+            AND d.finished_at IS NULL
+            AND d.queued_at IS NOT NULL
+            AND (d.lease_until IS NULL OR d.lease_until <= now())
+        RETURNING d.event_id, d.lease_id, d.attempts, d.budget_start, d.triggered_by, d.replay_request_id,
+            d.queued_at, d.started_at
+    )
+    SELECT c.*, e.provider, e.event_type, e.external_event_id, e.correlation_id, e.traceparent, e.payload_key,
+        substring(e.raw_body FROM e.payload_start + 1 FOR e.payload_length) AS payload
+    FROM claimed c
+    JOIN events e ON e.id = c.event_id AND e.id = ANY($1) AND e.id BETWEEN $2 AND $3";
+
+fn claimed(row: &sqlx::postgres::PgRow) -> sqlx::Result<Claimed> {
+    let queued_at: jiff_sqlx::Timestamp = row.try_get("queued_at")?;
+    let started_at: jiff_sqlx::Timestamp = row.try_get("started_at")?;
+    Ok(Claimed {
+        event_id: row.try_get("event_id")?,
+        lease_id: row.try_get("lease_id")?,
+        attempts: row.try_get("attempts")?,
+        budget_start: row.try_get("budget_start")?,
+        triggered_by: row.try_get("triggered_by")?,
+        replay_request_id: row.try_get("replay_request_id")?,
+        queued_at: queued_at.to_jiff(),
+        started_at: started_at.to_jiff(),
+        provider: row.try_get("provider")?,
+        event_type: row.try_get("event_type")?,
+        external_event_id: row.try_get("external_event_id")?,
+        correlation_id: row.try_get("correlation_id")?,
+        traceparent: row.try_get("traceparent")?,
+        payload_key: row.try_get("payload_key")?,
+        payload: row.try_get("payload")?,
+    })
+}
+
+/// Gives claimed deliveries back that were not started: their messages return to the queue.
+pub async fn release(pool: &PgPool, lease_ids: &[Uuid], event_ids: &[Uuid]) -> sqlx::Result<()> {
+    sqlx::query(
+        "/* claim::release */
+        UPDATE deliveries
+        SET status = CASE WHEN attempts > budget_start THEN 'retrying' ELSE 'pending' END::delivery_status,
+            lease_id = NULL, lease_until = NULL, updated_at = now()
+        WHERE event_id = ANY($1) AND lease_id = ANY($2) AND finished_at IS NULL",
+    )
+    .bind(event_ids)
+    .bind(lease_ids)
+    .execute(pool)
+    .await?;
+    Ok(())
+}
