@@ -11,6 +11,9 @@
 
 mod defaults;
 mod rules;
+mod checks;
+mod url_rules;
+mod schema;
 pub mod integration;
 pub mod verification;
 pub mod destination;
@@ -20,12 +23,18 @@ pub mod status;
 pub mod conditions;
 pub mod names;
 pub mod crd;
+pub mod validate;
+pub mod secret;
+pub mod document;
 
 pub use crd::{crd, crd_yaml};
 pub use destination::{Backoff, Destination, RetryPolicy};
+pub use document::{Document, DocumentError, ParseError, parse_documents};
 pub use integration::{DeletionPolicy, Ingress, Integration, IntegrationSpec, IntegrationState, Retention};
 pub use resources::{Resources, Toleration, TolerationEffect, TolerationOperator};
+pub use secret::{Secret, SecretError, SecretValue, resolve_secret};
 pub use status::{IntegrationStatus, RouteStatus, ScalingDecision, ScalingStatus, WorkersStatus};
+pub use validate::FieldError;
 pub use verification::{SecretRef, Verification};
 pub use workers::{Scaling, ScalingMode, Workers};
 

@@ -47,6 +47,7 @@ pub struct Toleration {
     /// The key of the taint, of at most 317 characters. Default: every key, which needs operator Exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 317))]
+    #[x_kube(validation = rules::TAINT_KEY)]
     pub key: Option<String>,
 
     /// How the taint's value is compared. Default: Equal. One of Equal (it is value) and Exists (any value).
@@ -56,6 +57,7 @@ pub struct Toleration {
     /// The value of the taint, of at most 63 characters. Default: empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
+    #[x_kube(validation = rules::TAINT_VALUE)]
     pub value: Option<String>,
 
     // An optional enum is described by the enum's own documentation, in the schema too.

@@ -97,10 +97,12 @@ pub(crate) const URL_PORT: CelRule = CelRule::new(
     "must have a port between 1 and 65535, or none",
 );
 
-// URL libraries read 127.1, 0x7f.0.0.1 and 2130706433 as addresses; whoever reads the object should not have to.
+// URL libraries read 127.1, 0x7f.0.0.1 and 2130706433 as addresses; whoever reads the object should not have to. The
+// host is matched within the URL, because a host that a function returns has no length that the cost could be taken from.
 pub(crate) const URL_ADDRESS: CelRule = CelRule::new(
-    "!isURL(self) || !url(self).getHostname().matches('(^|[.])([0-9]+|0[xX][0-9a-fA-F]*)[.]?$') || \
-     isIP(url(self).getHostname())",
+    "!self.matches('^[^/?#]*//([^/?#]*[.])?([0-9]+|0[xX][0-9a-fA-F]*)[.]?(:[0-9]*)?([/?#]|$)') || \
+     self.matches('^[^/?#]*//((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])[.]){3}\
+(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(:[0-9]*)?([/?#]|$)')",
     "must name its host by a DNS name or by a whole IP address, such as 192.0.2.10",
 );
 
@@ -145,7 +147,7 @@ pub(crate) const RESOURCE_NAMES: CelRule = CelRule::new(
 );
 
 pub(crate) const RESOURCE_QUANTITIES: CelRule = CelRule::new(
-    "self.all(key, isQuantity(self[key]) && quantity(self[key]).sign() >= 0)",
+    "self.all(key, isQuantity(self[key]) && !quantity(self[key]).isLessThan(quantity('0')))",
     "must have quantities that are not negative, such as 500m or 256Mi",
 );
 
@@ -156,6 +158,17 @@ pub(crate) const REQUESTS_WITHIN_LIMITS: CelRule = CelRule::new(
     "must not be more than the limits of the same resources",
 )
 .about(".requests");
+
+pub(crate) const TAINT_KEY: CelRule = CelRule::new(
+    "self.matches('^(([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?\
+[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$')",
+    "must be the key of a taint: an optional DNS subdomain and '/', and then at most 63 letters, digits, '-', '_' and '.'",
+);
+
+pub(crate) const TAINT_VALUE: CelRule = CelRule::new(
+    "self.matches('^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$')",
+    "must be the value of a taint: letters, digits, '-', '_' and '.', with a letter or digit at both ends, or empty",
+);
 
 pub(crate) const TOLERATION_KEY: CelRule = CelRule::new(
     "(has(self.key) && self.key != '') || self.operator == 'Exists'",

@@ -1,1 +1,10 @@
-pub mod verify; pub mod normalize;
+//! A webhook in: `POST /api/v1/webhooks/{route}`.
+//!
+//! The modules are the steps, in order; `receive` is the handler that calls them. No 2xx before the commit.
+
+pub mod receive;
+pub mod source;
+pub mod body;
+pub mod verify;
+pub mod normalize;
+pub mod commit;

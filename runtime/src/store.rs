@@ -12,6 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 pub mod migrate;
 pub mod partitions;
+pub mod hot;
 pub mod integrations;
 pub mod ingest;
 pub mod claim;

@@ -37,6 +37,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Publisher {
     hints: mpsc::Sender<Hint>,
+    unpublished: mpsc::Sender<Hint>,
     connected: Arc<AtomicBool>,
 }
 
@@ -51,15 +52,13 @@ impl Publisher {
         self.hints.capacity()
     }
 
-    /// Takes hints for publishing and answers those that there was no room for.
-    pub fn offer(&self, hints: impl IntoIterator<Item = Hint>) -> Vec<Hint> {
-        let mut rejected = Vec::new();
+    /// Takes hints for publishing. Those that there is no room for are handed back like those that failed.
+    pub fn offer(&self, hints: impl IntoIterator<Item = Hint>) {
         for hint in hints {
             if let Err(error) = self.hints.try_send(hint) {
-                rejected.push(error.into_inner());
+                fail(&self.unpublished, error.into_inner());
             }
         }
-        rejected
     }
 }
 
@@ -78,9 +77,8 @@ pub fn publisher(link: Link, queue_prefix: String) -> (Publisher, PublishTask, m
     let (hints, receiver) = mpsc::channel(WAITING);
     let (unpublished, failed) = mpsc::channel(UNPUBLISHED);
     let connected = Arc::new(AtomicBool::new(false));
-    let task =
-        PublishTask { link, queue_prefix, hints: receiver, unpublished, connected: Arc::clone(&connected) };
-    (Publisher { hints, connected }, task, failed)
+    let publisher = Publisher { hints, unpublished: unpublished.clone(), connected: Arc::clone(&connected) };
+    (publisher, PublishTask { link, queue_prefix, hints: receiver, unpublished, connected }, failed)
 }
 
 impl PublishTask {
@@ -96,11 +94,11 @@ impl PublishTask {
                     self.connected.store(false, Ordering::Relaxed);
                     match ended {
                         Ok(()) => break,
-                        Err(error) => tracing::warn!(error = %chain(&error), "publishing stopped, reconnecting"),
+                        Err(error) => tracing::warn!(error = %crate::telemetry::chain(&error), "publishing stopped, reconnecting"),
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(error = %chain(&error), retry_in_ms = backoff.as_millis() as u64, "RabbitMQ cannot be reached");
+                    tracing::warn!(error = %crate::telemetry::chain(&error), retry_in_ms = backoff.as_millis() as u64, "RabbitMQ cannot be reached");
                     metrics::counter!("grapnel_queue_connect_failures_total").increment(1);
                 }
             }
@@ -219,15 +217,4 @@ impl Queues<'_> {
         let message = hint::encode(hint.event_id);
         within_deadline(channel.basic_publish("".into(), queue, options, &message, properties)).await
     }
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

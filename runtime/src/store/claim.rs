@@ -102,17 +102,22 @@ fn claimed(row: &sqlx::postgres::PgRow) -> sqlx::Result<Claimed> {
     })
 }
 
-/// Gives claimed deliveries back that were not started: their messages return to the queue.
-pub async fn release(pool: &PgPool, lease_ids: &[Uuid], event_ids: &[Uuid]) -> sqlx::Result<()> {
+/// Tells the operators of a message that is not ours, as an audit entry of the integration whose queue it was in.
+pub async fn report_poison(
+    pool: &PgPool,
+    integration_id: Uuid,
+    destination: &str,
+    message_bytes: usize,
+) -> sqlx::Result<()> {
     sqlx::query(
-        "/* claim::release */
-        UPDATE deliveries
-        SET status = CASE WHEN attempts > budget_start THEN 'retrying' ELSE 'pending' END::delivery_status,
-            lease_id = NULL, lease_until = NULL, updated_at = now()
-        WHERE event_id = ANY($1) AND lease_id = ANY($2) AND finished_at IS NULL",
+        "/* claim::report_poison */
+        INSERT INTO audit_entries (id, entity_type, entity_id, action, actor, details)
+        VALUES (uuidv7_now(), 'integration', $1, 'queue.message_rejected', 'worker',
+            json_build_object('destination', $2::text, 'messageBytes', $3::bigint))",
     )
-    .bind(event_ids)
-    .bind(lease_ids)
+    .bind(integration_id)
+    .bind(destination)
+    .bind(message_bytes as i64)
     .execute(pool)
     .await?;
     Ok(())

@@ -3,7 +3,7 @@
 //! Either all rows of an event are there or none. The unique key decides which of two equal events is first, also
 //! between two processes and inside one batch; the loser learns the first event's id.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -56,9 +56,15 @@ pub enum Stored {
 /// Stores a batch in one statement, so in one commit, and answers for each event in order.
 ///
 /// The events are sorted by key first, so that concurrent writers lock keys in the same order and cannot deadlock.
-pub async fn store(connection: &mut PgConnection, events: &mut [NewEvent]) -> sqlx::Result<Vec<Stored>> {
+///
+/// `queued` says whether the deliveries' messages are about to be published; otherwise they are due at once.
+pub async fn store(
+    connection: &mut PgConnection,
+    events: &mut [NewEvent],
+    queued: bool,
+) -> sqlx::Result<Vec<Stored>> {
     events.sort_unstable_by_key(|event| event.key_hash);
-    let fresh = insert(connection, events).await?;
+    let fresh = insert(connection, events, queued).await?;
     let duplicates: Vec<Uuid> =
         events.iter().filter(|event| !fresh.contains(&event.id)).map(|event| event.key_hash).collect();
     let first_ids = if duplicates.is_empty() {
@@ -77,7 +83,8 @@ pub async fn store(connection: &mut PgConnection, events: &mut [NewEvent]) -> sq
 async fn insert(
     connection: &mut PgConnection,
     events: &[NewEvent],
-) -> sqlx::Result<std::collections::HashSet<Uuid>> {
+    queued: bool,
+) -> sqlx::Result<HashSet<Uuid>> {
     let each = events.len();
     let mut destination_events = Vec::with_capacity(each);
     let mut destination_names = Vec::with_capacity(each);
@@ -114,6 +121,7 @@ async fn insert(
         .bind(destination_events)
         .bind(destination_names)
         .bind(destination_integrations)
+        .bind(queued)
         .fetch_all(connection)
         .await?;
     rows.iter().map(|row| row.try_get(0)).collect()
@@ -149,8 +157,9 @@ const INSERT: &str = "/* ingest::insert */
         FROM input WHERE id IN (SELECT event_id FROM fresh)
     ), queued AS (
         -- Its own outbox: queued_at says that the message is about to be published.
-        INSERT INTO deliveries (event_id, destination, integration_id, queued_at, updated_at)
-        SELECT event_id, destination, integration_id, now(), now()
+        INSERT INTO deliveries (event_id, destination, integration_id, queued_at, due_at, updated_at)
+        SELECT event_id, destination, integration_id, CASE WHEN $23 THEN now() END, CASE WHEN NOT $23 THEN now() END,
+            now()
         FROM unnest($20::uuid[], $21::text[], $22::uuid[]) AS d (event_id, destination, integration_id)
         WHERE event_id IN (SELECT event_id FROM fresh)
     ), audited AS (

@@ -1,0 +1,106 @@
+//! Secrets that come from files, and how a reference finds its value in them.
+//!
+//! A secret value is never in a `Debug` output, an error or a serialized form; `SecretValue::expose` is the only way to it.
+
+use std::collections::BTreeMap;
+
+use secrecy::{ExposeSecret, SecretSlice};
+
+use crate::SecretRef;
+use crate::conditions::reason;
+
+/// The bytes of a secret. They are overwritten when it is dropped.
+#[derive(Clone, Debug)]
+pub struct SecretValue(SecretSlice<u8>);
+
+impl SecretValue {
+    /// Takes the bytes of a secret.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes.into())
+    }
+
+    /// The bytes themselves.
+    pub fn expose(&self) -> &[u8] {
+        self.0.expose_secret()
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.expose().is_empty()
+    }
+}
+
+/// A Secret object, reduced to what references need.
+#[derive(Clone, Debug)]
+pub struct Secret {
+    /// The namespace of the object.
+    pub namespace: String,
+    /// The name of the object.
+    pub name: String,
+    /// The values by key, from `data` and `stringData`; the latter win.
+    pub values: BTreeMap<String, SecretValue>,
+}
+
+/// Why a reference has no value. The words name the Secret and the key, and nothing of the value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SecretError {
+    /// There is no Secret of that name in the namespace.
+    #[error("the Secret {namespace}/{name} does not exist")]
+    NotFound {
+        /// The namespace that was looked in.
+        namespace: String,
+        /// The name that was looked for.
+        name: String,
+    },
+    /// The Secret has no such key.
+    #[error("the Secret {namespace}/{name} has no key {key}")]
+    KeyMissing {
+        /// The namespace of the Secret.
+        namespace: String,
+        /// The name of the Secret.
+        name: String,
+        /// The key that was looked for.
+        key: String,
+    },
+    /// The value is empty. An empty secret would accept every forged webhook, so it counts as none.
+    #[error("the key {key} of the Secret {namespace}/{name} is empty")]
+    Empty {
+        /// The namespace of the Secret.
+        namespace: String,
+        /// The name of the Secret.
+        name: String,
+        /// The key whose value is empty.
+        key: String,
+    },
+}
+
+impl SecretError {
+    /// The reason of the condition SecretsResolved.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } => reason::SECRET_NOT_FOUND,
+            Self::KeyMissing { .. } => reason::SECRET_KEY_MISSING,
+            Self::Empty { .. } => reason::SECRET_EMPTY,
+        }
+    }
+}
+
+/// Finds the value that a reference of an Integration in `namespace` means. Of two Secrets of the same name the later one
+/// counts, as it does when both are applied.
+///
+/// # Errors
+/// When there is no such Secret in that namespace, it does not have the key, or the value is empty.
+pub fn resolve_secret<'a>(
+    secret_ref: &SecretRef,
+    namespace: &str,
+    secrets: &'a [Secret],
+) -> Result<&'a SecretValue, SecretError> {
+    let (namespace, name, key) = (namespace.to_owned(), secret_ref.name.clone(), secret_ref.key.clone());
+    let secret = secrets.iter().rev().find(|secret| secret.namespace == namespace && secret.name == name);
+    let Some(secret) = secret else { return Err(SecretError::NotFound { namespace, name }) };
+    match secret.values.get(&key) {
+        None => Err(SecretError::KeyMissing { namespace, name, key }),
+        Some(value) if value.is_empty() => Err(SecretError::Empty { namespace, name, key }),
+        Some(value) => Ok(value),
+    }
+}

@@ -1,0 +1,196 @@
+//! The dispatcher: queues what is due, and what lost its message.
+//!
+//! It runs in every api process, and any number of them work side by side: picks are made under SKIP LOCKED. Three
+//! things are its work: retries and replays whose time has come; hints that could not be published; and deliveries that
+//! were queued longer ago than the bound while their queue holds fewer messages than they are. A queue that is merely
+//! long gets nothing added.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::PgPool;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::hint::Hint;
+use crate::queue::publish::Publisher;
+use crate::queue::{Link, QueueError};
+use crate::store::due::{self, Taken, Waiting};
+use crate::store::replay;
+use crate::telemetry::chain;
+
+/// How often the database is asked what is due while nothing else says so.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Deliveries queued by one statement.
+const BATCH: usize = 1_000;
+
+/// How long a hint that could not be published rests.
+const REST: Duration = Duration::from_secs(1);
+
+/// The requeue pass looks this many times within the bound, so that a loss is found soon after it.
+const PASSES_IN_BOUND: u32 = 4;
+
+/// Everything the dispatcher works with.
+#[derive(Debug)]
+pub struct Dispatcher {
+    pub pool: PgPool,
+    pub publisher: Publisher,
+    /// For asking queues how long they are; apart from the publisher's, whose channel an error would close.
+    pub link: Link,
+    pub queue_prefix: String,
+    pub unpublished: mpsc::Receiver<Hint>,
+    /// Someone committed a delivery that is due now.
+    pub wake: Arc<Notify>,
+    pub requeue_after: Duration,
+}
+
+impl Dispatcher {
+    /// Dispatches until the token is cancelled.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut next_requeue = Instant::now() + self.requeue_after / PASSES_IN_BOUND;
+        let mut next_tick = Instant::now();
+        let mut failed = Vec::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                count = self.unpublished.recv_many(&mut failed, BATCH) => {
+                    if count > 0 { self.give_back(&mut failed).await; }
+                    continue;
+                }
+                () = self.wake.notified() => {}
+                () = sleep_until(next_tick) => {}
+            }
+            next_tick = Instant::now() + TICK;
+            if !self.publisher.is_connected() {
+                continue;
+            }
+            if let Err(error) = self.queue_due().await {
+                tracing::warn!(error = %chain(&error), "due deliveries cannot be queued");
+            }
+            if Instant::now() >= next_requeue {
+                next_requeue = Instant::now() + self.requeue_after / PASSES_IN_BOUND;
+                self.requeue_lost().await;
+            }
+        }
+        // What failed last is found due at once by another process, and not only after the bound.
+        while let Ok(hint) = self.unpublished.try_recv() {
+            failed.push(hint);
+        }
+        self.give_back(&mut failed).await;
+        self.link.close().await;
+    }
+
+    async fn give_back(&self, failed: &mut Vec<Hint>) {
+        for hints in failed.chunks(BATCH) {
+            if let Err(error) = due::give_back(&self.pool, hints, REST).await {
+                // They stay marked as queued, and the requeue pass finds them.
+                tracing::warn!(error = %chain(&error), count = hints.len(), "hints cannot be given back");
+            }
+        }
+        failed.clear();
+    }
+
+    /// Queues everything that is due, as far as the publisher has room.
+    async fn queue_due(&self) -> sqlx::Result<()> {
+        loop {
+            let room = self.publisher.room().min(BATCH);
+            if room == 0 {
+                return Ok(());
+            }
+            let taken = due::take_due(&self.pool, room as i64).await?;
+            let count = taken.len();
+            self.publish(taken).await?;
+            if count < room {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn publish(&self, taken: Vec<Taken>) -> sqlx::Result<()> {
+        metrics::counter!("grapnel_dispatched_total").increment(taken.len() as u64);
+        let mut replays: Vec<_> = taken.iter().filter_map(|taken| taken.replay_request_id).collect();
+        self.publisher.offer(taken.into_iter().map(|taken| taken.hint));
+        if !replays.is_empty() {
+            replays.sort_unstable();
+            replays.dedup();
+            replay::mark_dispatched(&self.pool, &replays).await?;
+        }
+        Ok(())
+    }
+
+    async fn requeue_lost(&self) {
+        let waiting = match due::waiting(&self.pool, self.requeue_after).await {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "queued deliveries cannot be counted");
+                return;
+            }
+        };
+        for queue in waiting {
+            if let Err(error) = self.requeue_queue(&queue).await {
+                tracing::warn!(
+                    error = %format!("{error:#}"), integration.id = %queue.integration_id,
+                    destination = queue.destination, "lost deliveries cannot be queued again"
+                );
+            }
+        }
+        if let Err(error) = replay::settle_leftovers(&self.pool).await {
+            tracing::warn!(error = %chain(&error), "replay requests cannot be settled");
+        }
+    }
+
+    async fn requeue_queue(&self, queue: &Waiting) -> anyhow::Result<()> {
+        let ready = self.ready_messages(queue).await?;
+        let mut lost = lost_messages(queue, ready);
+        while lost > 0 {
+            let limit = lost.min(self.publisher.room().min(BATCH) as i64);
+            let taken = due::take_overdue(&self.pool, queue, self.requeue_after, limit).await?;
+            if taken.is_empty() {
+                return Ok(());
+            }
+            tracing::info!(
+                integration.id = %queue.integration_id, destination = queue.destination, count = taken.len(),
+                "deliveries whose messages were lost are queued again"
+            );
+            metrics::counter!("grapnel_requeued_total").increment(taken.len() as u64);
+            lost -= taken.len() as i64;
+            self.publish(taken).await?;
+        }
+        Ok(())
+    }
+
+    async fn ready_messages(&self, queue: &Waiting) -> Result<i64, QueueError> {
+        let name = grapnel_crds::names::queue_name(&self.queue_prefix, queue.integration_id, &queue.destination);
+        Ok(self.link.ready_messages(&name).await?.map_or(0, i64::from))
+    }
+}
+
+/// How many of a queue's overdue deliveries have no message.
+///
+/// Every queued delivery that nobody holds should have one. Deliveries queued a moment ago may still be on their way, so
+/// no more are lost than are overdue. Messages that a worker has fetched but not begun are not ready; their deliveries
+/// are counted as lost at most once in a bound, and a second message for a delivery does nothing.
+fn lost_messages(queue: &Waiting, ready: i64) -> i64 {
+    (queue.queued - ready).clamp(0, queue.overdue)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_overdue_and_missing_is_lost() {
+        let check = |queued, overdue, ready, lost| {
+            let (integration_id, destination) = (uuid::Uuid::nil(), String::from("orders"));
+            let waiting = Waiting { integration_id, destination, queued, overdue };
+            assert_eq!(lost_messages(&waiting, ready), lost, "{waiting:?} {ready}");
+        };
+        check(50_000, 50_000, 50_000, 0); // long, not lost
+        check(50_000, 50_000, 0, 50_000); // emptied
+        check(50_000, 20_000, 40_000, 10_000);
+        check(100, 10, 0, 10); // the newer 90 may be on their way
+        check(10, 10, 500, 0); // more messages than deliveries
+    }
+}

@@ -1,0 +1,125 @@
+//! One attempt: the request, and what its outcome means for the delivery.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::sync::OwnedSemaphorePermit;
+use uuid::Uuid;
+
+use crate::deliver::{DeliveryClient, DeliveryRequest, Exchange, Outcome};
+use crate::event::normalized_payload;
+use crate::integrations::Destination;
+use crate::queue::consume::Ack;
+use crate::retry::{self, Decision};
+use crate::store::claim::Claimed;
+use crate::store::record::{NextState, Recorded};
+
+/// A claimed delivery that is about to be sent.
+#[derive(Debug)]
+pub struct Attempt {
+    pub claimed: Claimed,
+    pub destination: Arc<Destination>,
+    pub ack: Ack,
+    /// Held while the receiver is at work.
+    pub permit: OwnedSemaphorePermit,
+}
+
+/// Sends the delivery once and answers the result to be recorded, with the message that it belongs to.
+pub async fn run(attempt: Attempt, client: &DeliveryClient) -> (Recorded, Ack) {
+    let Attempt { claimed, destination, ack, permit } = attempt;
+    let body = Bytes::from(normalized_payload(
+        &claimed.provider,
+        &claimed.event_type,
+        claimed.external_event_id.as_deref(),
+        &claimed.payload_key,
+        &claimed.payload,
+    ));
+    let traceparent = traceparent(&claimed);
+    let request = DeliveryRequest {
+        target: &destination.target,
+        event_id: claimed.event_id,
+        correlation_id: &claimed.correlation_id,
+        traceparent: &traceparent,
+        body: &body,
+        attempted_at: Timestamp::now(),
+    };
+    let exchange = client.deliver(&request).await;
+    drop(permit);
+    let result = judge(claimed, &destination, exchange, Timestamp::now(), rand::random());
+    metrics::counter!("grapnel_attempts_total", "outcome" => outcome_label(&result)).increment(1);
+    metrics::histogram!("grapnel_attempt_duration_seconds").record(f64::from(result.duration_ms) / 1000.0);
+    (result, ack)
+}
+
+/// What the exchange means for the delivery. Pure.
+fn judge(
+    claimed: Claimed,
+    destination: &Destination,
+    exchange: Exchange,
+    now: Timestamp,
+    jitter: f64,
+) -> Recorded {
+    let Exchange { outcome, duration } = exchange;
+    let in_budget = u32::try_from(claimed.attempts - claimed.budget_start).unwrap_or(0).saturating_add(1);
+    let decision = retry::decide(&destination.retry, in_budget, &outcome, now, jitter);
+    let (next, error_message, counted) = match decision {
+        Decision::Succeeded => (NextState::Succeeded, None, true),
+        Decision::RetryAt(at) => (NextState::Due(at), error_of(&outcome), true),
+        Decision::GaveUp { reason } => (NextState::Failed, Some(reason), true),
+        Decision::DestinationGone => (NextState::Failed, error_of(&outcome), true),
+        Decision::NotAnAttempt { again_at } => (NextState::Due(again_at), error_of(&outcome), false),
+    };
+    let retry_if_replayed_at = match retry::decide(&destination.retry, 1, &outcome, now, jitter) {
+        Decision::RetryAt(at) => at,
+        _ => now,
+    };
+    Recorded {
+        event_id: claimed.event_id,
+        destination: destination.name.to_string(),
+        lease_id: claimed.lease_id,
+        budget_start: claimed.budget_start,
+        replay_request_id: claimed.replay_request_id,
+        triggered_by: claimed.triggered_by,
+        scheduled_at: claimed.queued_at,
+        started_at: claimed.started_at,
+        next,
+        retry_if_replayed_at,
+        counted,
+        http_status: outcome.http_status(),
+        response_body: outcome.response_body().map(str::to_owned),
+        error_message,
+        duration_ms: u32::try_from(duration.as_millis()).unwrap_or(u32::MAX),
+    }
+}
+
+fn error_of(outcome: &Outcome) -> Option<String> {
+    outcome.error_message().map(|message| message.into_owned())
+}
+
+fn outcome_label(result: &Recorded) -> &'static str {
+    match (result.counted, result.next) {
+        (false, _) => "not_sent",
+        (true, NextState::Succeeded) => "succeeded",
+        (true, NextState::Due(_)) => "retrying",
+        (true, NextState::Failed) => "failed",
+    }
+}
+
+/// The trace of the provider's request, continued; or one of the event's own, whose trace id is the event's id.
+fn traceparent(claimed: &Claimed) -> String {
+    let parent_id: u64 = rand::random_range(1..=u64::MAX);
+    let (trace_id, flags) = match claimed.traceparent.as_deref().map(|text| (text.get(3..35), text.get(53..55))) {
+        Some((Some(trace_id), Some(flags))) => (trace_id.to_owned(), flags),
+        _ => (simple(claimed.event_id), "00"),
+    };
+    let mut text = String::with_capacity(55);
+    // Writing to a String cannot fail.
+    let _written = write!(text, "00-{trace_id}-{parent_id:016x}-{flags}");
+    text
+}
+
+fn simple(id: Uuid) -> String {
+    id.simple().to_string()
+}
