@@ -2,3 +2,4 @@
 
 pub mod standard_webhooks;
 pub mod sealing;
+pub mod deliver;

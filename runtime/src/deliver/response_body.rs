@@ -1,0 +1,73 @@
+//! Reads the body of an answer as text that can be stored.
+//!
+//! What always holds: at most [`KEPT_BYTES`] are kept and little more is read, by the exchange's deadline; the text
+//! has no NUL, which a PostgreSQL text column refuses. A body that breaks off or is late is kept as far as it came: the
+//! status has decided the outcome already.
+
+use tokio::time::{Instant, timeout_at};
+
+/// How much of a body is kept, before and after it was made text.
+const KEPT_BYTES: usize = 16 * 1024;
+/// How much is read, so that the connection of a receiver with somewhat long answers can be used again. A connection
+/// whose answer is not read to its end is closed.
+const READ_BYTES: usize = 64 * 1024;
+
+pub(super) async fn read(mut response: reqwest::Response, deadline: Instant) -> String {
+    // What is announced to be longer than we read gets its connection closed in any case.
+    let too_long = response.content_length().is_some_and(|length| length > READ_BYTES as u64);
+    let limit = if too_long { KEPT_BYTES } else { READ_BYTES };
+    let mut kept = Vec::new();
+    let mut read = 0_usize;
+    // An error or a missed deadline ends the reading, and what has come is kept.
+    while read <= limit
+        && let Ok(Ok(Some(chunk))) = timeout_at(deadline, response.chunk()).await
+    {
+        let room = KEPT_BYTES - kept.len();
+        kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        read = read.saturating_add(chunk.len());
+    }
+    text_of(&kept, read > kept.len())
+}
+
+/// Not UTF-8 and NUL become U+FFFD. `cut` tells that bytes followed, so a character that is broken at the end is ours.
+fn text_of(bytes: &[u8], cut: bool) -> String {
+    let mut text = String::from_utf8_lossy(bytes).replace('\0', "\u{fffd}");
+    if cut && text.ends_with('\u{fffd}') {
+        text.pop();
+    }
+    // A replacement is up to three times as long as what it replaces.
+    text.truncate(text.floor_char_boundary(KEPT_BYTES));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn text_is_kept_as_it_is() {
+        assert_eq!(text_of("größe 1\n".as_bytes(), false), "größe 1\n");
+        assert_eq!(text_of(b"", false), "");
+    }
+
+    #[test]
+    fn what_postgresql_refuses_is_replaced() {
+        assert_eq!(text_of(b"a\0b\xffc", false), "a\u{fffd}b\u{fffd}c");
+    }
+
+    #[test]
+    fn a_character_that_was_cut_is_left_out() {
+        assert_eq!(text_of(b"gr\xc3", true), "gr");
+        assert_eq!(text_of(b"gr\xc3", false), "gr\u{fffd}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_become_bounded_storable_text(bytes in prop::collection::vec(any::<u8>(), 0..=KEPT_BYTES), cut: bool) {
+            let text = text_of(&bytes, cut);
+            prop_assert!(text.len() <= KEPT_BYTES);
+            prop_assert!(!text.contains('\0'));
+        }
+    }
+}
