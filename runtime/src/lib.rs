@@ -3,3 +3,4 @@
 pub mod standard_webhooks;
 pub mod sealing;
 pub mod deliver;
+pub mod retry;
