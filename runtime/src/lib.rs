@@ -1,1 +1,3 @@
 //! The data plane of Grapnel.
+
+pub mod probe;
