@@ -28,3 +28,5 @@ pub mod worker;
 pub mod deliver;
 pub mod standard_webhooks;
 pub mod retry;
+
+pub mod probe;

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use grapnel::config::{DatabaseArgs, Environment};
 use grapnel::roles::{api, dev, worker};
 use grapnel::store::{self, migrate};
-use grapnel::{apply, telemetry};
+use grapnel::{apply, probe, telemetry};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -31,6 +31,8 @@ enum Role {
     Dev(Box<dev::DevCommand>),
     /// Write the Integrations of files to the database once
     Apply(Box<apply::ApplyArgs>),
+    /// Send numbered webhooks, receive their deliveries, and print an exact ledger
+    Probe(Box<probe::ProbeArgs>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -79,6 +81,7 @@ async fn run(role: Role) -> anyhow::Result<ExitCode> {
         Role::Dev(command) => dev::run(*command).await?,
         Role::Apply(args) => apply::run(*args).await?,
         Role::Migrate(command) => return migrate(command).await,
+        Role::Probe(args) => return probe::run(*args).await,
     }
     Ok(ExitCode::SUCCESS)
 }
