@@ -127,7 +127,8 @@ pub async fn declare_queues(link: &Link, prefix: &str, desired: &Desired) -> any
 fn is_unchanged(row: &IntegrationRow, desired: &Desired, keys: &SealingKeys) -> anyhow::Result<bool> {
     let same_spec = row.spec == serde_json::to_string(&desired.object.spec)?;
     // Secrets that cannot be opened any more are written anew.
-    let same_secrets = Secrets::open(keys, row.id, &row.secrets).is_ok_and(|secrets| secrets == desired.secrets);
+    let same_secrets =
+        Secrets::open(keys, row.id, &row.secrets).is_ok_and(|secrets| secrets == desired.secrets);
     Ok(same_spec && same_secrets)
 }
 

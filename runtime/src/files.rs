@@ -56,7 +56,8 @@ fn expand(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let is_yaml = |file: &PathBuf| file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+    let is_yaml =
+        |file: &PathBuf| file.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
     let entries = std::fs::read_dir(path)?.map(|entry| entry.map(|entry| entry.path()));
     let files: Vec<PathBuf> = entries.collect::<Result<_, _>>()?;
     Ok(files.into_iter().filter(is_yaml).collect())
@@ -85,7 +86,9 @@ pub fn parse(texts: &BTreeMap<PathBuf, String>) -> Result<Vec<Desired>, FileErro
             Ok(secrets) => desired.push(Desired { object, secrets }),
             Err(problems) => {
                 let name = display_name(&object);
-                errors.extend(problems.into_iter().map(|problem| format!("{}: {name}: {problem}", path.display())));
+                errors.extend(
+                    problems.into_iter().map(|problem| format!("{}: {name}: {problem}", path.display())),
+                );
             }
         }
     }
@@ -101,14 +104,22 @@ fn taken_twice(integrations: &[(&PathBuf, Integration)]) -> Vec<String> {
             errors.push(format!("{}: {name} is defined twice", path.display()));
         }
         if !routes.insert(object.route().to_owned()) {
-            errors.push(format!("{}: {name}: spec.route: {} belongs to another Integration", path.display(), object.route()));
+            errors.push(format!(
+                "{}: {name}: spec.route: {} belongs to another Integration",
+                path.display(),
+                object.route()
+            ));
         }
     }
     errors
 }
 
 fn display_name(object: &Integration) -> String {
-    format!("Integration {}/{}", object.namespace_or_default(), object.metadata.name.as_deref().unwrap_or_default())
+    format!(
+        "Integration {}/{}",
+        object.namespace_or_default(),
+        object.metadata.name.as_deref().unwrap_or_default()
+    )
 }
 
 /// Checks one object and resolves its secrets; each problem names its field.
@@ -117,16 +128,18 @@ fn check(object: &Integration, secrets: &[Secret]) -> Result<Secrets, Vec<String
     let spec = &object.spec;
     if preset::find(&spec.provider).is_none() {
         let known = preset::providers().join(", ");
-        problems.push(format!("spec.provider: there is no preset for {:?}; there are {known}", spec.provider));
+        problems
+            .push(format!("spec.provider: there is no preset for {:?}; there are {known}", spec.provider));
     }
     let namespace = object.namespace_or_default();
-    let mut resolve = |field: String, secret_ref: &SecretRef| match resolve_secret(secret_ref, &namespace, secrets) {
-        Ok(value) => Some(Zeroizing::new(value.expose().to_vec())),
-        Err(error) => {
-            problems.push(format!("{field}: {error}"));
-            None
-        }
-    };
+    let mut resolve =
+        |field: String, secret_ref: &SecretRef| match resolve_secret(secret_ref, &namespace, secrets) {
+            Ok(value) => Some(Zeroizing::new(value.expose().to_vec())),
+            Err(error) => {
+                problems.push(format!("{field}: {error}"));
+                None
+            }
+        };
     let mut verification = Vec::new();
     for (index, secret_ref) in spec.verification.secret_refs().enumerate() {
         let field = match index.checked_sub(1) {

@@ -89,7 +89,8 @@ async fn run(role: Role) -> anyhow::Result<ExitCode> {
 async fn migrate(command: MigrateCommand) -> anyhow::Result<ExitCode> {
     let pool = store::pool(&command.database.database_url()?, "migrate", 2)?;
     let required = migrate::REQUIRED_VERSION;
-    let version = if command.check { migrate::current_version(&pool).await? } else { migrate::run(&pool).await? };
+    let version =
+        if command.check { migrate::current_version(&pool).await? } else { migrate::run(&pool).await? };
     println!("schema version {version}, this program needs {required}");
     Ok(if version >= required { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -31,7 +31,9 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// Starts the metrics of the process.
 fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     PrometheusBuilder::new()
-        .set_buckets(&[0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 256.0])
+        .set_buckets(&[
+            0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 256.0,
+        ])
         .context("configure metrics")?
         .install_recorder()
         .context("start metrics")

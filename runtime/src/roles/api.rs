@@ -109,10 +109,12 @@ pub async fn run(command: ApiCommand) -> anyhow::Result<()> {
     let keys = Arc::new(SealingKeys::parse(sealing.sealing_keys(common.environment)?.expose_secret())?);
     let pool = store::pool(&database.database_url()?, "api", DATABASE_CONNECTIONS)?;
     let metrics = start_metrics()?;
-    let (public, ops) = (bind(api.http_addr, "GRAPNEL_HTTP_ADDR").await?, bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?);
+    let (public, ops) =
+        (bind(api.http_addr, "GRAPNEL_HTTP_ADDR").await?, bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?);
     let (table, reading) = table(pool.clone(), Arc::clone(&keys));
     let schema = Arc::new(AtomicBool::new(false));
-    let ops = ops_stage(ops, Arc::new(ApiProbes { table: table.clone(), schema: Arc::clone(&schema) }), metrics);
+    let ops =
+        ops_stage(ops, Arc::new(ApiProbes { table: table.clone(), schema: Arc::clone(&schema) }), metrics);
     tokio::select! {
         stopped = requested() => return stopped,
         () = wait_for_schema(&pool) => {}
@@ -177,6 +179,10 @@ fn router(ingress: Ingress, health_state: Arc<Health>) -> Router {
         .route("/api/v1/webhooks/{route}", post(receive))
         .with_state(ingress)
         .route("/api/v1/health", get(health).with_state(health_state))
-        .method_not_allowed_fallback(|| async { respond::ApiError::new(respond::ErrorCode::MethodNotAllowed, "Method not allowed") })
-        .fallback(|| async { respond::ApiError::new(respond::ErrorCode::NotFound, "There is nothing at this path") })
+        .method_not_allowed_fallback(|| async {
+            respond::ApiError::new(respond::ErrorCode::MethodNotAllowed, "Method not allowed")
+        })
+        .fallback(|| async {
+            respond::ApiError::new(respond::ErrorCode::NotFound, "There is nothing at this path")
+        })
 }

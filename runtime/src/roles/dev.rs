@@ -60,13 +60,15 @@ pub async fn run(command: DevCommand) -> anyhow::Result<()> {
     let config = ApiConfig::new(&common, &api, &redis, &queue)?;
     let keys = Arc::new(SealingKeys::parse(sealing.sealing_keys(common.environment)?.expose_secret())?);
     let pool = store::pool(&database.database_url()?, "dev", 2 * api::DATABASE_CONNECTIONS)?;
-    let client = DeliveryClient::new(EgressPolicy::new(delivery.allowed_destination_cidrs(common.environment)))?;
+    let client =
+        DeliveryClient::new(EgressPolicy::new(delivery.allowed_destination_cidrs(common.environment)))?;
     // The first reading must be good: there is no last good state yet.
     let texts = files::read(&files)?;
     files::parse(&texts)?;
     migrate::run(&pool).await.context("migrate the database")?;
     let metrics = start_metrics()?;
-    let (public, ops) = (bind(api.http_addr, "GRAPNEL_HTTP_ADDR").await?, bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?);
+    let (public, ops) =
+        (bind(api.http_addr, "GRAPNEL_HTTP_ADDR").await?, bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?);
 
     let link = |name: &str| Link::new(config.rabbitmq_url.clone(), format!("grapnel-dev-{name}"));
     let watcher = Watcher {

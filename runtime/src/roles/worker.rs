@@ -41,7 +41,8 @@ pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
     let (rabbitmq_url, queue_prefix) = (queue.rabbitmq_url()?, queue.queue_prefix()?);
     let keys = Arc::new(SealingKeys::parse(sealing.sealing_keys(common.environment)?.expose_secret())?);
     let pool = store::pool(&database.database_url()?, "worker", DATABASE_CONNECTIONS)?;
-    let client = DeliveryClient::new(EgressPolicy::new(delivery.allowed_destination_cidrs(common.environment)))?;
+    let client =
+        DeliveryClient::new(EgressPolicy::new(delivery.allowed_destination_cidrs(common.environment)))?;
     let metrics = start_metrics()?;
     let health = LaneHealth::default();
     let ops = ops_stage(bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?, Arc::new(health.clone()), metrics);
