@@ -26,10 +26,12 @@ mod config;
 mod plan;
 mod template;
 mod signature;
+mod connection;
 mod send;
 mod sink;
 mod word;
 mod ledger;
+mod tally;
 mod run;
 mod progress;
 mod report;
@@ -112,7 +114,7 @@ pub struct ProbeArgs {
     /// Deadline of one request
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     request_timeout_seconds: u64,
-    /// Give up when the target cannot be connected to for so long
+    /// Give up when the target cannot be connected to for so long, or with --retry-unknown only fails for so long
     #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     unreachable_seconds: u64,
     /// Send an event again when no answer, 429 or a 5xx came, as providers do

@@ -94,7 +94,7 @@ pub struct Config {
     pub linger: Duration,
     /// Deadline of one request.
     pub request_timeout: Duration,
-    /// Give up when no connection could be made for so long.
+    /// Give up when no connection could be made for so long or, with `retry_unknown`, when nothing was answered for good.
     pub unreachable_limit: Duration,
     /// Send an event again when its fate is unknown, as providers do.
     pub retry_unknown: bool,

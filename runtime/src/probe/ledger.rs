@@ -6,13 +6,13 @@
 //! memory is bounded by [`MAX_NUMBERS`].
 //!
 //! The live counters feed the progress bar and the end of the settling; the final [`Tally`] is counted from the slots
-//! themselves. What a state means for the report is decided in [`Tally::add`] and nowhere else.
+//! themselves.
 
-use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::tally::Tally;
 use super::word::{Answer, Phase, Word};
 
 /// The largest number of events in one run: 800 MB of slots.
@@ -20,9 +20,6 @@ pub const MAX_NUMBERS: u64 = 50_000_000;
 
 /// 64 KiB of slots: small enough that making a chunk stalls no sender noticeably.
 const CHUNK_SLOTS: u64 = 4_096;
-
-/// So many numbers are named in the report for each kind of failure, so that one can look them up.
-const NAMED_NUMBERS: usize = 20;
 
 struct Slot {
     word: AtomicU64,
@@ -270,69 +267,10 @@ pub struct Progress {
     pub errors: u64,
 }
 
-/// The slots of a finished run, counted.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) requests: u64,
-    pub(crate) attempts_without_answer: u64,
-    pub(crate) answers: BTreeMap<u16, u64>,
-    pub(crate) sent: u64,
-    pub(crate) accepted: u64,
-    pub(crate) duplicates_answered: u64,
-    pub(crate) duplicates_unexplained: u64,
-    pub(crate) refused: BTreeMap<u16, u64>,
-    pub(crate) unknown: u64,
-    pub(crate) delivered: u64,
-    pub(crate) delivered_twice_or_more: u64,
-    pub(crate) duplicate_deliveries: u64,
-    pub(crate) failed_on_purpose: u64,
-    pub(crate) lost: u64,
-    pub(crate) lost_numbers: Vec<u64>,
-    pub(crate) phantom: u64,
-    pub(crate) phantom_numbers: Vec<u64>,
-    pub(crate) unknown_delivered: u64,
-}
-
-impl Tally {
-    fn add(&mut self, number: u64, word: Word) {
-        let deliveries = word.deliveries();
-        match word.phase() {
-            Phase::NotSent => {}
-            Phase::Accepted => self.accepted += 1,
-            Phase::Duplicate => {
-                self.duplicates_answered += 1;
-                // No earlier request of ours can have been the first one.
-                self.duplicates_unexplained += u64::from(!word.is_uncertain());
-            }
-            Phase::Refused(code) => *self.refused.entry(code).or_default() += 1,
-            Phase::InFlight | Phase::NoAnswer => self.unknown += 1,
-        }
-        self.sent += u64::from(word.phase() != Phase::NotSent);
-        self.delivered += u64::from(deliveries > 0);
-        self.delivered_twice_or_more += u64::from(deliveries > 1);
-        self.duplicate_deliveries += u64::from(deliveries.saturating_sub(1));
-
-        if deliveries == 0 && word.is_promised() {
-            self.lost += 1;
-            name(&mut self.lost_numbers, number);
-        }
-        if deliveries > 0 && word.is_phantom() {
-            self.phantom += 1;
-            name(&mut self.phantom_numbers, number);
-        } else if deliveries > 0 && !word.is_promised() {
-            self.unknown_delivered += 1;
-        }
-    }
-}
-
-fn name(numbers: &mut Vec<u64>, number: u64) {
-    if numbers.len() < NAMED_NUMBERS {
-        numbers.push(number);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn send(ledger: &Ledger, number: u64, answer: Answer) {

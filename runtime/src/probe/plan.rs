@@ -36,7 +36,8 @@ pub enum StopReason {
     Completed,
     /// Someone asked to stop.
     Interrupted,
-    /// No connection to the target could be made for too long.
+    /// For too long no connection to the target could be made, or nothing but failures came from one that is sent
+    /// everything until it is accepted.
     Unreachable,
     /// A run of fixed duration used up all numbers that a run may have.
     NumbersExhausted,
@@ -247,6 +248,13 @@ impl Plan {
 
     /// Completes when no further number will be handed out.
     pub(crate) async fn over(&self) {
+        // A target that hangs may keep every lane from looking at the clock.
+        if let Loop::Closed { deadline: Some(deadline), .. } = &self.pace {
+            let deadline = tokio::time::Instant::from_std(*deadline);
+            // The deadline has passed, or the plan was over before.
+            tokio::time::timeout_at(deadline, self.over.cancelled()).await.ok();
+            self.over.cancel();
+        }
         self.over.cancelled().await;
     }
 

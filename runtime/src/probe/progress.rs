@@ -20,7 +20,7 @@ pub(crate) async fn show(handle: Handle, amount: Amount) -> anyhow::Result<()> {
         Amount::Time(time) => u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
     };
     let bar = Bar(ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr()));
-    bar.0.set_style(ProgressStyle::with_template("{bar:24} {msg}")?);
+    bar.0.set_style(ProgressStyle::with_template("{bar:10} {wide_msg}")?);
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let started = Instant::now();
@@ -39,7 +39,7 @@ pub(crate) async fn show(handle: Handle, amount: Amount) -> anyhow::Result<()> {
             Amount::Time(_) => u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX).min(length),
         });
         bar.0.set_message(format!(
-            "sent {}  accepted {}/s  delivered {}/s  in the queue {}  errors {}",
+            "sent {}, accepted {}/s, delivered {}/s, in the queue {}, errors {}",
             grouped(progress.sent),
             rate(progress.accepted, before.accepted),
             rate(progress.delivered, before.delivered),

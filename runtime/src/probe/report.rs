@@ -134,7 +134,8 @@ pub struct Rates {
     pub delivered_per_second: Option<f64>,
     /// Accepted and not yet delivered when the last event was sent.
     pub backlog_at_end_of_sending: Option<u64>,
-    /// Whether that backlog is no more than 5 % of what was accepted, or than what was in flight anyway.
+    /// Whether that backlog is no more than 5 % of what was accepted, or than what is under way anyway (one event of
+    /// each client; in an open loop a tenth of a second's worth).
     pub kept_level: Option<bool>,
 }
 
@@ -332,8 +333,8 @@ impl Deliveries {
             numbers => format!("of {} events", grouped(numbers)),
         };
         line(out, "duplicate deliveries", self.duplicate_deliveries, &repeated)?;
-        line(out, "lost", self.lost, &named(&self.lost_numbers))?;
-        line(out, "phantom", self.phantom, &named(&self.phantom_numbers))?;
+        line(out, "lost", self.lost, &named(&self.lost_numbers, self.lost))?;
+        line(out, "phantom", self.phantom, &named(&self.phantom_numbers, self.phantom))?;
         if let Some(bad) = self.bad_signatures {
             line(out, "bad signatures", bad, "")?;
         }
@@ -369,9 +370,12 @@ fn some_line(out: &mut fmt::Formatter<'_>, name: &str, count: u64) -> fmt::Resul
     if count > 0 { line(out, name, count, "") } else { Ok(()) }
 }
 
-fn named(numbers: &[u64]) -> String {
-    let numbers: Vec<String> = numbers.iter().map(u64::to_string).collect();
-    numbers.join(" ")
+fn named(numbers: &[u64], of: u64) -> String {
+    let mut names: Vec<String> = numbers.iter().map(u64::to_string).collect();
+    if of > numbers.len() as u64 && !names.is_empty() {
+        names.push("…".to_owned());
+    }
+    names.join(" ")
 }
 
 /// A rate without digits that mean nothing.

@@ -4,8 +4,8 @@
 //! resends still under way after the last number have the settling time, and so has what was accepted and is missing.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -16,18 +16,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, Pace, RunId, Target};
 use super::ledger::{Ledger, Progress};
-use super::plan::Plan;
+use super::plan::{Plan, StopReason};
 use super::report::{ConfigEcho, Deliveries, Latencies, Percentiles, Rates, Report, Settled, per_second};
 use super::send::{self, Sending};
 use super::sink::{Reception, Sink};
+use super::tally::Tally;
 use super::template::{Template, Text};
 
 /// A target that is only just starting may take so long to answer the first connection.
 const FIRST_CONNECTION_LIMIT: Duration = Duration::from_secs(10);
 const FIRST_CONNECTION_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often the settling looks whether anything is still missing.
-const SETTLE_TICK: Duration = Duration::from_millis(5);
+/// How often someone who waits for the counters looks at them.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// A run whose sink is bound and which has not sent anything.
 pub struct Run {
@@ -51,6 +52,16 @@ impl Handle {
     #[must_use]
     pub fn progress(&self) -> Progress {
         self.ledger.progress()
+    }
+
+    /// Waits until the counters satisfy `condition`. False: they did not before the deadline.
+    pub async fn reaches(&self, deadline: Duration, condition: impl Fn(Progress) -> bool) -> bool {
+        let reached = async {
+            while !condition(self.progress()) {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        timeout(deadline, reached).await.is_ok()
     }
 
     /// Sends nothing new, lets the rest arrive, and ends the run.
@@ -133,59 +144,41 @@ impl Run {
             Some(sink) => Some(sink.stop().await?),
         };
 
-        let tally = handle.ledger.tally();
-        let promises = sending.promises.lock().unwrap_or_else(PoisonError::into_inner);
-        let promised = tally.accepted + tally.duplicates_answered;
-        let sending_time = match (sending.first_sent.get(), promises.last) {
-            (Some(first), Some(last)) => last.saturating_duration_since(*first),
-            _ => Duration::ZERO,
+        let ended = Ended {
+            started_at,
+            cpu: cpu_before.zip(cpu_time()).map(|(before, after)| after.saturating_sub(before)),
+            backlog,
+            settled,
+            settle_time,
+            tally: handle.ledger.tally(),
         };
-        let mut rates = Rates {
-            sending_seconds: sending_time.as_secs_f64(),
-            accepted_per_second: per_second(promised, sending_time).unwrap_or(0.0),
-            delivering_seconds: None,
-            delivered_per_second: None,
-            backlog_at_end_of_sending: None,
-            kept_level: None,
-        };
-        let mut latency_ms = Latencies { accept: Percentiles::of(&promises.latency_us), end_to_end: None };
-        let deliveries = reception.zip(sink_addr).map(|(reception, addr)| {
-            let in_flight = match config.pace {
-                Pace::Closed { clients } => clients,
-                Pace::Open { max_in_flight, .. } => max_in_flight,
-            };
-            let level = (promised / 20).max(u64::from(in_flight));
-            rates.backlog_at_end_of_sending = Some(backlog);
-            rates.kept_level = Some(backlog <= level);
-            fill_arrivals(&reception, &mut rates, &mut latency_ms, tally.delivered);
-            let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Acquire);
-            let counts = &reception.counts;
-            let verified = config.sink.as_ref().is_some_and(|sink| sink.signing_key.is_some());
-            Deliveries {
-                sink_addr: addr.to_string(),
-                delivered: tally.delivered,
-                delivered_twice_or_more: tally.delivered_twice_or_more,
-                duplicate_deliveries: tally.duplicate_deliveries,
-                lost: tally.lost,
-                lost_numbers: tally.lost_numbers,
-                phantom: tally.phantom,
-                phantom_numbers: tally.phantom_numbers,
-                unknown_delivered: tally.unknown_delivered,
-                bad_signatures: verified.then(|| count(&counts.bad_signatures)),
-                altered: count(&counts.altered),
-                reencoded: count(&counts.reencoded),
-                foreign: count(&counts.foreign),
-                unreadable: count(&counts.unreadable),
-                other_requests: count(&counts.other_requests),
-                failed_on_purpose: tally.failed_on_purpose,
-                settled,
-                settle_seconds: settle_time.as_secs_f64(),
-            }
-        });
-        let mut report = Report {
+        let mut report = ended.report(&config, &sending, reception.as_deref().zip(sink_addr));
+        report.judge();
+        Ok(report)
+    }
+}
+
+/// What is known when everything has stopped.
+struct Ended {
+    started_at: Timestamp,
+    cpu: Option<Duration>,
+    backlog: u64,
+    settled: Settled,
+    settle_time: Duration,
+    tally: Tally,
+}
+
+impl Ended {
+    fn report(self, config: &Config, sending: &Sending, sink: Option<(&Reception, SocketAddr)>) -> Report {
+        let rates = self.rates(config, sending, sink.map(|(reception, _)| reception));
+        let accept = Percentiles::of(&sending.promises().latency_us);
+        let end_to_end = sink.map(|(reception, _)| Percentiles::of(&reception.arrivals().latency_us));
+        let deliveries = sink.map(|(reception, addr)| self.deliveries(config, reception, addr));
+        let tally = self.tally;
+        Report {
             run_id: config.run_id.as_str().to_owned(),
-            config: ConfigEcho::of(&config),
-            started_at: format!("{started_at:.3}"),
+            config: ConfigEcho::of(config),
+            started_at: format!("{:.3}", self.started_at),
             ended_at: format!("{:.3}", Timestamp::now()),
             stop_reason: sending.plan.stop_reason(),
             ok: false,
@@ -203,13 +196,60 @@ impl Run {
             connect_failures: sending.connect_failures.load(Ordering::Acquire),
             deliveries,
             rates,
-            latency_ms,
-            cpu_seconds: cpu_before
-                .zip(cpu_time())
-                .map(|(before, after)| after.saturating_sub(before).as_secs_f64()),
+            latency_ms: Latencies { accept, end_to_end },
+            cpu_seconds: self.cpu.map(|time| time.as_secs_f64()),
+        }
+    }
+
+    fn rates(&self, config: &Config, sending: &Sending, reception: Option<&Reception>) -> Rates {
+        let promised = self.tally.accepted + self.tally.duplicates_answered;
+        let sending_time = match (sending.first_sent.get(), sending.promises().last) {
+            (Some(first), Some(last)) => last.saturating_duration_since(*first),
+            _ => Duration::ZERO,
         };
-        report.judge();
-        Ok(report)
+        let delivering_time = reception.and_then(|reception| {
+            let arrivals = reception.arrivals();
+            Some(arrivals.last?.saturating_duration_since(arrivals.first?))
+        });
+        // What is under way at any moment is no backlog: a request of each client, or a tenth of a second's worth.
+        let under_way = match config.pace {
+            Pace::Closed { clients } => clients,
+            Pace::Open { rate_per_second, .. } => rate_per_second / 10,
+        };
+        Rates {
+            sending_seconds: sending_time.as_secs_f64(),
+            accepted_per_second: per_second(promised, sending_time).unwrap_or(0.0),
+            delivering_seconds: delivering_time.map(|time| time.as_secs_f64()),
+            delivered_per_second: delivering_time.and_then(|time| per_second(self.tally.delivered, time)),
+            backlog_at_end_of_sending: reception.map(|_| self.backlog),
+            kept_level: reception.map(|_| self.backlog <= (promised / 20).max(u64::from(under_way))),
+        }
+    }
+
+    fn deliveries(&self, config: &Config, reception: &Reception, addr: SocketAddr) -> Deliveries {
+        let (tally, counts) = (&self.tally, &reception.counts);
+        let verified = config.sink.as_ref().is_some_and(|sink| sink.signing_key.is_some());
+        let count = |counter: &AtomicU64| counter.load(Ordering::Acquire);
+        Deliveries {
+            sink_addr: addr.to_string(),
+            delivered: tally.delivered,
+            delivered_twice_or_more: tally.delivered_twice_or_more,
+            duplicate_deliveries: tally.duplicate_deliveries,
+            lost: tally.lost,
+            lost_numbers: tally.lost_numbers.clone(),
+            phantom: tally.phantom,
+            phantom_numbers: tally.phantom_numbers.clone(),
+            unknown_delivered: tally.unknown_delivered,
+            bad_signatures: verified.then(|| count(&counts.bad_signatures)),
+            altered: count(&counts.altered),
+            reencoded: count(&counts.reencoded),
+            foreign: count(&counts.foreign),
+            unreadable: count(&counts.unreadable),
+            other_requests: count(&counts.other_requests),
+            failed_on_purpose: tally.failed_on_purpose,
+            settled: self.settled,
+            settle_seconds: self.settle_time.as_secs_f64(),
+        }
     }
 }
 
@@ -241,7 +281,7 @@ async fn send_all(sending: &Arc<Sending>, config: &Config, handle: &Handle) -> a
     let ended_early = tokio::select! {
         () = sending.plan.over() => None,
         () = handle.stop.cancelled() => {
-            sending.plan.stop(super::plan::StopReason::Interrupted);
+            sending.plan.stop(StopReason::Interrupted);
             None
         }
         outcome = &mut ended => Some(outcome),
@@ -253,7 +293,7 @@ async fn send_all(sending: &Arc<Sending>, config: &Config, handle: &Handle) -> a
         None => {
             let stop_resending = async {
                 handle.stop.cancelled().await;
-                sending.plan.stop(super::plan::StopReason::Interrupted);
+                sending.plan.stop(StopReason::Interrupted);
                 handle.cut.cancelled().await;
             };
             tokio::select! {
@@ -282,14 +322,12 @@ async fn settle(config: &Config, handle: &Handle, has_sink: bool) -> Settled {
     if !has_sink {
         return Settled::Complete;
     }
-    let arrived = async {
-        while handle.progress().outstanding > 0 {
-            sleep(SETTLE_TICK).await;
-        }
-    };
     tokio::select! {
-        () = arrived => {}
-        () = sleep(config.settle) => return Settled::TimedOut,
+        arrived = handle.reaches(config.settle, |progress| progress.outstanding == 0) => {
+            if !arrived {
+                return Settled::TimedOut;
+            }
+        }
         () = handle.cut.cancelled() => return Settled::Cut,
     }
     tokio::select! {
@@ -297,16 +335,6 @@ async fn settle(config: &Config, handle: &Handle, has_sink: bool) -> Settled {
         () = handle.cut.cancelled() => {}
     }
     Settled::Complete
-}
-
-fn fill_arrivals(reception: &Reception, rates: &mut Rates, latency_ms: &mut Latencies, delivered: u64) {
-    let arrivals = reception.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
-    latency_ms.end_to_end = Some(Percentiles::of(&arrivals.latency_us));
-    if let (Some(first), Some(last)) = (arrivals.first, arrivals.last) {
-        let time = last.saturating_duration_since(first);
-        rates.delivering_seconds = Some(time.as_secs_f64());
-        rates.delivered_per_second = per_second(delivered, time);
-    }
 }
 
 /// User and system time of this process. Linux only; elsewhere `None`.

@@ -4,29 +4,21 @@
 //! whatever it was doing. A number is marked in the ledger before its first byte can leave, and the mark is undone
 //! only when the connection hands the request back untouched; everything in between that has no answer is unknown.
 
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use bytes::Bytes;
 use hdrhistogram::Histogram;
+use http::HeaderMap;
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::config::{Config, Target};
+use super::connection::{Connection, SendFailure};
 use super::ledger::Ledger;
 use super::plan::{Plan, StopReason, Turn};
 use super::report::latency_histogram;
@@ -39,11 +31,6 @@ const CONNECT_PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duratio
 const RESEND_PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// A `Retry-After` beyond this is not waited for: the settling time is limited.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(5);
-/// An answer's body is read up to here, then the connection is dropped.
-const MAX_ANSWER_BYTES: usize = 64 * 1024;
-
-/// A connection that fails this soon, without an answer, counts as one that could not be made.
-const FRESH: Duration = Duration::from_secs(1);
 const NOT_FAILING: u64 = u64::MAX;
 
 /// When promises were made, and how long after their events were due.
@@ -62,11 +49,11 @@ pub(crate) struct Sending {
     unreachable_limit: Duration,
     retry_unknown: bool,
     origin: Instant,
-    /// Milliseconds from the origin to the first failure to connect since the target last gave a sign of life.
+    /// Milliseconds from the origin to the first failure since the last success.
     failing_since_ms: AtomicU64,
     pub(crate) connect_failures: AtomicU64,
     pub(crate) first_sent: OnceLock<Instant>,
-    pub(crate) promises: Mutex<Promises>,
+    promises: Mutex<Promises>,
 }
 
 impl Sending {
@@ -88,18 +75,23 @@ impl Sending {
         })
     }
 
+    /// A panic elsewhere leaves these figures usable.
+    pub(crate) fn promises(&self) -> MutexGuard<'_, Promises> {
+        self.promises.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn elapsed_ms(&self) -> u64 {
         u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn note_contact(&self) {
+    fn note_success(&self) {
         if self.failing_since_ms.load(Ordering::Relaxed) != NOT_FAILING {
             self.failing_since_ms.store(NOT_FAILING, Ordering::Relaxed);
         }
     }
 
-    fn note_connect_failure(&self) {
-        self.connect_failures.fetch_add(1, Ordering::Relaxed);
+    /// Ends the run when there has been nothing but failures for too long.
+    fn note_failure(&self) {
         let now_ms = self.elapsed_ms();
         let since = &self.failing_since_ms;
         let since_ms = match since.compare_exchange(NOT_FAILING, now_ms, Ordering::Relaxed, Ordering::Relaxed)
@@ -110,6 +102,16 @@ impl Sending {
         if u128::from(now_ms.saturating_sub(since_ms)) > self.unreachable_limit.as_millis() {
             self.plan.stop(StopReason::Unreachable);
         }
+    }
+
+    fn note_connect_failure(&self) {
+        self.connect_failures.fetch_add(1, Ordering::Relaxed);
+        self.note_failure();
+    }
+
+    /// When events are sent until they are accepted, a connection alone, or "later" for ever, is no success.
+    fn is_worth_a_resend(&self, answer: Answer) -> bool {
+        self.retry_unknown && answer.is_worth_a_resend()
     }
 }
 
@@ -213,9 +215,10 @@ impl Lane<'_> {
             let Attempt::Answered(answer, retry_after) = self.attempt(turn, &message).await? else {
                 return Ok(());
             };
-            if !sending.retry_unknown || !answer.is_worth_a_resend() {
+            if !sending.is_worth_a_resend(answer) {
                 return Ok(());
             }
+            sending.note_failure();
             let pause = resend_pause.next().max(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER));
             tokio::time::sleep(pause).await;
             if sending.plan.is_interrupted() {
@@ -256,11 +259,13 @@ impl Lane<'_> {
             if answer.is_promise() {
                 let now = Instant::now();
                 let latency = now.saturating_duration_since(turn.scheduled).as_micros();
-                let mut promises = sending.promises.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut promises = sending.promises();
                 promises.last = Some(now);
                 promises.latency_us.saturating_record(u64::try_from(latency).unwrap_or(u64::MAX));
             }
-            sending.note_contact();
+            if !sending.is_worth_a_resend(answer) {
+                sending.note_success();
+            }
             self.connect_pause = Pause::new(CONNECT_PAUSES);
             let retry_after = retry_after(response.headers());
             // The event's fate is sealed; the rest is about using the connection again.
@@ -283,7 +288,9 @@ impl Lane<'_> {
             }
             match timeout(self.sending.request_timeout, Connection::open(&self.sending.target)).await {
                 Ok(Ok(connection)) => {
-                    self.sending.note_contact();
+                    if !self.sending.retry_unknown {
+                        self.sending.note_success();
+                    }
                     self.connection = Some(connection);
                     return true;
                 }
@@ -294,89 +301,6 @@ impl Lane<'_> {
             }
         }
     }
-}
-
-enum SendFailure {
-    /// Not a byte of the request left.
-    NotSent,
-    /// It may have left, and no answer will come.
-    Broken,
-}
-
-type Driver = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
-
-struct Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
-    /// `None` when the connection is closed.
-    driver: Option<Driver>,
-    opened: Instant,
-    answered: bool,
-}
-
-impl Connection {
-    async fn open(target: &Target) -> anyhow::Result<Connection> {
-        let stream = TcpStream::connect(target.address()).await.context("connect to the target")?;
-        stream.set_nodelay(true).context("set TCP_NODELAY")?;
-        let (sender, driver) = http1::handshake(TokioIo::new(stream)).await.context("begin HTTP")?;
-        Ok(Connection { sender, driver: Some(driver), opened: Instant::now(), answered: false })
-    }
-
-    fn is_closed(&self) -> bool {
-        self.driver.is_none() || self.sender.is_closed()
-    }
-
-    fn is_fresh(&self) -> bool {
-        !self.answered && self.opened.elapsed() < FRESH
-    }
-
-    async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, SendFailure> {
-        let Connection { sender, driver, .. } = self;
-        if drive(driver, sender.ready()).await.is_err() {
-            return Err(SendFailure::NotSent);
-        }
-        match drive(driver, sender.try_send_request(request)).await {
-            Ok(response) => {
-                self.answered = true;
-                Ok(response)
-            }
-            // hyper returns the request only when it had not begun to write it.
-            Err(error) if error.message().is_some() => Err(SendFailure::NotSent),
-            Err(_) => Err(SendFailure::Broken),
-        }
-    }
-
-    /// Reads the rest of an answer. False: the connection cannot be used again.
-    async fn drain(&mut self, mut response: Response<Incoming>) -> bool {
-        let mut bytes = 0;
-        loop {
-            match drive(&mut self.driver, response.body_mut().frame()).await {
-                None => return true,
-                Some(Err(_)) => return false,
-                Some(Ok(frame)) => bytes += frame.data_ref().map_or(0, Bytes::len),
-            }
-            if bytes > MAX_ANSWER_BYTES {
-                return false;
-            }
-        }
-    }
-}
-
-/// Polls the connection beside the work that waits for it.
-async fn drive<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>) -> T {
-    let mut work = pin!(work);
-    poll_fn(|cx| {
-        if let Poll::Ready(done) = work.as_mut().poll(cx) {
-            return Poll::Ready(done);
-        }
-        if let Some(connection) = driver
-            && Pin::new(connection).poll(cx).is_ready()
-        {
-            // Dropped at once, so that whoever waits for it is told.
-            *driver = None;
-        }
-        work.as_mut().poll(cx)
-    })
-    .await
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {

@@ -6,7 +6,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -65,7 +65,7 @@ pub(crate) struct Reception {
     config: SinkConfig,
     max_body_bytes: usize,
     pub(crate) counts: SinkCounts,
-    pub(crate) arrivals: Mutex<Arrivals>,
+    arrivals: Mutex<Arrivals>,
 }
 
 /// A sink that is bound and serving.
@@ -150,7 +150,7 @@ async fn serve(listener: std::net::TcpListener, reception: Arc<Reception>, stop:
         }
     };
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).auto_date_header(false);
+    http.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).auto_date_header(false).writev(false);
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
     let graceful = GracefulShutdown::new();
@@ -197,6 +197,11 @@ async fn accept(
 }
 
 impl Reception {
+    /// A panic elsewhere leaves these figures usable.
+    pub(crate) fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn receive(&self, request: Request<Incoming>) -> Response<Empty<Bytes>> {
         let arrived = Instant::now();
         if request.method() != Method::POST {
@@ -258,7 +263,7 @@ impl Reception {
             }
         }
         if let Delivered::First(latency) = delivered {
-            let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut arrivals = self.arrivals();
             arrivals.first.get_or_insert(arrived);
             arrivals.last = Some(arrived);
             arrivals.latency_us.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));

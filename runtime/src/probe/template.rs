@@ -400,6 +400,20 @@ mod tests {
         }
 
         #[test]
+        fn an_id_is_ours_only_when_it_stands_there_exactly(
+            pieces in proptest::collection::vec(
+                proptest::sample::select(vec![r#""externalEventId""#, ":", "\"", "run-1-", "7", "0", " ", "null", ","]),
+                0..12,
+            )
+        ) {
+            let body = pieces.concat();
+            if let Identity::Ours(number) = text(Provider::Acme).identify(body.as_bytes()) {
+                let exact = format!("\"run-1-{number}\"");
+                prop_assert!(body.contains(&exact), "{} in {}", exact, body);
+            }
+        }
+
+        #[test]
         fn any_body_is_identified_without_panic(body: Vec<u8>) {
             let text = text(Provider::Acme);
             prop_assert!(!matches!(text.identify(&body), Identity::Ours(_)));

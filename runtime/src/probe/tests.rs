@@ -180,15 +180,7 @@ fn verifying_sink() -> Option<SinkConfig> {
     Some(SinkConfig { signing_key: Some(signing_key), ..SinkConfig::default() })
 }
 
-/// Waits for a condition of a run, with a deadline.
-async fn until(handle: &Handle, condition: impl Fn(Progress) -> bool) {
-    let reached = async {
-        while !condition(handle.progress()) {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), reached).await.expect("the run gets there");
-}
+const DEADLINE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn a_gateway_that_relays_everything_is_found_good() {
@@ -310,7 +302,7 @@ async fn a_run_that_is_stopped_settles_and_reports() {
     let run = gateway.probe(gateway.config(Amount::Time(Duration::from_secs(600))));
     let handle = run.handle();
     let stop = async {
-        until(&handle, |progress| progress.accepted >= 50).await;
+        assert!(handle.reaches(DEADLINE, |progress| progress.accepted >= 50).await);
         handle.stop();
     };
     let (report, ()) = tokio::join!(run.finish(), stop);
@@ -330,7 +322,7 @@ async fn a_run_that_is_cut_while_the_gateway_hangs_calls_what_is_in_flight_unkno
     let run = gateway.probe(config);
     let handle = run.handle();
     let cut = async {
-        until(&handle, |progress| progress.sent == 8).await;
+        assert!(handle.reaches(DEADLINE, |progress| progress.sent == 8).await);
         handle.cut();
     };
     let (report, ()) = tokio::join!(run.finish(), cut);
@@ -359,6 +351,50 @@ async fn a_target_that_goes_away_uses_up_no_numbers_and_ends_the_run() {
     // Connections that were waiting to be accepted may have taken a request along.
     assert!(report.sent <= 64 && report.connect_failures > 0, "{report}");
     assert!(report.deliveries.is_none());
+}
+
+#[tokio::test]
+async fn a_target_that_never_accepts_does_not_keep_a_retrying_run_for_ever() {
+    let refuse = |_, _| Fate { answer: Some(503), deliveries: 0, ..RELAY };
+    let gateway = Gateway::start(refuse).await;
+    let mut config = gateway.config(Amount::Events(100));
+    (config.retry_unknown, config.unreachable_limit) = (true, Duration::from_millis(300));
+    let report = gateway.report(config).await;
+    assert_eq!(
+        (report.stop_reason, report.sent, report.refused),
+        (StopReason::Unreachable, 8, [(503, 8)].into())
+    );
+
+    let gateway = Gateway::start(refuse).await;
+    let mut config = gateway.config(Amount::Time(Duration::from_secs(1)));
+    (config.retry_unknown, config.settle, config.request_timeout) =
+        (true, Duration::ZERO, Duration::from_secs(1));
+    let report = gateway.report(config).await;
+    assert_eq!((report.stop_reason, report.sent), (StopReason::Completed, 8));
+    assert_eq!(report.faults, ["nothing was accepted"]);
+}
+
+#[tokio::test]
+async fn a_target_that_hangs_does_not_hold_up_the_end_of_the_time() {
+    let hang = |_, _| Fate { after: Duration::from_secs(3600), deliveries: 0, ..RELAY };
+    for pace in [Pace::Closed { clients: 2 }, Pace::Open { rate_per_second: 100, max_in_flight: 2 }] {
+        let gateway = Gateway::start(hang).await;
+        let mut config = gateway.config(Amount::Time(Duration::from_secs(1)));
+        (config.pace, config.request_timeout) = (pace, Duration::from_secs(600));
+        let run = gateway.probe(config);
+        let handle = run.handle();
+        let cut = async {
+            while !handle.is_sending_over() {
+                tokio::task::yield_now().await;
+            }
+            handle.cut();
+        };
+        let (report, ()) = tokio::time::timeout(DEADLINE, async { tokio::join!(run.finish(), cut) })
+            .await
+            .expect("sending is over in time");
+        let report = report.expect("a report");
+        assert_eq!((report.sent, report.unknown), (2, 2), "{report}");
+    }
 }
 
 #[tokio::test]
