@@ -29,4 +29,7 @@ pub mod deliver;
 pub mod standard_webhooks;
 pub mod retry;
 
+pub mod management;
+pub mod openapi;
+
 pub mod probe;

@@ -4,11 +4,14 @@
 //! `meta` and `details` are always objects. A 5xx message is a constant: what went wrong inside goes to the log, where
 //! it is handled, and never to a client.
 
+use std::borrow::Cow;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
-use utoipa::ToSchema;
+use utoipa::openapi::{ObjectBuilder, RefOr, Schema, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 /// The stable, machine-readable codes of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -93,13 +96,28 @@ impl ApiError {
     }
 }
 
+/// The envelope of an error.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorEnvelope {
+    pub success: Always<false>,
+    pub error: ErrorBody,
+}
+
+/// What went wrong.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorBody {
+    pub code: ErrorCode,
+    /// For people; it may change.
+    pub message: String,
+    /// For a `VALIDATION_ERROR`: the `field` that is wrong and the `reason`.
+    pub details: Map<String, Value>,
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = json!({
-            "success": false,
-            "error": {"code": self.code, "message": self.message, "details": self.details},
-        });
-        let mut response = json_response(self.code.status(), body.to_string());
+        let error = ErrorBody { code: self.code, message: self.message, details: self.details };
+        let body = serde_json::to_string(&ErrorEnvelope { success: Always, error });
+        let mut response = json_response(self.code.status(), body.expect("an error serializes"));
         if let Some(seconds) = self.retry_after_seconds {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -107,20 +125,48 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// The envelope of a success.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Envelope<D, M = NoMeta> {
+    pub success: Always<true>,
+    pub data: D,
+    pub meta: M,
+}
+
+/// `meta` of an answer that has nothing to say there: `{}`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct NoMeta {}
+
+/// A boolean that always has the same value, in answers and in their schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Always<const VALUE: bool>;
+
+impl<const VALUE: bool> Serialize for Always<VALUE> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bool(VALUE)
+    }
+}
+
+impl<const VALUE: bool> PartialSchema for Always<VALUE> {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([VALUE])).into()
+    }
+}
+
+impl<const VALUE: bool> ToSchema for Always<VALUE> {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed(if VALUE { "AlwaysTrue" } else { "AlwaysFalse" })
+    }
+}
+
 /// `{"success":true,"data":…,"meta":{}}` with the given status.
 pub fn success(status: StatusCode, data: &impl Serialize) -> Response {
-    success_with_meta(status, data, &json!({}))
+    success_with_meta(status, data, &NoMeta {})
 }
 
 /// The success envelope with a `meta` of its own; `meta` must serialize to an object.
 pub fn success_with_meta(status: StatusCode, data: &impl Serialize, meta: &impl Serialize) -> Response {
-    #[derive(Serialize)]
-    struct Envelope<'a, D, M> {
-        success: bool,
-        data: &'a D,
-        meta: &'a M,
-    }
-    match serde_json::to_string(&Envelope { success: true, data, meta }) {
+    match serde_json::to_string(&Envelope { success: Always::<true>, data, meta }) {
         Ok(body) => json_response(status, body),
         Err(error) => {
             tracing::error!(%error, "answer could not be serialized");

@@ -19,6 +19,7 @@ pub mod claim;
 pub mod record;
 pub mod due;
 pub mod replay;
+pub mod read;
 
 /// A connection that cannot be had within this is an outage.
 const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);

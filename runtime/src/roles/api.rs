@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgPool;
@@ -22,11 +22,12 @@ use crate::ingress::receive::{Ingress, receive};
 use crate::integrations::{ReadTask, Table, table};
 use crate::limits::limits;
 use crate::maintenance::Maintenance;
+use crate::management::{ManagementKeys, ManagementState};
 use crate::queue::Link;
 use crate::queue::publish::publisher;
 use crate::sealing::SealingKeys;
 use crate::shutdown::{Stage, requested, supervise};
-use crate::{respond, server, store};
+use crate::{management, openapi, server, store};
 
 /// The committer, the table's listener, the dispatcher, maintenance, and the management routes share these.
 pub(super) const DATABASE_CONNECTIONS: u32 = 16;
@@ -150,7 +151,14 @@ pub(super) fn stages(
         rate_limit_per_minute: config.rate_limit_per_minute,
     };
     let health_state = Arc::new(Health::new(pool.clone(), limits, link("health")));
-    let router = router(ingress, health_state);
+    let management = ManagementState {
+        pool: pool.clone(),
+        keys: ManagementKeys::new(&config.management_keys),
+        delivery_sink: config.environment == Environment::Development,
+        replays: Arc::clone(&wake),
+        queue_prefix: config.queue_prefix.clone(),
+    };
+    let router = router(ingress, health_state, management);
     let dispatcher = Dispatcher {
         pool: pool.clone(),
         publisher,
@@ -174,15 +182,16 @@ pub(super) fn stages(
     Ok(vec![incoming, commit, publish, dispatch])
 }
 
-fn router(ingress: Ingress, health_state: Arc<Health>) -> Router {
+/// Everything on the public port.
+fn router(ingress: Ingress, health_state: Arc<Health>, management: ManagementState) -> Router {
+    let document = Arc::new(openapi::document(management.delivery_sink));
+    let ours = Router::new()
+        .route("/webhooks/{route}", post(receive).with_state(ingress))
+        .route("/health", get(health).with_state(health_state))
+        .method_not_allowed_fallback(management::method_not_allowed);
     Router::new()
-        .route("/api/v1/webhooks/{route}", post(receive))
-        .with_state(ingress)
-        .route("/api/v1/health", get(health).with_state(health_state))
-        .method_not_allowed_fallback(|| async {
-            respond::ApiError::new(respond::ErrorCode::MethodNotAllowed, "Method not allowed")
-        })
-        .fallback(|| async {
-            respond::ApiError::new(respond::ErrorCode::NotFound, "There is nothing at this path")
-        })
+        .route("/openapi.json", get(|| async move { Json(document.as_ref().clone()) }))
+        .nest("/api/v1", management::router(management).merge(ours))
+        .method_not_allowed_fallback(management::method_not_allowed)
+        .fallback(management::not_found)
 }

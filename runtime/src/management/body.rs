@@ -1,0 +1,51 @@
+//! Small JSON bodies, bounded in size and time.
+
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use http_body_util::LengthLimitError;
+use tokio::time::timeout;
+
+use crate::respond::{ApiError, ErrorCode};
+
+/// A body must be here this long after its headers.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Reads at most `limit` bytes. A body that is announced as larger is not read at all.
+pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, ApiError> {
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if announced.is_some_and(|length: u64| length > limit as u64) {
+        return Err(too_large(limit));
+    }
+    match timeout(DEADLINE, to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_too_large(&error) => Err(too_large(limit)),
+        Ok(Err(_broken)) => Err(ApiError::invalid("body", "broke off")),
+        Err(_elapsed) => Err(ApiError::invalid("body", "did not arrive in time")),
+    }
+}
+
+fn too_large(limit: usize) -> ApiError {
+    ApiError::new(ErrorCode::PayloadTooLarge, format!("The body has more than {limit} bytes"))
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<LengthLimitError>())
+}
+
+/// Refuses what says that it is not JSON. A missing type counts as JSON.
+pub(super) fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
+    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    let suffix = essence.len().checked_sub(5).map(|start| &essence[start..]);
+    let is_json = essence.is_empty()
+        || essence.eq_ignore_ascii_case(b"application/json")
+        || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(b"+json"));
+    if is_json {
+        return Ok(());
+    }
+    let message = "The content-type must be application/json or end in +json";
+    Err(ApiError::new(ErrorCode::UnsupportedMediaType, message))
+}

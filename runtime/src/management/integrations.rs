@@ -1,0 +1,37 @@
+//! `GET /integrations`.
+
+use axum::extract::{RawQuery, State};
+use axum::response::Response;
+
+use super::answer::{self, ListMeta};
+use super::cursor::ListOrder;
+use super::query::Query;
+use super::{MAX_NAME_CHARS, ManagementState};
+use crate::openapi::PagingParameters;
+use crate::respond::{ApiError, Envelope};
+use crate::store::read::{Integration, IntegrationFilter, list_integrations};
+
+/// List the configured integrations
+///
+/// Removed integrations are not listed, and secrets are never shown. The latest come first.
+#[utoipa::path(
+    get, path = "/integrations", tag = "Integrations", operation_id = "listIntegrations",
+    params(
+        ("provider" = Option<String>, Query, min_length = 1, max_length = 100, description = "Only of this provider"),
+        ("activeOnly" = Option<bool>, Query, description = "`true`: only those that accept webhooks. `false` restricts nothing"),
+        PagingParameters,
+    ),
+    responses((status = 200, description = "A page of integrations", body = Envelope<Vec<Integration>, ListMeta>)),
+)]
+pub(super) async fn list(
+    State(state): State<ManagementState>,
+    RawQuery(raw): RawQuery,
+) -> Result<Response, ApiError> {
+    let query = Query::of_list(raw.as_deref(), &["provider", "activeOnly"])?;
+    let filter = IntegrationFilter {
+        provider: query.text("provider", MAX_NAME_CHARS)?,
+        active_only: query.choice("activeOnly", &[("true", true), ("false", false)])?.unwrap_or(false),
+    };
+    let page = list_integrations(&state.pool, &filter, query.page(ListOrder::Integrations)?).await?;
+    Ok(answer::list(&page, ListOrder::Integrations))
+}

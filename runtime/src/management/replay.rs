@@ -1,0 +1,164 @@
+//! `POST /events/{id}/replay`.
+
+use axum::extract::{RawQuery, Request, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::path::PathId;
+use super::query::Query;
+use super::{ManagementState, answer, body};
+use crate::respond::{ApiError, Envelope, ErrorCode, ErrorEnvelope, success};
+use crate::store::replay::{NewReplay, Requested, request_replay};
+
+const MAX_BODY_BYTES: usize = 16 * 1024;
+
+/// The body of a request to replay.
+#[derive(Debug, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "camelCase")]
+struct ReplayBody {
+    /// Who asks; `api-user` by default.
+    #[schema(min_length = 2, max_length = 120, pattern = r"^[^\u0000]*$", nullable = false)]
+    requested_by: Option<String>,
+    /// Why, for the audit trail.
+    #[schema(min_length = 5, max_length = 500, pattern = r"^[^\u0000]*$")]
+    reason: String,
+    /// Deliver to this destination only, instead of to all of the event's.
+    #[schema(min_length = 1, max_length = 63, pattern = r"^[^\u0000]*$", nullable = false)]
+    destination: Option<String>,
+}
+
+impl ReplayBody {
+    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        let mut members: Map<String, Value> = serde_json::from_slice(bytes)
+            .map_err(|error| ApiError::invalid("body", format!("must be a JSON object ({error})")))?;
+        let parsed = Self {
+            requested_by: text(&mut members, "requestedBy", 2, 120)?,
+            reason: text(&mut members, "reason", 5, 500)?
+                .ok_or_else(|| ApiError::invalid("reason", "is required"))?,
+            destination: text(&mut members, "destination", 1, 63)?,
+        };
+        match members.keys().next() {
+            Some(unknown) => Err(ApiError::invalid(unknown, "is not a field of this body")),
+            None => Ok(parsed),
+        }
+    }
+}
+
+/// Takes the text of a member that has `min` to `max` characters.
+fn text(
+    members: &mut Map<String, Value>,
+    name: &str,
+    min: usize,
+    max: usize,
+) -> Result<Option<String>, ApiError> {
+    match members.remove(name) {
+        None => Ok(None),
+        Some(Value::String(text)) if !(min..=max).contains(&text.chars().count()) => {
+            Err(ApiError::invalid(name, format!("must have {min} to {max} characters")))
+        }
+        Some(Value::String(text)) if text.contains('\0') => {
+            Err(ApiError::invalid(name, "must not contain U+0000"))
+        }
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(ApiError::invalid(name, "must be a string")),
+    }
+}
+
+/// `data` of an accepted replay.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct ReplayAccepted {
+    replay_request_id: Uuid,
+    event_id: Uuid,
+}
+
+/// Deliver an event again
+///
+/// The request is stored and audited before anything is sent. A delivery that waits for a retry becomes due at once, and
+/// one in flight counts as the replay's own. Attempts count on, with a fresh budget. Destinations that the integration no
+/// longer has are left out.
+#[utoipa::path(
+    post, path = "/events/{id}/replay", tag = "Replays", operation_id = "replayEvent",
+    params(("id" = uuid::Uuid, Path, description = "The event's id")),
+    request_body(content = ReplayBody, description = "At most 16 KiB"),
+    responses(
+        (status = 202, description = "The replay was stored and will be delivered", body = Envelope<ReplayAccepted>),
+        (status = 404, description = "There is no such event", body = ErrorEnvelope),
+        (status = 409, description = "The integration was removed or is disabled, or it no longer has the destination", body = ErrorEnvelope),
+        (status = 413, description = "The body is too large", body = ErrorEnvelope),
+        (status = 415, description = "The body is not said to be JSON", body = ErrorEnvelope),
+    ),
+)]
+pub(super) async fn request(
+    State(state): State<ManagementState>,
+    PathId(event_id): PathId,
+    RawQuery(raw): RawQuery,
+    request: Request,
+) -> Result<Response, ApiError> {
+    Query::none(raw.as_deref())?;
+    let (parts, stream) = request.into_parts();
+    body::check_media_type(&parts.headers)?;
+    let bytes = body::read(&parts.headers, stream, MAX_BODY_BYTES).await?;
+    let ReplayBody { requested_by, reason, destination } = ReplayBody::parse(&bytes)?;
+    let requested_by = requested_by.unwrap_or_else(|| "api-user".to_owned());
+    let replay = NewReplay { event_id, destination, requested_by, reason };
+    match request_replay(&state.pool, &replay).await? {
+        Requested::Accepted(replay_request_id) => {
+            state.replays.notify_one();
+            Ok(success(StatusCode::ACCEPTED, &ReplayAccepted { replay_request_id, event_id }))
+        }
+        Requested::UnknownEvent => Err(answer::unknown("event")),
+        Requested::UnknownDestination => {
+            Err(ApiError::invalid("destination", "the event has no delivery to it"))
+        }
+        Requested::InactiveIntegration => {
+            Err(ApiError::new(ErrorCode::Conflict, "The event's integration was removed or is disabled"))
+        }
+        Requested::RemovedDestination => {
+            Err(ApiError::new(ErrorCode::Conflict, "The event's integration no longer has the destination"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn body_is_read() {
+        let body = br#"{"reason":"because","requestedBy":"me","destination":"orders"}"#;
+        let parsed = ReplayBody::parse(body).unwrap();
+        assert_eq!(parsed.requested_by.as_deref(), Some("me"));
+        assert_eq!(parsed.reason, "because");
+        assert_eq!(parsed.destination.as_deref(), Some("orders"));
+        // Characters are counted, not bytes.
+        assert!(ReplayBody::parse("{\"reason\":\"ééééé\"}".as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn refusal_names_the_field() {
+        let check = |body: &str, field: &str| {
+            let refused = ReplayBody::parse(body.as_bytes()).unwrap_err();
+            assert!(
+                format!("{refused:?}").contains(&format!("\"field\": String(\"{field}\")")),
+                "{body}: {refused:?}"
+            );
+        };
+        check("", "body");
+        check("[]", "body");
+        check("{", "body");
+        check("{}", "reason");
+        check(r#"{"reason":null}"#, "reason");
+        check(r#"{"reason":"1234"}"#, "reason");
+        check(&format!(r#"{{"reason":"{}"}}"#, "x".repeat(501)), "reason");
+        check(r#"{"reason":"nul \u0000 in it"}"#, "reason");
+        check(r#"{"reason":"12345","requestedBy":"x"}"#, "requestedBy");
+        check(r#"{"reason":"12345","requestedBy":7}"#, "requestedBy");
+        check(r#"{"reason":"12345","destination":""}"#, "destination");
+        check(r#"{"reason":"12345","extra":1}"#, "extra");
+    }
+}

@@ -1,0 +1,104 @@
+//! What the management API reads: every statement behind its GET routes, and the models that they answer.
+//!
+//! COSTS GO HERE
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+pub mod failure;
+mod snapshot;
+mod instant;
+mod page;
+mod event_pages;
+mod events;
+mod jobs;
+mod event_record;
+mod attempts;
+mod integrations;
+mod replays;
+mod audit;
+
+pub use attempts::{Attempt, AttemptFilter, AttemptStatus, list_attempts};
+pub use audit::{AuditEntity, AuditEntry, AuditFilter, list_audit_entries};
+pub use event_record::{EventRecord, Processing, Webhook, load_event, load_processing};
+pub use events::{Event, EventList, EventSort, list_events};
+pub use failure::StoreFailure;
+pub use instant::Instant;
+pub use integrations::{Destination, Integration, IntegrationFilter, IntegrationState, list_integrations};
+pub use jobs::{JobStatus, ProcessingJob};
+pub use page::{Order, Page, PageRequest, Position, Start, TOTAL_CAP, Total};
+pub use replays::{ReplayFilter, ReplayRequest, ReplayStatus, list_replay_requests, load_replay_request};
+pub(in crate::store) use snapshot::begin;
+
+/// Where an event stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum EventStatus {
+    /// No unfinished delivery is further than waiting for its first attempt.
+    Pending,
+    /// An attempt is under way. A worker that died in it leaves this status until the delivery is claimed again: nobody
+    /// knows yet what became of the attempt.
+    Processing,
+    /// A delivery waits for another attempt.
+    Retrying,
+    /// All deliveries succeeded.
+    Processed,
+    /// No delivery is unfinished, and one failed.
+    Failed,
+}
+
+impl EventStatus {
+    /// In the order of sorting. The unfinished ones come first, the most advanced last: an event with several
+    /// unfinished deliveries has the status of the most advanced.
+    pub const ALL: [Self; 5] =
+        [Self::Pending, Self::Processing, Self::Retrying, Self::Processed, Self::Failed];
+
+    /// As the API and the statements have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Processing => "processing",
+            Self::Retrying => "retrying",
+            Self::Processed => "processed",
+            Self::Failed => "failed",
+        }
+    }
+
+    fn rank(self) -> i64 {
+        match self {
+            Self::Pending => 0,
+            Self::Processing => 1,
+            Self::Retrying => 2,
+            Self::Processed => 3,
+            Self::Failed => 4,
+        }
+    }
+}
+
+/// Which events a list has. Absent filters restrict nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventFilter {
+    pub provider: Option<String>,
+    pub event_type: Option<String>,
+    /// Matches anywhere in the subject, in either case, literally.
+    pub subject: Option<String>,
+    /// The earliest time of occurrence.
+    pub from: Option<jiff::Timestamp>,
+    /// The time of occurrence that is too late.
+    pub until: Option<jiff::Timestamp>,
+}
+
+/// What refers to an id is never older than the id, but for the clocks of two machines: this is how far apart they may
+/// be for the bounds that prune partitions.
+const CLOCK_SLACK_MILLISECONDS: i64 = 60 * 60 * 1000;
+
+/// Reads the text of an enum column. Texts that it cannot have are the schema's fault or a newer version's.
+fn known<T>(
+    value: Option<T>,
+    table: &'static str,
+    column: &'static str,
+    id: Uuid,
+) -> Result<T, StoreFailure> {
+    value.ok_or(StoreFailure::Unknown { table, column, id })
+}
