@@ -7,7 +7,8 @@ build_grapnel() { # release|dev
     [[ $profile != dev ]] || directory=debug
     note "Building grapnel ($profile)"
     # The message of cargo says more than ours could; it goes to standard error.
-    cargo build --manifest-path "$ROOT_DIR/Cargo.toml" --locked --profile "$profile" --package grapnel-runtime --bin grapnel
+    # The whole workspace is selected, as the tests do, so that dependencies are built with the same features, once.
+    cargo build --manifest-path "$ROOT_DIR/Cargo.toml" --locked --profile "$profile" --workspace --bin grapnel
     GRAPNEL=${CARGO_TARGET_DIR:-$ROOT_DIR/target}/$directory/grapnel
     [[ -x $GRAPNEL ]] || die "no binary at $GRAPNEL"
 }

@@ -1,22 +1,21 @@
--- Fills the tables with events that were received, delivered and audited over the past 30 days, as the product would have
--- left them: 1 KB bodies, ids in the order of time, random dedupe keys, every delivery finished.
+-- Fills the tables with events that were received, delivered and audited over the past days up to now, as the product would
+-- have left them: 1 KB bodies, ids in the order of time, random dedupe keys, every delivery finished.
 --
--- Variables: events (how many), integration (the name of the Integration that they belong to).
+-- Variables: events (how many), days (spread over how many), integration (the name of the Integration of the events).
 
 SET synchronous_commit = off;
 SET maintenance_work_mem = '512MB';
 
-SELECT ensure_partitions(current_date - 30, current_date + 2);
+SELECT ensure_partitions((now() AT TIME ZONE 'UTC')::date - :days, (now() AT TIME ZONE 'UTC')::date + 2);
 
--- One row per event: its id carries a time in the past 30 days, up to yesterday's midnight.
+-- One row per event; its id, a UUIDv7, carries its time.
 CREATE TEMPORARY TABLE history AS
 SELECT (lpad(to_hex((at_ms)::bigint), 12, '0') || '7' || substr(noise, 1, 3) || '8' || substr(noise, 4, 15))::uuid AS id,
     to_timestamp(at_ms / 1000.0) AS at,
     n
 FROM (
     SELECT n, md5(n::text) AS noise,
-        floor(extract(epoch FROM date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' - interval '30 days') * 1000
-            + n * (30.0 * 86400000 / :events)) AS at_ms
+        floor((extract(epoch FROM now()) - :days * 86400.0 * (1 - n::numeric / :events)) * 1000) AS at_ms
     FROM generate_series(0, :events - 1) AS n
 ) AS times;
 
