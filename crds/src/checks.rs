@@ -112,3 +112,63 @@ fn has_ends(text: &str, allowed: impl Fn(u8) -> bool) -> bool {
     let bytes = text.as_bytes();
     matches!((bytes.first(), bytes.last()), (Some(first), Some(last)) if allowed(*first) && allowed(*last))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_are_compared_by_value_and_not_by_spelling() {
+        let equal = [
+            ("1", "1000m"),
+            ("0.5", "500m"),
+            ("1Ki", "1024"),
+            ("1.5Gi", "1536Mi"),
+            ("1e3", "1k"),
+            ("+1E-3", "1m"),
+        ];
+        for (left, right) in equal {
+            assert!(quantity(left).is_some() && quantity(left) == quantity(right), "{left} and {right}");
+        }
+        assert!(quantity("1025Mi") > quantity("1Gi") && quantity("1G") < quantity("1Gi"));
+        assert!(
+            quantity("-1m").is_some_and(Quantity::is_negative)
+                && !quantity("-0").is_some_and(Quantity::is_negative)
+        );
+    }
+
+    #[test]
+    fn what_is_no_quantity_is_refused_whatever_its_size() {
+        for text in [
+            "",
+            "+",
+            ".",
+            "m",
+            "1.2.3",
+            "1MB",
+            "1 ",
+            "--1",
+            "1e",
+            "1e1.5",
+            "0x1",
+            "1e99",
+            "9E999999999999",
+            "é",
+        ] {
+            assert_eq!(quantity(text), None, "{text}");
+        }
+        assert_eq!(quantity(&"9".repeat(60)), None);
+        assert_eq!(quantity("0e38"), quantity("0"));
+        assert!(quantity("1e-300") > quantity("0"), "rounded up, as Kubernetes does");
+    }
+
+    #[test]
+    fn label_keys_have_a_name_and_may_have_a_domain() {
+        for key in ["a", "A.b_c-d", "example.com/a", "kubernetes.io/arch"] {
+            assert!(is_label_key(key), "{key}");
+        }
+        for key in ["", "/a", "a/", "a/b/c", "Example.com/a", "-a", "a b", &"a".repeat(64)] {
+            assert!(!is_label_key(key), "{key}");
+        }
+    }
+}

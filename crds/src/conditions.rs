@@ -128,6 +128,25 @@ pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Conditio
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
+/// Puts a condition in the place of the one of its type. While the status stays the same, so does the time of the last
+/// transition.
+pub fn set(conditions: &mut Vec<Condition>, mut condition: Condition) {
+    match conditions.iter_mut().find(|present| present.type_ == condition.type_) {
+        Some(present) => {
+            if present.status == condition.status {
+                condition.last_transition_time = present.last_transition_time.clone();
+            }
+            *present = condition;
+        }
+        None => conditions.push(condition),
+    }
+}
+
+/// Removes the condition of that type, for those that are present only while they are True.
+pub fn clear(conditions: &mut Vec<Condition>, type_: &str) {
+    conditions.retain(|condition| condition.type_ != type_);
+}
+
 /// The bounds of metav1 conditions. The schema that comes with the type leaves the status open and the list atomic.
 pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
@@ -166,4 +185,28 @@ pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
             }
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(status: &str, reason: &str, time: &str) -> Condition {
+        serde_json::from_value(serde_json::json!({
+            "type": condition::READY, "status": status, "reason": reason, "message": "", "lastTransitionTime": time
+        }))
+        .expect("a condition")
+    }
+
+    #[test]
+    fn the_transition_time_changes_only_with_the_status() {
+        let mut conditions = Vec::new();
+        set(&mut conditions, ready(UNKNOWN, reason::NOT_YET_TRIED, "2026-11-23T10:00:00Z"));
+        set(&mut conditions, ready(FALSE, reason::ROUTE_CONFLICT, "2026-11-23T10:00:01Z"));
+        set(&mut conditions, ready(FALSE, reason::SECRET_NOT_FOUND, "2026-11-23T10:00:02Z"));
+        assert_eq!(conditions, [ready(FALSE, reason::SECRET_NOT_FOUND, "2026-11-23T10:00:01Z")]);
+        assert_eq!(find(&conditions, condition::READY), conditions.first());
+        clear(&mut conditions, condition::READY);
+        assert_eq!(find(&conditions, condition::READY), None);
+    }
 }

@@ -118,3 +118,83 @@ impl Integration {
         self.spec.display_name.as_deref().or(self.metadata.name.as_deref()).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const UID: &str = "3d2c8a52-3f0e-4a54-9f0a-2f5d6e1f7c10";
+
+    #[test]
+    fn an_object_of_the_api_server_has_its_uid_as_id() {
+        assert_eq!(integration_id(Some(UID), "shop", "acme").to_string(), UID);
+    }
+
+    /// The id of an object from a file is in databases: it must be the same in every version.
+    #[test]
+    fn an_object_of_a_file_has_the_same_id_for_ever() {
+        let id = integration_id(None, "shop", "acme-orders");
+        assert_eq!(id.to_string(), "307087e6-3706-86c5-842c-3ed342e2d073");
+        assert_eq!(id.get_version_num(), 8);
+        assert_ne!(id, integration_id(None, "shop", "acme"));
+        assert_ne!(id, integration_id(None, "shops", "acme-orders"));
+    }
+
+    #[test]
+    fn names_fit_where_they_are_used() {
+        let id = integration_id(None, "shop", "acme-orders");
+        let destination = "d".repeat(63);
+        assert!(queue_name("", id, &destination).len() <= 255, "AMQP short strings have 255 bytes");
+        assert!(worker_deployment(id).len() <= 63, "pods are labelled with the names of their Deployments");
+        assert!(
+            worker_labels(id, &"n".repeat(63)).values().all(|value| crate::checks::is_label_value(value))
+        );
+    }
+
+    #[test]
+    fn the_labels_of_workers_contain_their_selector() {
+        let id = integration_id(None, "shop", "acme-orders");
+        let (labels, selector) = (worker_labels(id, "shop"), worker_selector(id));
+        assert!(selector.iter().all(|(key, value)| labels.get(key) == Some(value)));
+        assert_eq!(
+            selector_string(&selector),
+            format!(
+                "app.kubernetes.io/component=worker,app.kubernetes.io/name=grapnel,grapnel.dev/integration-id={id}"
+            )
+        );
+    }
+
+    #[test]
+    fn queues_of_others_are_not_ours() {
+        for queue in [
+            "",
+            "grapnel.",
+            "grapnel.x.orders",
+            "other",
+            &format!("grapnel.{UID}"),
+            &format!("grapnel.{UID}."),
+        ] {
+            assert_eq!(parse_queue_name("", queue), None, "{queue}");
+        }
+        let simple = UID.replace('-', "");
+        assert_eq!(
+            parse_queue_name("", &format!("grapnel.{simple}.orders")),
+            None,
+            "another spelling is another queue"
+        );
+        assert_eq!(parse_queue_name("test.", &format!("grapnel.{UID}.orders")), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_queue_name_tells_what_it_was_made_of(
+            id in any::<u128>().prop_map(Uuid::from_u128),
+            prefix in "([a-z0-9]{1,8}[.])?",
+            destination in "[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?",
+        ) {
+            let queue = queue_name(&prefix, id, &destination);
+            prop_assert_eq!(parse_queue_name(&prefix, &queue), Some((id, destination.as_str())));
+        }
+    }
+}

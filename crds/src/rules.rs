@@ -146,8 +146,10 @@ pub(crate) const RESOURCE_NAMES: CelRule = CelRule::new(
     "must use only the resources cpu, memory and ephemeral-storage",
 );
 
+// A suffix alone, such as m, is a quantity for Kubernetes: zero. Nobody means it.
 pub(crate) const RESOURCE_QUANTITIES: CelRule = CelRule::new(
-    "self.all(key, isQuantity(self[key]) && !quantity(self[key]).isLessThan(quantity('0')))",
+    "self.all(key, isQuantity(self[key]) && self[key].matches('^[+-]?[.]?[0-9]') && \
+     !quantity(self[key]).isLessThan(quantity('0')))",
     "must have quantities that are not negative, such as 500m or 256Mi",
 );
 

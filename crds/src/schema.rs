@@ -204,15 +204,72 @@ fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// Names the known field that was probably meant: one that differs only in case, or is longer or shorter by an ending.
+/// Names the known field that was probably meant: one that differs only in case, that goes on where the name ends, or
+/// that the name has a letter or two more than.
 fn unknown_field(name: &str, properties: &Map<String, Value>) -> String {
     let wanted = name.to_ascii_lowercase();
     let meant = properties.keys().find(|known| {
         let known = known.to_ascii_lowercase();
-        known == wanted || (wanted.len() >= 3 && (known.starts_with(&wanted) || wanted.starts_with(&known)))
+        let (continued, excess) = (known.strip_prefix(&wanted), wanted.strip_prefix(&known));
+        wanted.len() >= 3 && (continued.is_some() || excess.is_some_and(|excess| excess.len() <= 2))
     });
     match meant {
         Some(meant) => format!("unknown field; did you mean {meant}?"),
         None => "unknown field".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `check` and `prune_nulls` read, and what says nothing about a value by itself.
+    const UNDERSTOOD: [&str; 18] = [
+        "type",
+        "nullable",
+        "properties",
+        "additionalProperties",
+        "required",
+        "maxProperties",
+        "items",
+        "maxItems",
+        "minItems",
+        "maxLength",
+        "minLength",
+        "enum",
+        "maximum",
+        "minimum",
+        "x-kubernetes-list-type",
+        "x-kubernetes-list-map-keys",
+        "default",
+        "description",
+    ];
+
+    /// Times are parsed when the object is read; rules are in `rules`.
+    const LEFT_TO_OTHERS: [&str; 2] = ["format", "x-kubernetes-validations"];
+
+    fn collect<'a>(schema: &'a Value, keywords: &mut BTreeSet<&'a str>) {
+        for (keyword, value) in schema.as_object().into_iter().flatten() {
+            keywords.insert(keyword);
+            match keyword.as_str() {
+                "properties" => {
+                    value.as_object().into_iter().flatten().for_each(|(_, value)| collect(value, keywords))
+                }
+                "items" | "additionalProperties" => collect(value, keywords),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn every_keyword_of_the_schemas_is_understood() {
+        for schema in [&*INTEGRATION, &*SECRET] {
+            let mut keywords = BTreeSet::new();
+            collect(schema, &mut keywords);
+            for keyword in ["$schema", "title"].iter().chain(&UNDERSTOOD).chain(&LEFT_TO_OTHERS) {
+                keywords.remove(keyword);
+            }
+            assert_eq!(keywords, BTreeSet::new());
+        }
     }
 }

@@ -69,9 +69,11 @@ impl<'a> Parts<'a> {
             && percent_escapes_are_whole(self.path)
     }
 
+    /// A port that is no number is not a matter of its range: the URL is then not absolute.
     fn has_valid_port(&self) -> bool {
         let digits = self.port.unwrap_or_default();
-        digits.is_empty() || (digits.len() <= 5 && digits.parse::<u16>().is_ok_and(|port| port > 0))
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        !is_number || (digits.len() <= 5 && digits.parse::<u16>().is_ok_and(|port| port > 0))
     }
 
     /// A host whose last label is a number is an address, and must then be written as one.

@@ -22,7 +22,12 @@ pub enum ConfigError {
     #[error("{name} and {name}_FILE are both given: give one")]
     Both { name: &'static str },
     #[error("{name}_FILE: cannot read {path}")]
-    Unreadable { name: &'static str, path: PathBuf, #[source] source: std::io::Error },
+    Unreadable {
+        name: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("{name}: {reason}")]
     Invalid { name: &'static str, reason: String },
 }
@@ -46,8 +51,11 @@ fn secret(
         (Some(_), Some(_)) => Err(ConfigError::Both { name }),
         (Some(text), None) => Ok(Some(text.clone())),
         (None, Some(path)) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|source| ConfigError::Unreadable { name, path: path.to_owned(), source })?;
+            let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+                name,
+                path: path.to_owned(),
+                source,
+            })?;
             let text = text.strip_suffix('\n').unwrap_or(&text);
             Ok(Some(SecretString::from(text.strip_suffix('\r').unwrap_or(text).to_owned())))
         }
@@ -210,7 +218,8 @@ impl ApiArgs {
     /// The valid management keys: the current one, then the previous one if there is any.
     pub fn management_keys(&self) -> Result<Vec<SecretString>, ConfigError> {
         let name = "MANAGEMENT_API_KEY";
-        let current = secret(name, self.management_api_key.as_ref(), self.management_api_key_file.as_deref())?;
+        let current =
+            secret(name, self.management_api_key.as_ref(), self.management_api_key_file.as_deref())?;
         let previous = secret(
             "MANAGEMENT_API_KEY_PREVIOUS",
             self.management_api_key_previous.as_ref(),

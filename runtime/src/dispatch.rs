@@ -162,7 +162,8 @@ impl Dispatcher {
     }
 
     async fn ready_messages(&self, queue: &Waiting) -> Result<i64, QueueError> {
-        let name = grapnel_crds::names::queue_name(&self.queue_prefix, queue.integration_id, &queue.destination);
+        let name =
+            grapnel_crds::names::queue_name(&self.queue_prefix, queue.integration_id, &queue.destination);
         Ok(self.link.ready_messages(&name).await?.map_or(0, i64::from))
     }
 }

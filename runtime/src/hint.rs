@@ -45,7 +45,13 @@ mod tests {
 
     #[test]
     fn what_is_not_a_message_of_ours_is_not_understood() {
-        for message in [&b""[..], b"{}", b"null", br#"{"v":2,"eventId":"01932f0c-0000-7000-8000-000000000000"}"#, b"\xff"] {
+        for message in [
+            &b""[..],
+            b"{}",
+            b"null",
+            br#"{"v":2,"eventId":"01932f0c-0000-7000-8000-000000000000"}"#,
+            b"\xff",
+        ] {
             assert_eq!(decode(message), None);
         }
     }

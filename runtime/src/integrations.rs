@@ -71,9 +71,17 @@ pub enum CompileError {
     #[error(transparent)]
     Verification(#[from] EmptySecret),
     #[error("the signing secret of destination {destination} cannot be used")]
-    Signing { destination: String, #[source] source: SigningKeyError },
+    Signing {
+        destination: String,
+        #[source]
+        source: SigningKeyError,
+    },
     #[error("destination {destination} cannot be used")]
-    Destination { destination: String, #[source] source: TargetError },
+    Destination {
+        destination: String,
+        #[source]
+        source: TargetError,
+    },
 }
 
 impl Integration {
@@ -91,7 +99,10 @@ impl Integration {
         Ok(Self {
             state: spec.state,
             max_body_bytes: usize::try_from(spec.ingress.max_body_bytes).unwrap_or(0),
-            rate_limit_per_minute: spec.ingress.rate_limit_per_minute.map(|limit| u32::try_from(limit).unwrap_or(0)),
+            rate_limit_per_minute: spec
+                .ingress
+                .rate_limit_per_minute
+                .map(|limit| u32::try_from(limit).unwrap_or(0)),
             verifier,
             payload_key: preset.mapping.payload.member().into(),
             preset,
@@ -232,9 +243,12 @@ impl ReadTask {
         loop {
             // Listening begins before the read, so that no change falls in between.
             if listener.is_none() {
-                listener = rows::listen(&self.pool).await.inspect_err(|error| {
-                    tracing::warn!(%error, "changes of integrations are not heard, only polled");
-                }).ok();
+                listener = rows::listen(&self.pool)
+                    .await
+                    .inspect_err(|error| {
+                        tracing::warn!(%error, "changes of integrations are not heard, only polled");
+                    })
+                    .ok();
             }
             let wait = match rows::load_all(&self.pool).await {
                 Ok(rows) => {

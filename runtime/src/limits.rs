@@ -50,7 +50,9 @@ const COUNT: &str = "
 pub enum Verdict {
     Allowed,
     /// Over the limit until the clock's next minute.
-    Limited { retry_after_seconds: u64 },
+    Limited {
+        retry_after_seconds: u64,
+    },
 }
 
 /// The way to the limits.
@@ -100,7 +102,8 @@ pub struct CountTask {
 /// A URL that is not Redis's.
 pub fn limits(url: &SecretString) -> anyhow::Result<(Limits, CountTask)> {
     // The error would repeat the URL, and with it the password.
-    let client = Client::open(url.expose_secret()).map_err(|_| anyhow::anyhow!("REDIS_URL: not a Redis URL"))?;
+    let client =
+        Client::open(url.expose_secret()).map_err(|_| anyhow::anyhow!("REDIS_URL: not a Redis URL"))?;
     let config = ConnectionManagerConfig::new()
         .set_connection_timeout(Some(Duration::from_secs(1)))
         .set_response_timeout(Some(DEADLINE))
@@ -121,7 +124,13 @@ pub fn limits(url: &SecretString) -> anyhow::Result<(Limits, CountTask)> {
 
 impl Limits {
     /// Counts a request and says whether it is within `per_minute`; 0 is no limit.
-    pub async fn check(&self, integration_id: Uuid, address: IpAddr, per_minute: u32, now: Timestamp) -> Verdict {
+    pub async fn check(
+        &self,
+        integration_id: Uuid,
+        address: IpAddr,
+        per_minute: u32,
+        now: Timestamp,
+    ) -> Verdict {
         if per_minute == 0 {
             return Verdict::Allowed;
         }
@@ -169,7 +178,8 @@ impl CountTask {
         }
         let mut call = self.script.arg(WINDOW_SECONDS);
         for (key, count) in counts {
-            call.key(format!("grapnel:rate:{}:{}:{}", key.integration_id, key.address, key.minute)).arg(*count);
+            call.key(format!("grapnel:rate:{}:{}:{}", key.integration_id, key.address, key.minute))
+                .arg(*count);
         }
         let sums = tokio::time::timeout(DEADLINE * 2, call.invoke_async::<Vec<u64>>(&mut self.redis)).await;
         match sums {
@@ -181,9 +191,15 @@ impl CountTask {
             }
             failed => {
                 if self.resting_until.is_none() {
-                    let error = failed.map_or_else(|_| "no answer in time".to_owned(), |result| {
-                        result.err().map_or_else(|| "an answer of another form".to_owned(), |error| error.to_string())
-                    });
+                    let error = failed.map_or_else(
+                        |_| "no answer in time".to_owned(),
+                        |result| {
+                            result.err().map_or_else(
+                                || "an answer of another form".to_owned(),
+                                |error| error.to_string(),
+                            )
+                        },
+                    );
                     tracing::warn!(error, "Redis is away, rate limits are counted in each process");
                 }
                 metrics::counter!("grapnel_rate_limit_fallbacks_total").increment(1);

@@ -1,1 +1,96 @@
-fn main() {}
+//! The `grapnel` binary: one program, several roles.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use grapnel::config::{DatabaseArgs, Environment};
+use grapnel::roles::{api, dev, worker};
+use grapnel::store::{self, migrate};
+use grapnel::{apply, probe, telemetry};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Webhooks in, deliveries out, nothing lost.
+#[derive(Debug, Parser)]
+#[command(name = "grapnel", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// Accept webhooks and serve the management routes
+    Api(Box<api::ApiCommand>),
+    /// Deliver what was accepted
+    Worker(Box<worker::WorkerCommand>),
+    /// Bring the database's schema up to date
+    Migrate(MigrateCommand),
+    /// Run everything in one process, with Integrations from files
+    Dev(Box<dev::DevCommand>),
+    /// Write the Integrations of files to the database once
+    Apply(Box<apply::ApplyArgs>),
+    /// Send numbered webhooks, receive their deliveries, and print an exact ledger
+    Probe(Box<probe::ProbeArgs>),
+}
+
+#[derive(Debug, clap::Args)]
+struct MigrateCommand {
+    /// Only say which version is there; fails when it is too old for this program
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    database: DatabaseArgs,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    telemetry::start(environment());
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::debug!("a TLS provider was installed before");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("grapnel: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(cli.role)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("grapnel: {}", telemetry::chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// As the roles will read it; a value that they refuse is refused there.
+fn environment() -> Environment {
+    match std::env::var("GRAPNEL_ENV").as_deref() {
+        Ok("development") => Environment::Development,
+        _ => Environment::Production,
+    }
+}
+
+async fn run(role: Role) -> anyhow::Result<ExitCode> {
+    match role {
+        Role::Api(command) => api::run(*command).await?,
+        Role::Worker(command) => worker::run(*command).await?,
+        Role::Dev(command) => dev::run(*command).await?,
+        Role::Apply(args) => apply::run(*args).await?,
+        Role::Migrate(command) => return migrate(command).await,
+        Role::Probe(args) => return probe::run(*args).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn migrate(command: MigrateCommand) -> anyhow::Result<ExitCode> {
+    let pool = store::pool(&command.database.database_url()?, "migrate", 2)?;
+    let required = migrate::REQUIRED_VERSION;
+    let version =
+        if command.check { migrate::current_version(&pool).await? } else { migrate::run(&pool).await? };
+    println!("schema version {version}, this program needs {required}");
+    Ok(if version >= required { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

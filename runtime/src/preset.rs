@@ -96,8 +96,7 @@ impl TryFrom<String> for Header {
     }
 }
 
-const PRESETS: [&str; 2] =
-    [include_str!("../presets/acme.yaml"), include_str!("../presets/globex.yaml")];
+const PRESETS: [&str; 2] = [include_str!("../presets/acme.yaml"), include_str!("../presets/globex.yaml")];
 
 static BY_PROVIDER: LazyLock<HashMap<Arc<str>, Arc<Preset>>> = LazyLock::new(|| {
     let parse = |text: &&str| {
@@ -133,7 +132,10 @@ mod tests {
     #[test]
     fn pointers_follow_rfc_6901() {
         let pointer = Pointer::try_from("/a~1b/m~0n/~01".to_owned());
-        assert_eq!(pointer.map(|pointer| pointer.segments), Ok(vec!["a/b".into(), "m~n".into(), "~1".into()]));
+        assert_eq!(
+            pointer.map(|pointer| pointer.segments),
+            Ok(vec!["a/b".into(), "m~n".into(), "~1".into()])
+        );
         assert!(Pointer::try_from("a".to_owned()).is_err());
     }
 }

@@ -57,7 +57,8 @@ impl Link {
                 Err(error) => tracing::debug!(%error, "channel on the connection that was there failed"),
             }
         }
-        let properties = ConnectionProperties::default().with_connection_name(LongString::from(self.name.as_str()));
+        let properties =
+            ConnectionProperties::default().with_connection_name(LongString::from(self.name.as_str()));
         let connected = within_deadline(Connection::connect(self.url.expose_secret(), properties)).await?;
         let connected = Arc::new(connected);
         *connection = Some(Arc::clone(&connected));
@@ -98,7 +99,8 @@ impl Link {
     /// Deletes a queue with what is in it; a missing one is no error.
     pub async fn delete_queue(&self, queue: &str) -> Result<(), QueueError> {
         let channel = self.channel().await?;
-        within_deadline(channel.queue_delete(queue.into(), lapin::options::QueueDeleteOptions::default())).await?;
+        within_deadline(channel.queue_delete(queue.into(), lapin::options::QueueDeleteOptions::default()))
+            .await?;
         within_deadline(channel.close(200, "deleted".into())).await
     }
 }

@@ -21,7 +21,6 @@ use secrecy::zeroize::Zeroizing;
 pub type SecretBytes = SecretSlice<u8>;
 
 const VERSION: u8 = 1;
-const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
 const LONGEST_KEY_ID: usize = 32;
@@ -140,7 +139,8 @@ impl SealingKeys {
         Ok(SecretBytes::new(std::mem::take(&mut *plaintext)))
     }
 
-    /// Whether a sealed value should be opened and sealed again, because another key than the first sealed it.
+    /// Whether a sealed value should be opened and sealed again, because another key than the first sealed it. True for
+    /// a malformed value too: the attempt to open it then says so.
     pub fn needs_reseal(&self, sealed: &[u8]) -> bool {
         split(sealed).is_none_or(|parts| parts.key_id != self.sealing.id)
     }
@@ -199,6 +199,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use secrecy::ExposeSecret;
+
+    const KEY_BYTES: usize = 32;
 
     fn entry(id: &str, byte: u8) -> String {
         format!("{id}:{}", BASE64_STANDARD.encode([byte; KEY_BYTES]))

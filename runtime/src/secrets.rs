@@ -53,7 +53,9 @@ impl Secrets {
             verification: verification.into_iter().map(encode).collect(),
             signing: signing
                 .into_iter()
-                .map(|(destination, secrets)| (destination, secrets.iter().map(|secret| encode(secret)).collect()))
+                .map(|(destination, secrets)| {
+                    (destination, secrets.iter().map(|secret| encode(secret)).collect())
+                })
                 .collect(),
         }
     }

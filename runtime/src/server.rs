@@ -48,7 +48,9 @@ impl CorrelationId {
     /// Taken from the request, or made.
     fn of(request: &Request<Incoming>) -> Self {
         let given = request.headers().get(CORRELATION_HEADER).and_then(|value| value.to_str().ok());
-        let usable = |id: &&str| (1..=MAX_CORRELATION_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
+        let usable = |id: &&str| {
+            (1..=MAX_CORRELATION_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
+        };
         Self(given.filter(usable).map_or_else(|| Uuid::now_v7().to_string().into(), Arc::from))
     }
 }
@@ -75,8 +77,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     while let Some((stream, peer, permit)) = accept(&listener, &connections, &stop).await {
         let router = router.clone();
         let service = service_fn(move |request| answer(router.clone(), peer, request));
-        let connection =
-            builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let watched = graceful.watch(connection);
         // Ends with its connection, which the graceful shutdown closes and the runtime's end cuts off.
         tokio::spawn(async move {

@@ -13,13 +13,20 @@ use tracing_subscriber::{Layer, fmt};
 use crate::config::Environment;
 
 /// Libraries that would log URLs, frames or statements with their values.
-const QUIET: [&str; 8] =
-    ["sqlx=warn", "lapin=off", "redis=warn", "hyper=warn", "hyper_util=warn", "reqwest=warn", "rustls=warn", "h2=warn"];
+const QUIET: [&str; 8] = [
+    "sqlx=warn",
+    "lapin=off",
+    "redis=warn",
+    "hyper=warn",
+    "hyper_util=warn",
+    "reqwest=warn",
+    "rustls=warn",
+    "h2=warn",
+];
 
 /// Starts logging to standard error. `RUST_LOG` sets the level of our own code; the default is `info`.
 pub fn start(environment: Environment) {
-    let mut filter =
-        EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    let mut filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
     for directive in QUIET {
         match directive.parse() {
             Ok(directive) => filter = filter.add_directive(directive),

@@ -82,7 +82,9 @@ impl Probes for LaneHealth {
         let lanes = self.lanes();
         let ((integration_id, destination), _) =
             lanes.iter().find(|(_, since)| is_deaf(since.load(Ordering::Relaxed)))?;
-        Some(format!("the queue of destination {destination} of integration {integration_id} is not consumed"))
+        Some(format!(
+            "the queue of destination {destination} of integration {integration_id} is not consumed"
+        ))
     }
 
     fn not_ready(&self) -> Option<String> {
@@ -138,11 +140,17 @@ impl Lanes {
             .iter()
             .filter(|integration| only.is_none_or(|id| id == integration.row.id))
             .filter(|integration| integration.state == IntegrationState::Active)
-            .flat_map(|integration| integration.destinations.iter().map(move |destination| (integration, destination)))
-            .map(|(integration, destination)| ((integration.row.id, Arc::clone(&destination.name)), (integration, destination)))
+            .flat_map(|integration| {
+                integration.destinations.iter().map(move |destination| (integration, destination))
+            })
+            .map(|(integration, destination)| {
+                ((integration.row.id, Arc::clone(&destination.name)), (integration, destination))
+            })
             .collect();
         for (key, running) in &self.running {
-            let is_current = wanted.get(key).is_some_and(|(integration, _)| Arc::ptr_eq(integration, &running.integration));
+            let is_current = wanted
+                .get(key)
+                .is_some_and(|(integration, _)| Arc::ptr_eq(integration, &running.integration));
             if !is_current {
                 running.stop.cancel();
             }

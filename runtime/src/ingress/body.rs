@@ -50,7 +50,8 @@ pub struct Received {
 impl BodyBudget {
     /// Reads at most `limit` bytes. A body that is announced as larger is not read at all.
     pub async fn read(&self, headers: &HeaderMap, body: Body, limit: usize) -> Result<Received, BodyError> {
-        let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let announced =
+            headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if announced.is_some_and(|length: u64| length > limit as u64) {
             return Err(BodyError::TooLarge);
         }
@@ -93,8 +94,10 @@ mod tests {
     use super::*;
 
     async fn read(chunks: &[&'static str], limit: usize) -> Result<String, BodyError> {
-        let stream = futures::stream::iter(chunks.to_vec()).map(|chunk| Ok::<_, std::io::Error>(Bytes::from(chunk)));
-        let received = BodyBudget::default().read(&HeaderMap::new(), Body::from_stream(stream), limit).await?;
+        let stream =
+            futures::stream::iter(chunks.to_vec()).map(|chunk| Ok::<_, std::io::Error>(Bytes::from(chunk)));
+        let received =
+            BodyBudget::default().read(&HeaderMap::new(), Body::from_stream(stream), limit).await?;
         Ok(String::from_utf8(received.bytes.to_vec()).expect("text"))
     }
 

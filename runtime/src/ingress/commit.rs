@@ -107,7 +107,8 @@ impl CommitTask {
             // A sender that has gone away does not undo the commit.
             let _gone = reply.send(answer);
         }
-        let fresh = events.into_iter().filter(|event| matches!(answers.remove(&event.id), Some(Ok(Stored::New))));
+        let fresh =
+            events.into_iter().filter(|event| matches!(answers.remove(&event.id), Some(Ok(Stored::New))));
         self.publisher.offer(fresh.flat_map(|event| {
             let names: Vec<Arc<str>> = event.destinations.to_vec();
             names.into_iter().map(move |destination| Hint {

@@ -234,7 +234,8 @@ mod tests {
 
     #[test]
     fn nesting_is_bounded_and_brackets_in_texts_do_not_count() {
-        let nested = |depth: usize| ORDER.replace("\"o-1\"", &format!("{}{}", "[".repeat(depth), "]".repeat(depth)));
+        let nested =
+            |depth: usize| ORDER.replace("\"o-1\"", &format!("{}{}", "[".repeat(depth), "]".repeat(depth)));
         assert!(acme(&nested(126)).is_ok());
         assert_eq!(acme(&nested(127)).expect_err("too deep").field, "body");
         assert_eq!(acme(&nested(10_000)).expect_err("too deep").field, "body");

@@ -65,7 +65,9 @@ pub async fn receive(
     let (outcome, response) = match answer {
         Ok((id, Stored::New)) => ("accepted", accepted(id, false, &correlation_id.0)),
         Ok((_, Stored::DuplicateOf(first))) => ("duplicate", accepted(first, true, &correlation_id.0)),
-        Ok((_, Stored::TryAgain)) => ("unavailable", ApiError::unavailable(RETRY_AFTER_SECONDS).into_response()),
+        Ok((_, Stored::TryAgain)) => {
+            ("unavailable", ApiError::unavailable(RETRY_AFTER_SECONDS).into_response())
+        }
         Err(error) => (outcome_label(error.code()), error.into_response()),
     };
     metrics::counter!("grapnel_webhooks_total", "outcome" => outcome).increment(1);
@@ -73,7 +75,8 @@ pub async fn receive(
 }
 
 fn accepted(event_id: Uuid, duplicate: bool, correlation_id: &str) -> Response {
-    let (code, status) = if duplicate { (StatusCode::OK, "duplicate") } else { (StatusCode::ACCEPTED, "queued") };
+    let (code, status) =
+        if duplicate { (StatusCode::OK, "duplicate") } else { (StatusCode::ACCEPTED, "queued") };
     success(code, &Accepted { event_id, status, duplicate, correlation_id })
 }
 
@@ -102,7 +105,8 @@ impl Ingress {
         let integration = self.route(parts.uri.path())?;
         let source_ip = source::address(peer, headers, &self.trusted_proxies);
         self.limit(&integration, source_ip).await?;
-        let received = self.bodies.read(headers, body, integration.max_body_bytes).await.map_err(body_refused)?;
+        let received =
+            self.bodies.read(headers, body, integration.max_body_bytes).await.map_err(body_refused)?;
         integration
             .verifier
             .verify(headers, &received.bytes)
@@ -120,7 +124,9 @@ impl Ingress {
         let route = path.rsplit('/').next().unwrap_or_default();
         let integrations = self.integrations.load();
         let found = integrations.by_route(route).filter(|found| found.state != IntegrationState::Disabled);
-        found.cloned().ok_or_else(|| ApiError::new(ErrorCode::NotFound, "There is no active integration at this route"))
+        found
+            .cloned()
+            .ok_or_else(|| ApiError::new(ErrorCode::NotFound, "There is no active integration at this route"))
     }
 
     async fn limit(&self, integration: &Integration, source_ip: IpAddr) -> Result<(), ApiError> {
@@ -161,7 +167,10 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
     if is_json || essence.is_empty() {
         return Ok(());
     }
-    Err(ApiError::new(ErrorCode::UnsupportedMediaType, "The content-type must be application/json or end in +json"))
+    Err(ApiError::new(
+        ErrorCode::UnsupportedMediaType,
+        "The content-type must be application/json or end in +json",
+    ))
 }
 
 fn new_event(
@@ -172,8 +181,8 @@ fn new_event(
     raw_body: Bytes,
 ) -> Result<NewEvent, ApiError> {
     let mapping = &integration.preset.mapping;
-    let fields =
-        normalize(mapping, &raw_body).map_err(|Malformed { field, reason }| ApiError::invalid(&field, reason))?;
+    let fields = normalize(mapping, &raw_body)
+        .map_err(|Malformed { field, reason }| ApiError::invalid(&field, reason))?;
     let idempotency_key = format!("{}:{}", integration.row.id, fields.external_event_id);
     Ok(NewEvent {
         id: Uuid::now_v7(),
@@ -213,8 +222,11 @@ fn trace_context(value: &HeaderValue) -> Option<String> {
     let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
     let is_hex = |part: &&str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let is_zero = |part: &str| part.bytes().all(|byte| byte == b'0');
-    let valid = lengths == [2, 32, 16, 2] && parts[0] == "00" && parts.iter().all(is_hex)
-        && !is_zero(parts[1]) && !is_zero(parts[2]);
+    let valid = lengths == [2, 32, 16, 2]
+        && parts[0] == "00"
+        && parts.iter().all(is_hex)
+        && !is_zero(parts[1])
+        && !is_zero(parts[2]);
     valid.then(|| text.to_owned())
 }
 

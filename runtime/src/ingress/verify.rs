@@ -33,9 +33,14 @@ pub struct Verifier {
 }
 
 enum Scheme {
-    HmacSha256 { keys: Vec<Hmac<Sha256>>, encoding: Encoding },
+    HmacSha256 {
+        keys: Vec<Hmac<Sha256>>,
+        encoding: Encoding,
+    },
     /// SHA-256 of each secret, so that the comparison tells nothing about a length.
-    Token { digests: Vec<[u8; 32]> },
+    Token {
+        digests: Vec<[u8; 32]>,
+    },
 }
 
 impl std::fmt::Debug for Verifier {
@@ -54,12 +59,14 @@ impl Verifier {
         let secrets = secrets.iter().map(AsRef::as_ref);
         let (header, scheme) = match verification {
             Verification::HmacSha256 { header, encoding } => {
-                let keys = secrets.map(|secret| Hmac::<Sha256>::new_from_slice(secret).map_err(|_| EmptySecret));
+                let keys =
+                    secrets.map(|secret| Hmac::<Sha256>::new_from_slice(secret).map_err(|_| EmptySecret));
                 (header, Scheme::HmacSha256 { keys: keys.collect::<Result<_, _>>()?, encoding: *encoding })
             }
-            Verification::Token { header } => {
-                (header, Scheme::Token { digests: secrets.map(|secret| Sha256::digest(secret).into()).collect() })
-            }
+            Verification::Token { header } => (
+                header,
+                Scheme::Token { digests: secrets.map(|secret| Sha256::digest(secret).into()).collect() },
+            ),
         };
         Ok(Self { header: header.0.clone(), scheme })
     }
@@ -83,7 +90,8 @@ impl Verifier {
             }
             Scheme::Token { digests } => {
                 let digest: [u8; 32] = Sha256::digest(credential).into();
-                let matched = digests.iter().fold(Choice::from(0), |found, known| found | digest.ct_eq(known));
+                let matched =
+                    digests.iter().fold(Choice::from(0), |found, known| found | digest.ct_eq(known));
                 matched.into()
             }
         };
@@ -115,7 +123,9 @@ mod tests {
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        let pair = |(name, value): &(&'static str, &str)| (HeaderName::from_static(name), value.parse().expect("a value"));
+        let pair = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), value.parse().expect("a value"))
+        };
         pairs.iter().map(pair).collect()
     }
 
@@ -136,7 +146,9 @@ mod tests {
     fn anything_but_the_exact_signature_is_refused() {
         let verifier = verifier("acme", &[KEY]);
         let flipped = MAC.replacen('5', "4", 1);
-        let cases = [flipped.as_str(), &MAC[..62], "", "zz", " ", &format!("{MAC}00"), &format!("sha256={MAC}")].map(str::to_owned);
+        let cases =
+            [flipped.as_str(), &MAC[..62], "", "zz", " ", &format!("{MAC}00"), &format!("sha256={MAC}")]
+                .map(str::to_owned);
         for signature in cases {
             let refused = verifier.verify(&headers(&[("x-acme-signature", &signature)]), BODY);
             assert_eq!(refused, Err(Refused::Wrong), "{signature:?}");
@@ -161,12 +173,19 @@ mod tests {
     #[test]
     fn a_token_must_equal_a_secret() {
         let verifier = verifier("globex", &["one", "two"]);
-        for (token, expected) in
-            [("one", Ok(())), ("two", Ok(())), ("On", Err(Refused::Wrong)), ("one ", Err(Refused::Wrong)), ("", Err(Refused::Wrong))]
-        {
+        for (token, expected) in [
+            ("one", Ok(())),
+            ("two", Ok(())),
+            ("On", Err(Refused::Wrong)),
+            ("one ", Err(Refused::Wrong)),
+            ("", Err(Refused::Wrong)),
+        ] {
             // A header value keeps no trailing space; bytes do.
             let mut headers = HeaderMap::new();
-            headers.insert("x-globex-token", axum::http::HeaderValue::from_bytes(token.as_bytes()).expect("a value"));
+            headers.insert(
+                "x-globex-token",
+                axum::http::HeaderValue::from_bytes(token.as_bytes()).expect("a value"),
+            );
             assert_eq!(verifier.verify(&headers, b""), expected, "{token:?}");
         }
     }

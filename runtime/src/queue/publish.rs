@@ -94,7 +94,9 @@ impl PublishTask {
                     self.connected.store(false, Ordering::Relaxed);
                     match ended {
                         Ok(()) => break,
-                        Err(error) => tracing::warn!(error = %crate::telemetry::chain(&error), "publishing stopped, reconnecting"),
+                        Err(error) => {
+                            tracing::warn!(error = %crate::telemetry::chain(&error), "publishing stopped, reconnecting")
+                        }
                     }
                 }
                 Err(error) => {

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgPool, PgRow};
 use sqlx::Row;
+use sqlx::postgres::{PgPool, PgRow};
 use uuid::Uuid;
 
 use crate::hint::Hint;

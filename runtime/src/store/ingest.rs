@@ -67,11 +67,8 @@ pub async fn store(
     let fresh = insert(connection, events, queued).await?;
     let duplicates: Vec<Uuid> =
         events.iter().filter(|event| !fresh.contains(&event.id)).map(|event| event.key_hash).collect();
-    let first_ids = if duplicates.is_empty() {
-        HashMap::new()
-    } else {
-        find_first(connection, &duplicates).await?
-    };
+    let first_ids =
+        if duplicates.is_empty() { HashMap::new() } else { find_first(connection, &duplicates).await? };
     let answer = |event: &NewEvent| match (fresh.contains(&event.id), first_ids.get(&event.key_hash)) {
         (true, _) => Stored::New,
         (false, Some(first)) => Stored::DuplicateOf(*first),

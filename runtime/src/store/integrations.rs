@@ -53,6 +53,27 @@ pub async fn load_all(pool: &PgPool) -> sqlx::Result<Vec<IntegrationRow>> {
     rows.iter().map(integration_row).collect()
 }
 
+/// A row that may have been retired.
+#[derive(Debug)]
+pub struct Found {
+    pub row: IntegrationRow,
+    pub deleted: bool,
+}
+
+/// The row with an id, also when it was retired.
+pub async fn find(pool: &PgPool, id: Uuid) -> sqlx::Result<Option<Found>> {
+    let row = sqlx::query(
+        "/* integrations::find */
+        SELECT id, uid, namespace, name, generation, writer_epoch, provider, route, display_name, state,
+            spec::text AS spec, secrets, deleted_at IS NOT NULL AS deleted
+        FROM integrations WHERE id = $1",
+    )
+    .bind(id)
+    .fetch_optional(pool)
+    .await?;
+    row.map(|row| Ok(Found { deleted: row.try_get("deleted")?, row: integration_row(&row)? })).transpose()
+}
+
 fn integration_row(row: &PgRow) -> sqlx::Result<IntegrationRow> {
     Ok(IntegrationRow {
         id: row.try_get("id")?,

@@ -48,3 +48,13 @@ async fn table_is_missing(connection: &mut sqlx::PgConnection) -> anyhow::Result
         .context("look for the migrations table")?;
     Ok(found.is_none())
 }
+
+/// Fails with what to do about it unless the schema is new enough for this binary.
+pub async fn require(pool: &PgPool) -> anyhow::Result<()> {
+    let version = current_version(pool).await?;
+    anyhow::ensure!(
+        version >= REQUIRED_VERSION,
+        "the database has schema version {version} and version {REQUIRED_VERSION} is needed: run `grapnel migrate`"
+    );
+    Ok(())
+}

@@ -52,9 +52,10 @@ pub async fn drop_expired(pool: &PgPool, retention_days: i32) -> sqlx::Result<Ve
 
 /// Prunes idempotency keys of events that are gone with their partition; answers how many.
 pub async fn prune_keys(pool: &PgPool) -> sqlx::Result<u64> {
-    let oldest: Option<Uuid> = sqlx::query_scalar("/* partitions::oldest_day */ SELECT oldest_partition_start()")
-        .fetch_one(pool)
-        .await?;
+    let oldest: Option<Uuid> =
+        sqlx::query_scalar("/* partitions::oldest_day */ SELECT oldest_partition_start()")
+            .fetch_one(pool)
+            .await?;
     let Some(oldest) = oldest else {
         return Ok(0);
     };

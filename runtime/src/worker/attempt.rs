@@ -110,10 +110,11 @@ fn outcome_label(result: &Recorded) -> &'static str {
 /// The trace of the provider's request, continued; or one of the event's own, whose trace id is the event's id.
 fn traceparent(claimed: &Claimed) -> String {
     let parent_id: u64 = rand::random_range(1..=u64::MAX);
-    let (trace_id, flags) = match claimed.traceparent.as_deref().map(|text| (text.get(3..35), text.get(53..55))) {
-        Some((Some(trace_id), Some(flags))) => (trace_id.to_owned(), flags),
-        _ => (simple(claimed.event_id), "00"),
-    };
+    let (trace_id, flags) =
+        match claimed.traceparent.as_deref().map(|text| (text.get(3..35), text.get(53..55))) {
+            Some((Some(trace_id), Some(flags))) => (trace_id.to_owned(), flags),
+            _ => (simple(claimed.event_id), "00"),
+        };
     let mut text = String::with_capacity(55);
     // Writing to a String cannot fail.
     let _written = write!(text, "00-{trace_id}-{parent_id:016x}-{flags}");

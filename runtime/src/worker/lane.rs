@@ -69,8 +69,11 @@ impl Lane {
     pub async fn run(self, stop: CancellationToken) {
         let attempts = TaskTracker::new();
         let permits = Arc::new(Semaphore::new(self.destination.max_concurrency));
-        let queue =
-            grapnel_crds::names::queue_name(&self.context.queue_prefix, self.integration_id, &self.destination.name);
+        let queue = grapnel_crds::names::queue_name(
+            &self.context.queue_prefix,
+            self.integration_id,
+            &self.destination.name,
+        );
         let mut backoff = FIRST_BACKOFF;
         while !stop.is_cancelled() {
             match Subscription::start(&self.context.link, &queue, self.prefetch()).await {
@@ -121,7 +124,10 @@ impl Lane {
         }
         attempts.close();
         if timeout(self.context.drain, attempts.wait()).await.is_err() {
-            tracing::warn!(destination = &*self.destination.name, "attempts were still in flight at the drain's deadline");
+            tracing::warn!(
+                destination = &*self.destination.name,
+                "attempts were still in flight at the drain's deadline"
+            );
         }
         attempts.reopen();
         if let Err(error) = subscription.close().await {
@@ -159,7 +165,12 @@ impl Lane {
             Some(event_id) => Some(Begun { event_id, ack, permit }),
             None => {
                 metrics::counter!("grapnel_queue_poison_messages_total").increment(1);
-                let reported = claim::report_poison(&self.context.pool, self.integration_id, &self.destination.name, body.len());
+                let reported = claim::report_poison(
+                    &self.context.pool,
+                    self.integration_id,
+                    &self.destination.name,
+                    body.len(),
+                );
                 if let Err(error) = reported.await {
                     tracing::error!(error = %chain(&error), "a message that is not ours could not be reported");
                 }
@@ -186,7 +197,8 @@ impl Lane {
         for Begun { event_id, ack, permit } in batch {
             match claimed.remove(&event_id) {
                 Some(claimed) => {
-                    let attempt = Attempt { claimed, destination: Arc::clone(&self.destination), ack, permit };
+                    let attempt =
+                        Attempt { claimed, destination: Arc::clone(&self.destination), ack, permit };
                     let context = Arc::clone(&self.context);
                     // The token lives until the result is recorded and its message acknowledged.
                     let open = attempts.token();

@@ -77,7 +77,10 @@ impl RecordTask {
                 Some(written) => {
                     let refused = results.len() - written.len();
                     if refused > 0 {
-                        tracing::warn!(refused, "results came after their claims had expired and were refused");
+                        tracing::warn!(
+                            refused,
+                            "results came after their claims had expired and were refused"
+                        );
                         metrics::counter!("grapnel_results_refused_total").increment(refused as u64);
                     }
                     self.settle_replays(&written).await;

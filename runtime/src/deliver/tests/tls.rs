@@ -58,7 +58,10 @@ async fn a_receiver_that_speaks_no_tls_is_named() {
 
 #[tokio::test]
 async fn a_handshake_that_does_not_come_ends_by_the_connect_deadline() {
+    install_crypto();
     let receiver = Receiver::scripted(async |_stream| std::future::pending().await).await;
-    let url = format!("https://{}/", receiver.address);
-    assert_eq!(outcome(&url, PATIENT).await, timed_out("no connection within 0.3 s"));
+    let target = target(&format!("https://{}/", receiver.address), PATIENT);
+    let policy = EgressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()]);
+    let client = DeliveryClient::with_connect_deadline(policy, IMPATIENT).unwrap();
+    assert_eq!(deliver_at(&client, &target, now()).await.outcome, timed_out("no connection within 0.5 s"));
 }

@@ -1,0 +1,88 @@
+//! What has to be done now and then, by whichever api process comes first: partitions ahead of time, days past their
+//! retention dropped, keys pruned, secrets sealed anew under a new key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use crate::integrations::Table;
+use crate::sealing::SealingKeys;
+use crate::secrets::Secrets;
+use crate::store::{integrations as rows, partitions};
+use crate::telemetry::chain;
+
+const EVERY: Duration = Duration::from_secs(3600);
+
+/// How soon a failed round is tried again.
+const RETRY: Duration = Duration::from_secs(60);
+
+#[derive(Debug)]
+pub struct Maintenance {
+    pub pool: PgPool,
+    pub integrations: Table,
+    pub keys: Arc<SealingKeys>,
+}
+
+impl Maintenance {
+    /// Maintains until the token is cancelled.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut changes = self.integrations.changes();
+        loop {
+            let wait = match self.round().await {
+                Ok(()) => EVERY,
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "maintenance failed");
+                    metrics::counter!("grapnel_maintenance_failures_total").increment(1);
+                    RETRY
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+                // A row that was just written may have been sealed by a process that has the older key.
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    async fn round(&self) -> sqlx::Result<()> {
+        partitions::ensure(&self.pool).await?;
+        self.reseal().await?;
+        // Without integrations nobody has said how long history is to be kept.
+        let Some(days) = self.integrations.load().longest_retention_days() else {
+            return Ok(());
+        };
+        let dropped = partitions::drop_expired(&self.pool, days).await?;
+        if !dropped.is_empty() {
+            tracing::info!(partitions = dropped.len(), days, "history past its retention was dropped");
+        }
+        let pruned = partitions::prune_keys(&self.pool).await?;
+        if pruned > 0 {
+            tracing::info!(pruned, "idempotency keys of dropped events were pruned");
+        }
+        Ok(())
+    }
+
+    /// Seals what another key sealed under the first one. When this has run everywhere, the old key can go.
+    async fn reseal(&self) -> sqlx::Result<()> {
+        for row in rows::load_all(&self.pool).await? {
+            if !self.keys.needs_reseal(&row.secrets) {
+                continue;
+            }
+            match Secrets::open(&self.keys, row.id, &row.secrets) {
+                Ok(secrets) => {
+                    let sealed = secrets.seal(&self.keys, row.id);
+                    if rows::reseal(&self.pool, row.id, &row.secrets, &sealed).await? {
+                        tracing::info!(integration.id = %row.id, "secrets were sealed under the new key");
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(integration.id = %row.id, error = %chain(&error), "secrets cannot be sealed anew");
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! `grapnel api`: the public port, the group commit, the publisher and the dispatcher.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use ipnet::IpNet;
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::PgPool;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use super::{bind, ops_stage, start_metrics, wait_for_schema};
+use crate::config::{ApiArgs, CommonArgs, DatabaseArgs, Environment, QueueArgs, RedisArgs, SealingArgs};
+use crate::dispatch::Dispatcher;
+use crate::health::{Health, Probes, health};
+use crate::ingress::body::BodyBudget;
+use crate::ingress::commit::committer;
+use crate::ingress::receive::{Ingress, receive};
+use crate::integrations::{ReadTask, Table, table};
+use crate::limits::limits;
+use crate::maintenance::Maintenance;
+use crate::management::{ManagementKeys, ManagementState};
+use crate::queue::Link;
+use crate::queue::publish::publisher;
+use crate::sealing::SealingKeys;
+use crate::shutdown::{Stage, requested, supervise};
+use crate::{management, openapi, server, store};
+
+/// The committer, the table's listener, the dispatcher, maintenance, and the management routes share these.
+pub(super) const DATABASE_CONNECTIONS: u32 = 16;
+
+#[derive(Debug, clap::Args)]
+pub struct ApiCommand {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(flatten)]
+    api: ApiArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    redis: RedisArgs,
+    #[command(flatten)]
+    queue: QueueArgs,
+    #[command(flatten)]
+    sealing: SealingArgs,
+}
+
+/// What an api is started with, from the command line or by `dev`.
+#[derive(Debug)]
+pub(super) struct ApiConfig {
+    pub environment: Environment,
+    pub management_keys: Vec<SecretString>,
+    pub redis_url: SecretString,
+    pub rabbitmq_url: SecretString,
+    pub queue_prefix: String,
+    pub trusted_proxies: Arc<[IpNet]>,
+    pub rate_limit_per_minute: u32,
+    pub requeue_after: Duration,
+    /// How long requests in flight may take after the stop.
+    pub drain: Duration,
+}
+
+impl ApiConfig {
+    pub(super) fn new(
+        common: &CommonArgs,
+        api: &ApiArgs,
+        redis: &RedisArgs,
+        queue: &QueueArgs,
+    ) -> anyhow::Result<Self> {
+        Ok(Self {
+            environment: common.environment,
+            management_keys: api.management_keys()?,
+            redis_url: redis.redis_url()?,
+            rabbitmq_url: queue.rabbitmq_url()?,
+            queue_prefix: queue.queue_prefix()?,
+            trusted_proxies: api.trusted_proxies().into(),
+            rate_limit_per_minute: api.rate_limit_per_minute,
+            requeue_after: api.requeue_after(),
+            drain: common.shutdown_deadline() / 2,
+        })
+    }
+}
+
+/// Ready once the schema is there and the integrations were read.
+#[derive(Debug, Clone)]
+struct ApiProbes {
+    table: Table,
+    schema: Arc<AtomicBool>,
+}
+
+impl Probes for ApiProbes {
+    fn dead(&self) -> Option<String> {
+        None
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        if !self.schema.load(Ordering::Relaxed) {
+            return Some("waiting for the database".to_owned());
+        }
+        (*self.table.changes().borrow() == 0).then(|| "the integrations are not read yet".to_owned())
+    }
+}
+
+pub async fn run(command: ApiCommand) -> anyhow::Result<()> {
+    let ApiCommand { common, api, database, redis, queue, sealing } = command;
+    let config = ApiConfig::new(&common, &api, &redis, &queue)?;
+    let keys = Arc::new(SealingKeys::parse(sealing.sealing_keys(common.environment)?.expose_secret())?);
+    let pool = store::pool(&database.database_url()?, "api", DATABASE_CONNECTIONS)?;
+    let metrics = start_metrics()?;
+    let (public, ops) =
+        (bind(api.http_addr, "GRAPNEL_HTTP_ADDR").await?, bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?);
+    let (table, reading) = table(pool.clone(), Arc::clone(&keys));
+    let schema = Arc::new(AtomicBool::new(false));
+    let ops =
+        ops_stage(ops, Arc::new(ApiProbes { table: table.clone(), schema: Arc::clone(&schema) }), metrics);
+    tokio::select! {
+        stopped = requested() => return stopped,
+        () = wait_for_schema(&pool) => {}
+    }
+    schema.store(true, Ordering::Relaxed);
+    tracing::info!(address = %public.local_addr()?, "accepting webhooks");
+    let mut stages = stages(config, pool, keys, table, reading, public)?;
+    stages.push(ops);
+    supervise(stages, common.shutdown_deadline(), requested()).await
+}
+
+/// The parts of an api, in the order in which they stop: first nothing new comes in, then what came in is committed,
+/// then what is committed is published.
+pub(super) fn stages(
+    config: ApiConfig,
+    pool: PgPool,
+    keys: Arc<SealingKeys>,
+    table: Table,
+    reading: ReadTask,
+    public: TcpListener,
+) -> anyhow::Result<Vec<Stage>> {
+    let link = |name: &str| Link::new(config.rabbitmq_url.clone(), format!("grapnel-api-{name}"));
+    let (limits, counting) = limits(&config.redis_url)?;
+    let (publisher, publishing, unpublished) = publisher(link("publish"), config.queue_prefix.clone());
+    let (committer, committing) = committer(pool.clone(), publisher.clone());
+    let wake = Arc::new(Notify::new());
+    let ingress = Ingress {
+        integrations: table.clone(),
+        limits: limits.clone(),
+        bodies: BodyBudget::default(),
+        committer,
+        trusted_proxies: config.trusted_proxies,
+        rate_limit_per_minute: config.rate_limit_per_minute,
+    };
+    let health_state = Arc::new(Health::new(pool.clone(), limits, link("health")));
+    let management = ManagementState {
+        pool: pool.clone(),
+        keys: ManagementKeys::new(&config.management_keys),
+        delivery_sink: config.environment == Environment::Development,
+        replays: Arc::clone(&wake),
+        queue_prefix: config.queue_prefix.clone(),
+    };
+    let router = router(ingress, health_state, management);
+    let dispatcher = Dispatcher {
+        pool: pool.clone(),
+        publisher,
+        link: link("dispatch"),
+        queue_prefix: config.queue_prefix,
+        unpublished,
+        wake,
+        requeue_after: config.requeue_after,
+    };
+    let maintenance = Maintenance { pool, integrations: table, keys };
+
+    let (mut incoming, mut commit, mut publish, mut dispatch) =
+        (Stage::default(), Stage::default(), Stage::default(), Stage::default());
+    incoming.spawn("public port", server::serve(public, router, incoming.token(), config.drain));
+    commit.spawn("commit", committing.run(commit.token()));
+    commit.spawn("rate limits", counting.run(commit.token()));
+    commit.spawn("integrations", reading.run(commit.token()));
+    commit.spawn("maintenance", maintenance.run(commit.token()));
+    publish.spawn("publish", publishing.run(publish.token()));
+    dispatch.spawn("dispatch", dispatcher.run(dispatch.token()));
+    Ok(vec![incoming, commit, publish, dispatch])
+}
+
+/// Everything on the public port.
+fn router(ingress: Ingress, health_state: Arc<Health>, management: ManagementState) -> Router {
+    let document = Arc::new(openapi::document(management.delivery_sink));
+    let ours = Router::new()
+        .route("/webhooks/{route}", post(receive).with_state(ingress))
+        .route("/health", get(health).with_state(health_state))
+        .method_not_allowed_fallback(management::method_not_allowed);
+    Router::new()
+        .route("/openapi.json", get(|| async move { Json(document.as_ref().clone()) }))
+        .nest("/api/v1", management::router(management).merge(ours))
+        .method_not_allowed_fallback(management::method_not_allowed)
+        .fallback(management::not_found)
+}

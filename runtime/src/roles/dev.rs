@@ -1,0 +1,165 @@
+//! `grapnel dev`: api, worker and dispatcher in one process, with Integrations from files.
+//!
+//! The database's rows are what the files say: an edit takes effect without a restart, and an object that is in no file
+//! any more is retired. Files that are wrong change nothing, and why is logged once.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use secrecy::ExposeSecret;
+use sqlx::postgres::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use super::api::{self, ApiConfig};
+use super::{bind, ops_stage, start_metrics};
+use crate::apply::{Applied, apply, declare_queues, retire_others};
+use crate::config::{ApiArgs, CommonArgs, DatabaseArgs, DeliveryArgs, QueueArgs, RedisArgs, SealingArgs};
+use crate::deliver::DeliveryClient;
+use crate::deliver::egress::EgressPolicy;
+use crate::files::{self, FileErrors};
+use crate::integrations::table;
+use crate::queue::Link;
+use crate::sealing::SealingKeys;
+use crate::shutdown::{Stage, requested, supervise};
+use crate::store::{self, migrate};
+use crate::telemetry::chain;
+use crate::worker::{LaneHealth, Worker};
+
+/// How soon an edit is noticed.
+const POLL: Duration = Duration::from_millis(500);
+
+/// How soon files that could not be applied, for a reason that is not in them, are tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
+#[derive(Debug, clap::Args)]
+pub struct DevCommand {
+    /// YAML files with Integrations and Secrets, or directories of them
+    #[arg(long = "file", required = true, num_args = 1.., value_name = "PATH")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(flatten)]
+    api: ApiArgs,
+    #[command(flatten)]
+    delivery: DeliveryArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    redis: RedisArgs,
+    #[command(flatten)]
+    queue: QueueArgs,
+    #[command(flatten)]
+    sealing: SealingArgs,
+}
+
+pub async fn run(command: DevCommand) -> anyhow::Result<()> {
+    let DevCommand { files, common, api, delivery, database, redis, queue, sealing } = command;
+    let config = ApiConfig::new(&common, &api, &redis, &queue)?;
+    let keys = Arc::new(SealingKeys::parse(sealing.sealing_keys(common.environment)?.expose_secret())?);
+    let pool = store::pool(&database.database_url()?, "dev", 2 * api::DATABASE_CONNECTIONS)?;
+    let client =
+        DeliveryClient::new(EgressPolicy::new(delivery.allowed_destination_cidrs(common.environment)))?;
+    // The first reading must be good: there is no last good state yet.
+    let texts = files::read(&files)?;
+    files::parse(&texts)?;
+    migrate::run(&pool).await.context("migrate the database")?;
+    let metrics = start_metrics()?;
+    let (public, ops) =
+        (bind(api.http_addr, "GRAPNEL_HTTP_ADDR").await?, bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?);
+
+    let link = |name: &str| Link::new(config.rabbitmq_url.clone(), format!("grapnel-dev-{name}"));
+    let watcher = Watcher {
+        files,
+        pool: pool.clone(),
+        keys: Arc::clone(&keys),
+        link: link("apply"),
+        queue_prefix: config.queue_prefix.clone(),
+    };
+    watcher.apply(&texts).await?;
+    let (table, reading) = table(pool.clone(), Arc::clone(&keys));
+    let worker = Worker {
+        pool: pool.clone(),
+        integrations: table.clone(),
+        client,
+        link: link("worker"),
+        queue_prefix: config.queue_prefix.clone(),
+        only: None,
+        drain: common.shutdown_deadline() / 2,
+    };
+    let health = LaneHealth::default();
+    let ops = ops_stage(ops, Arc::new(health.clone()), metrics);
+    tracing::info!(address = %public.local_addr()?, "accepting webhooks and delivering");
+    let mut work = Stage::default();
+    work.spawn("worker", worker.run(health, work.token()));
+    work.spawn("files", watcher.run(texts, work.token()));
+    let mut stages = vec![work];
+    stages.extend(api::stages(config, pool, keys, table, reading, public)?);
+    stages.push(ops);
+    supervise(stages, common.shutdown_deadline(), requested()).await
+}
+
+/// Follows the files.
+struct Watcher {
+    files: Vec<PathBuf>,
+    pool: PgPool,
+    keys: Arc<SealingKeys>,
+    link: Link,
+    queue_prefix: String,
+}
+
+impl Watcher {
+    /// Applies each edit until the token is cancelled. `applied` is what was applied last.
+    async fn run(self, mut applied: BTreeMap<PathBuf, String>, stop: CancellationToken) {
+        let mut refused = String::new();
+        let mut wait = POLL;
+        while stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
+            wait = POLL;
+            let outcome = match files::read(&self.files) {
+                Ok(texts) if texts == applied => continue,
+                Ok(texts) => self.apply(&texts).await.map(|()| texts),
+                Err(error) => Err(error.into()),
+            };
+            match outcome {
+                Ok(texts) => {
+                    applied = texts;
+                    refused.clear();
+                }
+                Err(error) => {
+                    let reason = chain(&*error);
+                    if !error.is::<FileErrors>() {
+                        wait = RETRY;
+                    }
+                    if reason != refused {
+                        tracing::error!("the files were not applied, the last good state stays:\n{reason}");
+                        refused = reason;
+                    }
+                }
+            }
+        }
+        self.link.close().await;
+    }
+
+    /// Makes the rows what the files say.
+    async fn apply(&self, texts: &BTreeMap<PathBuf, String>) -> anyhow::Result<()> {
+        let desired = files::parse(texts)?;
+        // First, so that a route can move from an object that goes to one that comes.
+        for id in retire_others(&self.pool, &desired).await? {
+            tracing::info!(integration.id = %id, "integration retired");
+        }
+        for desired in &desired {
+            let applied = apply(&self.pool, &self.keys, desired).await?;
+            if applied != Applied::Unchanged {
+                declare_queues(&self.link, &self.queue_prefix, desired).await?;
+                let name = desired.object.metadata.name.as_deref().unwrap_or_default();
+                tracing::info!(
+                    integration.name = name, integration.id = %desired.object.id(), route = desired.object.route(),
+                    "integration applied"
+                );
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,63 @@
+//! `grapnel worker`: the lanes of all integrations, or of one.
+
+use std::sync::Arc;
+
+use secrecy::ExposeSecret;
+use uuid::Uuid;
+
+use super::{bind, ops_stage, start_metrics, wait_for_schema};
+use crate::config::{CommonArgs, DatabaseArgs, DeliveryArgs, QueueArgs, SealingArgs};
+use crate::deliver::DeliveryClient;
+use crate::deliver::egress::EgressPolicy;
+use crate::integrations::table;
+use crate::queue::Link;
+use crate::sealing::SealingKeys;
+use crate::shutdown::{Stage, requested, supervise};
+use crate::store;
+use crate::worker::{LaneHealth, Worker};
+
+/// Claims of many lanes, the recorder, the table's listener.
+const DATABASE_CONNECTIONS: u32 = 12;
+
+#[derive(Debug, clap::Args)]
+pub struct WorkerCommand {
+    /// Deliver for one integration only: its id
+    #[arg(long, env = "GRAPNEL_INTEGRATION")]
+    integration: Option<Uuid>,
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(flatten)]
+    delivery: DeliveryArgs,
+    #[command(flatten)]
+    database: DatabaseArgs,
+    #[command(flatten)]
+    queue: QueueArgs,
+    #[command(flatten)]
+    sealing: SealingArgs,
+}
+
+pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
+    let WorkerCommand { integration, common, delivery, database, queue, sealing } = command;
+    let (rabbitmq_url, queue_prefix) = (queue.rabbitmq_url()?, queue.queue_prefix()?);
+    let keys = Arc::new(SealingKeys::parse(sealing.sealing_keys(common.environment)?.expose_secret())?);
+    let pool = store::pool(&database.database_url()?, "worker", DATABASE_CONNECTIONS)?;
+    let client =
+        DeliveryClient::new(EgressPolicy::new(delivery.allowed_destination_cidrs(common.environment)))?;
+    let metrics = start_metrics()?;
+    let health = LaneHealth::default();
+    let ops = ops_stage(bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?, Arc::new(health.clone()), metrics);
+    tokio::select! {
+        stopped = requested() => return stopped,
+        () = wait_for_schema(&pool) => {}
+    }
+    let (table, reading) = table(pool.clone(), keys);
+    // Less than the whole, so that what the attempts came to can still be recorded.
+    let drain = common.shutdown_deadline().mul_f32(0.8);
+    let link = Link::new(rabbitmq_url, "grapnel-worker");
+    let worker = Worker { pool, integrations: table, client, link, queue_prefix, only: integration, drain };
+    let (mut work, mut tables) = (Stage::default(), Stage::default());
+    work.spawn("worker", worker.run(health, work.token()));
+    tables.spawn("integrations", reading.run(tables.token()));
+    tracing::info!("delivering");
+    supervise(vec![work, tables, ops], common.shutdown_deadline(), requested()).await
+}

@@ -1,0 +1,155 @@
+//! PostgreSQL, Redis and RabbitMQ: shared by the tests, or of one test alone.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use url::Url;
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Where the services are, and how to stop and start those that are a test's own.
+#[derive(Debug)]
+pub(crate) struct Services {
+    pub(crate) database_url: String,
+    pub(crate) redis_url: String,
+    pub(crate) rabbitmq_url: String,
+    pub(crate) management_url: String,
+    /// The state directory of services that are a test's own.
+    own: Option<PathBuf>,
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/services")
+}
+
+fn services(arguments: &[&str], state: &Path) -> String {
+    let output =
+        Command::new(script()).args(arguments).arg("--state").arg(state).output().expect("scripts/services");
+    assert!(
+        output.status.success(),
+        "scripts/services {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+impl Services {
+    /// The services that `scripts/test` started.
+    pub(crate) fn shared() -> Self {
+        let variable = |name: &str| {
+            std::env::var(name).unwrap_or_else(|_| {
+                panic!("{name} is not set: run scripts/test, or eval \"$(scripts/services env)\"")
+            })
+        };
+        Self {
+            database_url: variable("DATABASE_URL"),
+            redis_url: variable("REDIS_URL"),
+            rabbitmq_url: variable("RABBITMQ_URL"),
+            management_url: variable("RABBITMQ_MANAGEMENT_URL"),
+            own: None,
+        }
+    }
+
+    /// Services of one test; stopped and removed when dropped.
+    pub(crate) fn own() -> Self {
+        let unique =
+            format!("grapnel-services-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let state = std::env::temp_dir().join(unique);
+        services(&["up"], &state);
+        let exports = services(&["env"], &state);
+        let variable = |name: &str| {
+            let prefix = format!("export {name}=");
+            let line = exports.lines().find_map(|line| line.strip_prefix(&prefix));
+            line.unwrap_or_else(|| panic!("no {name} in {exports}")).trim_matches('\'').to_owned()
+        };
+        Self {
+            database_url: variable("DATABASE_URL"),
+            redis_url: variable("REDIS_URL"),
+            rabbitmq_url: variable("RABBITMQ_URL"),
+            management_url: variable("RABBITMQ_MANAGEMENT_URL"),
+            own: Some(state),
+        }
+    }
+
+    /// `start`, `stop`, `restart` or `kill` one of `postgres`, `redis`, `rabbitmq`.
+    pub(crate) fn control(&self, action: &str, service: &str) {
+        let state = self.own.as_ref().expect("only a test's own services may be controlled");
+        services(&[action, service], state);
+    }
+
+    pub(crate) fn database_url_of(&self, database: &str) -> String {
+        let mut url = Url::parse(&self.database_url).expect("a URL");
+        url.set_path(database);
+        url.into()
+    }
+
+    /// Of the shared services only: own ones go as a whole.
+    pub(crate) fn drop_database(&self, database: &str) {
+        if self.own.is_none() {
+            let drop = format!("DROP DATABASE IF EXISTS {database} WITH (FORCE)");
+            report(Command::new("psql").args(["-q", "-d", &self.database_url, "-c", &drop]));
+        }
+    }
+
+    /// The queues under a prefix, with how many messages are ready in each, as RabbitMQ's management tells (some
+    /// seconds late).
+    pub(crate) async fn queues(&self, prefix: &str) -> Vec<String> {
+        let mut url = Url::parse(&self.management_url).expect("a URL");
+        let (user, password) = (url.username().to_owned(), url.password().unwrap_or_default().to_owned());
+        url.set_path("/api/queues/%2F");
+        url.set_username("").expect("a URL with a host");
+        url.set_password(None).expect("a URL with a host");
+        let answer =
+            reqwest::Client::new().get(url).basic_auth(user, Some(password)).send().await.expect("an answer");
+        let queues: serde_json::Value = answer.json().await.expect("JSON");
+        let names = queues.as_array().expect("a list").iter().filter_map(|queue| queue["name"].as_str());
+        names.filter(|name| name.starts_with(prefix)).map(str::to_owned).collect()
+    }
+
+    pub(crate) fn delete_queues(&self, prefix: &str) {
+        if self.own.is_some() {
+            return;
+        }
+        // A thread of its own: this runs in a drop, where the test's runtime cannot be waited for.
+        let (url, management_url, prefix) =
+            (self.rabbitmq_url.clone(), self.management_url.clone(), prefix.to_owned());
+        let deleted = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let services = Self {
+                    database_url: String::new(),
+                    redis_url: String::new(),
+                    rabbitmq_url: String::new(),
+                    management_url,
+                    own: None,
+                };
+                let link = grapnel::queue::Link::new(url.into(), "grapnel-tests");
+                for queue in services.queues(&prefix).await {
+                    link.delete_queue(&queue).await.expect("delete a queue");
+                }
+                link.close().await;
+            });
+        });
+        if deleted.join().is_err() {
+            eprintln!("queues of a test were not deleted");
+        }
+    }
+}
+
+fn report(command: &mut Command) {
+    match command.output() {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => eprintln!("{}", String::from_utf8_lossy(&output.stderr)),
+        Err(error) => eprintln!("{error}"),
+    }
+}
+
+impl Drop for Services {
+    fn drop(&mut self) {
+        if let Some(state) = &self.own {
+            report(Command::new(script()).args(["down", "--state"]).arg(state));
+        }
+    }
+}

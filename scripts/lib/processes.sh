@@ -1,0 +1,113 @@
+# shellcheck shell=bash
+# Starts processes that outlive the script, remembers them in pid files, and stops exactly those. Sourced after common.sh.
+#
+# A pid file holds the process id and its start time, so a recycled id is never signalled. Every process gets its own session:
+# a Ctrl-C in the terminal does not reach it. RUN_DIR is set by the caller.
+
+# Starts a command in the background as a user; its output goes to RUN_DIR/NAME.log.
+launch() { # name user command…
+    local name=$1 user=$2 pid
+    shift 2
+    local prefix=()
+    if [[ $user != "$(id -un)" ]]; then
+        prefix=(setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups)
+    fi
+    # In a script a background job is no group leader, so setsid execs in place and $! stays the id of the service.
+    setsid "${prefix[@]}" "$@" </dev/null >>"$RUN_DIR/$name.log" 2>&1 9>&- &
+    pid=$!
+    printf '%s %s\n' "$pid" "$(start_time "$pid")" >"$RUN_DIR/$name.pid"
+}
+
+# Clock ticks between boot and the start of a process; empty when there is no such process (a zombie is none).
+start_time() {
+    local stat fields
+    read -r stat 2>/dev/null <"/proc/$1/stat" || return 0
+    read -ra fields <<<"${stat##*) }"
+    [[ ${fields[0]} == Z ]] || printf '%s\n' "${fields[19]}"
+}
+
+# Prints the id of a remembered process that still runs; fails when there is none.
+running_pid() { # name
+    local pid started
+    [[ -s $RUN_DIR/$1.pid ]] || return 1
+    read -r pid started <"$RUN_DIR/$1.pid"
+    [[ -n $started && $(start_time "$pid") == "$started" ]] || return 1
+    printf '%s\n' "$pid"
+}
+
+is_running() { running_pid "$1" >/dev/null; }
+is_gone() { ! kill -0 "$1" 2>/dev/null || [[ -z $(start_time "$1") ]]; }
+
+# A process and all of its descendants, parents first.
+process_tree() { # pid
+    local -A children=()
+    local stat fields file pid queue=("$1") tree=()
+    for file in /proc/[0-9]*/stat; do
+        # The process may end between the listing and the reading.
+        read -r stat 2>/dev/null <"$file" || continue
+        pid=${stat%% *}
+        read -ra fields <<<"${stat##*) }"
+        children[${fields[1]}]+="$pid "
+    done
+    while ((${#queue[@]} > 0)); do
+        tree+=("${queue[0]}")
+        # shellcheck disable=SC2206 # a list of numbers
+        queue=("${queue[@]:1}" ${children[${queue[0]}]:-})
+    done
+    printf '%s\n' "${tree[@]}"
+}
+
+# Sends a signal to a remembered process, waits until its whole tree is gone, and kills what is left at the deadline.
+stop_process() { # name signal seconds
+    local name=$1 signal=$2 deadline=$3 pid member tree
+    pid=$(running_pid "$name") || {
+        rm -f "$RUN_DIR/$name.pid"
+        return 0
+    }
+    tree=$(process_tree "$pid")
+    mapfile -t tree <<<"$tree"
+    if [[ $signal == KILL ]]; then
+        kill -KILL "${tree[@]}" 2>/dev/null || true
+    else
+        kill "-$signal" "$pid" 2>/dev/null || true
+    fi
+    for member in "${tree[@]}"; do
+        wait_until "$deadline" is_gone "$member" || {
+            warn "$name did not stop within $deadline s; killing it"
+            kill -KILL "${tree[@]}" 2>/dev/null || true
+            wait_until 5 is_gone "$member" || die "$name (process $member) cannot be stopped"
+        }
+    done
+    rm -f "$RUN_DIR/$name.pid"
+}
+
+# Free loopback TCP ports, all different. They lie below the range from which Linux picks the ports of outgoing
+# connections, and are remembered by the caller, so a restarted service finds its port free.
+free_ports() { # count
+    local -A taken=()
+    local address port chosen=0
+    while read -r _ address _; do
+        taken[$((16#${address##*:}))]=1
+    done < <(cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | grep -v local_address)
+    while ((chosen < $1)); do
+        port=$((20000 + SRANDOM % 12000))
+        [[ -z ${taken[$port]:-} ]] || continue
+        taken[$port]=1
+        printf '%s\n' "$port"
+        chosen=$((chosen + 1))
+    done
+}
+
+# Waits until a check succeeds; fails at the deadline, and at once when the process has ended.
+wait_for_service() { # name seconds check…
+    local name=$1 deadline=$2
+    shift 2
+    wait_until "$deadline" ended_or "$name" "$@" && is_running "$name"
+}
+ended_or() { # name check…
+    local name=$1
+    shift
+    ! is_running "$name" || "$@"
+}
+
+port_answers() { (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
