@@ -13,7 +13,7 @@ fn managed_routes() -> Vec<(Method, String)> {
     let id = Uuid::now_v7().to_string();
     let mut routes = Vec::new();
     for (path, item) in document(true).paths.paths {
-        let path = path.strip_prefix("/api/v1").unwrap().replace("{id}", &id);
+        let path = path.strip_prefix("/api/v1").expect("the base path").replace("{id}", &id);
         for (method, operation) in [(Method::GET, item.get), (Method::POST, item.post)] {
             if operation.is_some_and(|operation| operation.security.is_some()) {
                 routes.push((method, path.clone()));
@@ -28,7 +28,7 @@ fn request(method: &Method, path: &str, key: Option<&str>) -> Request<Body> {
     if let Some(key) = key {
         request = request.header(KEY_HEADER, key);
     }
-    request.body(Body::empty()).unwrap()
+    request.body(Body::empty()).expect("a request")
 }
 
 #[tokio::test]

@@ -107,10 +107,8 @@ async fn payloads_are_shown_as_they_came() {
     let id = api.store(with_body(event(integration), body)).await;
     for path in [format!("/events/{id}"), "/events".to_owned()] {
         let answer = api.get(&path).await.expect(StatusCode::OK);
-        let normalized = format!(
-            "\"normalizedPayload\":{{\"provider\":\"acme\",\"eventType\":\"order.created\",\"externalEventId\":\"evt-"
-        );
-        assert!(answer.body.contains(&normalized), "{}", answer.body);
+        let normalized = "\"normalizedPayload\":{\"provider\":\"acme\",\"eventType\":\"order.created\",\"externalEventId\":\"evt-";
+        assert!(answer.body.contains(normalized), "{}", answer.body);
         assert!(answer.body.contains(&format!("\"data\":{body}}}")), "{}", answer.body);
     }
     let record = api.get(&format!("/events/{id}")).await;

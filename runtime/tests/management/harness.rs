@@ -41,13 +41,13 @@ impl Database {
             .expect("GRAPNEL_TEST_DATABASE_URL names a PostgreSQL server for the tests");
         let name =
             format!("grapnel_management_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut admin = PgConnection::connect(&server).await.unwrap();
-        sqlx::query(&format!("CREATE DATABASE {name}")).execute(&mut admin).await.unwrap();
+        let mut admin = PgConnection::connect(&server).await.expect("a connection");
+        sqlx::query(&format!("CREATE DATABASE {name}")).execute(&mut admin).await.expect("a new database");
         Self { name, server }
     }
 
     fn url(&self) -> SecretString {
-        let mut url = url::Url::parse(&self.server).unwrap();
+        let mut url = url::Url::parse(&self.server).expect("a URL");
         url.set_path(&self.name);
         SecretString::from(url.to_string())
     }
@@ -58,11 +58,12 @@ impl Drop for Database {
         let (server, name) = (self.server.clone(), self.name.clone());
         // A runtime of its own: the test's is about to end.
         let dropped = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
-                let mut admin = PgConnection::connect(&server).await.unwrap();
+                let mut admin = PgConnection::connect(&server).await.expect("a connection");
                 let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-                sqlx::query(&drop).execute(&mut admin).await.unwrap();
+                sqlx::query(&drop).execute(&mut admin).await.expect("no database");
             });
         });
         assert!(dropped.join().is_ok() || std::thread::panicking(), "{} is left", self.name);
@@ -80,20 +81,21 @@ pub(crate) struct Api {
 impl Api {
     pub(crate) async fn start() -> Self {
         let database = Database::create().await;
-        let pool = store::pool(&database.url(), "test", 4).unwrap();
-        store::migrate::run(&pool).await.unwrap();
+        let pool = store::pool(&database.url(), "test", 4).expect("a pool");
+        store::migrate::run(&pool).await.expect("the schema");
         let replays = Arc::new(Notify::new());
         let router = router(state(pool.clone(), Arc::clone(&replays)));
         Self { pool, router, replays, _database: database }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
-        send(&self.router, Request::get(path).header(KEY_HEADER, KEY).body(Body::empty()).unwrap()).await
+        send(&self.router, Request::get(path).header(KEY_HEADER, KEY).body(Body::empty()).expect("a request"))
+            .await
     }
 
     pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
         let request = Request::post(path).header(KEY_HEADER, KEY).header("content-type", "application/json");
-        send(&self.router, request.body(Body::from(body.to_owned())).unwrap()).await
+        send(&self.router, request.body(Body::from(body.to_owned())).expect("a request")).await
     }
 
     /// The ids of a list, in its order.
@@ -142,24 +144,25 @@ impl Api {
             secrets: b"sealed".to_vec(),
         };
         let kept: Vec<_> = destinations.iter().map(|name| (*name).to_owned()).collect();
-        let written = store::integrations::upsert(&self.pool, &row, &kept, "test").await.unwrap();
+        let written = store::integrations::upsert(&self.pool, &row, &kept, "test").await.expect("a row");
         assert_eq!(written, store::integrations::Written::Applied);
     }
 
     /// Stores an event, its deliveries queued.
     pub(crate) async fn store(&self, event: NewEvent) -> Uuid {
         let id = event.id;
-        let mut connection = self.pool.acquire().await.unwrap();
-        let stored = ingest::store(&mut connection, &mut [event], true).await.unwrap();
+        let mut connection = self.pool.acquire().await.expect("a connection");
+        let stored = ingest::store(&mut connection, &mut [event], true).await.expect("a commit");
         assert_eq!(stored, [Stored::New]);
         id
     }
 
     /// Claims a delivery as a worker does.
     pub(crate) async fn claim(&self, event_id: Uuid, destination: &str) -> Claimed {
-        let mut connection = self.pool.acquire().await.unwrap();
-        let claimed =
-            claim(&mut connection, destination, &[event_id], Duration::from_secs(60)).await.unwrap();
+        let mut connection = self.pool.acquire().await.expect("a connection");
+        let claimed = claim(&mut connection, destination, &[event_id], Duration::from_secs(60))
+            .await
+            .expect("a commit");
         claimed.into_iter().next().expect("the delivery can be claimed")
     }
 
@@ -184,10 +187,10 @@ impl Api {
             error_message: failed.then(|| "HTTP 500".into()),
             duration_ms: 12,
         };
-        let mut connection = self.pool.acquire().await.unwrap();
-        let written = record(&mut connection, &[result]).await.unwrap();
+        let mut connection = self.pool.acquire().await.expect("a connection");
+        let written = record(&mut connection, &[result]).await.expect("a commit");
         let replays: Vec<_> = written.iter().filter_map(|written| written.replay_request_id).collect();
-        store::replay::settle(&mut connection, &replays).await.unwrap();
+        store::replay::settle(&mut connection, &replays).await.expect("a commit");
         !written.is_empty()
     }
 
@@ -198,18 +201,21 @@ impl Api {
     }
 
     pub(crate) async fn execute(&self, sql: &str) {
-        sqlx::raw_sql(sql).execute(&self.pool).await.unwrap();
+        sqlx::raw_sql(sql).execute(&self.pool).await.expect("a statement");
     }
 
     pub(crate) async fn text(&self, sql: &str) -> Option<String> {
-        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.expect("a row")
     }
 
     /// The actions that were audited about an entity, the earliest first.
     pub(crate) async fn actions(&self, entity_id: Uuid) -> Vec<String> {
         let answer = self.get(&format!("/audit-entries?entityId={entity_id}")).await.expect(StatusCode::OK);
-        let mut actions: Vec<_> =
-            answer.data().iter().map(|entry| entry["action"].as_str().unwrap().to_owned()).collect();
+        let mut actions: Vec<_> = answer
+            .data()
+            .iter()
+            .map(|entry| entry["action"].as_str().expect("an action").to_owned())
+            .collect();
         actions.reverse();
         actions
     }
@@ -267,7 +273,7 @@ pub(crate) fn for_destinations(event: NewEvent, destinations: &[&str]) -> NewEve
 /// A UUIDv7 of the moment.
 pub(crate) fn id_at(time: Timestamp) -> Uuid {
     let random = Uuid::now_v7().as_u128() & ((1 << 80) - 1);
-    let milliseconds = u128::try_from(time.as_millisecond()).unwrap();
+    let milliseconds = u128::try_from(time.as_millisecond()).expect("a time since 1970");
     Uuid::from_u128((milliseconds << 80) | random)
 }
 
@@ -314,15 +320,15 @@ impl Answer {
 
     #[track_caller]
     pub(crate) fn ids(&self) -> Vec<Uuid> {
-        self.data().iter().map(|item| item["id"].as_str().unwrap().parse().unwrap()).collect()
+        self.data().iter().map(|item| item["id"].as_str().expect("an id").parse().expect("a UUID")).collect()
     }
 }
 
 pub(crate) async fn send(router: &Router, request: Request<Body>) -> Answer {
-    let response = router.clone().oneshot(request).await.unwrap();
+    let response = router.clone().oneshot(request).await.expect("an answer");
     let (parts, body) = response.into_parts();
-    let bytes = to_bytes(body, 64 * 1024 * 1024).await.unwrap();
-    let body = String::from_utf8(bytes.to_vec()).unwrap();
+    let bytes = to_bytes(body, 64 * 1024 * 1024).await.expect("a body");
+    let body = String::from_utf8(bytes.to_vec()).expect("text");
     let json = serde_json::from_str(&body).unwrap_or(Value::Null);
     Answer { status: parts.status, headers: parts.headers, body, json }
 }

@@ -6,14 +6,14 @@ use grapnel::openapi::document;
 use serde_json::Value;
 
 fn json(delivery_sink: bool) -> Value {
-    serde_json::to_value(document(delivery_sink)).unwrap()
+    serde_json::to_value(document(delivery_sink)).expect("JSON")
 }
 
 /// Every operation as `method path`, with its description.
 fn operations(document: &Value) -> Vec<(String, &Value)> {
-    let paths = document["paths"].as_object().unwrap();
+    let paths = document["paths"].as_object().expect("paths");
     let of_path = |(path, item): (&String, &'_ Value)| {
-        let item = item.as_object().unwrap().clone();
+        let item = item.as_object().expect("operations").clone();
         item.keys().map(|method| (path.clone(), method.clone())).collect::<Vec<_>>()
     };
     paths

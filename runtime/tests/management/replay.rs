@@ -24,7 +24,7 @@ pub(crate) async fn replay_to(api: &Api, id: Uuid, destination: &str) -> Uuid {
 #[track_caller]
 fn accepted(answer: &Answer) -> Uuid {
     assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.body);
-    answer.json["data"]["replayRequestId"].as_str().unwrap().parse().unwrap()
+    answer.json["data"]["replayRequestId"].as_str().expect("an id").parse().expect("a UUID")
 }
 
 /// The delivery's row, as text: what a replay may change.
@@ -36,14 +36,14 @@ async fn row(api: &Api, id: Uuid, destination: &str) -> String {
             CASE WHEN finished_at IS NOT NULL THEN 'finished' END)
         FROM deliveries WHERE event_id = '{id}' AND destination = '{destination}'"
     );
-    api.text(&sql).await.unwrap()
+    api.text(&sql).await.expect("a row")
 }
 
 /// Takes what is due, as the dispatcher does, and answers how many.
 pub(crate) async fn dispatch(api: &Api) -> usize {
-    let taken = store::due::take_due(&api.pool, 100).await.unwrap();
+    let taken = store::due::take_due(&api.pool, 100).await.expect("a commit");
     let replays: Vec<_> = taken.iter().filter_map(|taken| taken.replay_request_id).collect();
-    store::replay::mark_dispatched(&api.pool, &replays).await.unwrap();
+    store::replay::mark_dispatched(&api.pool, &replays).await.expect("a commit");
     taken.len()
 }
 

@@ -83,7 +83,7 @@ async fn final_states_never_change() {
     let second = replay_to(&api, id, "a").await;
     dispatch(&api).await;
     api.attempt(id, "a", NextState::Succeeded).await;
-    store::replay::settle(&mut *api.pool.acquire().await.unwrap(), &[first, second]).await.unwrap();
+    store::replay::settle(&mut api.pool.acquire().await.unwrap(), &[first, second]).await.unwrap();
     assert_eq!(status(&api, first).await, "failed");
     assert_eq!(status(&api, second).await, "completed");
     assert_eq!(api.actions(first).await.len(), 3);

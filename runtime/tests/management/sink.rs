@@ -6,7 +6,8 @@ use axum::http::{Request, StatusCode};
 use crate::harness::{Answer, Api, send};
 
 async fn deliver(api: &Api, body: impl Into<Body>) -> Answer {
-    send(&api.router, Request::post("/internal/delivery-sink/acme").body(body.into()).unwrap()).await
+    send(&api.router, Request::post("/internal/delivery-sink/acme").body(body.into()).expect("a request"))
+        .await
 }
 
 #[tokio::test]
