@@ -10,6 +10,7 @@ pub mod failure;
 mod snapshot;
 mod instant;
 mod page;
+mod event_sql;
 mod event_pages;
 mod events;
 mod jobs;

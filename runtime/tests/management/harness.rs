@@ -80,6 +80,8 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) async fn start() -> Self {
+        // What the API logs is shown with a test that fails; another test may have been first to say so.
+        drop(tracing_subscriber::fmt().with_test_writer().try_init());
         let database = Database::create().await;
         let pool = store::pool(&database.url(), "test", 4).expect("a pool");
         store::migrate::run(&pool).await.expect("the schema");
