@@ -90,21 +90,20 @@ pub(super) async fn find(
     use EventStatus::{Failed, Pending, Processed, Processing, Retrying};
     use Key::{Id, OccurredAt};
     use Order::{Ascending, Descending};
-    let statement = match (stretch.status, stretch.key, stretch.order) {
-        (None | Some(Processed), Id, Descending) => sql::EVENTS_BY_ID_DESC,
-        (None | Some(Processed), Id, Ascending) => sql::EVENTS_BY_ID_ASC,
-        (Some(Failed), Id, Descending) => sql::FAILED_BY_ID_DESC,
-        (Some(Failed), Id, Ascending) => sql::FAILED_BY_ID_ASC,
-        (Some(Pending | Processing | Retrying), Id, Descending) => sql::OPEN_BY_ID_DESC,
-        (Some(Pending | Processing | Retrying), Id, Ascending) => sql::OPEN_BY_ID_ASC,
-        (None | Some(Processed), OccurredAt, Descending) => sql::EVENTS_BY_OCCURRED_AT_DESC,
-        (None | Some(Processed), OccurredAt, Ascending) => sql::EVENTS_BY_OCCURRED_AT_ASC,
-        (Some(Failed), OccurredAt, Descending) => sql::FAILED_BY_OCCURRED_AT_DESC,
-        (Some(Failed), OccurredAt, Ascending) => sql::FAILED_BY_OCCURRED_AT_ASC,
-        (Some(Pending | Processing | Retrying), OccurredAt, Descending) => sql::OPEN_BY_OCCURRED_AT_DESC,
-        (Some(Pending | Processing | Retrying), OccurredAt, Ascending) => sql::OPEN_BY_OCCURRED_AT_ASC,
+    let statement = match (stretch.key, stretch.status, stretch.order) {
+        (Id, None | Some(Processed), Descending) => sql::EVENTS_BY_ID_DESC,
+        (Id, None | Some(Processed), Ascending) => sql::EVENTS_BY_ID_ASC,
+        (Id, Some(Failed), Descending) => sql::FAILED_BY_ID_DESC,
+        (Id, Some(Failed), Ascending) => sql::FAILED_BY_ID_ASC,
+        (Id, Some(Pending | Processing | Retrying), Descending) => sql::OPEN_BY_ID_DESC,
+        (Id, Some(Pending | Processing | Retrying), Ascending) => sql::OPEN_BY_ID_ASC,
+        (OccurredAt, _, Descending) => sql::EVENTS_BY_OCCURRED_AT_DESC,
+        (OccurredAt, _, Ascending) => sql::EVENTS_BY_OCCURRED_AT_ASC,
     };
-    let (first, end) = stretch.filter.window_ids();
+    let (first, end) = match stretch.key {
+        Id => stretch.filter.window_ids(),
+        OccurredAt => bounds(connection, stretch.status).await?,
+    };
     let filter = stretch.filter;
     let ids = sqlx::query_scalar(statement)
         .bind(filter.provider.as_deref())
@@ -122,6 +121,25 @@ pub(super) async fn find(
         .fetch_all(connection)
         .await?;
     Ok(ids)
+}
+
+/// The first and the last id that an event in the status can have.
+async fn bounds(
+    connection: &mut PgConnection,
+    status: Option<EventStatus>,
+) -> Result<(Uuid, Uuid), StoreFailure> {
+    let query = match status {
+        None | Some(EventStatus::Processed) => return Ok((Uuid::nil(), Uuid::max())),
+        Some(EventStatus::Failed) => sqlx::query(sql::BOUNDS_OF_FAILED),
+        Some(open @ (EventStatus::Pending | EventStatus::Processing | EventStatus::Retrying)) => {
+            sqlx::query(sql::BOUNDS_OF_OPEN).bind(open.as_str())
+        }
+    };
+    let row = query.fetch_one(connection).await?;
+    // Without any there is nothing between these.
+    let first: Option<Uuid> = row.try_get("first")?;
+    let last: Option<Uuid> = row.try_get("last")?;
+    Ok((first.unwrap_or(Uuid::max()), last.unwrap_or(Uuid::nil())))
 }
 
 /// How far receipt may be from occurrence for the walk around a window to meet the event.

@@ -7,7 +7,7 @@
 //! Statements that differ in a few words only are put together by macros, so that all of them are static text.
 
 // Parameters of all statements here: $1 to $5 the filters, $6 the status, $7 and $8 the id and the time to go on
-// after, $9 the limit, $10 the offset, $11 and $12 the ids between which the window of $4 and $5 lies.
+// after, $9 the limit, $10 the offset, $11 and $12 bounds of the id.
 
 macro_rules! filters {
     () => {
@@ -115,19 +115,17 @@ macro_rules! events_by_id {
     };
 }
 
-// No index has both the status and occurred_at. The walk tests every event on its way, from the first to the last that
-// can be in the status. There is no min(uuid); as text the order is the same.
+// No index has both the status and occurred_at: the walk tests every event on its way. $11 and $12 are the first and the
+// last that can be in the status, which keeps it from the days that have none.
 macro_rules! events_by_occurred_at {
-    ($name:literal, $bounds:literal, $compare:literal, $direction:literal) => {
+    ($name:literal, $compare:literal, $direction:literal) => {
         concat!(
             "/* read::",
             $name,
             " */
             SELECT e.id FROM events e WHERE ($7::uuid IS NULL OR (e.occurred_at, e.id) ",
             $compare,
-            " ($8, $7))",
-            $bounds,
-            " AND ",
+            " ($8, $7)) AND e.id >= $11 AND e.id <= $12 AND ",
             filters!(),
             " AND ",
             in_status!(),
@@ -140,31 +138,14 @@ macro_rules! events_by_occurred_at {
     };
 }
 
-macro_rules! open_by_occurred_at {
-    ($name:literal, $compare:literal, $direction:literal) => {
-        events_by_occurred_at!(
-            $name,
-            " AND e.id >= (SELECT min(event_id::text)::uuid FROM deliveries
-                WHERE finished_at IS NULL AND status::text = $6)
-            AND e.id <= (SELECT max(event_id::text)::uuid FROM deliveries
-                WHERE finished_at IS NULL AND status::text = $6)",
-            $compare,
-            $direction
-        )
-    };
-}
+// There is no min(uuid); as text the order is the same.
+pub(super) const BOUNDS_OF_OPEN: &str = "/* read::bounds_of_open */
+    SELECT min(event_id::text)::uuid AS first, max(event_id::text)::uuid AS last
+    FROM deliveries WHERE finished_at IS NULL AND status::text = $1";
 
-macro_rules! failed_by_occurred_at {
-    ($name:literal, $compare:literal, $direction:literal) => {
-        events_by_occurred_at!(
-            $name,
-            " AND e.id >= (SELECT event_id FROM deliveries WHERE status = 'failed' ORDER BY event_id LIMIT 1)
-            AND e.id <= (SELECT event_id FROM deliveries WHERE status = 'failed' ORDER BY event_id DESC LIMIT 1)",
-            $compare,
-            $direction
-        )
-    };
-}
+pub(super) const BOUNDS_OF_FAILED: &str = "/* read::bounds_of_failed */
+    SELECT (SELECT event_id FROM deliveries WHERE status = 'failed' ORDER BY event_id LIMIT 1) AS first,
+        (SELECT event_id FROM deliveries WHERE status = 'failed' ORDER BY event_id DESC LIMIT 1) AS last";
 
 // deliveries_open is ordered within one destination: its destinations are found by skipping through the index, and
 // the heads of their walks are merged.
@@ -267,16 +248,9 @@ pub(super) const FAILED_BY_ID_ASC: &str = failed_by_id!("failed_by_id_asc", ">",
 pub(super) const OPEN_BY_ID_DESC: &str = open_by_id!("open_by_id_desc", "<", "DESC");
 pub(super) const OPEN_BY_ID_ASC: &str = open_by_id!("open_by_id_asc", ">", "ASC");
 pub(super) const EVENTS_BY_OCCURRED_AT_DESC: &str =
-    events_by_occurred_at!("events_by_occurred_at_desc", "", "<", "DESC");
+    events_by_occurred_at!("events_by_occurred_at_desc", "<", "DESC");
 pub(super) const EVENTS_BY_OCCURRED_AT_ASC: &str =
-    events_by_occurred_at!("events_by_occurred_at_asc", "", ">", "ASC");
-pub(super) const FAILED_BY_OCCURRED_AT_DESC: &str =
-    failed_by_occurred_at!("failed_by_occurred_at_desc", "<", "DESC");
-pub(super) const FAILED_BY_OCCURRED_AT_ASC: &str =
-    failed_by_occurred_at!("failed_by_occurred_at_asc", ">", "ASC");
-pub(super) const OPEN_BY_OCCURRED_AT_DESC: &str =
-    open_by_occurred_at!("open_by_occurred_at_desc", "<", "DESC");
-pub(super) const OPEN_BY_OCCURRED_AT_ASC: &str = open_by_occurred_at!("open_by_occurred_at_asc", ">", "ASC");
+    events_by_occurred_at!("events_by_occurred_at_asc", ">", "ASC");
 pub(super) const STOCK_OF_FAILED: &str = stock_of_deliveries!("stock_of_failed", leads_failed!());
 pub(super) const STOCK_OF_OPEN: &str = stock_of_deliveries!("stock_of_open", leads_open!());
 
