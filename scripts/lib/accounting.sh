@@ -28,3 +28,11 @@ memory_mb() { # pid
 peak_memory_mb() { # pid
     sed -n 's/^VmHWM:[[:space:]]*\([0-9]*\) kB/\1/p' "/proc/$1/status" | { read -r kb && printf '%s\n' "$((kb / 1024))"; }
 }
+
+# Processor time of the whole machine since boot, in milliseconds: spent (stolen time included), and spent or idle.
+machine_ms() {
+    local user nice system idle iowait irq softirq steal
+    read -r _ user nice system idle iowait irq softirq steal _ </proc/stat
+    local spent=$((user + nice + system + irq + softirq + steal))
+    printf '%s %s\n' "$((spent * 1000 / CLOCK_TICKS))" "$(((spent + idle + iowait) * 1000 / CLOCK_TICKS))"
+}
