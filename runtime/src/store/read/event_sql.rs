@@ -56,9 +56,10 @@ macro_rules! leads_open {
     };
 }
 
+// In the words of the index deliveries_failed.
 macro_rules! leads_failed {
     () => {
-        "d.status = 'failed'
+        "d.finished_at IS NOT NULL AND d.last_error IS NOT NULL
         AND (SELECT bool_and(o.finished_at IS NOT NULL)
                 AND min(o.destination) FILTER (WHERE o.status = 'failed') = d.destination
             FROM deliveries o WHERE o.event_id = d.event_id)"
@@ -144,8 +145,8 @@ pub(super) const BOUNDS_OF_OPEN: &str = "/* read::bounds_of_open */
     FROM deliveries WHERE finished_at IS NULL AND status::text = $1";
 
 pub(super) const BOUNDS_OF_FAILED: &str = "/* read::bounds_of_failed */
-    SELECT (SELECT event_id FROM deliveries WHERE status = 'failed' ORDER BY event_id LIMIT 1) AS first,
-        (SELECT event_id FROM deliveries WHERE status = 'failed' ORDER BY event_id DESC LIMIT 1) AS last";
+    SELECT (SELECT event_id FROM deliveries WHERE finished_at IS NOT NULL AND last_error IS NOT NULL ORDER BY event_id LIMIT 1) AS first,
+        (SELECT event_id FROM deliveries WHERE finished_at IS NOT NULL AND last_error IS NOT NULL ORDER BY event_id DESC LIMIT 1) AS last";
 
 // deliveries_open is ordered within one destination: its destinations are found by skipping through the index, and
 // the heads of their walks are merged.
