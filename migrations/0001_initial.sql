@@ -198,8 +198,8 @@ BEGIN
                 uuidv7_floor(day::timestamp AT TIME ZONE 'UTC'),
                 uuidv7_floor((day + 1)::timestamp AT TIME ZONE 'UTC'));
             IF parent = 'deliveries' THEN
-                -- Room for heap-only updates: a delivery is claimed and finished on the page where it was born.
-                EXECUTE format('ALTER TABLE %I SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05)', partition);
+                -- Room for heap-only updates: a batch is claimed on the pages where it was born, before any can be pruned.
+                EXECUTE format('ALTER TABLE %I SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05)', partition);
             END IF;
             created := created + 1;
         END LOOP;
