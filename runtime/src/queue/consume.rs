@@ -36,6 +36,8 @@ impl Ack {
 pub struct Subscription {
     channel: Channel,
     consumer: Consumer,
+    /// The end of a consumer is told once, to whoever asks next; asking again would wait for ever.
+    ended: bool,
 }
 
 impl Subscription {
@@ -47,17 +49,35 @@ impl Subscription {
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         let consumer =
             within_deadline(channel.basic_consume(queue.into(), "".into(), options, arguments)).await?;
-        Ok(Self { channel, consumer })
+        Ok(Self { channel, consumer, ended: false })
     }
 
     /// The next message; `None` when the consumer has ended and a new subscription is needed.
     pub async fn next(&mut self) -> Option<Message> {
-        received(self.consumer.next().await)
+        if self.ended {
+            return None;
+        }
+        let item = self.consumer.next().await;
+        self.received(item)
     }
 
     /// A message that is there already.
     pub fn next_ready(&mut self) -> Option<Message> {
-        received(self.consumer.next().now_or_never()?)
+        if self.ended {
+            return None;
+        }
+        let item = self.consumer.next().now_or_never()?;
+        self.received(item)
+    }
+
+    fn received(&mut self, item: Option<lapin::Result<lapin::message::Delivery>>) -> Option<Message> {
+        match item {
+            Some(Ok(delivery)) => return Some(Message { body: delivery.data, ack: Ack(delivery.acker) }),
+            Some(Err(error)) => tracing::debug!(%error, "consumer ended"),
+            None => {}
+        }
+        self.ended = true;
+        None
     }
 
     /// Stops consuming: RabbitMQ sends nothing more, and what was received can still be acknowledged.
@@ -69,15 +89,5 @@ impl Subscription {
     /// Closes the channel; what is not acknowledged returns to the queue.
     pub async fn close(self) -> Result<(), QueueError> {
         within_deadline(self.channel.close(200, "stopping".into())).await
-    }
-}
-
-fn received(item: Option<lapin::Result<lapin::message::Delivery>>) -> Option<Message> {
-    match item? {
-        Ok(delivery) => Some(Message { body: delivery.data, ack: Ack(delivery.acker) }),
-        Err(error) => {
-            tracing::debug!(%error, "consumer ended");
-            None
-        }
     }
 }
