@@ -31,7 +31,7 @@ const HEARTBEAT_SECONDS: u16 = 10;
 pub enum QueueError {
     #[error("RabbitMQ did not answer within {} s", DEADLINE.as_secs())]
     TimedOut,
-    #[error("a message was returned: its queue is missing")]
+    #[error("RabbitMQ returned a message: its queue is missing")]
     Returned,
     #[error("RABBITMQ_URL: not an AMQP URL")]
     Url,

@@ -16,6 +16,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -32,11 +33,20 @@ const DUE_WAITING: usize = 2_048;
 /// Published and not yet confirmed.
 const WINDOW: usize = 1_024;
 
+/// Messages that are handed to the connection at once.
+const BATCH: usize = 128;
+
+/// AMQP's delivery mode of a message that survives a restart of the broker.
+const PERSISTENT: u8 = 2;
+
 /// Failed hints that may wait for the dispatcher.
 const UNPUBLISHED: usize = 65_536;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// What was published together, with the confirms that are awaited.
+type Published = Vec<(Hint, PublisherConfirm)>;
 
 /// The way into the publisher.
 #[derive(Debug, Clone)]
@@ -119,21 +129,38 @@ pub struct PublishTask {
 struct Waiting {
     new: mpsc::Receiver<Hint>,
     due: mpsc::Receiver<Hint>,
+    /// Whose turn it is.
+    is_due_next: bool,
 }
 
 impl Waiting {
-    /// The next hint of either, by chance; `None` when nobody can offer any more.
-    async fn recv(&mut self) -> Option<Hint> {
-        tokio::select! {
-            Some(hint) = self.new.recv() => Some(hint),
-            Some(hint) = self.due.recv() => Some(hint),
-            else => None,
+    /// Waits for hints and takes as many as are there and fit into a batch. False when nobody can offer any more.
+    async fn recv_many(&mut self, batch: &mut Vec<Hint>) -> bool {
+        let first = tokio::select! {
+            Some(hint) = self.new.recv() => hint,
+            Some(hint) = self.due.recv() => hint,
+            else => return false,
+        };
+        batch.push(first);
+        while batch.len() < BATCH
+            && let Some(hint) = self.try_recv()
+        {
+            batch.push(hint);
         }
+        true
+    }
+
+    /// In turns, as far as both have some.
+    fn try_recv(&mut self) -> Option<Hint> {
+        self.is_due_next = !self.is_due_next;
+        let (first, second) =
+            if self.is_due_next { (&mut self.due, &mut self.new) } else { (&mut self.new, &mut self.due) };
+        first.try_recv().or_else(|_| second.try_recv()).ok()
     }
 
     /// Hands back everything that waits.
     fn give_up(&mut self, ends: &Ends) {
-        while let Ok(hint) = self.new.try_recv().or_else(|_| self.due.try_recv()) {
+        while let Some(hint) = self.try_recv() {
             ends.failed(hint);
         }
     }
@@ -153,7 +180,7 @@ pub fn publisher(link: Link, queue_prefix: String) -> (Publisher, PublishTask, m
     let ends = Ends { unpublished, on_their_way: Arc::default() };
     let connected = Arc::new(AtomicBool::new(false));
     let publisher = Publisher { new, due, ends: ends.clone(), connected: Arc::clone(&connected) };
-    let waiting = Waiting { new: new_waiting, due: due_waiting };
+    let waiting = Waiting { new: new_waiting, due: due_waiting, is_due_next: false };
     (publisher, PublishTask { link, queue_prefix, waiting, ends, connected }, failed)
 }
 
@@ -200,28 +227,28 @@ impl PublishTask {
 
     /// Publishes on one channel until it breaks (an error) or the stop is complete.
     async fn publish(&mut self, channel: &Channel, stop: &CancellationToken) -> Result<(), QueueError> {
-        let (confirms, to_confirm) = mpsc::channel(WINDOW);
+        let (confirms, to_confirm) = mpsc::channel(WINDOW / BATCH);
         let published = async {
             // Moved in, so that it is dropped and the other side ends when publishing does.
-            let confirms = confirms;
+            let confirms: mpsc::Sender<Published> = confirms;
             let mut queues = Queues { prefix: &self.queue_prefix, names: HashMap::new() };
+            let mut hints = Vec::with_capacity(BATCH);
             loop {
-                let hint = tokio::select! {
+                tokio::select! {
                     biased; // a broken channel publishes nothing, and hints that are there go out before a stop is obeyed
                     () = confirms.closed() => return Ok(()), // and the other side says why
-                    Some(hint) = self.waiting.recv() => hint,
+                    any = self.waiting.recv_many(&mut hints) => if !any { return Ok(()) },
                     () = stop.cancelled() => return Ok(()),
-                    else => return Ok(()),
-                };
-                let confirm = match queues.publish(channel, &hint).await {
-                    Ok(confirm) => confirm,
+                }
+                let published = match queues.publish(channel, &hints).await {
+                    Ok(confirms) => hints.drain(..).zip(confirms).collect(),
                     Err(error) => {
-                        self.ends.failed(hint);
+                        hints.drain(..).for_each(|hint| self.ends.failed(hint));
                         return Err(error);
                     }
                 };
-                if let Err(unsent) = confirms.send((hint, confirm)).await {
-                    self.ends.failed(unsent.0.0);
+                if let Err(unsent) = confirms.send(published).await {
+                    unsent.0.into_iter().for_each(|(hint, _)| self.ends.failed(hint));
                     return Ok(());
                 }
             }
@@ -232,34 +259,25 @@ impl PublishTask {
 }
 
 /// Awaits the confirms in the order of publishing; every hint is confirmed or handed back.
-async fn confirm(
-    mut to_confirm: mpsc::Receiver<(Hint, PublisherConfirm)>,
-    ends: &Ends,
-) -> Result<(), QueueError> {
+async fn confirm(mut to_confirm: mpsc::Receiver<Published>, ends: &Ends) -> Result<(), QueueError> {
     let mut result = Ok(());
-    while let Some((hint, confirm)) = to_confirm.recv().await {
-        if result.is_err() {
+    while let Some(batch) = to_confirm.recv().await {
+        let deadline = Instant::now() + DEADLINE;
+        for (hint, confirm) in batch {
+            if result.is_ok() {
+                result = match timeout_at(deadline, confirm).await {
+                    Ok(Ok(Confirmation::Ack(None))) => {
+                        ends.confirmed();
+                        continue;
+                    }
+                    // Returned: the queue is gone. A new channel declares it again.
+                    Ok(Ok(_)) => Err(QueueError::Returned),
+                    Ok(Err(error)) => Err(error.into()),
+                    Err(_) => Err(QueueError::TimedOut),
+                };
+                to_confirm.close();
+            }
             ends.failed(hint);
-            continue;
-        }
-        match tokio::time::timeout(DEADLINE, confirm).await {
-            Ok(Ok(Confirmation::Ack(None))) => ends.confirmed(),
-            // Returned: the queue is gone. A new channel declares it again.
-            Ok(Ok(_)) => {
-                ends.failed(hint);
-                result = Err(QueueError::Returned);
-                to_confirm.close();
-            }
-            Ok(Err(error)) => {
-                ends.failed(hint);
-                result = Err(error.into());
-                to_confirm.close();
-            }
-            Err(_) => {
-                ends.failed(hint);
-                result = Err(QueueError::TimedOut);
-                to_confirm.close();
-            }
         }
     }
     result
@@ -272,21 +290,34 @@ struct Queues<'a> {
 }
 
 impl Queues<'_> {
-    async fn publish(&mut self, channel: &Channel, hint: &Hint) -> Result<PublisherConfirm, QueueError> {
-        let key = (hint.integration_id, Arc::clone(&hint.destination));
-        let queue = match self.names.get(&key) {
-            Some(queue) => queue.clone(),
-            None => {
-                let name = names::queue_name(self.prefix, hint.integration_id, &hint.destination);
-                declare(channel, &name).await?;
-                let name = ShortString::from(name);
-                self.names.insert(key, name.clone());
-                name
-            }
-        };
+    /// Writes a message for each hint. All are handed to the connection before any is waited for: a wait for each
+    /// would be a change of threads for each.
+    async fn publish(
+        &mut self,
+        channel: &Channel,
+        hints: &[Hint],
+    ) -> Result<Vec<PublisherConfirm>, QueueError> {
+        let mut messages = Vec::with_capacity(hints.len());
+        for hint in hints {
+            messages.push((self.declared(channel, hint).await?, hint::encode(hint.event_id)));
+        }
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let properties = BasicProperties::default().with_delivery_mode(2);
-        let message = hint::encode(hint.event_id);
-        within_deadline(channel.basic_publish("".into(), queue, options, &message, properties)).await
+        let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+        let published = messages.iter().map(|(queue, message)| {
+            channel.basic_publish(ShortString::default(), queue.clone(), options, message, properties.clone())
+        });
+        within_deadline(futures::future::try_join_all(published)).await
+    }
+
+    async fn declared(&mut self, channel: &Channel, hint: &Hint) -> Result<ShortString, QueueError> {
+        let key = (hint.integration_id, Arc::clone(&hint.destination));
+        if let Some(queue) = self.names.get(&key) {
+            return Ok(queue.clone());
+        }
+        let name = names::queue_name(self.prefix, hint.integration_id, &hint.destination);
+        declare(channel, &name).await?;
+        let name = ShortString::from(name);
+        self.names.insert(key, name.clone());
+        Ok(name)
     }
 }

@@ -6,4 +6,5 @@
 mod harness;
 
 mod ingress;
+mod retention;
 mod faults;
