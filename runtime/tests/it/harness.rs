@@ -3,9 +3,13 @@
 //! A [`Platform`] is one installation: a database, a queue prefix, Integrations, and the processes that were started
 //! for it. Everything is stopped and removed when it is dropped. Waits are on conditions, with deadlines.
 
+pub(crate) mod load;
 pub(crate) mod processes;
+pub(crate) mod proxy;
+pub(crate) mod queue;
 pub(crate) mod receiver;
 pub(crate) mod services;
+pub(crate) mod tally;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -52,10 +56,21 @@ impl Platform {
 
     /// On services of its own, which the test may stop and restart.
     pub(crate) async fn with_own_services() -> Self {
-        Self::on(Services::own()).await
+        Self::on(Services::own().await).await
+    }
+
+    /// On the shared services, with an empty database.
+    pub(crate) async fn unmigrated() -> Self {
+        Self::create(Services::shared()).await
     }
 
     async fn on(services: Services) -> Self {
+        let platform = Self::create(services).await;
+        platform.run(&["migrate"]).await;
+        platform
+    }
+
+    async fn create(services: Services) -> Self {
         let unique = format!("{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let database = format!("grapnel_test_{unique}");
         let admin = PgPool::connect(&services.database_url).await.expect("connect to PostgreSQL");
@@ -85,10 +100,13 @@ impl Platform {
             // Another test was first.
         }
         let http = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
-        let platform =
-            Self { services, pool, http, http_port, queue_prefix, database, directory, environment };
-        platform.run(&["migrate"]).await;
-        platform
+        Self { services, pool, http, http_port, queue_prefix, database, directory, environment }
+    }
+
+    /// A variable of the processes started from now on.
+    pub(crate) fn variable(&self, name: &str) -> String {
+        let found = self.environment.iter().find(|(known, _)| known == name);
+        found.unwrap_or_else(|| panic!("no {name}")).1.clone()
     }
 
     /// Sets or replaces a variable for the processes started from now on.

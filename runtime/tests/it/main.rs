@@ -7,3 +7,4 @@ mod harness;
 
 mod ingress;
 mod retention;
+mod faults;

@@ -162,9 +162,10 @@ impl Api {
     /// Claims a delivery as a worker does.
     pub(crate) async fn claim(&self, event_id: Uuid, destination: &str) -> Claimed {
         let mut connection = self.pool.acquire().await.expect("a connection");
-        let claimed = claim(&mut connection, destination, &[event_id], Duration::from_secs(60))
-            .await
-            .expect("a commit");
+        let claimed =
+            claim(&mut connection, destination, &[event_id], Uuid::now_v7(), Duration::from_secs(60))
+                .await
+                .expect("a commit");
         claimed.into_iter().next().expect("the delivery can be claimed")
     }
 
