@@ -41,6 +41,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct LaneContext {
     pub pool: PgPool,
+    pub claims: PgPool,
     pub client: DeliveryClient,
     pub link: Arc<Link>,
     pub queue_prefix: String,
@@ -232,7 +233,7 @@ impl Lane {
     }
 
     async fn try_claim(&self, ids: &[Uuid]) -> sqlx::Result<Vec<Claimed>> {
-        let mut connection = self.context.pool.acquire().await?;
+        let mut connection = self.context.claims.acquire().await?;
         claim::claim(&mut connection, &self.destination.name, ids, self.lease()).await
     }
 }
