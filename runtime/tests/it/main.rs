@@ -6,3 +6,5 @@
 mod harness;
 
 mod ingress;
+mod hostile;
+mod delivery;
