@@ -46,7 +46,6 @@ pub struct Integration {
     pub destinations: Vec<Arc<Destination>>,
     /// The names of `destinations`, as events are stored with them.
     pub destination_names: Arc<[Arc<str>]>,
-    pub retention_days: i32,
 }
 
 #[derive(Debug)]
@@ -108,7 +107,6 @@ impl Integration {
             preset,
             destination_names: destinations.iter().map(|destination| Arc::clone(&destination.name)).collect(),
             destinations,
-            retention_days: spec.retention.days,
             row,
         })
     }
@@ -195,10 +193,6 @@ impl Integrations {
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Integration>> {
         self.by_id.values()
-    }
-
-    pub fn longest_retention_days(&self) -> Option<i32> {
-        self.iter().map(|integration| integration.retention_days).max()
     }
 }
 

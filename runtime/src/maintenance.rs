@@ -50,13 +50,9 @@ impl Maintenance {
     async fn round(&self) -> sqlx::Result<()> {
         partitions::ensure(&self.pool).await?;
         self.reseal().await?;
-        // Without integrations nobody has said how long history is to be kept.
-        let Some(days) = self.integrations.load().longest_retention_days() else {
-            return Ok(());
-        };
-        let dropped = partitions::drop_expired(&self.pool, days).await?;
+        let dropped = partitions::drop_expired(&self.pool).await?;
         if !dropped.is_empty() {
-            tracing::info!(partitions = dropped.len(), days, "history past its retention was dropped");
+            tracing::info!(partitions = dropped.len(), "history past its retention was dropped");
         }
         let pruned = partitions::prune_keys(&self.pool).await?;
         if pruned > 0 {

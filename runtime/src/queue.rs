@@ -25,6 +25,8 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 pub enum QueueError {
     #[error("RabbitMQ did not answer within {} s", DEADLINE.as_secs())]
     TimedOut,
+    #[error("RabbitMQ returned a message: its queue is missing")]
+    Returned,
     #[error("RabbitMQ")]
     Broker(#[from] lapin::Error),
 }

@@ -29,6 +29,17 @@ const STATEMENT_TIMEOUT: &str = "30s";
 
 /// A pool that connects on first use, so that a process starts and waits while PostgreSQL is away.
 pub fn pool(database_url: &SecretString, role: &str, max_connections: u32) -> anyhow::Result<PgPool> {
+    Ok(connect_lazily(options(database_url, role)?, max_connections))
+}
+
+/// A pool for claims alone: their commits do not wait for the disk. A claim that a crash of PostgreSQL loses is only
+/// made again, and its result is refused.
+pub fn claim_pool(database_url: &SecretString, max_connections: u32) -> anyhow::Result<PgPool> {
+    let options = options(database_url, "claim")?.options([("synchronous_commit", "off")]);
+    Ok(connect_lazily(options, max_connections))
+}
+
+fn options(database_url: &SecretString, role: &str) -> anyhow::Result<PgConnectOptions> {
     let options = PgConnectOptions::from_str(database_url.expose_secret())
         .map_err(|_| anyhow::anyhow!("DATABASE_URL: not a PostgreSQL URL"))?
         .application_name(&format!("grapnel-{role}"))
@@ -38,15 +49,21 @@ pub fn pool(database_url: &SecretString, role: &str, max_connections: u32) -> an
         .options([
             ("enable_seqscan", "off"),
             ("plan_cache_mode", "force_generic_plan"),
+            // Compiling a statement costs more than running any of ours.
+            ("jit", "off"),
             ("statement_timeout", STATEMENT_TIMEOUT),
         ]);
-    Ok(PgPoolOptions::new()
+    Ok(options)
+}
+
+fn connect_lazily(options: PgConnectOptions, max_connections: u32) -> PgPool {
+    PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_DEADLINE)
         .max_lifetime(Duration::from_secs(1800))
         // A ping before each use costs a round trip; a dead connection shows itself and is retried by its user.
         .test_before_acquire(false)
-        .connect_lazy_with(options))
+        .connect_lazy_with(options)
 }
 
 /// Whether the error says that the rows themselves are at fault (bad data, a violated constraint), so that sending them

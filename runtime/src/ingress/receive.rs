@@ -22,6 +22,7 @@ use super::normalize::{Malformed, normalize};
 use super::source;
 use crate::integrations::{Integration, Table};
 use crate::limits::{Limits, Verdict};
+use crate::management::KEY_HEADER;
 use crate::respond::{ApiError, ErrorCode, success};
 use crate::server::CorrelationId;
 use crate::store::ingest::{NewEvent, Stored};
@@ -30,7 +31,8 @@ use crate::store::ingest::{NewEvent, Stored};
 const RETRY_AFTER_SECONDS: u64 = 5;
 
 /// Headers that carry a secret in the clear, whatever the provider.
-static SECRET_HEADERS: [HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
+static SECRET_HEADERS: [HeaderName; 4] =
+    [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION, HeaderName::from_static(KEY_HEADER)];
 
 /// What the handler needs.
 #[derive(Debug, Clone)]

@@ -15,6 +15,7 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -27,11 +28,20 @@ const WAITING: usize = 16_384;
 /// Published and not yet confirmed.
 const WINDOW: usize = 1_024;
 
+/// Messages that are handed to the connection at once.
+const BATCH: usize = 128;
+
+/// AMQP's delivery mode of a message that survives a restart of the broker.
+const PERSISTENT: u8 = 2;
+
 /// Failed hints that may wait for the dispatcher.
 const UNPUBLISHED: usize = 65_536;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// What was published together, with the confirms that are awaited.
+type Published = Vec<(Hint, PublisherConfirm)>;
 
 /// The way into the publisher.
 #[derive(Debug, Clone)]
@@ -124,26 +134,26 @@ impl PublishTask {
 
     /// Publishes on one channel until it breaks (an error) or the stop is complete.
     async fn publish(&mut self, channel: &Channel, stop: &CancellationToken) -> Result<(), QueueError> {
-        let (confirms, to_confirm) = mpsc::channel(WINDOW);
+        let (confirms, to_confirm) = mpsc::channel(WINDOW / BATCH);
         let published = async {
             // Moved in, so that it is dropped and the other side ends when publishing does.
-            let confirms = confirms;
+            let confirms: mpsc::Sender<Published> = confirms;
             let mut queues = Queues { prefix: &self.queue_prefix, names: HashMap::new() };
+            let mut hints = Vec::with_capacity(BATCH);
             loop {
-                let hint = tokio::select! {
+                tokio::select! {
                     biased; // hints that are there go out before a stop is obeyed
-                    Some(hint) = self.hints.recv() => hint,
+                    count = self.hints.recv_many(&mut hints, BATCH) => if count == 0 { return Ok(()) },
                     () = stop.cancelled() => return Ok(()),
-                    else => return Ok(()),
-                };
-                let confirm = match queues.publish(channel, &hint).await {
-                    Ok(confirm) => confirm,
+                }
+                let published = match queues.publish(channel, &hints).await {
+                    Ok(confirms) => hints.drain(..).zip(confirms).collect(),
                     Err(error) => {
-                        fail(&self.unpublished, hint);
+                        hints.drain(..).for_each(|hint| fail(&self.unpublished, hint));
                         return Err(error);
                     }
                 };
-                if confirms.send((hint, confirm)).await.is_err() {
+                if confirms.send(published).await.is_err() {
                     return Err(QueueError::TimedOut);
                 }
             }
@@ -155,34 +165,24 @@ impl PublishTask {
 
 /// Awaits the confirms in the order of publishing; every hint is confirmed or handed back.
 async fn confirm(
-    mut to_confirm: mpsc::Receiver<(Hint, PublisherConfirm)>,
+    mut to_confirm: mpsc::Receiver<Published>,
     unpublished: &mpsc::Sender<Hint>,
 ) -> Result<(), QueueError> {
     let mut result = Ok(());
-    while let Some((hint, confirm)) = to_confirm.recv().await {
-        if result.is_err() {
+    while let Some(batch) = to_confirm.recv().await {
+        let deadline = Instant::now() + DEADLINE;
+        for (hint, confirm) in batch {
+            if result.is_ok() {
+                result = match timeout_at(deadline, confirm).await {
+                    Ok(Ok(Confirmation::Ack(None))) => continue,
+                    // Returned: the queue is gone. A new channel declares it again.
+                    Ok(Ok(_)) => Err(QueueError::Returned),
+                    Ok(Err(error)) => Err(error.into()),
+                    Err(_) => Err(QueueError::TimedOut),
+                };
+                to_confirm.close();
+            }
             fail(unpublished, hint);
-            continue;
-        }
-        match tokio::time::timeout(DEADLINE, confirm).await {
-            Ok(Ok(Confirmation::Ack(None))) => {}
-            // Returned: the queue is gone. A new channel declares it again.
-            Ok(Ok(_)) => {
-                fail(unpublished, hint);
-                tracing::info!("a queue is missing and is declared again");
-                result = Err(QueueError::TimedOut);
-                to_confirm.close();
-            }
-            Ok(Err(error)) => {
-                fail(unpublished, hint);
-                result = Err(error.into());
-                to_confirm.close();
-            }
-            Err(_) => {
-                fail(unpublished, hint);
-                result = Err(QueueError::TimedOut);
-                to_confirm.close();
-            }
         }
     }
     result
@@ -202,21 +202,34 @@ struct Queues<'a> {
 }
 
 impl Queues<'_> {
-    async fn publish(&mut self, channel: &Channel, hint: &Hint) -> Result<PublisherConfirm, QueueError> {
-        let key = (hint.integration_id, Arc::clone(&hint.destination));
-        let queue = match self.names.get(&key) {
-            Some(queue) => queue.clone(),
-            None => {
-                let name = names::queue_name(self.prefix, hint.integration_id, &hint.destination);
-                declare(channel, &name).await?;
-                let name = ShortString::from(name);
-                self.names.insert(key, name.clone());
-                name
-            }
-        };
+    /// Writes a message for each hint. All are handed to the connection before any is waited for: a wait for each
+    /// would be a change of threads for each.
+    async fn publish(
+        &mut self,
+        channel: &Channel,
+        hints: &[Hint],
+    ) -> Result<Vec<PublisherConfirm>, QueueError> {
+        let mut messages = Vec::with_capacity(hints.len());
+        for hint in hints {
+            messages.push((self.declared(channel, hint).await?, hint::encode(hint.event_id)));
+        }
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let properties = BasicProperties::default().with_delivery_mode(2);
-        let message = hint::encode(hint.event_id);
-        within_deadline(channel.basic_publish("".into(), queue, options, &message, properties)).await
+        let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
+        let published = messages.iter().map(|(queue, message)| {
+            channel.basic_publish(ShortString::default(), queue.clone(), options, message, properties.clone())
+        });
+        within_deadline(futures::future::try_join_all(published)).await
+    }
+
+    async fn declared(&mut self, channel: &Channel, hint: &Hint) -> Result<ShortString, QueueError> {
+        let key = (hint.integration_id, Arc::clone(&hint.destination));
+        if let Some(queue) = self.names.get(&key) {
+            return Ok(queue.clone());
+        }
+        let name = names::queue_name(self.prefix, hint.integration_id, &hint.destination);
+        declare(channel, &name).await?;
+        let name = ShortString::from(name);
+        self.names.insert(key, name.clone());
+        Ok(name)
     }
 }

@@ -65,17 +65,6 @@ pub async fn take_due(pool: &PgPool, limit: i64) -> sqlx::Result<Vec<Taken>> {
     rows.iter().map(taken).collect()
 }
 
-/// How long until the next delivery is due; `None` when none waits.
-pub async fn next_due_in(pool: &PgPool) -> sqlx::Result<Option<Duration>> {
-    let seconds: Option<f64> = sqlx::query_scalar(
-        "/* due::next_due_in */
-        SELECT extract(epoch FROM min(due_at) - now())::float8 FROM deliveries WHERE due_at IS NOT NULL",
-    )
-    .fetch_one(pool)
-    .await?;
-    Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()))
-}
-
 /// Gives back what could not be published: due again after `delay`.
 pub async fn give_back(pool: &PgPool, hints: &[Hint], delay: Duration) -> sqlx::Result<()> {
     sqlx::query(

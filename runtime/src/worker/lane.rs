@@ -23,7 +23,7 @@ use crate::deliver::DeliveryClient;
 use crate::hint;
 use crate::integrations::Destination;
 use crate::queue::Link;
-use crate::queue::consume::{Ack, Message, Subscription};
+use crate::queue::consume::{self, Ack, Message, Subscription};
 use crate::store::claim::{self, Claimed};
 use crate::telemetry::chain;
 
@@ -41,6 +41,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct LaneContext {
     pub pool: PgPool,
+    pub claims: PgPool,
     pub client: DeliveryClient,
     pub link: Arc<Link>,
     pub queue_prefix: String,
@@ -112,9 +113,7 @@ impl Lane {
     ) {
         while let Some(batch) = self.next_batch(&mut subscription, permits, stop).await {
             if let Err(begun) = self.claim_and_attempt(batch, attempts, stop).await {
-                for begun in begun {
-                    give_back(begun.ack).await;
-                }
+                give_back(begun.into_iter().map(|begun| begun.ack).collect()).await;
             }
         }
         if stop.is_cancelled()
@@ -174,7 +173,7 @@ impl Lane {
                 if let Err(error) = reported.await {
                     tracing::error!(error = %chain(&error), "a message that is not ours could not be reported");
                 }
-                acknowledge(ack).await;
+                acknowledge(vec![ack]).await;
                 None
             }
         }
@@ -194,6 +193,7 @@ impl Lane {
         };
         let mut claimed: HashMap<Uuid, Claimed> =
             claimed.into_iter().map(|claimed| (claimed.event_id, claimed)).collect();
+        let mut done = Vec::new();
         for Begun { event_id, ack, permit } in batch {
             match claimed.remove(&event_id) {
                 Some(claimed) => {
@@ -208,8 +208,11 @@ impl Lane {
                     });
                 }
                 // Finished, not due, or under another claim: the dispatcher looks after it.
-                None => acknowledge(ack).await,
+                None => done.push(ack),
             }
+        }
+        if !done.is_empty() {
+            acknowledge(done).await;
         }
         Ok(())
     }
@@ -230,19 +233,19 @@ impl Lane {
     }
 
     async fn try_claim(&self, ids: &[Uuid]) -> sqlx::Result<Vec<Claimed>> {
-        let mut connection = self.context.pool.acquire().await?;
+        let mut connection = self.context.claims.acquire().await?;
         claim::claim(&mut connection, &self.destination.name, ids, self.lease()).await
     }
 }
 
-async fn acknowledge(ack: Ack) {
-    if let Err(error) = ack.ack().await {
-        tracing::debug!(error = %chain(&error), "message could not be acknowledged");
+async fn acknowledge(acks: Vec<Ack>) {
+    if let Err(error) = consume::acknowledge(acks).await {
+        tracing::debug!(error = %chain(&error), "messages could not be acknowledged");
     }
 }
 
-async fn give_back(ack: Ack) {
-    if let Err(error) = ack.give_back().await {
-        tracing::debug!(error = %chain(&error), "message could not be given back");
+async fn give_back(acks: Vec<Ack>) {
+    if let Err(error) = consume::give_back(acks).await {
+        tracing::debug!(error = %chain(&error), "messages could not be given back");
     }
 }

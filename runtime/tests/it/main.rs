@@ -8,3 +8,4 @@ mod harness;
 mod ingress;
 mod hostile;
 mod delivery;
+mod retention;
