@@ -23,6 +23,7 @@ use crate::retry::{self, RetryPolicy};
 use crate::sealing::SealingKeys;
 use crate::secrets::{Secrets, SecretsError};
 use crate::standard_webhooks::{SigningKey, SigningKeyError};
+use crate::store;
 use crate::store::integrations::{self as rows, IntegrationRow};
 
 /// How often all rows are read again without a notification.
@@ -237,14 +238,14 @@ impl ReadTask {
         loop {
             // Listening begins before the read, so that no change falls in between.
             if listener.is_none() {
-                listener = rows::listen(&self.pool)
+                listener = store::bounded(&self.pool, rows::listen(&self.pool))
                     .await
                     .inspect_err(|error| {
                         tracing::warn!(%error, "changes of integrations are not heard, only polled");
                     })
                     .ok();
             }
-            let wait = match rows::load_all(&self.pool).await {
+            let wait = match store::bounded(&self.pool, rows::load_all(&self.pool)).await {
                 Ok(rows) => {
                     self.swap(rows);
                     POLL
