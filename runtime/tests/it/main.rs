@@ -10,3 +10,4 @@ mod hostile;
 mod delivery;
 mod retention;
 mod faults;
+mod management;
