@@ -3,7 +3,7 @@
 //! It runs in every api process, and any number of them work side by side: picks are made under SKIP LOCKED. Three
 //! things are its work: retries and replays whose time has come; hints that could not be published; and deliveries that
 //! were queued longer ago than the bound while their queue holds fewer messages than they are. A queue that is merely
-//! long gets nothing added.
+//! long gets nothing added. What waits for a destination that is no longer configured ends as failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::hint::Hint;
 use crate::queue::publish::Publisher;
 use crate::queue::{Link, QueueError};
 use crate::store::due::{self, Taken, Waiting};
-use crate::store::{self, replay};
+use crate::store::{self, integrations, replay};
 use crate::telemetry::chain;
 
 /// How often the database is asked what is due while nothing else says so.
@@ -156,6 +156,9 @@ impl Dispatcher {
     }
 
     async fn requeue_queue(&self, queue: &Waiting, stop: &CancellationToken) -> anyhow::Result<()> {
+        if integrations::end_work_if_removed(&self.pool, queue.integration_id, &queue.destination).await? {
+            return Ok(());
+        }
         let on_their_way = self.publisher.on_their_way() as i64;
         let ready = self.ready_messages(queue).await?;
         let lost = lost_messages(queue, ready + on_their_way);

@@ -210,6 +210,11 @@ impl Table {
         self.current.load()
     }
 
+    /// Whether the rows were read at least once. Before that, nobody can say that a route does not exist.
+    pub fn is_read(&self) -> bool {
+        *self.changed.borrow() != 0
+    }
+
     /// Sees a new number whenever the table was read anew and something in it changed.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.clone()

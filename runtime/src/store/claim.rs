@@ -1,6 +1,6 @@
 //! Claims deliveries under a lease, before they are sent.
 //!
-//! A delivery is claimed when it is unfinished, queued, and under no other lease that still runs; the database's clock
+//! A delivery is claimed when it is queued (a finished one is not) and under no other lease that still runs; the database's clock
 //! decides, the only one that all processes share. Whoever holds the newest lease id may write the next result, and
 //! nobody else. A lost claim is only claimed again, so its commit need not wait for the disk.
 
@@ -72,7 +72,6 @@ const CLAIM: &str = "/* claim::claim */
         WHERE d.event_id = ANY($1)
             AND d.event_id BETWEEN $2 AND $3
             AND d.destination = $4
-            AND d.finished_at IS NULL
             AND d.queued_at IS NOT NULL
             AND (d.lease_until IS NULL OR d.lease_until <= now() OR d.lease_id = $5)
         RETURNING d.event_id, d.lease_id, d.attempts, d.budget_start, d.triggered_by, d.replay_request_id,

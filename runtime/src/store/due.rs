@@ -77,7 +77,7 @@ pub async fn give_back(pool: &PgPool, hints: &[Hint], delay: Duration) -> sqlx::
         SET queued_at = NULL, due_at = now() + make_interval(secs => $3), updated_at = now()
         FROM unnest($1::uuid[], $2::text[]) AS i (event_id, destination)
         WHERE d.event_id = i.event_id AND d.destination = i.destination AND d.event_id = ANY($1)
-            AND d.finished_at IS NULL AND d.queued_at IS NOT NULL
+            AND d.queued_at IS NOT NULL
             AND (d.lease_until IS NULL OR d.lease_until <= now())",
     )
     .bind(hints.iter().map(|hint| hint.event_id).collect::<Vec<_>>())

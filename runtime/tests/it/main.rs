@@ -6,5 +6,8 @@
 mod harness;
 
 mod ingress;
+mod hostile;
+mod delivery;
 mod retention;
 mod faults;
+mod management;
