@@ -140,3 +140,25 @@ pub async fn declare(channel: &Channel, queue: &str) -> Result<(), QueueError> {
     within_deadline(channel.queue_declare(queue.into(), options, arguments)).await?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeat_is_ours_unless_the_url_has_one() {
+        let check = |url: &str, heartbeat: u16| {
+            let link = Link::new(url.to_owned().into(), "test");
+            assert_eq!(link.uri().expect("a URL").query.heartbeat, Some(heartbeat), "{url}");
+        };
+        check("amqp://user:secret@host:5672/%2f", HEARTBEAT_SECONDS);
+        check("amqp://user:secret@host:5672/%2f?heartbeat=30", 30);
+    }
+
+    #[test]
+    fn url_that_cannot_be_used_is_not_repeated() {
+        let link = Link::new("http://user:secret@host".to_owned().into(), "test");
+        let error = link.uri().expect_err("no AMQP URL");
+        assert!(!format!("{error} {error:?}").contains("secret"));
+    }
+}
