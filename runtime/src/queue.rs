@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable, LongString};
+use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties};
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
@@ -29,6 +30,11 @@ pub enum QueueError {
     Returned,
     #[error("RabbitMQ")]
     Broker(#[from] lapin::Error),
+}
+
+/// Whether the text is a URL of RabbitMQ.
+pub fn is_url(text: &str) -> bool {
+    text.parse::<AMQPUri>().is_ok()
 }
 
 /// Waits for the broker, but not for ever.

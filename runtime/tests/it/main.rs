@@ -8,4 +8,8 @@ mod harness;
 mod ingress;
 mod hostile;
 mod delivery;
+mod isolation;
+mod secrets;
+mod local;
+mod configuration;
 mod retention;
