@@ -23,6 +23,7 @@ use crate::retry::{self, RetryPolicy};
 use crate::sealing::SealingKeys;
 use crate::secrets::{Secrets, SecretsError};
 use crate::standard_webhooks::{SigningKey, SigningKeyError};
+use crate::store;
 use crate::store::integrations::{self as rows, IntegrationRow};
 
 /// How often all rows are read again without a notification.
@@ -209,6 +210,11 @@ impl Table {
         self.current.load()
     }
 
+    /// Whether the rows were read at least once. Before that, nobody can say that a route does not exist.
+    pub fn is_read(&self) -> bool {
+        *self.changed.borrow() != 0
+    }
+
     /// Sees a new number whenever the table was read anew and something in it changed.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.clone()
@@ -237,14 +243,14 @@ impl ReadTask {
         loop {
             // Listening begins before the read, so that no change falls in between.
             if listener.is_none() {
-                listener = rows::listen(&self.pool)
+                listener = store::bounded(&self.pool, rows::listen(&self.pool))
                     .await
                     .inspect_err(|error| {
                         tracing::warn!(%error, "changes of integrations are not heard, only polled");
                     })
                     .ok();
             }
-            let wait = match rows::load_all(&self.pool).await {
+            let wait = match store::bounded(&self.pool, rows::load_all(&self.pool)).await {
                 Ok(rows) => {
                     self.swap(rows);
                     POLL

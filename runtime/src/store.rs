@@ -8,7 +8,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
+use sqlx::Connection;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use tokio::time::timeout;
 
 pub mod migrate;
 pub mod partitions;
@@ -23,6 +25,13 @@ pub mod read;
 
 /// A connection that cannot be had within this is an outage.
 const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a use of the pool may take before its connection counts as hanging: its machine may have vanished, and TCP
+/// alone would wait for a quarter of an hour, or for ever.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A connection that goes back to the pool answers within this or is closed.
+const PING_DEADLINE: Duration = Duration::from_secs(2);
 
 /// No statement of ours is meant to take this long; a stuck one must not hold locks for ever.
 const STATEMENT_TIMEOUT: &str = "30s";
@@ -68,7 +77,48 @@ fn connect_lazily(options: PgConnectOptions, max_connections: u32) -> PgPool {
         .max_lifetime(Duration::from_secs(1800))
         // A ping before each use costs a round trip; a dead connection shows itself and is retried by its user.
         .test_before_acquire(false)
+        // The pool itself pings a connection that goes back, but waits for ever, and the place of one that hangs would
+        // be gone with it.
+        .after_release(|connection, _| {
+            Box::pin(async {
+                timeout(PING_DEADLINE, connection.ping()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+                Ok(true)
+            })
+        })
         .connect_lazy_with(options)
+}
+
+/// Bounds a use of the pool, and lets the pool learn from its failure.
+pub async fn bounded<T>(pool: &PgPool, work: impl Future<Output = sqlx::Result<T>>) -> sqlx::Result<T> {
+    let result = timeout(DEADLINE, work).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    if let Err(error) = &result
+        && is_outage(error)
+    {
+        forget_idle(pool);
+    }
+    result
+}
+
+/// Closes the connections that wait in the pool. What broke one (a restart, a failover, a network that forgot them) broke
+/// the others too, and each would fail its next user.
+pub fn forget_idle(pool: &PgPool) {
+    while let Some(idle) = pool.try_acquire() {
+        drop(idle.detach());
+    }
+}
+
+/// Whether the error says that the connection is gone, or hangs.
+pub fn is_outage(error: &sqlx::Error) -> bool {
+    match error {
+        // Class 08 is a lost connection, 57P0x a server that shuts down or starts.
+        sqlx::Error::Database(database) => {
+            database.code().is_some_and(|code| code.starts_with("08") || code.starts_with("57P"))
+        }
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::PoolTimedOut => {
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Whether the error says that the rows themselves are at fault (bad data, a violated constraint), so that sending them

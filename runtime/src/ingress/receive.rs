@@ -123,6 +123,10 @@ impl Ingress {
     /// The integration that the path names. The last segment is compared as it came: a route is a DNS label, so
     /// nothing that would have to be decoded can be one.
     fn route(&self, path: &str) -> Result<Arc<Integration>, ApiError> {
+        // A provider may take a 404 as final.
+        if !self.integrations.is_read() {
+            return Err(ApiError::unavailable(RETRY_AFTER_SECONDS));
+        }
         let route = path.rsplit('/').next().unwrap_or_default();
         let integrations = self.integrations.load();
         let found = integrations.by_route(route).filter(|found| found.state != IntegrationState::Disabled);

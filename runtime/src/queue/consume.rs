@@ -51,6 +51,8 @@ pub async fn give_back(acks: impl IntoIterator<Item = Ack>) -> Result<(), QueueE
 pub struct Subscription {
     channel: Arc<Channel>,
     consumer: Consumer,
+    /// The end of a consumer is told once, to whoever asks next; asking again would wait for ever.
+    ended: bool,
 }
 
 impl Subscription {
@@ -62,32 +64,38 @@ impl Subscription {
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         let consumer =
             within_deadline(channel.basic_consume(queue.into(), "".into(), options, arguments)).await?;
-        Ok(Self { channel, consumer })
+        Ok(Self { channel, consumer, ended: false })
     }
 
     /// The next message; `None` when the consumer has ended and a new subscription is needed.
     pub async fn next(&mut self) -> Option<Message> {
+        if self.ended {
+            return None;
+        }
         let item = self.consumer.next().await;
         self.received(item)
     }
 
     /// A message that is there already.
     pub fn next_ready(&mut self) -> Option<Message> {
+        if self.ended {
+            return None;
+        }
         let item = self.consumer.next().now_or_never()?;
         self.received(item)
     }
 
-    fn received(&self, item: Option<lapin::Result<Delivery>>) -> Option<Message> {
-        match item? {
-            Ok(delivery) => {
+    fn received(&mut self, item: Option<lapin::Result<Delivery>>) -> Option<Message> {
+        match item {
+            Some(Ok(delivery)) => {
                 let ack = Ack { channel: Arc::clone(&self.channel), delivery_tag: delivery.delivery_tag };
-                Some(Message { body: delivery.data, ack })
+                return Some(Message { body: delivery.data, ack });
             }
-            Err(error) => {
-                tracing::debug!(%error, "consumer ended");
-                None
-            }
+            Some(Err(error)) => tracing::debug!(%error, "consumer ended"),
+            None => {}
         }
+        self.ended = true;
+        None
     }
 
     /// Stops consuming: RabbitMQ sends nothing more, and what was received can still be acknowledged.

@@ -142,7 +142,7 @@ impl RecordTask {
         }
         replays.sort_unstable();
         replays.dedup();
-        if let Err(error) = self.try_settle(&replays).await {
+        if let Err(error) = store::bounded(&self.pool, self.try_settle(&replays)).await {
             tracing::warn!(error = %chain(&error), "replay requests are settled later");
         }
     }

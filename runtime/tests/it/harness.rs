@@ -3,9 +3,13 @@
 //! A [`Platform`] is one installation: a database, a queue prefix, Integrations, and the processes that were started
 //! for it. Everything is stopped and removed when it is dropped. Waits are on conditions, with deadlines.
 
+pub(crate) mod load;
 pub(crate) mod processes;
+pub(crate) mod proxy;
+pub(crate) mod queue;
 pub(crate) mod receiver;
 pub(crate) mod services;
+pub(crate) mod tally;
 pub(crate) mod wire;
 
 use std::path::PathBuf;
@@ -53,19 +57,33 @@ impl Platform {
 
     /// On services of its own, which the test may stop and restart.
     pub(crate) async fn with_own_services() -> Self {
-        Self::on(Services::own()).await
+        Self::on(Services::own().await).await
+    }
+
+    /// On the shared services, with an empty database.
+    pub(crate) async fn unmigrated() -> Self {
+        let (services, database) = (Services::shared(), Self::new_database_name());
+        services.create_empty_database(&database).await;
+        Self::with_database(services, database)
     }
 
     async fn on(services: Services) -> Self {
-        let unique = format!("{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let database = format!("grapnel_test_{unique}");
+        let database = Self::new_database_name();
         services.create_database(&database).await;
+        Self::with_database(services, database)
+    }
+
+    fn new_database_name() -> String {
+        format!("grapnel_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn with_database(services: Services, database: String) -> Self {
         let database_url = services.database_url_of(&database);
         let pool = PgPoolOptions::new().max_connections(4).connect_lazy(&database_url).expect("a URL");
         let directory = std::env::temp_dir().join(&database);
         std::fs::create_dir_all(&directory).expect("create a directory");
         let http_port = processes::free_port();
-        let queue_prefix = format!("test-{unique}.");
+        let queue_prefix = format!("{database}.");
         let environment = [
             ("DATABASE_URL", database_url.as_str()),
             ("REDIS_URL", &services.redis_url),
@@ -85,6 +103,12 @@ impl Platform {
         }
         let http = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
         Self { services, pool, http, http_port, queue_prefix, database, directory, environment }
+    }
+
+    /// A variable of the processes started from now on.
+    pub(crate) fn variable(&self, name: &str) -> String {
+        let found = self.environment.iter().find(|(known, _)| known == name);
+        found.unwrap_or_else(|| panic!("no {name}")).1.clone()
     }
 
     /// Sets or replaces a variable for the processes started from now on.
@@ -151,7 +175,7 @@ impl Platform {
         let url = self.url(&format!("/api/v1/webhooks/{route}"));
         wait_for("the api to know its integrations", || async {
             let known = self.http.post(&url).body("{}").send().await;
-            known.is_ok_and(|answer| answer.status() != 404)
+            known.is_ok_and(|answer| !matches!(answer.status().as_u16(), 404 | 503))
         })
         .await;
     }

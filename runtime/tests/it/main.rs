@@ -13,3 +13,4 @@ mod secrets;
 mod local;
 mod configuration;
 mod retention;
+mod faults;

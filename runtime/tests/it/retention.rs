@@ -69,7 +69,7 @@ async fn a_day_with_unfinished_deliveries_is_kept_until_they_end() {
     assert_eq!(dropped.len(), 9 * 5, "{dropped:?}");
     assert_eq!(platform.count("SELECT count(*) FROM events").await, 2);
 
-    sqlx::query("UPDATE deliveries SET status = 'failed', finished_at = now()")
+    sqlx::query("UPDATE deliveries SET status = 'failed', finished_at = now(), last_error = 'gone'")
         .execute(&platform.pool)
         .await
         .unwrap();

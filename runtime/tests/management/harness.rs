@@ -80,6 +80,8 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) async fn start() -> Self {
+        // What the API logs is shown with a test that fails; another test may have been first to say so.
+        drop(tracing_subscriber::fmt().with_test_writer().try_init());
         let database = Database::create().await;
         let pool = store::pool(&database.url(), "test", 4).expect("a pool");
         store::migrate::run(&pool).await.expect("the schema");
@@ -160,9 +162,10 @@ impl Api {
     /// Claims a delivery as a worker does.
     pub(crate) async fn claim(&self, event_id: Uuid, destination: &str) -> Claimed {
         let mut connection = self.pool.acquire().await.expect("a connection");
-        let claimed = claim(&mut connection, destination, &[event_id], Duration::from_secs(60))
-            .await
-            .expect("a commit");
+        let claimed =
+            claim(&mut connection, destination, &[event_id], Uuid::now_v7(), Duration::from_secs(60))
+                .await
+                .expect("a commit");
         claimed.into_iter().next().expect("the delivery can be claimed")
     }
 

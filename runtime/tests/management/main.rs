@@ -9,6 +9,7 @@ mod access;
 mod openapi;
 mod queries;
 mod event_lists;
+mod capped_lists;
 mod event_statuses;
 mod event_record;
 mod other_lists;

@@ -276,3 +276,33 @@ async fn a_replay_and_a_removal_at_the_same_time_leave_nothing_waiting() {
     replay.await.refused(409, "CONFLICT");
     assert!(row(&api, id, "orders").await.starts_with("failed"));
 }
+
+#[tokio::test]
+async fn a_replay_that_met_a_deadlock_is_run_again() {
+    let api = Api::start().await;
+    let integration = api.integration("acme", &["a", "b"]).await;
+    let id = api.store(for_destinations(event(integration), &["a", "b"])).await;
+    let lock =
+        |destination: &str| format!("SELECT FROM deliveries WHERE destination = '{destination}' FOR UPDATE");
+    // The other has b and wants a, which the replay has while it waits for b.
+    let mut other = api.pool.begin().await.unwrap();
+    sqlx::raw_sql(&lock("b")).execute(&mut *other).await.unwrap();
+    let path = format!("/events/{id}/replay");
+    let (answer, ()) = tokio::join!(api.post(&path, r#"{"reason":"because"}"#), async {
+        let waits = "SELECT count(*)::text FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%lock_deliveries%'";
+        let waiting = async {
+            while api.text(waits).await.as_deref() != Some("1") {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("the replay waits for the lock");
+        // Whichever of the two is chosen to fail.
+        if sqlx::raw_sql(&lock("a")).execute(&mut *other).await.is_ok() {
+            other.commit().await.unwrap();
+        } else {
+            other.rollback().await.unwrap();
+        }
+    });
+    accepted(&answer);
+}

@@ -78,6 +78,11 @@ impl Process {
         self.wait().await
     }
 
+    /// How the process ends that was asked to.
+    pub(crate) async fn ended(mut self) -> ExitStatus {
+        self.wait().await
+    }
+
     pub(crate) async fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {

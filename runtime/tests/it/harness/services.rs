@@ -7,11 +7,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use sha2::{Digest, Sha256};
 use sqlx::Connection;
 use sqlx::postgres::PgConnection;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use url::Url;
 
 use super::processes::run_to_end;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// Services of their own that tests may have at once: each is three servers, and a server that starts on a machine which
+/// is busy with the others takes long.
+static OWN: Semaphore = Semaphore::const_new(2);
 
 /// Where the services are, and how to stop and start those that are a test's own.
 #[derive(Debug)]
@@ -20,8 +25,8 @@ pub(crate) struct Services {
     pub(crate) redis_url: String,
     pub(crate) rabbitmq_url: String,
     pub(crate) management_url: String,
-    /// The state directory of services that are a test's own.
-    own: Option<PathBuf>,
+    /// The state directory of services that are a test's own, and their place among those that may be there at once.
+    own: Option<(PathBuf, SemaphorePermit<'static>)>,
 }
 
 fn script() -> PathBuf {
@@ -57,7 +62,8 @@ impl Services {
     }
 
     /// Services of one test; stopped and removed when dropped.
-    pub(crate) fn own() -> Self {
+    pub(crate) async fn own() -> Self {
+        let permit = OWN.acquire().await.expect("a permit");
         let unique =
             format!("grapnel-services-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let state = std::env::temp_dir().join(unique);
@@ -73,14 +79,17 @@ impl Services {
             redis_url: variable("REDIS_URL"),
             rabbitmq_url: variable("RABBITMQ_URL"),
             management_url: variable("RABBITMQ_MANAGEMENT_URL"),
-            own: Some(state),
+            own: Some((state, permit)),
         }
     }
 
     /// `start`, `stop`, `restart` or `kill` one of `postgres`, `redis`, `rabbitmq`.
-    pub(crate) fn control(&self, action: &str, service: &str) {
-        let state = self.own.as_ref().expect("only a test's own services may be controlled");
-        services(&[action, service], state);
+    pub(crate) async fn control(&self, action: &'static str, service: &'static str) {
+        let (state, _) = self.own.as_ref().expect("only a test's own services may be controlled");
+        let state = state.clone();
+        // What else the test runs goes on meanwhile.
+        let done = tokio::task::spawn_blocking(move || services(&[action, service], &state)).await;
+        done.expect("the service does as it is told");
     }
 
     pub(crate) fn database_url_of(&self, database: &str) -> String {
@@ -105,6 +114,12 @@ impl Services {
         }
         sqlx::query("SELECT pg_advisory_unlock_all()").execute(&mut admin).await.expect("the lock");
         let create = format!("CREATE DATABASE {database} TEMPLATE {template} STRATEGY wal_log");
+        sqlx::query(&create).execute(&mut admin).await.expect("create a database");
+    }
+
+    pub(crate) async fn create_empty_database(&self, database: &str) {
+        let mut admin = PgConnection::connect(&self.database_url).await.expect("connect to PostgreSQL");
+        let create = format!("CREATE DATABASE {database}");
         sqlx::query(&create).execute(&mut admin).await.expect("create a database");
     }
 
@@ -202,7 +217,7 @@ fn report(command: &mut Command) {
 
 impl Drop for Services {
     fn drop(&mut self) {
-        if let Some(state) = &self.own {
+        if let Some((state, _)) = &self.own {
             report(Command::new(script()).args(["down", "--state"]).arg(state));
         }
     }
