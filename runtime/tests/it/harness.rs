@@ -117,12 +117,6 @@ impl Platform {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// The value of a variable that was set.
-    pub(crate) fn variable(&self, name: &str) -> String {
-        let found = self.environment.iter().find(|(known, _)| known == name);
-        found.unwrap_or_else(|| panic!("{name} is not set")).1.clone()
-    }
-
     /// Runs a role that ends, and answers what it printed; fails when it fails.
     pub(crate) async fn run(&self, arguments: &[&str]) -> String {
         let output = self.try_run(arguments).await;
