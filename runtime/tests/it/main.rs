@@ -14,3 +14,4 @@ mod local;
 mod configuration;
 mod retention;
 mod faults;
+mod management;

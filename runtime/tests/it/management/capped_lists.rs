@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use crate::harness::Api;
+use super::harness::Api;
 
 /// Stores events number `first` to `last`, all processed, each received after the one before.
 async fn fill(api: &Api, first: i32, last: i32) {

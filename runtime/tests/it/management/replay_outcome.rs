@@ -5,8 +5,8 @@ use grapnel::store::record::NextState;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use crate::harness::{Api, event, for_destinations, later};
-use crate::replay::{dispatch, replay, replay_to};
+use super::harness::{Api, event, for_destinations, later};
+use super::replay::{dispatch, replay, replay_to};
 
 async fn status(api: &Api, request: Uuid) -> String {
     let read = api.get(&format!("/replay-requests/{request}")).await;
