@@ -39,6 +39,11 @@ pub enum QueueError {
     Broker(#[from] lapin::Error),
 }
 
+/// Whether the text is a URL of RabbitMQ.
+pub fn is_url(text: &str) -> bool {
+    text.parse::<AMQPUri>().is_ok()
+}
+
 /// Waits for the broker, but not for ever.
 async fn within_deadline<T>(call: impl Future<Output = lapin::Result<T>>) -> Result<T, QueueError> {
     Ok(timeout(DEADLINE, call).await.map_err(|_| QueueError::TimedOut)??)
