@@ -91,7 +91,7 @@ pub struct CountTask {
 
 /// Whether the text is a URL of Redis.
 pub fn is_url(text: &str) -> bool {
-    Client::open(text).is_ok()
+    redis::Client::open(text).is_ok()
 }
 
 /// The limits and the task that counts for them.
