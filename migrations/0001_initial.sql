@@ -33,7 +33,7 @@ CREATE TABLE integrations (
     provider      text NOT NULL,
     route         text NOT NULL,
     display_name  text NOT NULL,
-    state         text NOT NULL CHECK (state IN ('Active', 'DeliveryPaused', 'Disabled')),
+    state         text NOT NULL CHECK (state IN ('Active', 'DeliveryPaused', 'Disabled', 'Draining')),
     spec          json NOT NULL,                    -- the object's spec as validated
     secrets       bytea NOT NULL,                   -- sealed (AES-256-GCM); the id is the associated data
     created_at    timestamptz NOT NULL DEFAULT now(),
