@@ -196,7 +196,7 @@ impl Elector {
                 Ok(Ok(_)) => return Kept::Lost,
                 Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_not_found() => {
                     match self.read_own().await {
-                        Reread::Own(current) => lease = current,
+                        Reread::Own(current) => lease = *current,
                         Reread::Others => return Kept::Lost,
                         Reread::Unknown => {}
                     }
@@ -211,7 +211,7 @@ impl Elector {
         match timeout(ATTEMPT, self.api.get_opt(&self.name)).await {
             Ok(Ok(Some(lease))) => {
                 let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
-                if holder == Some(&self.identity) { Reread::Own(lease) } else { Reread::Others }
+                if holder == Some(&self.identity) { Reread::Own(Box::new(lease)) } else { Reread::Others }
             }
             Ok(Ok(None)) => Reread::Others,
             Ok(Err(_)) | Err(_) => Reread::Unknown,
@@ -233,7 +233,7 @@ impl Elector {
 }
 
 enum Reread {
-    Own(Lease),
+    Own(Box<Lease>),
     Others,
     Unknown,
 }

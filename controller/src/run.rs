@@ -177,8 +177,7 @@ fn control_stage(prepared: Prepared, lead: Lead, concurrency: u16, state: &Arc<S
     let (reconciler, reconciler_token) = (Arc::clone(&ctx), token.clone());
     stage.spawn("reconciler", async move {
         // Without its Deployment in the cache, each object would be looked up on its own.
-        let ready = reconciler.deployments.wait_until_ready();
-        if matches!(reconciler_token.run_until_cancelled(ready).await, Some(Ok(()))) {
+        if reconciler_token.run_until_cancelled(watch::filled(&reconciler.deployments)).await.is_some() {
             Box::pin(watch::reconcile_all(
                 reconciler,
                 integrations_writer,
@@ -192,10 +191,10 @@ fn control_stage(prepared: Prepared, lead: Lead, concurrency: u16, state: &Arc<S
     let (follower, state, follower_token) = (Arc::clone(&ctx), Arc::clone(state), token.clone());
     stage.spawn("scaler", async move {
         let ready = async {
-            follower.integrations.wait_until_ready().await.is_ok()
-                && follower.deployments.wait_until_ready().await.is_ok()
+            watch::filled(&follower.integrations).await;
+            watch::filled(&follower.deployments).await;
         };
-        if follower_token.run_until_cancelled(ready).await == Some(true) {
+        if follower_token.run_until_cancelled(ready).await.is_some() {
             state.synced.store(true, Ordering::Relaxed);
             tracing::info!("caches are filled");
             scale::tick::run(follower, management, follower_token).await;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use grapnel_crds::Integration;
 use grapnel_crds::names::{INTEGRATION_NAME_ANNOTATION, INTEGRATION_NAMESPACE_LABEL};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -15,7 +15,7 @@ use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, ResourceExt};
@@ -73,6 +73,18 @@ fn told<T>(
             tracing::warn!(kind, error = %grapnel::telemetry::chain(error), "a watch failed and is begun again");
         })
         .filter_map(async |item| item.ok())
+}
+
+/// Waits until a cache has been filled for the first time.
+///
+/// Of several tasks that wait for one store only the last is woken (kube-runtime 5.0), so this looks now and then.
+pub async fn filled<K>(store: &Store<K>)
+where
+    K: reflector::Lookup<DynamicType = ()> + Clone + 'static,
+{
+    while store.wait_until_ready().now_or_never().is_none() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// Reconciles until told to stop, and then ends what is under way.

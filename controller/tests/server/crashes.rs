@@ -82,25 +82,19 @@ async fn is_retired(installation: &Installation, id: Uuid) -> bool {
 async fn a_controller_that_is_killed_at_any_step_of_a_deletion_goes_on() {
     let installation = Installation::new().await;
     installation.apply_secret("acme", ACME_SECRET).await;
-    for number in 0..4 {
+    for (number, step) in ["nothing", "drain", "workers", "row"].into_iter().enumerate() {
         let name = format!("orders-{number}");
         let mut controller = installation.start_leader().await;
         installation.apply(&name, acme_spec(&name)).await;
         let id = installation.wait_until_ready(&name).await.id();
         installation.delete(&name).await;
-        match number {
-            0 => {}
-            1 => {
-                wait_for("the drain", async || {
-                    installation.row(id).await.is_some_and(|row| row["state"] == json!("Draining"))
-                })
-                .await;
-            }
-            2 => {
-                drop(wait_for("the workers to go", async || installation.replicas(id).await.is_none()).await)
-            }
-            _ => drop(wait_for("the row to be retired", async || is_retired(&installation, id).await).await),
-        }
+        wait_for(step, async || match step {
+            "drain" => installation.row(id).await.is_some_and(|row| row["state"] == json!("Draining")),
+            "workers" => installation.replicas(id).await.is_none(),
+            "row" => is_retired(&installation, id).await,
+            _ => true,
+        })
+        .await;
         controller.kill();
         let _next = installation.start_leader().await;
         installation.wait_until_gone(&name).await;

@@ -24,7 +24,7 @@ use uuid::Uuid;
 use self::process::{Process, free_port};
 
 /// Nothing in these tests takes longer, even on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const ACME_SECRET: &str = "acme-test-secret-7f3a";
 pub(crate) const SEALING_KEYS: &str = "first:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
@@ -77,11 +77,11 @@ impl Installation {
             .expect("write a file");
         let queue_prefix = format!("ctl-{unique}.");
         let (rabbitmq_url, management_url) = (variable("RABBITMQ_URL"), variable("RABBITMQ_MANAGEMENT_URL"));
+        let (kubeconfig, redis_url) = (variable("KUBECONFIG"), variable("REDIS_URL"));
         let environment = [
-            ("KUBECONFIG", variable("KUBECONFIG").as_str()),
-            ("PATH", &variable("PATH")),
+            ("KUBECONFIG", kubeconfig.as_str()),
             ("DATABASE_URL", &database_url),
-            ("REDIS_URL", &variable("REDIS_URL")),
+            ("REDIS_URL", &redis_url),
             ("RABBITMQ_URL", &rabbitmq_url),
             ("RABBITMQ_MANAGEMENT_URL", &management_url),
             ("GRAPNEL_ENV", "development"),
