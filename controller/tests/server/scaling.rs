@@ -38,6 +38,10 @@ async fn workers_follow_the_backlog_up_and_down_and_hold_when_it_is_unknown() {
     assert_eq!(installation.replicas(id).await, Some(5), "unknown is not zero");
     gate.set_open(true);
     let down = wait_for("no worker", async || installation.replicas(id).await == Some(0)).await;
+    wait_for("the Event of the last change", async || {
+        installation.event_reasons("orders").await.iter().any(|reason| reason == "ScaledToZero")
+    })
+    .await;
     let events = installation.event_reasons("orders").await;
     for reason in ["Activated", "MetricUnavailable", "MetricAvailable", "ScaledToZero"] {
         assert_eq!(events.iter().filter(|event| *event == reason).count(), 1, "{reason}: {events:?}");
@@ -83,6 +87,7 @@ async fn modes_and_states_go_before_the_backlog() {
     installation.wait_for_replicas(id, 3).await;
 
     installation.apply("orders", spec("Auto", "Active")).await;
+    installation.wait_for_condition("orders", "Registered", "True", "AsDesired").await;
     installation
         .integrations()
         .patch_scale("orders", &PatchParams::default(), &Patch::Merge(&json!({"spec": {"replicas": 9}})))
