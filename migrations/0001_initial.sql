@@ -101,7 +101,7 @@ CREATE TABLE deliveries (
     attempts           integer NOT NULL DEFAULT 0,  -- recorded attempts; the next one is number attempts + 1
     budget_start       integer NOT NULL DEFAULT 0,  -- attempts made before the last replay: a replay has a fresh budget
     triggered_by       text NOT NULL DEFAULT 'webhook' CHECK (triggered_by IN ('webhook', 'retry', 'replay')),
-    queued_at          timestamptz,                 -- when its message was last published, or meant to be
+    queued_at          timestamptz,                 -- when its message was last published, or meant to be; NULL when finished
     due_at             timestamptz,                 -- when the dispatcher queues it; NULL while queued or finished
     lease_id           uuid,                        -- the claim that may write the next result
     lease_until        timestamptz,
@@ -111,12 +111,16 @@ CREATE TABLE deliveries (
     replay_request_id  uuid,
     updated_at         timestamptz NOT NULL,
     PRIMARY KEY (event_id, destination),
-    CHECK ((finished_at IS NOT NULL) = (status IN ('succeeded', 'failed')))
+    CHECK ((finished_at IS NOT NULL) = (status IN ('succeeded', 'failed'))),
+    CHECK (finished_at IS NULL OR queued_at IS NULL AND due_at IS NULL AND lease_id IS NULL),
+    CHECK ((status = 'failed') = (finished_at IS NOT NULL AND last_error IS NOT NULL))
 ) PARTITION BY RANGE (event_id);
--- A claim changes no indexed column and no predicate, so it stays a heap-only update.
+-- A claim changes no column of an index and none of a predicate, so it stays a heap-only update: hence no predicate
+-- names the status. Claim and record find their rows by the primary key; they do not say finished_at, or the planner
+-- would read deliveries_open from end to end for them.
 CREATE INDEX deliveries_open ON deliveries (integration_id, destination, event_id) WHERE finished_at IS NULL;
 CREATE INDEX deliveries_due ON deliveries (due_at) WHERE due_at IS NOT NULL;
-CREATE INDEX deliveries_failed ON deliveries (event_id) WHERE status = 'failed';
+CREATE INDEX deliveries_failed ON deliveries (event_id) WHERE finished_at IS NOT NULL AND last_error IS NOT NULL;
 
 CREATE TABLE delivery_attempts (
     id              uuid NOT NULL,
@@ -169,6 +173,7 @@ CREATE TABLE audit_entries (
     PRIMARY KEY (id)
 ) PARTITION BY RANGE (id);
 CREATE INDEX audit_entries_entity ON audit_entries (entity_id, id);
+CREATE INDEX audit_entries_control ON audit_entries (entity_type, id) WHERE entity_type <> 'event';
 CREATE INDEX audit_entries_rare ON audit_entries (action, id) WHERE action NOT IN ('webhook.received', 'event.processed');
 
 -- ---------------------------------------------------------------------------------------------------------------------
@@ -193,8 +198,8 @@ BEGIN
                 uuidv7_floor(day::timestamp AT TIME ZONE 'UTC'),
                 uuidv7_floor((day + 1)::timestamp AT TIME ZONE 'UTC'));
             IF parent = 'deliveries' THEN
-                -- Room for heap-only updates: a delivery is claimed and finished on the page where it was born.
-                EXECUTE format('ALTER TABLE %I SET (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05)', partition);
+                -- Room for heap-only updates: a batch is claimed on the pages where it was born, before any can be pruned.
+                EXECUTE format('ALTER TABLE %I SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05)', partition);
             END IF;
             created := created + 1;
         END LOOP;

@@ -3,7 +3,7 @@
 //! It runs in every api process, and any number of them work side by side: picks are made under SKIP LOCKED. Three
 //! things are its work: retries and replays whose time has come; hints that could not be published; and deliveries that
 //! were queued longer ago than the bound while their queue holds fewer messages than they are. A queue that is merely
-//! long gets nothing added.
+//! long gets nothing added. What waits for a destination that is no longer configured ends as failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::hint::Hint;
 use crate::queue::publish::Publisher;
 use crate::queue::{Link, QueueError};
 use crate::store::due::{self, Taken, Waiting};
-use crate::store::replay;
+use crate::store::{self, integrations, replay};
 use crate::telemetry::chain;
 
 /// How often the database is asked what is due while nothing else says so.
@@ -25,6 +25,9 @@ const TICK: Duration = Duration::from_millis(500);
 
 /// Deliveries queued by one statement.
 const BATCH: usize = 1_000;
+
+/// How often the dispatcher looks whether there is room again.
+const ROOM_POLL: Duration = Duration::from_millis(5);
 
 /// How long a hint that could not be published rests.
 const REST: Duration = Duration::from_secs(1);
@@ -66,12 +69,12 @@ impl Dispatcher {
             if !self.publisher.is_connected() {
                 continue;
             }
-            if let Err(error) = self.queue_due().await {
+            if let Err(error) = self.queue_due(&stop).await {
                 tracing::warn!(error = %chain(&error), "due deliveries cannot be queued");
             }
             if Instant::now() >= next_requeue {
                 next_requeue = Instant::now() + self.requeue_after / PASSES_IN_BOUND;
-                self.requeue_lost().await;
+                self.requeue_lost(&stop).await;
             }
         }
         // What failed last is found due at once by another process, and not only after the bound.
@@ -84,7 +87,8 @@ impl Dispatcher {
 
     async fn give_back(&self, failed: &mut Vec<Hint>) {
         for hints in failed.chunks(BATCH) {
-            if let Err(error) = due::give_back(&self.pool, hints, REST).await {
+            let given_back = due::give_back(&self.pool, hints, REST);
+            if let Err(error) = store::bounded(&self.pool, given_back).await {
                 // They stay marked as queued, and the requeue pass finds them.
                 tracing::warn!(error = %chain(&error), count = hints.len(), "hints cannot be given back");
             }
@@ -92,36 +96,46 @@ impl Dispatcher {
         failed.clear();
     }
 
-    /// Queues everything that is due, as far as the publisher has room.
-    async fn queue_due(&self) -> sqlx::Result<()> {
-        loop {
-            let room = self.publisher.room().min(BATCH);
-            if room == 0 {
-                return Ok(());
-            }
-            let taken = due::take_due(&self.pool, room as i64).await?;
+    /// Queues everything that is due.
+    async fn queue_due(&self, stop: &CancellationToken) -> sqlx::Result<()> {
+        while self.has_room(stop).await {
+            let taken = store::bounded(&self.pool, due::take_due(&self.pool, BATCH as i64)).await?;
             let count = taken.len();
             self.publish(taken).await?;
-            if count < room {
-                return Ok(());
+            if count < BATCH {
+                break;
             }
         }
+        Ok(())
+    }
+
+    /// Waits until a batch can be offered. False when nothing should be any more.
+    async fn has_room(&self, stop: &CancellationToken) -> bool {
+        while self.publisher.is_connected() {
+            if self.publisher.room() >= BATCH {
+                return !stop.is_cancelled();
+            }
+            if stop.run_until_cancelled(tokio::time::sleep(ROOM_POLL)).await.is_none() {
+                return false;
+            }
+        }
+        false
     }
 
     async fn publish(&self, taken: Vec<Taken>) -> sqlx::Result<()> {
         metrics::counter!("grapnel_dispatched_total").increment(taken.len() as u64);
         let mut replays: Vec<_> = taken.iter().filter_map(|taken| taken.replay_request_id).collect();
-        self.publisher.offer(taken.into_iter().map(|taken| taken.hint));
+        self.publisher.offer_due(taken.into_iter().map(|taken| taken.hint));
         if !replays.is_empty() {
             replays.sort_unstable();
             replays.dedup();
-            replay::mark_dispatched(&self.pool, &replays).await?;
+            store::bounded(&self.pool, replay::mark_dispatched(&self.pool, &replays)).await?;
         }
         Ok(())
     }
 
-    async fn requeue_lost(&self) {
-        let waiting = match due::waiting(&self.pool, self.requeue_after).await {
+    async fn requeue_lost(&self, stop: &CancellationToken) {
+        let waiting = match store::bounded(&self.pool, due::waiting(&self.pool, self.requeue_after)).await {
             Ok(waiting) => waiting,
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "queued deliveries cannot be counted");
@@ -129,34 +143,43 @@ impl Dispatcher {
             }
         };
         for queue in waiting {
-            if let Err(error) = self.requeue_queue(&queue).await {
+            if let Err(error) = self.requeue_queue(&queue, stop).await {
                 tracing::warn!(
                     error = %format!("{error:#}"), integration.id = %queue.integration_id,
                     destination = queue.destination, "lost deliveries cannot be queued again"
                 );
             }
         }
-        if let Err(error) = replay::settle_leftovers(&self.pool).await {
+        if let Err(error) = store::bounded(&self.pool, replay::settle_leftovers(&self.pool)).await {
             tracing::warn!(error = %chain(&error), "replay requests cannot be settled");
         }
     }
 
-    async fn requeue_queue(&self, queue: &Waiting) -> anyhow::Result<()> {
+    async fn requeue_queue(&self, queue: &Waiting, stop: &CancellationToken) -> anyhow::Result<()> {
+        if integrations::end_work_if_removed(&self.pool, queue.integration_id, &queue.destination).await? {
+            return Ok(());
+        }
+        let on_their_way = self.publisher.on_their_way() as i64;
         let ready = self.ready_messages(queue).await?;
-        let mut lost = lost_messages(queue, ready);
-        while lost > 0 {
-            let limit = lost.min(self.publisher.room().min(BATCH) as i64);
-            let taken = due::take_overdue(&self.pool, queue, self.requeue_after, limit).await?;
+        let lost = lost_messages(queue, ready + on_their_way);
+        let mut left = lost;
+        while left > 0 && self.has_room(stop).await {
+            let take = due::take_overdue(&self.pool, queue, left.min(BATCH as i64));
+            let taken = store::bounded(&self.pool, take).await?;
             if taken.is_empty() {
-                return Ok(());
+                break;
             }
+            metrics::counter!("grapnel_requeued_total").increment(taken.len() as u64);
+            left -= taken.len() as i64;
+            self.publish(taken).await?;
+            // A long queue that was emptied must not hold up what is due meanwhile.
+            self.queue_due(stop).await?;
+        }
+        if left < lost {
             tracing::info!(
-                integration.id = %queue.integration_id, destination = queue.destination, count = taken.len(),
+                integration.id = %queue.integration_id, destination = queue.destination, count = lost - left,
                 "deliveries whose messages were lost are queued again"
             );
-            metrics::counter!("grapnel_requeued_total").increment(taken.len() as u64);
-            lost -= taken.len() as i64;
-            self.publish(taken).await?;
         }
         Ok(())
     }
@@ -170,11 +193,11 @@ impl Dispatcher {
 
 /// How many of a queue's overdue deliveries have no message.
 ///
-/// Every queued delivery that nobody holds should have one. Deliveries queued a moment ago may still be on their way, so
-/// no more are lost than are overdue. Messages that a worker has fetched but not begun are not ready; their deliveries
+/// Every queued delivery that nobody holds should have one, in the queue or on its way there: `messages`. Others may be on
+/// their way from other processes, so no more are lost than are overdue. Messages that a worker has fetched but not begun are not ready; their deliveries
 /// are counted as lost at most once in a bound, and a second message for a delivery does nothing.
-fn lost_messages(queue: &Waiting, ready: i64) -> i64 {
-    (queue.queued - ready).clamp(0, queue.overdue)
+fn lost_messages(queue: &Waiting, messages: i64) -> i64 {
+    (queue.queued - messages).clamp(0, queue.overdue)
 }
 
 #[cfg(test)]
@@ -183,10 +206,11 @@ mod tests {
 
     #[test]
     fn only_what_is_overdue_and_missing_is_lost() {
-        let check = |queued, overdue, ready, lost| {
+        let check = |queued, overdue, messages, lost| {
             let (integration_id, destination) = (uuid::Uuid::nil(), String::from("orders"));
-            let waiting = Waiting { integration_id, destination, queued, overdue };
-            assert_eq!(lost_messages(&waiting, ready), lost, "{waiting:?} {ready}");
+            let overdue_before = jiff::Timestamp::UNIX_EPOCH;
+            let waiting = Waiting { integration_id, destination, queued, overdue, overdue_before };
+            assert_eq!(lost_messages(&waiting, messages), lost, "{waiting:?} {messages}");
         };
         check(50_000, 50_000, 50_000, 0); // long, not lost
         check(50_000, 50_000, 0, 50_000); // emptied

@@ -23,6 +23,7 @@ use crate::retry::{self, RetryPolicy};
 use crate::sealing::SealingKeys;
 use crate::secrets::{Secrets, SecretsError};
 use crate::standard_webhooks::{SigningKey, SigningKeyError};
+use crate::store;
 use crate::store::integrations::{self as rows, IntegrationRow};
 
 /// How often all rows are read again without a notification.
@@ -48,7 +49,6 @@ pub struct Integration {
     pub destinations: Vec<Arc<Destination>>,
     /// The names of `destinations`, as events are stored with them.
     pub destination_names: Arc<[Arc<str>]>,
-    pub retention_days: i32,
 }
 
 #[derive(Debug)]
@@ -115,7 +115,6 @@ impl Integration {
             preset,
             destination_names: destinations.iter().map(|destination| Arc::clone(&destination.name)).collect(),
             destinations,
-            retention_days: spec.retention.days,
             row,
         })
     }
@@ -208,10 +207,6 @@ impl Integrations {
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Integration>> {
         self.by_id.values()
     }
-
-    pub fn longest_retention_days(&self) -> Option<i32> {
-        self.iter().map(|integration| integration.retention_days).max()
-    }
 }
 
 /// The table that every reader shares.
@@ -225,6 +220,11 @@ impl Table {
     /// The integrations of this moment.
     pub fn load(&self) -> arc_swap::Guard<Arc<Integrations>> {
         self.current.load()
+    }
+
+    /// Whether the rows were read at least once. Before that, nobody can say that a route does not exist.
+    pub fn is_read(&self) -> bool {
+        *self.changed.borrow() != 0
     }
 
     /// Sees a new number whenever the table was read anew and something in it changed.
@@ -255,14 +255,14 @@ impl ReadTask {
         loop {
             // Listening begins before the read, so that no change falls in between.
             if listener.is_none() {
-                listener = rows::listen(&self.pool)
+                listener = store::bounded(&self.pool, rows::listen(&self.pool))
                     .await
                     .inspect_err(|error| {
                         tracing::warn!(%error, "changes of integrations are not heard, only polled");
                     })
                     .ok();
             }
-            let wait = match rows::load_all(&self.pool).await {
+            let wait = match store::bounded(&self.pool, rows::load_all(&self.pool)).await {
                 Ok(rows) => {
                     self.swap(rows);
                     POLL

@@ -18,6 +18,9 @@ const EVERY: Duration = Duration::from_secs(3600);
 /// How soon a failed round is tried again.
 const RETRY: Duration = Duration::from_secs(60);
 
+/// A round that takes longer hangs: its statements are bounded by the server, if that is still there.
+const ROUND_DEADLINE: Duration = Duration::from_secs(900);
+
 #[derive(Debug)]
 pub struct Maintenance {
     pub pool: PgPool,
@@ -30,7 +33,8 @@ impl Maintenance {
     pub async fn run(self, stop: CancellationToken) {
         let mut changes = self.integrations.changes();
         loop {
-            let wait = match self.round().await {
+            let round = tokio::time::timeout(ROUND_DEADLINE, self.round());
+            let wait = match round.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
                 Ok(()) => EVERY,
                 Err(error) => {
                     tracing::warn!(error = %chain(&error), "maintenance failed");
@@ -50,13 +54,9 @@ impl Maintenance {
     async fn round(&self) -> sqlx::Result<()> {
         partitions::ensure(&self.pool).await?;
         self.reseal().await?;
-        // Without integrations nobody has said how long history is to be kept.
-        let Some(days) = self.integrations.load().longest_retention_days() else {
-            return Ok(());
-        };
-        let dropped = partitions::drop_expired(&self.pool, days).await?;
+        let dropped = partitions::drop_expired(&self.pool).await?;
         if !dropped.is_empty() {
-            tracing::info!(partitions = dropped.len(), days, "history past its retention was dropped");
+            tracing::info!(partitions = dropped.len(), "history past its retention was dropped");
         }
         let pruned = partitions::prune_keys(&self.pool).await?;
         if pruned > 0 {

@@ -57,12 +57,13 @@ const MAX_FILTER_CHARS: usize = 255;
 pub fn router(state: ManagementState) -> Router {
     let require_key = from_fn_with_state(state.keys.clone(), keys::require_key);
     let (managed, _) = managed_routes().split_for_parts();
-    let mut router = managed.route_layer(require_key);
+    // In this order, so that a method which a path does not have is not told of without a key either.
+    let mut router = managed.method_not_allowed_fallback(method_not_allowed).route_layer(require_key);
     if state.delivery_sink {
         let (sink, _) = sink_route().split_for_parts();
-        router = router.merge(sink);
+        router = router.merge(sink.method_not_allowed_fallback(method_not_allowed));
     }
-    router.fallback(not_found).method_not_allowed_fallback(method_not_allowed).with_state(state)
+    router.fallback(not_found).with_state(state)
 }
 
 /// The routes that take a key.

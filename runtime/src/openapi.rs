@@ -6,16 +6,17 @@
 use serde::Serialize;
 use utoipa::openapi::header::Header;
 use utoipa::openapi::path::{Operation, PathItem};
+use utoipa::openapi::schema::AdditionalProperties;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{
     Content, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, Ref, RefOr,
-    ResponseBuilder, Type,
+    ResponseBuilder, Schema, Type,
 };
 use utoipa::{IntoParams, OpenApi as _, ToSchema};
 use uuid::Uuid;
 
 use crate::management::{KEY_HEADER, managed_routes, sink_route};
-use crate::respond::{Envelope, ErrorEnvelope};
+use crate::respond::{Envelope, ErrorEnvelope, NoMeta};
 use crate::store::read::Instant;
 
 /// Where all routes of the document are.
@@ -61,9 +62,16 @@ pub fn document(delivery_sink: bool) -> OpenApi {
         KEY_HEADER,
         "The management key. Two keys may be valid at once, during a rotation.",
     )));
-    document.components.get_or_insert_default().add_security_scheme(KEY_SCHEME, key);
+    let components = document.components.get_or_insert_default();
+    components.add_security_scheme(KEY_SCHEME, key);
+    if let Some(RefOr::T(Schema::Object(body))) = components.schemas.get_mut(REPLAY_BODY) {
+        body.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+    }
     document
 }
+
+/// The only body of ours that is read strictly: a field that it does not have is refused.
+const REPLAY_BODY: &str = "ReplayBody";
 
 const DESCRIPTION: &str = "Webhooks in, verified, deduplicated and stored; deliveries out, retried, replayable and \
     audited.\n\nEvery answer is an envelope: `{\"success\":true,\"data\":…,\"meta\":{}}` or \
@@ -71,7 +79,7 @@ const DESCRIPTION: &str = "Webhooks in, verified, deduplicated and stored; deliv
     Every answer has an `x-correlation-id`, which is taken from the request or made.";
 
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(webhooks, health), components(schemas(ErrorEnvelope)))]
+#[openapi(paths(webhooks, health), components(schemas(ErrorEnvelope, NoMeta)))]
 struct Public;
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
@@ -212,11 +220,3 @@ pub enum CheckStatus {
     ),
 )]
 pub fn health() {}
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn dump() {
-        std::fs::write("/tmp/mgmt-lab/openapi.json", super::document(true).to_pretty_json().unwrap())
-            .unwrap();
-    }
-}

@@ -22,6 +22,9 @@ use crate::telemetry::chain;
 /// How often a process that waits for its schema looks again.
 const SCHEMA_POLL: Duration = Duration::from_secs(1);
 
+/// How long one look may take.
+const SCHEMA_DEADLINE: Duration = Duration::from_secs(10);
+
 /// How long the operations port answers after it was told to stop.
 const OPS_DRAIN: Duration = Duration::from_secs(1);
 
@@ -60,10 +63,12 @@ pub fn ops_stage(listener: TcpListener, probes: Arc<dyn Probes>, metrics: Promet
 /// Waits until the migrations have run. Pods of a new version wait here for the migration job.
 pub async fn wait_for_schema(pool: &PgPool) {
     loop {
-        let Err(error) = migrate::require(pool).await else {
-            return;
+        let reason = match tokio::time::timeout(SCHEMA_DEADLINE, migrate::require(pool)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => chain(&*error),
+            Err(_) => "no answer in time".to_owned(),
         };
-        tracing::info!(reason = %chain(&*error), "waiting for the database");
+        tracing::info!(reason, "waiting for the database");
         tokio::time::sleep(SCHEMA_POLL).await;
     }
 }

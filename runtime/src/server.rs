@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -76,13 +77,21 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     while let Some((stream, peer, permit)) = accept(&listener, &connections, &stop).await {
         let router = router.clone();
-        let service = service_fn(move |request| answer(router.clone(), peer, request));
+        let requested = Arc::new(AtomicBool::new(false));
+        let first_request = Arc::clone(&requested);
+        let service = service_fn(move |request| {
+            first_request.store(true, Ordering::Relaxed);
+            answer(router.clone(), peer, request)
+        });
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let watched = graceful.watch(connection);
         // Ends with its connection, which the graceful shutdown closes and the runtime's end cuts off.
         tokio::spawn(async move {
-            if let Err(error) = watched.await {
-                tracing::debug!(error = %crate::telemetry::chain(&*error), "connection ended");
+            tokio::select! {
+                ended = watched => if let Err(error) = ended {
+                    tracing::debug!(error = %crate::telemetry::chain(&*error), "connection ended");
+                },
+                () = silence(&requested) => tracing::debug!("connection without a request closed"),
             }
             drop(permit);
         });
@@ -90,6 +99,15 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     drop(listener);
     if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
         tracing::warn!("requests were still in flight at the deadline of the shutdown");
+    }
+}
+
+/// Completes when the deadline passes without a first request. The library's own deadline begins only when it knows the
+/// version of HTTP, which a client can keep it from for ever.
+async fn silence(requested: &AtomicBool) {
+    tokio::time::sleep(HEADER_DEADLINE).await;
+    if requested.load(Ordering::Relaxed) {
+        std::future::pending().await
     }
 }
 

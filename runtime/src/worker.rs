@@ -35,6 +35,8 @@ const DEAF_AFTER: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct Worker {
     pub pool: PgPool,
+    /// From [`crate::store::claim_pool`].
+    pub claims: PgPool,
     pub integrations: Table,
     pub client: DeliveryClient,
     pub link: Link,
@@ -99,6 +101,7 @@ impl Worker {
         let link = Arc::new(self.link);
         let context = Arc::new(LaneContext {
             pool: self.pool,
+            claims: self.claims,
             client: self.client,
             link: Arc::clone(&link),
             queue_prefix: self.queue_prefix,

@@ -18,7 +18,7 @@ CLOCK_TICKS=$(getconf CLK_TCK)
 memory_mb() { # pid
     local kb=0 pid pss
     for pid in $(process_tree "$1"); do
-        pss=$(sed -n 's/^Pss: *\([0-9]*\) kB/\1/p' "/proc/$pid/smaps_rollup" 2>/dev/null) || continue
+        pss=$(sed -n 's/^Pss:[[:space:]]*\([0-9]*\) kB/\1/p' "/proc/$pid/smaps_rollup" 2>/dev/null) || continue
         kb=$((kb + ${pss:-0}))
     done
     printf '%s\n' "$((kb / 1024))"
@@ -26,5 +26,13 @@ memory_mb() { # pid
 
 # The most memory that a single process has ever held, in MB.
 peak_memory_mb() { # pid
-    sed -n 's/^VmHWM: *\([0-9]*\) kB/\1/p' "/proc/$1/status" | { read -r kb && printf '%s\n' "$((kb / 1024))"; }
+    sed -n 's/^VmHWM:[[:space:]]*\([0-9]*\) kB/\1/p' "/proc/$1/status" | { read -r kb && printf '%s\n' "$((kb / 1024))"; }
+}
+
+# Processor time of the whole machine since boot, in milliseconds: spent (stolen time included), and spent or idle.
+machine_ms() {
+    local user nice system idle iowait irq softirq steal
+    read -r _ user nice system idle iowait irq softirq steal _ </proc/stat
+    local spent=$((user + nice + system + irq + softirq + steal))
+    printf '%s %s\n' "$((spent * 1000 / CLOCK_TICKS))" "$(((spent + idle + iowait) * 1000 / CLOCK_TICKS))"
 }

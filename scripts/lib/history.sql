@@ -38,8 +38,8 @@ ORDER BY n;
 INSERT INTO idempotency_keys (key_hash, event_id)
 SELECT md5('history-' || n)::uuid, id FROM history ORDER BY n;
 
-INSERT INTO deliveries (event_id, destination, integration_id, status, attempts, queued_at, started_at, finished_at, updated_at)
-SELECT history.id, 'sink', integration.id, 'succeeded', 1, at, at, at, at
+INSERT INTO deliveries (event_id, destination, integration_id, status, attempts, started_at, finished_at, updated_at)
+SELECT history.id, 'sink', integration.id, 'succeeded', 1, at, at, at
 FROM history CROSS JOIN (SELECT id FROM integrations WHERE name = :'integration' AND deleted_at IS NULL) AS integration
 ORDER BY n;
 

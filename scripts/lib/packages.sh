@@ -19,7 +19,8 @@ ensure_packages() { # probe package [probe package…]
 have() {
     case $1 in
         /*) compgen -G "$1" >/dev/null ;;
-        *) command -v "$1" >/dev/null ;;
+        # Not `command -v`: a function of the script with that name does not count.
+        *) type -P "$1" >/dev/null ;;
     esac
 }
 

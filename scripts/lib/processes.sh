@@ -15,6 +15,8 @@ launch() { # name user command…
     # In a script a background job is no group leader, so setsid execs in place and $! stays the id of the service.
     setsid "${prefix[@]}" "$@" </dev/null >>"$RUN_DIR/$name.log" 2>&1 9>&- &
     pid=$!
+    # The shell shall not report how it ended.
+    disown "$pid"
     printf '%s %s\n' "$pid" "$(start_time "$pid")" >"$RUN_DIR/$name.pid"
 }
 

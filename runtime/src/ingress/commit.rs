@@ -9,7 +9,7 @@ use std::time::Duration;
 use sqlx::postgres::PgPool;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::hint::Hint;
@@ -30,6 +30,10 @@ const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// A commit takes this long at the most, or its events are not accepted.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// An event that has waited this long is refused, so that everyone is answered while PostgreSQL is away: otherwise each
+/// batch would wait in vain for itself, behind all those before it.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The event was not accepted, and sending it again is right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NotCommitted {
@@ -42,6 +46,7 @@ pub enum NotCommitted {
 #[derive(Debug)]
 struct Waiting {
     event: NewEvent,
+    since: Instant,
     /// The body's memory is charged until the commit.
     _share: OwnedSemaphorePermit,
     reply: oneshot::Sender<Result<Stored, NotCommitted>>,
@@ -55,7 +60,8 @@ impl Committer {
     /// Answers after the event is committed, or was found to be a duplicate.
     pub async fn commit(&self, event: NewEvent, share: OwnedSemaphorePermit) -> Result<Stored, NotCommitted> {
         let (reply, answer) = oneshot::channel();
-        self.0.try_send(Waiting { event, _share: share, reply }).map_err(|_| NotCommitted::Overloaded)?;
+        let waiting = Waiting { event, since: Instant::now(), _share: share, reply };
+        self.0.try_send(waiting).map_err(|_| NotCommitted::Overloaded)?;
         answer.await.unwrap_or(Err(NotCommitted::Failed))
     }
 }
@@ -83,7 +89,11 @@ impl CommitTask {
                 count = self.waiting.recv_many(&mut received, BATCH) => if count == 0 { return },
                 () = stop.cancelled() => return,
             }
-            while !received.is_empty() {
+            loop {
+                refuse_late(&mut received);
+                if received.is_empty() {
+                    break;
+                }
                 let rest = received.split_off(batch_length(&received));
                 let batch = std::mem::replace(&mut received, rest);
                 self.commit(batch).await;
@@ -146,6 +156,19 @@ impl CommitTask {
         let stored = stored.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         self.connection.keep_if_usable(&stored);
         stored
+    }
+}
+
+fn refuse_late(received: &mut Vec<Waiting>) {
+    // They are in the order in which they came.
+    let late = received.iter().take_while(|waiting| waiting.since.elapsed() > PATIENCE).count();
+    if late > 0 {
+        tracing::warn!(count = late, "events waited too long to be committed and were refused");
+        metrics::counter!("grapnel_ingest_late_refusals_total").increment(late as u64);
+    }
+    for waiting in received.drain(..late) {
+        // A sender that has gone away needs no answer.
+        let _gone = waiting.reply.send(Err(NotCommitted::Overloaded));
     }
 }
 

@@ -22,6 +22,9 @@ const MAX_DEPTH: u32 = 128;
 /// The longest text that becomes a field of an event, in bytes.
 const MAX_TEXT_BYTES: usize = 512;
 
+/// 0000-01-01T00:00:00Z.
+const YEAR_ZERO: i64 = -62_167_219_200;
+
 /// The fields of an event, and where its payload is in the body.
 #[derive(Debug, PartialEq)]
 pub struct Fields {
@@ -54,9 +57,8 @@ pub fn normalize(mapping: &Mapping, body: &[u8]) -> Result<Fields, Malformed> {
         .map_err(|error| malformed("body", format!("not a JSON object in UTF-8 ({error})")))?;
     let external_event_id = required_text(&root, &mapping.external_event_id)?;
     let event_type = required_text(&root, &mapping.event_type)?;
-    let occurred_at = required_text(&root, &mapping.occurred_at)?
-        .parse()
-        .map_err(|_| malformed(&mapping.occurred_at.field, "must be an RFC 3339 time with an offset"))?;
+    let occurred_at = time(&required_text(&root, &mapping.occurred_at)?)
+        .ok_or_else(|| malformed(&mapping.occurred_at.field, "must be an RFC 3339 time with an offset"))?;
     let payload = lookup(&root, &mapping.payload).ok_or_else(|| missing(&mapping.payload))?;
     if !payload.get().starts_with('{') {
         return Err(malformed(&mapping.payload.field, "must be an object"));
@@ -92,6 +94,11 @@ fn required_text(root: &Members<'_>, pointer: &Pointer) -> Result<String, Malfor
     }
     check_text(pointer, &found)?;
     Ok(found.into_owned())
+}
+
+/// RFC 3339 has no years before 0000. The parser would read them, and PostgreSQL has not all of them.
+fn time(text: &str) -> Option<Timestamp> {
+    text.parse().ok().filter(|time: &Timestamp| time.as_second() >= YEAR_ZERO)
 }
 
 fn check_text(pointer: &Pointer, text: &str) -> Result<(), Malformed> {
@@ -217,6 +224,7 @@ mod tests {
         check("eventType", "other", "eventType");
         check("2026-11-24T10:00:00Z", "yesterday", "occurredAt");
         check("2026-11-24T10:00:00Z", "2026-11-24T10:00:00", "occurredAt");
+        check("2026-11-24T10:00:00Z", "-000001-12-31T23:59:59Z", "occurredAt");
         check(r#""data""#, r#""other""#, "data");
         check(r#"{"id":"o-1","total":12345678901234567890.10}"#, "[]", "data");
         check("o-1", r"\u0000", "data.id");

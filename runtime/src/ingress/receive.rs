@@ -21,6 +21,7 @@ use super::normalize::{Malformed, normalize};
 use super::source;
 use crate::integrations::{Integration, Table};
 use crate::limits::{Limits, Verdict};
+use crate::management::KEY_HEADER;
 use crate::respond::{ApiError, ErrorCode, success};
 use crate::server::CorrelationId;
 use crate::store::ingest::{NewEvent, Stored};
@@ -29,7 +30,8 @@ use crate::store::ingest::{NewEvent, Stored};
 const RETRY_AFTER_SECONDS: u64 = 5;
 
 /// Headers that carry a secret in the clear, whatever the provider.
-static SECRET_HEADERS: [HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
+static SECRET_HEADERS: [HeaderName; 4] =
+    [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION, HeaderName::from_static(KEY_HEADER)];
 
 /// What the handler needs.
 #[derive(Debug, Clone)]
@@ -120,6 +122,10 @@ impl Ingress {
     /// The integration that the path names. The last segment is compared as it came: a route is a DNS label, so
     /// nothing that would have to be decoded can be one.
     fn route(&self, path: &str) -> Result<Arc<Integration>, ApiError> {
+        // A provider may take a 404 as final.
+        if !self.integrations.is_read() {
+            return Err(ApiError::unavailable(RETRY_AFTER_SECONDS));
+        }
         let route = path.rsplit('/').next().unwrap_or_default();
         let integrations = self.integrations.load();
         let found = integrations.by_route(route).filter(|found| found.accepts());

@@ -30,7 +30,7 @@ struct Delivered {
 #[utoipa::path(
     post, path = "/internal/delivery-sink/{provider}", tag = "Development", operation_id = "deliverToSink",
     params(("provider" = String, Path, description = "Any name; it is answered")),
-    request_body(content = serde_json::Value, description = "Anything of at most 11 MiB"),
+    request_body(content = Option<serde_json::Value>, description = "Anything of at most 11 MiB"),
     responses(
         (status = 202, description = "Taken", body = Envelope<Delivered>),
         (status = 413, description = "The body is too large", body = ErrorEnvelope),

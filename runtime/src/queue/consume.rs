@@ -1,9 +1,13 @@
 //! One consumer of one destination's queue, with its own channel and prefetch.
 
+use std::sync::Arc;
+
+use futures::future::join_all;
 use futures::{FutureExt, StreamExt};
+use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::FieldTable;
-use lapin::{Acker, Channel, Consumer};
+use lapin::{Channel, Consumer};
 
 use super::{Link, QueueError, declare, within_deadline};
 
@@ -17,47 +21,81 @@ pub struct Message {
 /// The right to acknowledge a message or to give it back. Dropped unused, the message returns to the queue when the
 /// channel closes.
 #[derive(Debug)]
-pub struct Ack(Acker);
+pub struct Ack {
+    channel: Arc<Channel>,
+    delivery_tag: u64,
+}
 
-impl Ack {
-    /// The message is done with. An error means that the channel is gone and RabbitMQ delivers it again.
-    pub async fn ack(self) -> Result<(), QueueError> {
-        within_deadline(self.0.ack(BasicAckOptions::default())).await.map(drop)
-    }
+/// The messages are done with. An error means that a channel is gone and RabbitMQ delivers its messages again.
+///
+/// All acknowledgements are handed to the connections before any is waited for, so that they are written together. Each
+/// is for one message: "all up to this one" would make the fast ones wait for the slow.
+pub async fn acknowledge(acks: impl IntoIterator<Item = Ack>) -> Result<(), QueueError> {
+    let acknowledged =
+        join_all(acks.into_iter().map(|ack| async move {
+            ack.channel.basic_ack(ack.delivery_tag, BasicAckOptions::default()).await
+        }));
+    within_deadline(async { acknowledged.await.into_iter().collect() }).await
+}
 
-    /// The message goes back to the queue, for another worker.
-    pub async fn give_back(self) -> Result<(), QueueError> {
-        let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
-        within_deadline(self.0.nack(options)).await.map(drop)
-    }
+/// The messages go back to their queues, for another worker.
+pub async fn give_back(acks: impl IntoIterator<Item = Ack>) -> Result<(), QueueError> {
+    let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
+    let given_back = join_all(
+        acks.into_iter().map(|ack| async move { ack.channel.basic_nack(ack.delivery_tag, options).await }),
+    );
+    within_deadline(async { given_back.await.into_iter().collect() }).await
 }
 
 /// A running consumer.
 pub struct Subscription {
-    channel: Channel,
+    channel: Arc<Channel>,
     consumer: Consumer,
+    /// The end of a consumer is told once, to whoever asks next; asking again would wait for ever.
+    ended: bool,
 }
 
 impl Subscription {
     /// Declares the queue when it is missing and consumes it. At most `prefetch` messages are unacknowledged.
     pub async fn start(link: &Link, queue: &str, prefetch: u16) -> Result<Self, QueueError> {
-        let channel = link.channel().await?;
+        let channel = Arc::new(link.channel().await?);
         declare(&channel, queue).await?;
         within_deadline(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         let consumer =
             within_deadline(channel.basic_consume(queue.into(), "".into(), options, arguments)).await?;
-        Ok(Self { channel, consumer })
+        Ok(Self { channel, consumer, ended: false })
     }
 
     /// The next message; `None` when the consumer has ended and a new subscription is needed.
     pub async fn next(&mut self) -> Option<Message> {
-        received(self.consumer.next().await)
+        if self.ended {
+            return None;
+        }
+        let item = self.consumer.next().await;
+        self.received(item)
     }
 
     /// A message that is there already.
     pub fn next_ready(&mut self) -> Option<Message> {
-        received(self.consumer.next().now_or_never()?)
+        if self.ended {
+            return None;
+        }
+        let item = self.consumer.next().now_or_never()?;
+        self.received(item)
+    }
+
+    fn received(&mut self, item: Option<lapin::Result<Delivery>>) -> Option<Message> {
+        match item {
+            Some(Ok(delivery)) => {
+                let ack = Ack { channel: Arc::clone(&self.channel), delivery_tag: delivery.delivery_tag };
+                return Some(Message { body: delivery.data, ack });
+            }
+            Some(Err(error)) => tracing::debug!(%error, "consumer ended"),
+            None => {}
+        }
+        self.ended = true;
+        None
     }
 
     /// Stops consuming: RabbitMQ sends nothing more, and what was received can still be acknowledged.
@@ -69,15 +107,5 @@ impl Subscription {
     /// Closes the channel; what is not acknowledged returns to the queue.
     pub async fn close(self) -> Result<(), QueueError> {
         within_deadline(self.channel.close(200, "stopping".into())).await
-    }
-}
-
-fn received(item: Option<lapin::Result<lapin::message::Delivery>>) -> Option<Message> {
-    match item? {
-        Ok(delivery) => Some(Message { body: delivery.data, ack: Ack(delivery.acker) }),
-        Err(error) => {
-            tracing::debug!(%error, "consumer ended");
-            None
-        }
     }
 }

@@ -100,7 +100,7 @@ impl Probes for ApiProbes {
         if !self.schema.load(Ordering::Relaxed) {
             return Some("waiting for the database".to_owned());
         }
-        (*self.table.changes().borrow() == 0).then(|| "the integrations are not read yet".to_owned())
+        (!self.table.is_read()).then(|| "the integrations are not read yet".to_owned())
     }
 }
 

@@ -14,6 +14,7 @@ use sqlx::postgres::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{self, ApiConfig};
+use super::worker::CLAIM_CONNECTIONS;
 use super::{bind, ops_stage, start_metrics};
 use crate::apply::{Applied, apply, declare_queues, retire_others};
 use crate::config::{ApiArgs, CommonArgs, DatabaseArgs, DeliveryArgs, QueueArgs, RedisArgs, SealingArgs};
@@ -59,7 +60,9 @@ pub async fn run(command: DevCommand) -> anyhow::Result<()> {
     let DevCommand { files, common, api, delivery, database, redis, queue, sealing } = command;
     let config = ApiConfig::new(&common, &api, &redis, &queue)?;
     let keys = Arc::new(SealingKeys::parse(sealing.sealing_keys(common.environment)?.expose_secret())?);
-    let pool = store::pool(&database.database_url()?, "dev", 2 * api::DATABASE_CONNECTIONS)?;
+    let database_url = database.database_url()?;
+    let pool = store::pool(&database_url, "dev", api::DATABASE_CONNECTIONS)?;
+    let claims = store::claim_pool(&database_url, CLAIM_CONNECTIONS)?;
     let client =
         DeliveryClient::new(EgressPolicy::new(delivery.allowed_destination_cidrs(common.environment)))?;
     // The first reading must be good: there is no last good state yet.
@@ -82,6 +85,7 @@ pub async fn run(command: DevCommand) -> anyhow::Result<()> {
     let (table, reading) = table(pool.clone(), Arc::clone(&keys));
     let worker = Worker {
         pool: pool.clone(),
+        claims,
         integrations: table.clone(),
         client,
         link: link("worker"),

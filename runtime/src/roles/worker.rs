@@ -16,8 +16,11 @@ use crate::shutdown::{Stage, requested, supervise};
 use crate::store;
 use crate::worker::{LaneHealth, Worker};
 
-/// Claims of many lanes, the recorder, the table's listener.
-const DATABASE_CONNECTIONS: u32 = 12;
+/// The recorder, the settling of replays, the table's reader and its listener.
+const DATABASE_CONNECTIONS: u32 = 5;
+
+/// Lanes that claim at the same time.
+pub(super) const CLAIM_CONNECTIONS: u32 = 8;
 
 #[derive(Debug, clap::Args)]
 pub struct WorkerCommand {
@@ -40,7 +43,9 @@ pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
     let WorkerCommand { integration, common, delivery, database, queue, sealing } = command;
     let (rabbitmq_url, queue_prefix) = (queue.rabbitmq_url()?, queue.queue_prefix()?);
     let keys = Arc::new(SealingKeys::parse(sealing.sealing_keys(common.environment)?.expose_secret())?);
-    let pool = store::pool(&database.database_url()?, "worker", DATABASE_CONNECTIONS)?;
+    let database_url = database.database_url()?;
+    let pool = store::pool(&database_url, "worker", DATABASE_CONNECTIONS)?;
+    let claims = store::claim_pool(&database_url, CLAIM_CONNECTIONS)?;
     let client =
         DeliveryClient::new(EgressPolicy::new(delivery.allowed_destination_cidrs(common.environment)))?;
     let metrics = start_metrics()?;
@@ -54,7 +59,8 @@ pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
     // Less than the whole, so that what the attempts came to can still be recorded.
     let drain = common.shutdown_deadline().mul_f32(0.8);
     let link = Link::new(rabbitmq_url, "grapnel-worker");
-    let worker = Worker { pool, integrations: table, client, link, queue_prefix, only: integration, drain };
+    let worker =
+        Worker { pool, claims, integrations: table, client, link, queue_prefix, only: integration, drain };
     let (mut work, mut tables) = (Stage::default(), Stage::default());
     work.spawn("worker", worker.run(health, work.token()));
     tables.spawn("integrations", reading.run(tables.token()));

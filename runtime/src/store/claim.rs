@@ -1,6 +1,6 @@
 //! Claims deliveries under a lease, before they are sent.
 //!
-//! A delivery is claimed when it is unfinished, queued, and under no lease that still runs; the database's clock
+//! A delivery is claimed when it is queued (a finished one is not) and under no other lease that still runs; the database's clock
 //! decides, the only one that all processes share. Whoever holds the newest lease id may write the next result, and
 //! nobody else. A lost claim is only claimed again, so its commit need not wait for the disk.
 
@@ -35,10 +35,13 @@ pub struct Claimed {
 }
 
 /// Claims those of the events' deliveries to one destination that can be claimed. One statement, one commit.
+///
+/// Claiming again under the same `lease_id` answers the same deliveries, so a claim whose answer was lost is repeated.
 pub async fn claim(
     connection: &mut PgConnection,
     destination: &str,
     event_ids: &[Uuid],
+    lease_id: Uuid,
     lease: Duration,
 ) -> sqlx::Result<Vec<Claimed>> {
     let (Some(first), Some(last)) = (event_ids.iter().min(), event_ids.iter().max()) else {
@@ -49,7 +52,7 @@ pub async fn claim(
         .bind(first)
         .bind(last)
         .bind(destination)
-        .bind(Uuid::now_v7())
+        .bind(lease_id)
         .bind(lease.as_secs_f64())
         .fetch_all(connection)
         .await?;
@@ -69,9 +72,8 @@ const CLAIM: &str = "/* claim::claim */
         WHERE d.event_id = ANY($1)
             AND d.event_id BETWEEN $2 AND $3
             AND d.destination = $4
-            AND d.finished_at IS NULL
             AND d.queued_at IS NOT NULL
-            AND (d.lease_until IS NULL OR d.lease_until <= now())
+            AND (d.lease_until IS NULL OR d.lease_until <= now() OR d.lease_id = $5)
         RETURNING d.event_id, d.lease_id, d.attempts, d.budget_start, d.triggered_by, d.replay_request_id,
             d.queued_at, d.started_at
     )

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
 use sqlx::Row;
 use sqlx::postgres::{PgPool, PgRow};
 use uuid::Uuid;
@@ -27,6 +29,8 @@ pub struct Waiting {
     pub queued: i64,
     /// Those of them that have waited longer than the bound.
     pub overdue: i64,
+    /// When they were queued: before this. By the database's clock, the only one that all processes share.
+    pub overdue_before: Timestamp,
 }
 
 fn taken(row: &PgRow) -> sqlx::Result<Taken> {
@@ -65,17 +69,6 @@ pub async fn take_due(pool: &PgPool, limit: i64) -> sqlx::Result<Vec<Taken>> {
     rows.iter().map(taken).collect()
 }
 
-/// How long until the next delivery is due; `None` when none waits.
-pub async fn next_due_in(pool: &PgPool) -> sqlx::Result<Option<Duration>> {
-    let seconds: Option<f64> = sqlx::query_scalar(
-        "/* due::next_due_in */
-        SELECT extract(epoch FROM min(due_at) - now())::float8 FROM deliveries WHERE due_at IS NOT NULL",
-    )
-    .fetch_one(pool)
-    .await?;
-    Ok(seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default()))
-}
-
 /// Gives back what could not be published: due again after `delay`.
 pub async fn give_back(pool: &PgPool, hints: &[Hint], delay: Duration) -> sqlx::Result<()> {
     sqlx::query(
@@ -84,7 +77,7 @@ pub async fn give_back(pool: &PgPool, hints: &[Hint], delay: Duration) -> sqlx::
         SET queued_at = NULL, due_at = now() + make_interval(secs => $3), updated_at = now()
         FROM unnest($1::uuid[], $2::text[]) AS i (event_id, destination)
         WHERE d.event_id = i.event_id AND d.destination = i.destination AND d.event_id = ANY($1)
-            AND d.finished_at IS NULL AND d.queued_at IS NOT NULL
+            AND d.queued_at IS NOT NULL
             AND (d.lease_until IS NULL OR d.lease_until <= now())",
     )
     .bind(hints.iter().map(|hint| hint.event_id).collect::<Vec<_>>())
@@ -100,7 +93,8 @@ pub async fn waiting(pool: &PgPool, bound: Duration) -> sqlx::Result<Vec<Waiting
     let rows = sqlx::query(
         "/* due::waiting */
         SELECT integration_id, destination, count(*) AS queued,
-            count(*) FILTER (WHERE queued_at < now() - make_interval(secs => $1)) AS overdue
+            count(*) FILTER (WHERE queued_at < now() - make_interval(secs => $1)) AS overdue,
+            now() - make_interval(secs => $1) AS overdue_before
         FROM deliveries
         WHERE finished_at IS NULL AND queued_at IS NOT NULL AND (lease_until IS NULL OR lease_until <= now())
         GROUP BY integration_id, destination
@@ -115,24 +109,21 @@ pub async fn waiting(pool: &PgPool, bound: Duration) -> sqlx::Result<Vec<Waiting
             destination: row.try_get("destination")?,
             queued: row.try_get("queued")?,
             overdue: row.try_get("overdue")?,
+            overdue_before: row.try_get::<jiff_sqlx::Timestamp, _>("overdue_before")?.to_jiff(),
         })
     };
     rows.iter().map(waiting).collect()
 }
 
-/// Takes overdue deliveries of one queue, oldest first, to publish them again.
-pub async fn take_overdue(
-    pool: &PgPool,
-    queue: &Waiting,
-    bound: Duration,
-    limit: i64,
-) -> sqlx::Result<Vec<Taken>> {
+/// Takes overdue deliveries of one queue, oldest first, to publish them again. Of those that were counted each is taken
+/// once, by whichever process, however long that takes.
+pub async fn take_overdue(pool: &PgPool, queue: &Waiting, limit: i64) -> sqlx::Result<Vec<Taken>> {
     let rows = sqlx::query(
         "/* due::take_overdue */
         WITH lost AS MATERIALIZED (
             SELECT event_id, destination FROM deliveries
             WHERE integration_id = $1 AND destination = $2 AND finished_at IS NULL
-                AND queued_at < now() - make_interval(secs => $3)
+                AND queued_at < $3
                 AND (lease_until IS NULL OR lease_until <= now())
             ORDER BY event_id
             LIMIT $4
@@ -147,7 +138,7 @@ pub async fn take_overdue(
     )
     .bind(queue.integration_id)
     .bind(&queue.destination)
-    .bind(bound.as_secs_f64())
+    .bind(queue.overdue_before.to_sqlx())
     .bind(limit)
     .fetch_all(pool)
     .await?;

@@ -35,6 +35,9 @@ impl HotConnection {
         {
             // Detached, so that the pool opens another in its place; closing is the drop.
             drop(connection.detach());
+            if super::is_outage(error) {
+                super::forget_idle(&self.pool);
+            }
         }
     }
 }

@@ -11,6 +11,10 @@ use uuid::Uuid;
 /// The channel that a changed row notifies.
 pub const CHANGED: &str = "grapnel_integrations";
 
+/// The last error of work that nobody can do any more.
+const DESTINATION_REMOVED: &str = "the destination was removed";
+const INTEGRATION_REMOVED: &str = "the integration was removed";
+
 /// A live row. `spec` is the JSON text of the object's spec, `secrets` is sealed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IntegrationRow {
@@ -136,7 +140,7 @@ pub async fn upsert(
         Ok(_) => {}
         Err(error) => return taken(error),
     }
-    end_work(&mut tx, row.id, destinations, "the destination was removed").await?;
+    end_work(&mut tx, row.id, destinations, DESTINATION_REMOVED).await?;
     audit(&mut tx, row.id, "integration.applied", actor, row.generation).await?;
     tx.commit().await?;
     Ok(Written::Applied)
@@ -166,7 +170,7 @@ pub async fn remove(pool: &PgPool, id: Uuid, actor: &str) -> sqlx::Result<bool> 
     let Some(generation) = generation else {
         return Ok(false);
     };
-    end_work(&mut tx, id, &[], "the integration was removed").await?;
+    end_work(&mut tx, id, &[], INTEGRATION_REMOVED).await?;
     audit(&mut tx, id, "integration.removed", actor, generation).await?;
     tx.commit().await?;
     Ok(true)
@@ -184,6 +188,32 @@ pub async fn reseal(pool: &PgPool, id: Uuid, old: &[u8], new: &[u8]) -> sqlx::Re
     .execute(pool)
     .await?;
     Ok(done.rows_affected() == 1)
+}
+
+/// Ends the work for a destination that its integration no longer has, or whose integration is gone; answers whether it
+/// was so.
+///
+/// A write ends such work itself, but an api that has not heard of it yet may store one more event for the destinations
+/// that it knows.
+pub async fn end_work_if_removed(pool: &PgPool, id: Uuid, destination: &str) -> sqlx::Result<bool> {
+    let mut tx = pool.begin().await?;
+    let row = sqlx::query(
+        "/* integrations::end_work_if_removed */
+        SELECT ARRAY(SELECT d->>'name' FROM json_array_elements(spec->'destinations') AS d) AS destinations
+        FROM integrations WHERE id = $1 AND deleted_at IS NULL
+        FOR SHARE",
+    )
+    .bind(id)
+    .fetch_optional(&mut *tx)
+    .await?;
+    let configured: Option<Vec<String>> = row.map(|row| row.try_get("destinations")).transpose()?;
+    match configured {
+        Some(kept) if kept.iter().any(|name| name == destination) => return Ok(false),
+        Some(kept) => end_work(&mut tx, id, &kept, DESTINATION_REMOVED).await?,
+        None => end_work(&mut tx, id, &[], INTEGRATION_REMOVED).await?,
+    }
+    tx.commit().await?;
+    Ok(true)
 }
 
 /// Fails the unfinished deliveries to all destinations but the kept ones. Replays that wait for them are settled too.

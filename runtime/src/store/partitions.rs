@@ -29,8 +29,11 @@ pub async fn ensure(pool: &PgPool) -> sqlx::Result<()> {
     tx.commit().await
 }
 
-/// Drops the days that ended more than `retention_days` ago and answers their names.
-pub async fn drop_expired(pool: &PgPool, retention_days: i32) -> sqlx::Result<Vec<String>> {
+/// Drops the days that are past the longest retention of any integration and answers the names of the partitions.
+///
+/// Retired integrations count too: their history stays as long as they asked for. Without any integration nobody has
+/// said how long history is to be kept, and nothing is dropped.
+pub async fn drop_expired(pool: &PgPool) -> sqlx::Result<Vec<String>> {
     let mut tx = pool.begin().await?;
     let locked: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
         .bind(MAINTENANCE_LOCK)
@@ -41,9 +44,9 @@ pub async fn drop_expired(pool: &PgPool, retention_days: i32) -> sqlx::Result<Ve
     }
     let dropped = sqlx::query_scalar(
         "/* partitions::drop_expired */
-        SELECT drop_expired_partitions((now() AT TIME ZONE 'UTC')::date - $1::int)",
+        SELECT COALESCE(drop_expired_partitions((now() AT TIME ZONE 'UTC')::date - max(days)), '{}')
+        FROM (SELECT (spec -> 'retention' ->> 'days')::int AS days FROM integrations) AS retention",
     )
-    .bind(retention_days)
     .fetch_one(&mut *tx)
     .await?;
     tx.commit().await?;

@@ -1,6 +1,26 @@
 //! What the management API reads: every statement behind its GET routes, and the models that they answer.
 //!
-//! COSTS GO HERE
+//! Each request reads one snapshot, under a deadline, with plans made for its own values. The costs, measured with 700,000
+//! events of 14 days (940,000 attempts, 1.6 million audit entries) on a busy machine of two cores:
+//!
+//! | list | what is read | time |
+//! |---|---|---|
+//! | events, any order, any page | the index of the order up to the page, and 10,001 entries for the total | 10 ms |
+//! | events from, to | the index on occurredAt, or a walk that begins at the window | 5–20 ms |
+//! | events by status `failed` | the index of failed deliveries, 10,001 at most | 70 ms |
+//! | events by status `processed` | the walk of all events; 10,001 look-ups for the total | 60 ms |
+//! | events by an unfinished status | the open deliveries of each destination, 10,001 at most; all of them when few are in the status | 5 ms; 60–130 ms with 270,000 open |
+//! | the same by occurredAt | a walk along occurredAt from the first to the last event that can match | 5 ms; 300 ms with 270,000 open |
+//! | events sorted by status | the five lists one after the other | 10–100 ms |
+//! | events by provider, eventType, subject | no index: all events until the page and 10,001 matches are found | 15–40 ms; 0.3–1 s when few match |
+//! | attempts, by status, by event | an index of the id for each; one partition | 4 ms |
+//! | audit entries, by entity, by action, by type | an index for each; what has none is so frequent that a walk of all meets it | 4 ms |
+//! | replay requests, integrations | few rows | 2 ms |
+//! | one event | one partition of each table | 3 ms |
+//!
+//! Only a filter without an index that few events pass grows with the history: it reads about a million events in a
+//! second, `from` and `to` bound it, and the deadline ends it. A partition costs a look into its index where a list is not
+//! in the order of the partitions (occurredAt, attempts).
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -10,6 +30,7 @@ pub mod failure;
 mod snapshot;
 mod instant;
 mod page;
+mod event_sql;
 mod event_pages;
 mod events;
 mod jobs;

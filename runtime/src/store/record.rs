@@ -123,7 +123,7 @@ const RECORD: &str = "/* record::record */
                 ELSE i.status END,
             due_at = CASE WHEN i.status = 'failed' AND d.budget_start <> i.budget_start THEN i.retry_if_replayed_at
                 ELSE i.due_at END,
-            queued_at = CASE WHEN i.status = 'succeeded' THEN d.queued_at END,
+            queued_at = NULL,
             finished_at = CASE WHEN i.status = 'succeeded' OR i.status = 'failed' AND d.budget_start = i.budget_start
                 THEN now() END,
             triggered_by = CASE WHEN i.status = 'succeeded' OR NOT i.counted THEN d.triggered_by ELSE 'retry' END
@@ -134,7 +134,6 @@ const RECORD: &str = "/* record::record */
             AND d.event_id BETWEEN $19 AND $20
             AND d.lease_id = i.lease_id
             AND d.lease_until > now()
-            AND d.finished_at IS NULL
         RETURNING i.*, d.integration_id, d.attempts AS attempt_no, d.status AS new_status, d.due_at AS new_due_at,
             CASE WHEN d.replay_request_id IS DISTINCT FROM i.replay_request_id THEN 'replay' ELSE i.triggered_by END
                 AS attempt_triggered_by,

@@ -23,7 +23,8 @@ use crate::deliver::DeliveryClient;
 use crate::hint;
 use crate::integrations::Destination;
 use crate::queue::Link;
-use crate::queue::consume::{Ack, Message, Subscription};
+use crate::queue::consume::{self, Ack, Message, Subscription};
+use crate::store;
 use crate::store::claim::{self, Claimed};
 use crate::telemetry::chain;
 
@@ -33,7 +34,6 @@ const BATCH: usize = 128;
 /// How much longer than an attempt its lease runs: time to record the result.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
-const CLAIM_DEADLINE: Duration = Duration::from_secs(10);
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -41,6 +41,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct LaneContext {
     pub pool: PgPool,
+    pub claims: PgPool,
     pub client: DeliveryClient,
     pub link: Arc<Link>,
     pub queue_prefix: String,
@@ -101,8 +102,11 @@ impl Lane {
         self.destination.timeout + LEASE_MARGIN
     }
 
-    /// Serves one subscription until it ends or the lane is to stop. Either way what was begun finishes first, since
-    /// its messages can only be acknowledged on this channel.
+    /// Serves one subscription until it ends or the lane is to stop.
+    ///
+    /// When the lane is to stop, what was begun finishes first, since its messages can only be acknowledged on this
+    /// channel, and what was fetched and not begun goes to another worker meanwhile. When RabbitMQ ended the
+    /// subscription there is nothing left to acknowledge on: the next one begins at once, beside what is in flight.
     async fn consume(
         &self,
         mut subscription: Subscription,
@@ -112,26 +116,29 @@ impl Lane {
     ) {
         while let Some(batch) = self.next_batch(&mut subscription, permits, stop).await {
             if let Err(begun) = self.claim_and_attempt(batch, attempts, stop).await {
-                for begun in begun {
-                    give_back(begun.ack).await;
-                }
+                give_back(begun.into_iter().map(|begun| begun.ack).collect()).await;
             }
         }
-        if stop.is_cancelled()
-            && let Err(error) = subscription.cancel().await
-        {
+        if stop.is_cancelled() {
+            self.drain(&mut subscription, attempts).await;
+        }
+        if let Err(error) = subscription.close().await {
+            tracing::debug!(error = %chain(&error), "channel could not be closed");
+        }
+    }
+
+    async fn drain(&self, subscription: &mut Subscription, attempts: &TaskTracker) {
+        if let Err(error) = subscription.cancel().await {
             tracing::debug!(error = %chain(&error), "consumer could not be cancelled");
         }
+        let fetched = std::iter::from_fn(|| subscription.next_ready());
+        give_back(fetched.map(|message| message.ack).collect()).await;
         attempts.close();
         if timeout(self.context.drain, attempts.wait()).await.is_err() {
             tracing::warn!(
                 destination = &*self.destination.name,
                 "attempts were still in flight at the drain's deadline"
             );
-        }
-        attempts.reopen();
-        if let Err(error) = subscription.close().await {
-            tracing::debug!(error = %chain(&error), "channel could not be closed");
         }
     }
 
@@ -165,16 +172,13 @@ impl Lane {
             Some(event_id) => Some(Begun { event_id, ack, permit }),
             None => {
                 metrics::counter!("grapnel_queue_poison_messages_total").increment(1);
-                let reported = claim::report_poison(
-                    &self.context.pool,
-                    self.integration_id,
-                    &self.destination.name,
-                    body.len(),
-                );
-                if let Err(error) = reported.await {
+                let pool = &self.context.pool;
+                let reported =
+                    claim::report_poison(pool, self.integration_id, &self.destination.name, body.len());
+                if let Err(error) = store::bounded(pool, reported).await {
                     tracing::error!(error = %chain(&error), "a message that is not ours could not be reported");
                 }
-                acknowledge(ack).await;
+                acknowledge(vec![ack]).await;
                 None
             }
         }
@@ -194,6 +198,7 @@ impl Lane {
         };
         let mut claimed: HashMap<Uuid, Claimed> =
             claimed.into_iter().map(|claimed| (claimed.event_id, claimed)).collect();
+        let mut done = Vec::new();
         for Begun { event_id, ack, permit } in batch {
             match claimed.remove(&event_id) {
                 Some(claimed) => {
@@ -208,41 +213,44 @@ impl Lane {
                     });
                 }
                 // Finished, not due, or under another claim: the dispatcher looks after it.
-                None => acknowledge(ack).await,
+                None => done.push(ack),
             }
+        }
+        if !done.is_empty() {
+            acknowledge(done).await;
         }
         Ok(())
     }
 
     /// Tries until PostgreSQL answers or the lane is to stop.
     async fn claim(&self, ids: &[Uuid], stop: &CancellationToken) -> Option<Vec<Claimed>> {
+        // One for all tries: what an earlier one claimed without our learning of it is ours.
+        let lease_id = Uuid::now_v7();
         let mut backoff = FIRST_BACKOFF;
         loop {
-            let error = match timeout(CLAIM_DEADLINE, self.try_claim(ids)).await {
-                Ok(Ok(claimed)) => return Some(claimed),
-                Ok(Err(error)) => chain(&error),
-                Err(_) => "no answer in time".to_owned(),
-            };
-            tracing::warn!(error, "deliveries cannot be claimed");
+            match store::bounded(&self.context.claims, self.try_claim(ids, lease_id)).await {
+                Ok(claimed) => return Some(claimed),
+                Err(error) => tracing::warn!(error = %chain(&error), "deliveries cannot be claimed"),
+            }
             stop.run_until_cancelled(tokio::time::sleep(backoff)).await?;
             backoff = (backoff * 2).min(MAX_BACKOFF);
         }
     }
 
-    async fn try_claim(&self, ids: &[Uuid]) -> sqlx::Result<Vec<Claimed>> {
-        let mut connection = self.context.pool.acquire().await?;
-        claim::claim(&mut connection, &self.destination.name, ids, self.lease()).await
+    async fn try_claim(&self, ids: &[Uuid], lease_id: Uuid) -> sqlx::Result<Vec<Claimed>> {
+        let mut connection = self.context.claims.acquire().await?;
+        claim::claim(&mut connection, &self.destination.name, ids, lease_id, self.lease()).await
     }
 }
 
-async fn acknowledge(ack: Ack) {
-    if let Err(error) = ack.ack().await {
-        tracing::debug!(error = %chain(&error), "message could not be acknowledged");
+async fn acknowledge(acks: Vec<Ack>) {
+    if let Err(error) = consume::acknowledge(acks).await {
+        tracing::debug!(error = %chain(&error), "messages could not be acknowledged");
     }
 }
 
-async fn give_back(ack: Ack) {
-    if let Err(error) = ack.give_back().await {
-        tracing::debug!(error = %chain(&error), "message could not be given back");
+async fn give_back(acks: Vec<Ack>) {
+    if let Err(error) = consume::give_back(acks).await {
+        tracing::debug!(error = %chain(&error), "messages could not be given back");
     }
 }

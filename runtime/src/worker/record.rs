@@ -11,7 +11,8 @@ use tokio::time::{Instant, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
-use crate::queue::consume::Ack;
+use crate::queue::QueueError;
+use crate::queue::consume::{self, Ack};
 use crate::store::hot::HotConnection;
 use crate::store::record::{Recorded, Written};
 use crate::store::{self, replay};
@@ -84,9 +85,9 @@ impl RecordTask {
                         metrics::counter!("grapnel_results_refused_total").increment(refused as u64);
                     }
                     self.settle_replays(&written).await;
-                    acknowledge(acks).await;
+                    finish(consume::acknowledge, acks).await;
                 }
-                None => give_back(acks).await,
+                None => finish(consume::give_back, acks).await,
             }
         }
     }
@@ -141,7 +142,7 @@ impl RecordTask {
         }
         replays.sort_unstable();
         replays.dedup();
-        if let Err(error) = self.try_settle(&replays).await {
+        if let Err(error) = store::bounded(&self.pool, self.try_settle(&replays)).await {
             tracing::warn!(error = %chain(&error), "replay requests are settled later");
         }
     }
@@ -152,18 +153,13 @@ impl RecordTask {
     }
 }
 
-async fn acknowledge(acks: Vec<(Ack, TaskTrackerToken)>) {
-    for (ack, _open) in acks {
-        if let Err(error) = ack.ack().await {
-            tracing::debug!(error = %chain(&error), "message could not be acknowledged");
-        }
-    }
-}
-
-async fn give_back(acks: Vec<(Ack, TaskTrackerToken)>) {
-    for (ack, _open) in acks {
-        if let Err(error) = ack.give_back().await {
-            tracing::debug!(error = %chain(&error), "message could not be given back");
-        }
+/// Settles the messages; their lanes' channels stay open until then.
+async fn finish<F>(settle: impl FnOnce(Vec<Ack>) -> F, acks: Vec<(Ack, TaskTrackerToken)>)
+where
+    F: Future<Output = Result<(), QueueError>>,
+{
+    let (acks, _open): (Vec<_>, Vec<_>) = acks.into_iter().unzip();
+    if let Err(error) = settle(acks).await {
+        tracing::debug!(error = %chain(&error), "messages could not be settled, RabbitMQ delivers them again");
     }
 }

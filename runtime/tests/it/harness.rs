@@ -3,9 +3,14 @@
 //! A [`Platform`] is one installation: a database, a queue prefix, Integrations, and the processes that were started
 //! for it. Everything is stopped and removed when it is dropped. Waits are on conditions, with deadlines.
 
+pub(crate) mod load;
 pub(crate) mod processes;
+pub(crate) mod proxy;
+pub(crate) mod queue;
 pub(crate) mod receiver;
 pub(crate) mod services;
+pub(crate) mod tally;
+pub(crate) mod wire;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -52,21 +57,33 @@ impl Platform {
 
     /// On services of its own, which the test may stop and restart.
     pub(crate) async fn with_own_services() -> Self {
-        Self::on(Services::own()).await
+        Self::on(Services::own().await).await
+    }
+
+    /// On the shared services, with an empty database.
+    pub(crate) async fn unmigrated() -> Self {
+        let (services, database) = (Services::shared(), Self::new_database_name());
+        services.create_empty_database(&database).await;
+        Self::with_database(services, database)
     }
 
     async fn on(services: Services) -> Self {
-        let unique = format!("{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let database = format!("grapnel_test_{unique}");
-        let admin = PgPool::connect(&services.database_url).await.expect("connect to PostgreSQL");
-        sqlx::query(&format!("CREATE DATABASE {database}")).execute(&admin).await.expect("create a database");
-        admin.close().await;
+        let database = Self::new_database_name();
+        services.create_database(&database).await;
+        Self::with_database(services, database)
+    }
+
+    fn new_database_name() -> String {
+        format!("grapnel_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn with_database(services: Services, database: String) -> Self {
         let database_url = services.database_url_of(&database);
         let pool = PgPoolOptions::new().max_connections(4).connect_lazy(&database_url).expect("a URL");
         let directory = std::env::temp_dir().join(&database);
         std::fs::create_dir_all(&directory).expect("create a directory");
         let http_port = processes::free_port();
-        let queue_prefix = format!("test-{unique}.");
+        let queue_prefix = format!("{database}.");
         let environment = [
             ("DATABASE_URL", database_url.as_str()),
             ("REDIS_URL", &services.redis_url),
@@ -85,10 +102,13 @@ impl Platform {
             // Another test was first.
         }
         let http = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
-        let platform =
-            Self { services, pool, http, http_port, queue_prefix, database, directory, environment };
-        platform.run(&["migrate"]).await;
-        platform
+        Self { services, pool, http, http_port, queue_prefix, database, directory, environment }
+    }
+
+    /// A variable of the processes started from now on.
+    pub(crate) fn variable(&self, name: &str) -> String {
+        let found = self.environment.iter().find(|(known, _)| known == name);
+        found.unwrap_or_else(|| panic!("no {name}")).1.clone()
     }
 
     /// Sets or replaces a variable for the processes started from now on.
@@ -142,15 +162,28 @@ impl Platform {
 
     /// Waits until a webhook route answers something else than 404.
     pub(crate) async fn wait_until_accepting(&self) {
+        self.wait_until_known("acme").await;
+    }
+
+    pub(crate) async fn wait_until_known(&self, route: &str) {
+        let url = self.url(&format!("/api/v1/webhooks/{route}"));
         wait_for("the api to know its integrations", || async {
-            let answer = self.http.get(self.url("/api/v1/health")).send().await;
-            if answer.is_err() {
-                return false;
-            }
-            let known = self.http.post(self.url("/api/v1/webhooks/acme")).body("{}").send().await;
-            known.is_ok_and(|answer| answer.status() != 404)
+            let known = self.http.post(&url).body("{}").send().await;
+            known.is_ok_and(|answer| !matches!(answer.status().as_u16(), 404 | 503))
         })
         .await;
+    }
+
+    /// Posts without credentials until the answer has the status: what the api makes of an edit.
+    pub(crate) async fn wait_for_status(&self, path: &str, status: u16) {
+        wait_for(&format!("{path} to answer {status}"), || async {
+            self.post(path, &[], "{}").await.status == status
+        })
+        .await;
+    }
+
+    pub(crate) fn database_url(&self) -> String {
+        self.services.database_url_of(&self.database)
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -218,7 +251,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    async fn of(response: reqwest::Response) -> Self {
+    pub(crate) async fn of(response: reqwest::Response) -> Self {
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Self { status, headers, text: response.text().await.expect("a body") }
     }
@@ -232,6 +265,10 @@ impl Answer {
         json["data"]["eventId"].as_str().unwrap_or_else(|| panic!("no event id: {json}")).to_owned()
     }
 
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
     /// `error.code` of an error answer.
     pub(crate) fn code(&self) -> String {
         self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
@@ -243,9 +280,18 @@ impl Answer {
     }
 }
 
+/// A name that no other test has: what is counted in Redis is counted by integration.
+pub(crate) fn unique_name(prefix: &str) -> String {
+    format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 /// Acme's signature of a body.
 pub(crate) fn sign(body: &[u8]) -> String {
-    let mac = Hmac::<Sha256>::new_from_slice(ACME_SECRET.as_bytes()).expect("a key");
+    sign_with(ACME_SECRET, body)
+}
+
+pub(crate) fn sign_with(secret: &str, body: &[u8]) -> String {
+    let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key");
     hex::encode(mac.chain_update(body).finalize().into_bytes())
 }
 
@@ -265,21 +311,26 @@ pub(crate) fn acme_integration(destinations: &[String]) -> String {
 
 /// An Integration of a provider, with further lines of `spec` (indented by two spaces).
 pub(crate) fn integration(provider: &str, spec: &str, destinations: &[String]) -> String {
+    integration_named(provider, provider, spec, destinations)
+}
+
+/// One with a name, which is its route too.
+pub(crate) fn integration_named(name: &str, provider: &str, spec: &str, destinations: &[String]) -> String {
     let secret = if provider == "globex" { GLOBEX_TOKEN } else { ACME_SECRET };
     let destinations: String =
         destinations.iter().map(|destination| format!("  - {destination}\n")).collect();
     format!(
         "apiVersion: grapnel.dev/v1alpha1
 kind: Integration
-metadata: {{name: {provider}, namespace: test}}
+metadata: {{name: {name}, namespace: test}}
 spec:
   provider: {provider}
-  verification: {{secretRef: {{name: {provider}-secrets, key: incoming}}}}
+  verification: {{secretRef: {{name: {name}-secrets, key: incoming}}}}
 {spec}  destinations:
 {destinations}---
 apiVersion: v1
 kind: Secret
-metadata: {{name: {provider}-secrets, namespace: test}}
+metadata: {{name: {name}-secrets, namespace: test}}
 stringData: {{incoming: {secret}, outgoing: '{SIGNING_SECRET}'}}
 "
     )

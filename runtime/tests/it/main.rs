@@ -6,3 +6,7 @@
 mod harness;
 
 mod ingress;
+mod hostile;
+mod delivery;
+mod retention;
+mod faults;

@@ -13,7 +13,8 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::attempts::{Attempt, attempts_of_event};
-use super::events::{columns, derived, event_of};
+use super::event_sql as sql;
+use super::events::event_of;
 use super::failure::{StoreFailure, within_deadline};
 use super::jobs::{ProcessingJob, jobs_of_event};
 use super::snapshot::Snapshot;
@@ -76,16 +77,6 @@ pub struct Processing {
     pub jobs: Vec<ProcessingJob>,
 }
 
-const LOAD: &str = concat!(
-    "/* read::load_event */ SELECT ",
-    columns!(),
-    ", substring(e.raw_body FROM e.payload_start + 1 FOR e.payload_length) AS payload, e.raw_body,
-        e.headers::text AS headers, host(e.source_ip) AS source_ip, e.idempotency_key
-    FROM events e ",
-    derived!(),
-    " WHERE e.id = $1"
-);
-
 /// The event with its webhook, attempts and jobs.
 pub async fn load_event(
     pool: &PgPool,
@@ -95,7 +86,7 @@ pub async fn load_event(
     within_deadline(async {
         let mut snapshot = Snapshot::take(pool).await?;
         let connection = snapshot.connection();
-        let Some(row) = sqlx::query(LOAD).bind(id).fetch_optional(&mut *connection).await? else {
+        let Some(row) = sqlx::query(sql::LOAD_EVENT).bind(id).fetch_optional(&mut *connection).await? else {
             return Ok(None);
         };
         let attempts = attempts_of_event(connection, id, SHOWN_ATTEMPTS).await?;
@@ -111,15 +102,6 @@ pub async fn load_event(
     .await
 }
 
-// The payload is not read.
-const LOAD_PROCESSING: &str = concat!(
-    "/* read::load_processing */
-    SELECT e.id, delivered.status, delivered.attempts, delivered.last_error, attempted.last_processed_at
-    FROM events e ",
-    derived!(),
-    " WHERE e.id = $1"
-);
-
 /// How far the event's processing is.
 pub async fn load_processing(
     pool: &PgPool,
@@ -129,7 +111,8 @@ pub async fn load_processing(
     within_deadline(async {
         let mut snapshot = Snapshot::take(pool).await?;
         let connection = snapshot.connection();
-        let Some(row) = sqlx::query(LOAD_PROCESSING).bind(id).fetch_optional(&mut *connection).await? else {
+        let Some(row) = sqlx::query(sql::LOAD_PROCESSING).bind(id).fetch_optional(&mut *connection).await?
+        else {
             return Ok(None);
         };
         let attempts = attempts_of_event(connection, id, SHOWN_ATTEMPTS).await?;

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::event_pages::{self, Key, Stretch};
+use super::event_sql as sql;
 use super::failure::{StoreFailure, within_deadline};
 use super::page::{Order, Page, PageRequest, Position, Total};
 use super::snapshot::Snapshot;
@@ -78,13 +79,18 @@ pub async fn list_events(
     within_deadline(async {
         let mut snapshot = Snapshot::take(pool).await?;
         let connection = snapshot.connection();
-        let ids = match (list.sort, list.status) {
-            (EventSort::Status, None) => ids_by_status(connection, list, request).await?,
+        let (counted, ids) = match (list.sort, list.status) {
+            (EventSort::Status, None) => {
+                let stock = event_pages::take_stock(connection, &list.filter, None, Key::Id).await?;
+                (stock.counted, ids_by_status(connection, list, request).await?)
+            }
             // Within one status the order by status is the order by id.
-            _ => ids_in_one_walk(connection, list, request).await?,
+            (EventSort::Status | EventSort::CreatedAt, _) => {
+                ids_by(connection, list, Key::Id, request).await?
+            }
+            (EventSort::OccurredAt, _) => ids_by(connection, list, Key::OccurredAt, request).await?,
         };
         let events = load(connection, &ids).await?;
-        let counted = event_pages::count(connection, &list.filter, list.status).await?;
         snapshot.release().await?;
         Ok(request.page(events, Total::of(counted), |event| position(list.sort, event)))
     })
@@ -100,15 +106,22 @@ fn position(sort: EventSort, event: &Event) -> Position {
     Position { key, id: event.id }
 }
 
-async fn ids_in_one_walk(
+/// The ids of the page, and how many events were counted.
+async fn ids_by(
     connection: &mut PgConnection,
     list: &EventList,
+    key: Key,
     request: PageRequest,
-) -> Result<Vec<Uuid>, StoreFailure> {
-    let key = match list.sort {
-        EventSort::OccurredAt => Key::OccurredAt,
-        EventSort::CreatedAt | EventSort::Status => Key::Id,
-    };
+) -> Result<(i64, Vec<Uuid>), StoreFailure> {
+    let stock = event_pages::take_stock(connection, &list.filter, list.status, key).await?;
+    if let Some(positions) = stock.positions {
+        // A cursor of the order by status has the status' rank as its key.
+        let after = request.after().map(|position| match key {
+            Key::Id => Position { key: 0, ..position },
+            Key::OccurredAt => position,
+        });
+        return Ok((stock.counted, request.cut(positions, after, list.order)));
+    }
     let stretch = Stretch {
         filter: &list.filter,
         status: list.status,
@@ -119,7 +132,7 @@ async fn ids_in_one_walk(
         limit: request.limit(),
         offset: request.offset(),
     };
-    event_pages::find(connection, stretch).await
+    Ok((stock.counted, event_pages::find(connection, stretch).await?))
 }
 
 /// The list by status is the lists of the five statuses, one after the other.
@@ -158,51 +171,10 @@ async fn ids_by_status(
     Ok(ids.split_off(skipped))
 }
 
-// The derived columns of an event; `e` is the event. An aggregate without GROUP BY always answers one row.
-macro_rules! derived {
-    () => {
-        "CROSS JOIN LATERAL (
-            SELECT CASE
-                    WHEN COALESCE(bool_and(d.status = 'succeeded'), true) THEN 'processed'
-                    ELSE COALESCE(max(d.status) FILTER (WHERE d.finished_at IS NULL)::text, 'failed')
-                END AS status,
-                COALESCE(sum(d.attempts), 0)::bigint AS attempts,
-                (array_agg(d.last_error ORDER BY d.updated_at DESC)
-                    FILTER (WHERE d.last_error IS NOT NULL AND d.status <> 'succeeded'))[1] AS last_error,
-                max(d.updated_at) AS updated_at
-            FROM deliveries d WHERE d.event_id = e.id
-        ) AS delivered
-        CROSS JOIN LATERAL (
-            SELECT max(a.started_at + a.duration_ms * interval '1 millisecond') AS last_processed_at
-            FROM delivery_attempts a WHERE a.event_id = e.id
-        ) AS attempted"
-    };
-}
-pub(super) use derived;
-
-macro_rules! columns {
-    () => {
-        "e.id, e.integration_id, e.provider, e.external_event_id, e.event_type, e.subject, e.occurred_at,
-        e.received_at, e.correlation_id, e.payload_key, delivered.status, delivered.attempts, delivered.last_error,
-        delivered.updated_at, attempted.last_processed_at"
-    };
-}
-pub(super) use columns;
-
-const LOAD: &str = concat!(
-    "/* read::load_events */ SELECT ",
-    columns!(),
-    ", CASE WHEN e.payload_length <= $4 THEN substring(e.raw_body FROM e.payload_start + 1 FOR e.payload_length)
-        END AS payload
-    FROM events e ",
-    derived!(),
-    " WHERE e.id = ANY($1) AND e.id BETWEEN $2 AND $3"
-);
-
 /// The events with these ids, in the order of the ids.
 async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Event>, StoreFailure> {
     let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
-    let rows = sqlx::query(LOAD)
+    let rows = sqlx::query(sql::LOAD_EVENTS)
         .bind(ids)
         .bind(first)
         .bind(last)
@@ -214,7 +186,7 @@ async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Event>,
     Ok(events)
 }
 
-/// Reads the columns of [`columns!`] and the payload.
+/// Reads the columns that the statements for events have in common.
 pub(super) fn event_of(row: &PgRow) -> Result<Event, StoreFailure> {
     let id: Uuid = row.try_get("id")?;
     let provider: String = row.try_get("provider")?;

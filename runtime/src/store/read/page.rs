@@ -15,7 +15,7 @@ pub enum Order {
 }
 
 /// The last item of a page: its sort key (microseconds, a status' rank, or 0 where the id is the key) and its id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     pub key: i64,
     pub id: Uuid,
@@ -66,6 +66,29 @@ impl PageRequest {
         // A position that no list has given may have a key that is no time; any time will do for it.
         let time = |position: Position| jiff::Timestamp::from_microsecond(position.key).unwrap_or_default();
         self.after().map(|position| time(position).into())
+    }
+
+    /// Cuts the page, and one item more, from the positions of the whole list. `after` is the cursor's position with
+    /// its key as the positions have theirs.
+    pub(super) fn cut(
+        self,
+        mut positions: Vec<Position>,
+        after: Option<Position>,
+        order: Order,
+    ) -> Vec<Uuid> {
+        positions.sort_unstable();
+        if order == Order::Descending {
+            positions.reverse();
+        }
+        let first = match after {
+            None => usize::try_from(self.offset()).unwrap_or(usize::MAX),
+            Some(after) => positions.partition_point(|position| match order {
+                Order::Ascending => *position <= after,
+                Order::Descending => *position >= after,
+            }),
+        };
+        let limit = usize::try_from(self.limit()).unwrap_or(usize::MAX);
+        positions.into_iter().skip(first).take(limit).map(|position| position.id).collect()
     }
 
     /// Makes the page of the rows that were read with `limit`.

@@ -49,6 +49,17 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Memory that the process holds, in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    pub(crate) async fn wait_for_log(&self, text: &str) {
+        super::wait_for(&format!("{text:?} in the log"), || async { self.log().contains(text) }).await;
+    }
+
     /// SIGKILL: nothing is drained, nothing is said.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("kill the process");
@@ -64,6 +75,11 @@ impl Process {
     /// SIGTERM, and how the process ended.
     pub(crate) async fn stop(mut self) -> ExitStatus {
         self.signal("TERM");
+        self.wait().await
+    }
+
+    /// How the process ends that was asked to.
+    pub(crate) async fn ended(mut self) -> ExitStatus {
         self.wait().await
     }
 

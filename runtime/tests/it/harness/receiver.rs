@@ -8,8 +8,10 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::wait_for;
 
@@ -19,6 +21,7 @@ pub(crate) struct Delivery {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) body: String,
+    pub(crate) at: Instant,
 }
 
 impl Delivery {
@@ -40,6 +43,8 @@ pub(crate) enum Reply {
     Status(u16),
     /// With a header.
     With(u16, &'static str, &'static str),
+    Headers(u16, Vec<(String, String)>),
+    Body(u16, Vec<u8>),
     /// Never answers.
     Hang,
     /// Answers when the test lets it.
@@ -83,6 +88,11 @@ impl Receiver {
         self.inner.deliveries.lock().expect("no panic").clone()
     }
 
+    /// Those to one path.
+    pub(crate) fn deliveries_to(&self, path: &str) -> Vec<Delivery> {
+        self.deliveries().into_iter().filter(|delivery| delivery.path == path).collect()
+    }
+
     /// Waits until there were this many requests, and answers them.
     pub(crate) async fn wait_for(&self, count: usize) -> Vec<Delivery> {
         wait_for(&format!("{count} deliveries"), || async { self.deliveries().len() >= count }).await;
@@ -103,6 +113,7 @@ async fn receive(State(inner): State<Arc<Inner>>, request: Request) -> Response 
         path: parts.uri.path().to_owned(),
         headers: parts.headers,
         body: String::from_utf8_lossy(&body).into_owned(),
+        at: Instant::now(),
     };
     let count = {
         let mut deliveries = inner.deliveries.lock().expect("no panic");
@@ -112,6 +123,19 @@ async fn receive(State(inner): State<Arc<Inner>>, request: Request) -> Response 
     match (inner.answer)(count, &delivery) {
         Reply::Status(status) => respond(status, None),
         Reply::With(status, name, value) => respond(status, Some((name, value))),
+        Reply::Headers(status, headers) => {
+            let mut response = respond(status, None);
+            for (name, value) in headers {
+                let name = name.parse::<axum::http::HeaderName>().expect("a name");
+                response.headers_mut().insert(name, value.parse().expect("a value"));
+            }
+            response
+        }
+        Reply::Body(status, body) => {
+            let mut response = respond(status, None);
+            *response.body_mut() = Body::from(body);
+            response
+        }
         Reply::Hang => std::future::pending().await,
         Reply::WhenReleased(status, gate) => {
             gate.acquire().await.expect("a gate").forget();
@@ -126,4 +150,45 @@ fn respond(status: u16, header: Option<(&str, &str)>) -> Response {
         response = response.header(name, value);
     }
     response.body(Body::from("answered")).expect("a response")
+}
+
+/// A receiver that answers with bytes of the test's, whether they are HTTP or not, and then closes the connection; or
+/// never, where the test gives it nothing to say.
+pub(crate) struct RawReceiver {
+    address: SocketAddr,
+    server: AbortHandle,
+}
+
+impl RawReceiver {
+    /// `answer` is told the path.
+    pub(crate) async fn new(answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let answer = Arc::new(answer);
+        let server = tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let answer = Arc::clone(&answer);
+                tokio::spawn(async move {
+                    let mut request = vec![0; 64 * 1024];
+                    let count = stream.read(&mut request).await.unwrap_or(0);
+                    let text = String::from_utf8_lossy(&request[..count]);
+                    let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
+                    let Some(said) = answer(&path) else { return std::future::pending().await };
+                    // The client may not want to hear all of it.
+                    let _gone = stream.write_all(&said).await;
+                });
+            }
+        });
+        Self { address, server: server.abort_handle() }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+}
+
+impl Drop for RawReceiver {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
 }

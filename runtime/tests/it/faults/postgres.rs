@@ -1,0 +1,48 @@
+//! PostgreSQL restarts or dies.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+
+use super::{BOUND, within};
+use crate::harness::load::Load;
+use crate::harness::{PATIENCE, Platform, acme_event};
+
+#[tokio::test]
+async fn postgres_that_restarts_or_dies_takes_nothing_with_it_that_was_accepted() {
+    let platform = Platform::with_own_services().await;
+    let load = Load::new(&platform);
+    let (mut api, mut worker) = platform.start_api_and_worker(&load.integration()).await;
+    let running = load.begin();
+    running.delivers(200).await;
+    for _ in 0..2 {
+        platform.services.control("restart", "postgres").await;
+        within(BOUND, "webhooks are accepted again", running.accepts(200)).await;
+        within(BOUND, "deliveries go on", running.delivers(200)).await;
+    }
+    within(PATIENCE, "everything arrives", running.settles()).await;
+    assert_eq!(running.duplicates(), 0, "a restart in good order forgets no claim");
+
+    for _ in 0..2 {
+        platform.services.control("kill", "postgres").await;
+        platform.services.control("start", "postgres").await;
+        within(BOUND, "webhooks are accepted again", running.accepts(200)).await;
+        within(BOUND, "deliveries go on", running.delivers(200)).await;
+    }
+    let report = running.end().await;
+    assert!(report.answers.keys().all(|status| [200, 202, 503].contains(status)), "{report}");
+    assert!(api.is_running() && worker.is_running(), "both recover by themselves");
+}
+
+#[tokio::test]
+async fn everything_is_answered_soon_while_postgres_is_away() {
+    let platform = Platform::with_own_services().await;
+    let load = Load::new(&platform);
+    let _api = platform.start_api(&load.integration()).await;
+    platform.services.control("stop", "postgres").await;
+    // Several batches of the group commit.
+    let bodies: Vec<String> = (0..1_500).map(|number| acme_event(&format!("e-{number}"))).collect();
+    let posts = join_all(bodies.iter().map(|body| platform.post_acme(body)));
+    let answers = within(Duration::from_secs(15), "1,500 answers", posts).await;
+    assert!(answers.iter().all(|answer| answer.status == 503 && answer.headers.contains_key("retry-after")));
+}

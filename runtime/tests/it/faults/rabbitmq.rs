@@ -1,0 +1,116 @@
+//! RabbitMQ stops, dies, or forgets everything.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::{BOUND, within};
+use crate::harness::load::{Load, duplicates};
+use crate::harness::queue::Queue;
+use crate::harness::receiver::{Receiver, Reply};
+use crate::harness::{PATIENCE, Platform, acme_event, acme_integration, destination};
+
+#[tokio::test]
+async fn queues_deleted_under_load_lose_nothing() {
+    let platform = Platform::new().await;
+    let load = Load::new(&platform);
+    let _running = platform.start_api_and_worker(&load.integration()).await;
+    let queue = Queue::of(&platform).await;
+    let running = load.begin();
+    for _ in 0..8 {
+        running.delivers(100).await;
+        queue.delete().await;
+        within(BOUND, "deliveries go on after their queue was deleted", running.delivers(100)).await;
+    }
+    let report = running.end().await;
+    assert_eq!(duplicates(&report), 0, "{report}");
+}
+
+#[tokio::test]
+async fn queue_deleted_while_nobody_consumes_is_declared_again_at_once() {
+    let (mut platform, receiver) = (Platform::new().await, Receiver::new().await);
+    without_requeue(&mut platform);
+    let _api = platform.start_api(&acme_integration(&[destination("orders", &receiver.url("/"))])).await;
+    let queue = Queue::of(&platform).await;
+    for round in 1..=3 {
+        assert_eq!(platform.post_acme(&acme_event(&format!("e-{round}"))).await.status, 202);
+        within(BOUND, "the event is in the queue", queue.wait_for(1)).await;
+        queue.delete().await;
+    }
+    assert_eq!(platform.post_acme(&acme_event("e-4")).await.status, 202);
+    within(BOUND, "the event is in the queue", queue.wait_for(1)).await;
+    let _worker = platform.start(&["worker"]);
+    within(BOUND, "the last event is delivered", receiver.wait_for(1)).await;
+}
+
+#[tokio::test]
+async fn queue_deleted_while_deliveries_are_in_flight_is_consumed_again_at_once() {
+    let gate = Arc::new(Semaphore::new(0));
+    let held = Arc::clone(&gate);
+    let receiver = Receiver::answering(move |_, _| Reply::WhenReleased(200, Arc::clone(&held))).await;
+    let mut platform = Platform::new().await;
+    without_requeue(&mut platform);
+    let _running = platform
+        .start_api_and_worker(&acme_integration(&[format!(
+            "{{name: orders, url: '{}', timeoutSeconds: 60, maxConcurrency: 8}}",
+            receiver.url("/")
+        )]))
+        .await;
+    let queue = Queue::of(&platform).await;
+    let mut posted = 0;
+    for _ in 0..5 {
+        // Some in flight, some fetched by the worker and waiting for a permit, none in the queue.
+        for _ in 0..12 {
+            posted += 1;
+            assert_eq!(platform.post_acme(&acme_event(&format!("e-{posted}"))).await.status, 202);
+        }
+        receiver.wait_for(posted - 4).await;
+        queue.wait_for_none().await;
+        queue.delete().await;
+        gate.add_permits(12);
+        within(BOUND, "what the worker had fetched is delivered", receiver.wait_for(posted)).await;
+    }
+    // One is held by the receiver, and the next one need not wait for it.
+    for _ in 0..2 {
+        posted += 1;
+        assert_eq!(platform.post_acme(&acme_event(&format!("e-{posted}"))).await.status, 202);
+        within(BOUND, "the next event is delivered", receiver.wait_for(posted)).await;
+        queue.delete().await;
+    }
+    gate.add_permits(2);
+    platform.wait_for_count("SELECT count(*) FROM deliveries WHERE status = 'succeeded'", 62).await;
+    assert_eq!(receiver.deliveries().len(), 62);
+}
+
+/// Leaves the repair of what goes wrong to those whom it happens to.
+fn without_requeue(platform: &mut Platform) {
+    platform.set("GRAPNEL_REQUEUE_AFTER_SECONDS", "600");
+}
+
+#[tokio::test]
+async fn restarted_rabbitmq_loses_nothing() {
+    let platform = Platform::with_own_services().await;
+    let load = Load::new(&platform);
+    let mut api = platform.start_api(&load.integration()).await;
+    let running = load.begin();
+    running.accepts(100).await;
+
+    // Accepted without RabbitMQ, by an api that is killed before it is back.
+    platform.services.control("stop", "rabbitmq").await;
+    running.accepts(200).await;
+    api.kill();
+    within(PATIENCE, "RabbitMQ starts", platform.services.control("start", "rabbitmq")).await;
+    let (_api, _worker) = (platform.start(&["api"]), platform.start(&["worker"]));
+    within(PATIENCE, "what was accepted without RabbitMQ is delivered", running.delivers(300)).await;
+
+    // Under load, in good order and not.
+    within(PATIENCE, "RabbitMQ restarts", platform.services.control("restart", "rabbitmq")).await;
+    within(PATIENCE, "deliveries go on", running.delivers(200)).await;
+    platform.services.control("kill", "rabbitmq").await;
+    running.accepts(200).await;
+    within(PATIENCE, "RabbitMQ starts", platform.services.control("start", "rabbitmq")).await;
+    within(PATIENCE, "deliveries go on", running.delivers(200)).await;
+    let report = running.end().await;
+    assert!(report.answers.keys().all(|status| *status == 202 || *status == 200), "{report}");
+    assert_eq!(duplicates(&report), 0, "{report}");
+}

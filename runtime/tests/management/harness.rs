@@ -1,0 +1,337 @@
+//! A database, the router on it, and what fills it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Request, StatusCode};
+use bytes::Bytes;
+use grapnel::management::{KEY_HEADER, ManagementKeys, ManagementState, router};
+use grapnel::store;
+use grapnel::store::claim::{Claimed, claim};
+use grapnel::store::ingest::{self, NewEvent, Stored};
+use grapnel::store::record::{NextState, Recorded, record};
+use jiff::{SignedDuration, Timestamp};
+use secrecy::SecretString;
+use serde_json::Value;
+use sqlx::{Connection, PgConnection, PgPool};
+use tokio::sync::Notify;
+use tower::ServiceExt;
+use uuid::Uuid;
+
+pub(crate) const KEY: &str = "current-key-0123456789";
+pub(crate) const PREVIOUS_KEY: &str = "previous-key-0123456789";
+
+/// An empty list of ids.
+pub(crate) const NOTHING: [Uuid; 0] = [];
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+/// A database of its own, dropped with it.
+struct Database {
+    name: String,
+    server: String,
+}
+
+impl Database {
+    async fn create() -> Self {
+        let server = std::env::var("GRAPNEL_TEST_DATABASE_URL")
+            .expect("GRAPNEL_TEST_DATABASE_URL names a PostgreSQL server for the tests");
+        let name =
+            format!("grapnel_management_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let mut admin = PgConnection::connect(&server).await.expect("a connection");
+        sqlx::query(&format!("CREATE DATABASE {name}")).execute(&mut admin).await.expect("a new database");
+        Self { name, server }
+    }
+
+    fn url(&self) -> SecretString {
+        let mut url = url::Url::parse(&self.server).expect("a URL");
+        url.set_path(&self.name);
+        SecretString::from(url.to_string())
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let (server, name) = (self.server.clone(), self.name.clone());
+        // A runtime of its own: the test's is about to end.
+        let dropped = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let mut admin = PgConnection::connect(&server).await.expect("a connection");
+                let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
+                sqlx::query(&drop).execute(&mut admin).await.expect("no database");
+            });
+        });
+        assert!(dropped.join().is_ok() || std::thread::panicking(), "{} is left", self.name);
+    }
+}
+
+/// The API on a database.
+pub(crate) struct Api {
+    pub(crate) pool: PgPool,
+    pub(crate) router: Router,
+    pub(crate) replays: Arc<Notify>,
+    _database: Database,
+}
+
+impl Api {
+    pub(crate) async fn start() -> Self {
+        // What the API logs is shown with a test that fails; another test may have been first to say so.
+        drop(tracing_subscriber::fmt().with_test_writer().try_init());
+        let database = Database::create().await;
+        let pool = store::pool(&database.url(), "test", 4).expect("a pool");
+        store::migrate::run(&pool).await.expect("the schema");
+        let replays = Arc::new(Notify::new());
+        let router = router(state(pool.clone(), Arc::clone(&replays)));
+        Self { pool, router, replays, _database: database }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        send(&self.router, Request::get(path).header(KEY_HEADER, KEY).body(Body::empty()).expect("a request"))
+            .await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
+        let request = Request::post(path).header(KEY_HEADER, KEY).header("content-type", "application/json");
+        send(&self.router, request.body(Body::from(body.to_owned())).expect("a request")).await
+    }
+
+    /// The ids of a list, in its order.
+    pub(crate) async fn ids(&self, path: &str) -> Vec<Uuid> {
+        self.get(path).await.expect(StatusCode::OK).ids()
+    }
+
+    /// The ids of a whole list, followed by its cursors.
+    pub(crate) async fn all_ids(&self, path: &str) -> Vec<Uuid> {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let mut ids = Vec::new();
+        let mut next = Some(path.to_owned());
+        while let Some(page) = next {
+            let answer = self.get(&page).await.expect(StatusCode::OK);
+            ids.extend(answer.ids());
+            let cursor = answer.json["meta"]["nextCursor"].as_str();
+            next = cursor.map(|cursor| format!("{path}{separator}cursor={cursor}"));
+        }
+        ids
+    }
+
+    /// Stores an integration with these destinations.
+    pub(crate) async fn integration(&self, name: &str, destinations: &[&str]) -> Uuid {
+        let id = Uuid::now_v7();
+        self.write_integration(id, name, "Active", destinations).await;
+        id
+    }
+
+    pub(crate) async fn write_integration(&self, id: Uuid, name: &str, state: &str, destinations: &[&str]) {
+        let listed: Vec<_> = destinations
+            .iter()
+            .map(|name| serde_json::json!({"name": name, "url": format!("https://{name}.example.com/hooks")}))
+            .collect();
+        let row = store::integrations::IntegrationRow {
+            id,
+            uid: id.to_string(),
+            namespace: "shop".into(),
+            name: name.into(),
+            generation: 1,
+            writer_epoch: 0,
+            provider: "acme".into(),
+            route: name.into(),
+            display_name: format!("The {name}"),
+            state: state.into(),
+            spec: serde_json::json!({"destinations": listed}).to_string(),
+            secrets: b"sealed".to_vec(),
+        };
+        let kept: Vec<_> = destinations.iter().map(|name| (*name).to_owned()).collect();
+        let written = store::integrations::upsert(&self.pool, &row, &kept, "test").await.expect("a row");
+        assert_eq!(written, store::integrations::Written::Applied);
+    }
+
+    /// Stores an event, its deliveries queued.
+    pub(crate) async fn store(&self, event: NewEvent) -> Uuid {
+        let id = event.id;
+        let mut connection = self.pool.acquire().await.expect("a connection");
+        let stored = ingest::store(&mut connection, &mut [event], true).await.expect("a commit");
+        assert_eq!(stored, [Stored::New]);
+        id
+    }
+
+    /// Claims a delivery as a worker does.
+    pub(crate) async fn claim(&self, event_id: Uuid, destination: &str) -> Claimed {
+        let mut connection = self.pool.acquire().await.expect("a connection");
+        let claimed =
+            claim(&mut connection, destination, &[event_id], Uuid::now_v7(), Duration::from_secs(60))
+                .await
+                .expect("a commit");
+        claimed.into_iter().next().expect("the delivery can be claimed")
+    }
+
+    /// Records what a claimed delivery came to, and settles its replay, as a worker does. Answers whether it was
+    /// accepted.
+    pub(crate) async fn finish(&self, claimed: &Claimed, destination: &str, next: NextState) -> bool {
+        let failed = next != NextState::Succeeded;
+        let result = Recorded {
+            event_id: claimed.event_id,
+            destination: destination.to_owned(),
+            lease_id: claimed.lease_id,
+            budget_start: claimed.budget_start,
+            replay_request_id: claimed.replay_request_id,
+            triggered_by: claimed.triggered_by.clone(),
+            scheduled_at: claimed.queued_at,
+            started_at: claimed.started_at,
+            next,
+            retry_if_replayed_at: Timestamp::now(),
+            counted: true,
+            http_status: Some(if failed { 500 } else { 200 }),
+            response_body: Some("answered".into()),
+            error_message: failed.then(|| "HTTP 500".into()),
+            duration_ms: 12,
+        };
+        let mut connection = self.pool.acquire().await.expect("a connection");
+        let written = record(&mut connection, &[result]).await.expect("a commit");
+        let replays: Vec<_> = written.iter().filter_map(|written| written.replay_request_id).collect();
+        store::replay::settle(&mut connection, &replays).await.expect("a commit");
+        !written.is_empty()
+    }
+
+    /// Claims a delivery and records what it came to.
+    pub(crate) async fn attempt(&self, event_id: Uuid, destination: &str, next: NextState) {
+        let claimed = self.claim(event_id, destination).await;
+        assert!(self.finish(&claimed, destination, next).await);
+    }
+
+    pub(crate) async fn execute(&self, sql: &str) {
+        sqlx::raw_sql(sql).execute(&self.pool).await.expect("a statement");
+    }
+
+    pub(crate) async fn text(&self, sql: &str) -> Option<String> {
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.expect("a row")
+    }
+
+    /// The actions that were audited about an entity, the earliest first.
+    pub(crate) async fn actions(&self, entity_id: Uuid) -> Vec<String> {
+        let answer = self.get(&format!("/audit-entries?entityId={entity_id}")).await.expect(StatusCode::OK);
+        let mut actions: Vec<_> = answer
+            .data()
+            .iter()
+            .map(|entry| entry["action"].as_str().expect("an action").to_owned())
+            .collect();
+        actions.reverse();
+        actions
+    }
+}
+
+/// An hour from now: due, but not yet.
+pub(crate) fn later() -> NextState {
+    NextState::Due(Timestamp::now() + SignedDuration::from_hours(1))
+}
+
+pub(crate) fn state(pool: PgPool, replays: Arc<Notify>) -> ManagementState {
+    let keys = [SecretString::from(KEY), SecretString::from(PREVIOUS_KEY)];
+    let keys = ManagementKeys::new(&keys);
+    ManagementState { pool, keys, delivery_sink: true, replays, queue_prefix: "test.".into() }
+}
+
+/// An event of Acme that was received now, for one destination.
+pub(crate) fn event(integration_id: Uuid) -> NewEvent {
+    received_at(integration_id, Timestamp::now())
+}
+
+pub(crate) fn received_at(integration_id: Uuid, received_at: Timestamp) -> NewEvent {
+    let key_hash = Uuid::now_v7();
+    NewEvent {
+        id: id_at(received_at),
+        integration_id,
+        provider: "acme".into(),
+        external_event_id: Some(format!("evt-{key_hash}")),
+        event_type: "order.created".into(),
+        subject: Some("ord-1".into()),
+        occurred_at: received_at,
+        received_at,
+        correlation_id: "correlation-1".into(),
+        traceparent: None,
+        source_ip: [192, 0, 2, 7].into(),
+        headers: r#"[["content-type","application/json"]]"#.into(),
+        raw_body: Bytes::from_static(br#"{"data":{"id":"ord-1"}}"#),
+        payload_key: "data".into(),
+        payload: 8..22,
+        idempotency_key: format!("{integration_id}:{key_hash}"),
+        key_hash,
+        destinations: Arc::from([Arc::from("orders")]),
+    }
+}
+
+/// Sets the body, which is all payload.
+pub(crate) fn with_body(event: NewEvent, body: &str) -> NewEvent {
+    NewEvent { raw_body: Bytes::from(body.to_owned()), payload: 0..body.len(), ..event }
+}
+
+pub(crate) fn for_destinations(event: NewEvent, destinations: &[&str]) -> NewEvent {
+    NewEvent { destinations: destinations.iter().map(|name| Arc::from(*name)).collect(), ..event }
+}
+
+/// A UUIDv7 of the moment.
+pub(crate) fn id_at(time: Timestamp) -> Uuid {
+    let random = Uuid::now_v7().as_u128() & ((1 << 80) - 1);
+    let milliseconds = u128::try_from(time.as_millisecond()).expect("a time since 1970");
+    Uuid::from_u128((milliseconds << 80) | random)
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
+    pub(crate) json: Value,
+}
+
+impl Answer {
+    #[track_caller]
+    pub(crate) fn expect(self, status: StatusCode) -> Self {
+        assert_eq!(self.status, status, "{}", self.body);
+        self
+    }
+
+    /// Checks that it is the error envelope with this code.
+    #[track_caller]
+    pub(crate) fn refused(self, status: u16, code: &str) -> Self {
+        assert_eq!(self.status.as_u16(), status, "{}", self.body);
+        assert_eq!(self.json["success"], false);
+        assert_eq!(self.json["error"]["code"], code, "{}", self.body);
+        assert!(self.json["error"]["message"].is_string(), "{}", self.body);
+        assert!(self.json["error"]["details"].is_object(), "{}", self.body);
+        assert_eq!(self.headers["content-type"], "application/json");
+        self
+    }
+
+    /// Checks that it is a 400 that names the field.
+    #[track_caller]
+    pub(crate) fn invalid(self, field: &str) -> Self {
+        let answer = self.refused(400, "VALIDATION_ERROR");
+        assert_eq!(answer.json["error"]["details"]["field"], field, "{}", answer.body);
+        answer
+    }
+
+    #[track_caller]
+    pub(crate) fn data(&self) -> &Vec<Value> {
+        self.json["data"].as_array().expect("a list")
+    }
+
+    #[track_caller]
+    pub(crate) fn ids(&self) -> Vec<Uuid> {
+        self.data().iter().map(|item| item["id"].as_str().expect("an id").parse().expect("a UUID")).collect()
+    }
+}
+
+pub(crate) async fn send(router: &Router, request: Request<Body>) -> Answer {
+    let response = router.clone().oneshot(request).await.expect("an answer");
+    let (parts, body) = response.into_parts();
+    let bytes = to_bytes(body, 64 * 1024 * 1024).await.expect("a body");
+    let body = String::from_utf8(bytes.to_vec()).expect("text");
+    let json = serde_json::from_str(&body).unwrap_or(Value::Null);
+    Answer { status: parts.status, headers: parts.headers, body, json }
+}

@@ -1,0 +1,19 @@
+//! The management API on a real PostgreSQL, through its router.
+//!
+//! `GRAPNEL_TEST_DATABASE_URL` names a server on which databases may be created; every test has one of its own. Events
+//! are stored, claimed and recorded by the same statements as in production.
+
+mod harness;
+
+mod access;
+mod openapi;
+mod queries;
+mod event_lists;
+mod capped_lists;
+mod event_statuses;
+mod event_record;
+mod other_lists;
+mod replay;
+mod replay_outcome;
+mod failures;
+mod sink;
