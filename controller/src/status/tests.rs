@@ -61,7 +61,7 @@ fn absent() -> (String, String) {
 fn every_condition_is_there_from_the_first_sight() {
     let status = status(&integration(json!({})), &Observed::default(), None, at(0));
     for type_ in condition::ALWAYS_PRESENT {
-        assert_eq!(said(&status, type_).1.is_empty(), false, "{type_}");
+        assert!(!said(&status, type_).1.is_empty(), "{type_}");
     }
     assert_eq!(said(&status, condition::READY), pair(FALSE, reason::PROGRESSING));
     assert_eq!(said(&status, condition::ACCEPTED), pair(UNKNOWN, reason::NOT_YET_TRIED));

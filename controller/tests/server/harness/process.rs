@@ -22,6 +22,7 @@ pub(crate) struct Process {
 /// Both binaries of the workspace are built into one directory.
 fn command(binary: &str, arguments: &[&str], environment: &[(String, String)]) -> Command {
     let path = Path::new(env!("CARGO_BIN_EXE_grapnel-controller")).with_file_name(binary);
+    assert!(path.exists(), "{} is not built: run cargo build --workspace first", path.display());
     let mut command = Command::new(path);
     command.args(arguments).env_clear().envs(environment.iter().map(|(name, value)| (name, value)));
     command
