@@ -20,7 +20,6 @@ use kube::client::ClientBuilder;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector;
 use kube::{Client, Config};
-use secrecy::ExposeSecret;
 use sqlx::postgres::PgPool;
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -106,7 +105,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
 async fn prepare(args: &RunArgs) -> anyhow::Result<Prepared> {
     let rabbitmq_url = args.queue.rabbitmq_url()?;
     let management = Management::new(&args.management.management_url()?, &rabbitmq_url)?;
-    let keys = SealingKeys::parse(args.sealing.sealing_keys(args.common.environment)?.expose_secret())?;
+    let keys = args.sealing.sealing_keys(args.common.environment)?;
     let pool = store::pool(&args.database.database_url()?, "controller", DATABASE_CONNECTIONS)?;
     let worker_pod = WorkerPod::read(&args.worker_pod_file)?;
     let config = Config::infer().await.context("find the API server")?;

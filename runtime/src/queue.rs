@@ -47,6 +47,11 @@ impl QueueError {
     }
 }
 
+/// Whether the text is a URL of RabbitMQ.
+pub fn is_url(text: &str) -> bool {
+    text.parse::<AMQPUri>().is_ok()
+}
+
 /// Waits for the broker, but not for ever.
 async fn within_deadline<T>(call: impl Future<Output = lapin::Result<T>>) -> Result<T, QueueError> {
     Ok(timeout(DEADLINE, call).await.map_err(|_| QueueError::TimedOut)??)
@@ -156,5 +161,27 @@ pub async fn declare(channel: &Channel, queue: &str) -> Result<(), QueueError> {
 pub async fn close(channel: Channel) {
     if let Err(error) = within_deadline(channel.close(200, "done".into())).await {
         tracing::debug!(%error, "channel did not close in order");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeat_is_ours_unless_the_url_has_one() {
+        let check = |url: &str, heartbeat: u16| {
+            let link = Link::new(url.to_owned().into(), "test");
+            assert_eq!(link.uri().expect("a URL").query.heartbeat, Some(heartbeat), "{url}");
+        };
+        check("amqp://user:secret@host:5672/%2f", HEARTBEAT_SECONDS);
+        check("amqp://user:secret@host:5672/%2f?heartbeat=30", 30);
+    }
+
+    #[test]
+    fn url_that_cannot_be_used_is_not_repeated() {
+        let link = Link::new("http://user:secret@host".to_owned().into(), "test");
+        let error = link.uri().expect_err("no AMQP URL");
+        assert!(!format!("{error} {error:?}").contains("secret"));
     }
 }

@@ -1,8 +1,8 @@
 //! `grapnel worker`: the lanes of all integrations, or of one.
 
+use std::pin::pin;
 use std::sync::Arc;
 
-use secrecy::ExposeSecret;
 use uuid::Uuid;
 
 use super::{bind, ops_stage, start_metrics, wait_for_schema};
@@ -11,7 +11,6 @@ use crate::deliver::DeliveryClient;
 use crate::deliver::egress::EgressPolicy;
 use crate::integrations::table;
 use crate::queue::Link;
-use crate::sealing::SealingKeys;
 use crate::shutdown::{Stage, requested, supervise};
 use crate::store;
 use crate::worker::{LaneHealth, Worker};
@@ -42,7 +41,7 @@ pub struct WorkerCommand {
 pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
     let WorkerCommand { integration, common, delivery, database, queue, sealing } = command;
     let (rabbitmq_url, queue_prefix) = (queue.rabbitmq_url()?, queue.queue_prefix()?);
-    let keys = Arc::new(SealingKeys::parse(sealing.sealing_keys(common.environment)?.expose_secret())?);
+    let keys = Arc::new(sealing.sealing_keys(common.environment)?);
     let database_url = database.database_url()?;
     let pool = store::pool(&database_url, "worker", DATABASE_CONNECTIONS)?;
     let claims = store::claim_pool(&database_url, CLAIM_CONNECTIONS)?;
@@ -51,8 +50,11 @@ pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
     let metrics = start_metrics()?;
     let health = LaneHealth::default();
     let ops = ops_stage(bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?, Arc::new(health.clone()), metrics);
+    // One listener from here to the end: a signal between two of them would be heard by neither.
+    let mut stop = pin!(requested());
     tokio::select! {
-        stopped = requested() => return stopped,
+        biased; // it listens from the first look on
+        stopped = &mut stop => return stopped,
         () = wait_for_schema(&pool) => {}
     }
     let (table, reading) = table(pool.clone(), keys);
@@ -65,5 +67,5 @@ pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
     work.spawn("worker", worker.run(health, work.token()));
     tables.spawn("integrations", reading.run(tables.token()));
     tracing::info!("delivering");
-    supervise(vec![work, tables, ops], common.shutdown_deadline(), requested()).await
+    supervise(vec![work, tables, ops], common.shutdown_deadline(), stop).await
 }

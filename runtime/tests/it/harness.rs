@@ -37,6 +37,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
+/// A name that no other database of these tests has.
+pub(crate) fn new_database_name() -> String {
+    format!("grapnel_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
 /// One installation of Grapnel.
 pub(crate) struct Platform {
     pub(crate) services: Services,
@@ -62,19 +67,15 @@ impl Platform {
 
     /// On the shared services, with an empty database.
     pub(crate) async fn unmigrated() -> Self {
-        let (services, database) = (Services::shared(), Self::new_database_name());
+        let (services, database) = (Services::shared(), new_database_name());
         services.create_empty_database(&database).await;
         Self::with_database(services, database)
     }
 
     async fn on(services: Services) -> Self {
-        let database = Self::new_database_name();
+        let database = new_database_name();
         services.create_database(&database).await;
         Self::with_database(services, database)
-    }
-
-    fn new_database_name() -> String {
-        format!("grapnel_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
     }
 
     fn with_database(services: Services, database: String) -> Self {

@@ -70,15 +70,6 @@ impl Running {
         assert!(reached, "nothing is delivered any more: {:?}", self.handle.progress());
     }
 
-    /// Waits until everything that was accepted so far has arrived at some moment.
-    pub(crate) async fn settles(&self) {
-        let accepted = self.handle.progress().accepted;
-        let reached = self.handle.reaches(PATIENCE, |progress| {
-            progress.outstanding == 0 || progress.accepted - progress.outstanding >= accepted
-        });
-        assert!(reached.await, "not everything arrives: {:?}", self.handle.progress());
-    }
-
     pub(crate) fn duplicates(&self) -> u64 {
         self.handle.progress().duplicate_deliveries
     }

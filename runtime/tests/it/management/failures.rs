@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use crate::harness::{Api, KEY, event, send, state};
+use super::harness::{Api, KEY, event, send, state};
 
 #[tokio::test]
 async fn without_a_database_every_route_is_unavailable() {

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use grapnel::store::record::NextState;
 use uuid::Uuid;
 
-use crate::harness::{Api, NOTHING, event, for_destinations, later};
+use super::harness::{Api, NOTHING, event, for_destinations, later};
 
 /// Brings a delivery of a new event into a state.
 async fn bring(api: &Api, id: Uuid, destination: &str, state: &str) {

@@ -1,7 +1,7 @@
 //! The management API on a real PostgreSQL, through its router.
 //!
-//! `GRAPNEL_TEST_DATABASE_URL` names a server on which databases may be created; every test has one of its own. Events
-//! are stored, claimed and recorded by the same statements as in production.
+//! Every test has a database of its own. Events are stored, claimed and recorded by the same statements as in
+//! production.
 
 mod harness;
 

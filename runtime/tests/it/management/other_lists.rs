@@ -7,7 +7,7 @@ use grapnel::store;
 use grapnel::store::record::NextState;
 use uuid::Uuid;
 
-use crate::harness::{Api, NOTHING, event, for_destinations, later};
+use super::harness::{Api, NOTHING, event, for_destinations, later};
 
 #[tokio::test]
 async fn integrations_are_listed_without_secrets() {

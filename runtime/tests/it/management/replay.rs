@@ -10,7 +10,7 @@ use grapnel::store;
 use grapnel::store::record::NextState;
 use uuid::Uuid;
 
-use crate::harness::{Answer, Api, KEY, NOTHING, event, for_destinations, later, send};
+use super::harness::{Answer, Api, KEY, NOTHING, event, for_destinations, later, send};
 
 pub(crate) async fn replay(api: &Api, id: Uuid) -> Uuid {
     accepted(&api.post(&format!("/events/{id}/replay"), r#"{"reason":"because"}"#).await)

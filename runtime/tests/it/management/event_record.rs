@@ -10,7 +10,7 @@ use grapnel::store::ingest::NewEvent;
 use grapnel::store::record::NextState;
 use serde_json::Value;
 
-use crate::harness::{Api, event, for_destinations, later, with_body};
+use super::harness::{Api, event, for_destinations, later, with_body};
 
 fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().expect("an object").keys().map(String::as_str).collect()

@@ -8,7 +8,7 @@ use grapnel::store::record::NextState;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use crate::harness::{Api, event, later, received_at, with_body};
+use super::harness::{Api, event, later, received_at, with_body};
 
 fn ago(seconds: i64) -> Timestamp {
     Timestamp::now() - SignedDuration::from_secs(seconds)

@@ -5,7 +5,7 @@ use grapnel::openapi::document;
 use utoipa::openapi::RefOr;
 use uuid::Uuid;
 
-use crate::harness::{Api, event};
+use super::harness::{Api, event};
 
 const LISTS: [&str; 5] = ["/integrations", "/events", "/deliveries", "/audit-entries", "/replay-requests"];
 
@@ -96,7 +96,7 @@ async fn a_cursor_belongs_to_one_list_and_order() {
         api.store(event(integration)).await;
     }
     let cursor =
-        |answer: crate::harness::Answer| answer.json["meta"]["nextCursor"].as_str().unwrap().to_owned();
+        |answer: super::harness::Answer| answer.json["meta"]["nextCursor"].as_str().unwrap().to_owned();
     let of_events = cursor(api.get("/events?pageSize=2").await);
     let by_occurrence = cursor(api.get("/events?pageSize=2&sortBy=occurredAt").await);
     api.get(&format!("/events?cursor={of_events}")).await.expect(StatusCode::OK);

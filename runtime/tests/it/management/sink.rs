@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 
-use crate::harness::{Answer, Api, send};
+use super::harness::{Answer, Api, send};
 
 async fn deliver(api: &Api, body: impl Into<Body>) -> Answer {
     send(&api.router, Request::post("/internal/delivery-sink/acme").body(body.into()).expect("a request"))

@@ -6,7 +6,7 @@ use grapnel::management::{KEY_HEADER, ManagementState, router};
 use grapnel::openapi::document;
 use uuid::Uuid;
 
-use crate::harness::{Api, KEY, PREVIOUS_KEY, send, state};
+use super::harness::{Api, KEY, PREVIOUS_KEY, send, state};
 
 /// Method and path of every managed route, with an id that nothing has.
 fn managed_routes() -> Vec<(Method, String)> {

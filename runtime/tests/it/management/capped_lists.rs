@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use crate::harness::Api;
+use super::harness::Api;
 
 /// Stores events number `first` to `last`, all processed, each received after the one before.
 async fn fill(api: &Api, first: i32, last: i32) {
@@ -25,7 +25,9 @@ async fn fill(api: &Api, first: i32, last: i32) {
 async fn bring_all(api: &Api, status: &str) {
     let finished = if matches!(status, "succeeded" | "failed") { "now()" } else { "NULL" };
     api.execute(&format!(
-        "UPDATE deliveries SET status = '{status}', finished_at = {finished}; ANALYZE deliveries"
+        "UPDATE deliveries SET status = '{status}', finished_at = {finished}, queued_at = NULL, due_at = NULL,
+            last_error = CASE WHEN '{status}' = 'failed' THEN 'refused' END;
+        ANALYZE deliveries"
     ))
     .await;
 }

@@ -1,7 +1,6 @@
 //! A database, the router on it, and what fills it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,10 +15,13 @@ use grapnel::store::record::{NextState, Recorded, record};
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use serde_json::Value;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::PgPool;
 use tokio::sync::Notify;
 use tower::ServiceExt;
 use uuid::Uuid;
+
+use super::super::harness::new_database_name;
+use super::super::harness::services::Services;
 
 pub(crate) const KEY: &str = "current-key-0123456789";
 pub(crate) const PREVIOUS_KEY: &str = "previous-key-0123456789";
@@ -27,46 +29,27 @@ pub(crate) const PREVIOUS_KEY: &str = "previous-key-0123456789";
 /// An empty list of ids.
 pub(crate) const NOTHING: [Uuid; 0] = [];
 
-static NEXT: AtomicU32 = AtomicU32::new(0);
-
 /// A database of its own, dropped with it.
 struct Database {
     name: String,
-    server: String,
+    services: Services,
 }
 
 impl Database {
     async fn create() -> Self {
-        let server = std::env::var("GRAPNEL_TEST_DATABASE_URL")
-            .expect("GRAPNEL_TEST_DATABASE_URL names a PostgreSQL server for the tests");
-        let name =
-            format!("grapnel_management_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut admin = PgConnection::connect(&server).await.expect("a connection");
-        sqlx::query(&format!("CREATE DATABASE {name}")).execute(&mut admin).await.expect("a new database");
-        Self { name, server }
+        let (name, services) = (new_database_name(), Services::shared());
+        services.create_database(&name).await;
+        Self { name, services }
     }
 
     fn url(&self) -> SecretString {
-        let mut url = url::Url::parse(&self.server).expect("a URL");
-        url.set_path(&self.name);
-        SecretString::from(url.to_string())
+        SecretString::from(self.services.database_url_of(&self.name))
     }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let (server, name) = (self.server.clone(), self.name.clone());
-        // A runtime of its own: the test's is about to end.
-        let dropped = std::thread::spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                let mut admin = PgConnection::connect(&server).await.expect("a connection");
-                let drop = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-                sqlx::query(&drop).execute(&mut admin).await.expect("no database");
-            });
-        });
-        assert!(dropped.join().is_ok() || std::thread::panicking(), "{} is left", self.name);
+        self.services.drop_database(&self.name);
     }
 }
 
@@ -84,7 +67,6 @@ impl Api {
         drop(tracing_subscriber::fmt().with_test_writer().try_init());
         let database = Database::create().await;
         let pool = store::pool(&database.url(), "test", 4).expect("a pool");
-        store::migrate::run(&pool).await.expect("the schema");
         let replays = Arc::new(Notify::new());
         let router = router(state(pool.clone(), Arc::clone(&replays)));
         Self { pool, router, replays, _database: database }
