@@ -26,6 +26,8 @@ impl Load {
             pace: Pace::Open { rate_per_second: RATE, max_in_flight: 64 },
             sink: Some(SinkConfig { fail_percent: FAIL_PERCENT, ..SinkConfig::default() }),
             settle: PATIENCE,
+            // A datastore that starts on a busy machine may take a while.
+            unreachable_limit: PATIENCE * 10,
             linger: LINGER,
             retry_unknown: true,
             ..Config::new(target, Provider::Acme, ACME_SECRET.into(), Amount::Time(PATIENCE * 10))
