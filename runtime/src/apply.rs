@@ -8,7 +8,6 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use grapnel_crds::names::queue_name;
-use secrecy::ExposeSecret;
 use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
@@ -51,7 +50,7 @@ pub enum Applied {
 
 /// `grapnel apply`: writes the rows and queues once and prints a line for each Integration.
 pub async fn run(args: ApplyArgs) -> anyhow::Result<()> {
-    let keys = SealingKeys::parse(args.sealing.sealing_keys(args.common.environment)?.expose_secret())?;
+    let keys = args.sealing.sealing_keys(args.common.environment)?;
     let (database_url, rabbitmq_url) = (args.database.database_url()?, args.queue.rabbitmq_url()?);
     let prefix = args.queue.queue_prefix()?;
     let desired = files::parse(&files::read(&args.files)?)?;

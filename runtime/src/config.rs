@@ -2,17 +2,22 @@
 //!
 //! Every option is also an environment variable, and an empty variable counts as absent. A secret may be given as
 //! `NAME_FILE`, the path of a file that holds it (one trailing newline is dropped); giving both is an error. Secrets are
-//! [`SecretString`]s from here on.
+//! [`SecretString`]s from here on, and no message repeats one.
 
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::builder::Resettable;
+use clap::{Args, Command, ValueEnum};
 use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
+
+use crate::sealing::SealingKeys;
+use crate::{limits, queue, store};
 
 /// A configuration that cannot be used; the message names the variable.
 #[derive(Debug, Error)]
@@ -39,6 +44,14 @@ pub enum Environment {
     Development,
 }
 
+/// The command without the variables that are empty: a template that leaves one empty means to say nothing.
+pub fn without_empty_variables(command: Command) -> Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|arg| if arg.get_env().is_some_and(is_empty) { arg.env(Resettable::Reset) } else { arg })
+        .mut_subcommands(without_empty_variables)
+}
+
 /// A secret given as `NAME` or as `NAME_FILE`.
 fn secret(
     name: &'static str,
@@ -57,7 +70,8 @@ fn secret(
                 source,
             })?;
             let text = text.strip_suffix('\n').unwrap_or(&text);
-            Ok(Some(SecretString::from(text.strip_suffix('\r').unwrap_or(text).to_owned())))
+            let text = text.strip_suffix('\r').unwrap_or(text);
+            Ok((!text.is_empty()).then(|| SecretString::from(text.to_owned())))
         }
         (None, None) => Ok(None),
     }
@@ -80,6 +94,20 @@ fn required(name: &'static str, secret: Option<SecretString>) -> Result<SecretSt
     secret.ok_or(ConfigError::Missing { name })
 }
 
+/// A required URL that its library can read. Its own error is left out, since it may repeat the URL.
+fn url(
+    name: &'static str,
+    of: &'static str,
+    secret: Option<SecretString>,
+    is_url: fn(&str) -> bool,
+) -> Result<SecretString, ConfigError> {
+    let url = required(name, secret)?;
+    if is_url(url.expose_secret()) {
+        return Ok(url);
+    }
+    Err(ConfigError::Invalid { name, reason: format!("not a URL of {of}") })
+}
+
 #[derive(Debug, Args)]
 pub struct DatabaseArgs {
     /// PostgreSQL, for example `postgres://user:password@host/grapnel`
@@ -92,7 +120,8 @@ pub struct DatabaseArgs {
 impl DatabaseArgs {
     pub fn database_url(&self) -> Result<SecretString, ConfigError> {
         let name = "DATABASE_URL";
-        required(name, secret(name, self.database_url.as_ref(), self.database_url_file.as_deref())?)
+        let given = secret(name, self.database_url.as_ref(), self.database_url_file.as_deref())?;
+        url(name, "PostgreSQL", given, store::is_url)
     }
 }
 
@@ -111,7 +140,8 @@ pub struct QueueArgs {
 impl QueueArgs {
     pub fn rabbitmq_url(&self) -> Result<SecretString, ConfigError> {
         let name = "RABBITMQ_URL";
-        required(name, secret(name, self.rabbitmq_url.as_ref(), self.rabbitmq_url_file.as_deref())?)
+        let given = secret(name, self.rabbitmq_url.as_ref(), self.rabbitmq_url_file.as_deref())?;
+        url(name, "RabbitMQ", given, queue::is_url)
     }
 
     pub fn queue_prefix(&self) -> Result<String, ConfigError> {
@@ -127,6 +157,24 @@ impl QueueArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct QueueManagementArgs {
+    /// The management API of RabbitMQ, for example `http://user:password@host:15672`; without credentials, those of
+    /// RABBITMQ_URL are used
+    #[arg(long, env = "RABBITMQ_MANAGEMENT_URL", hide_env_values = true)]
+    rabbitmq_management_url: Option<SecretString>,
+    #[arg(long, env = "RABBITMQ_MANAGEMENT_URL_FILE", hide = true)]
+    rabbitmq_management_url_file: Option<PathBuf>,
+}
+
+impl QueueManagementArgs {
+    pub fn management_url(&self) -> Result<SecretString, ConfigError> {
+        let (value, file) =
+            (self.rabbitmq_management_url.as_ref(), self.rabbitmq_management_url_file.as_deref());
+        required("RABBITMQ_MANAGEMENT_URL", secret("RABBITMQ_MANAGEMENT_URL", value, file)?)
+    }
+}
+
+#[derive(Debug, Args)]
 pub struct RedisArgs {
     /// Redis, for example `redis://:password@host:6379/0`
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
@@ -138,7 +186,8 @@ pub struct RedisArgs {
 impl RedisArgs {
     pub fn redis_url(&self) -> Result<SecretString, ConfigError> {
         let name = "REDIS_URL";
-        required(name, secret(name, self.redis_url.as_ref(), self.redis_url_file.as_deref())?)
+        let given = secret(name, self.redis_url.as_ref(), self.redis_url_file.as_deref())?;
+        url(name, "Redis", given, limits::is_url)
     }
 }
 
@@ -156,13 +205,15 @@ pub struct SealingArgs {
 const DEVELOPMENT_SEALING_KEYS: &str = "development:Z3JhcG5lbCBkZXZlbG9wbWVudCBzZWFsaW5nIGtleSE=";
 
 impl SealingArgs {
-    pub fn sealing_keys(&self, environment: Environment) -> Result<SecretString, ConfigError> {
+    pub fn sealing_keys(&self, environment: Environment) -> Result<SealingKeys, ConfigError> {
         let name = "GRAPNEL_SEALING_KEYS";
-        match (secret(name, self.sealing_keys.as_ref(), self.sealing_keys_file.as_deref())?, environment) {
-            (Some(keys), _) => Ok(keys),
-            (None, Environment::Development) => Ok(SecretString::from(DEVELOPMENT_SEALING_KEYS)),
-            (None, Environment::Production) => Err(ConfigError::Missing { name }),
-        }
+        let given = secret(name, self.sealing_keys.as_ref(), self.sealing_keys_file.as_deref())?;
+        let keys = match (&given, environment) {
+            (Some(keys), _) => keys.expose_secret(),
+            (None, Environment::Development) => DEVELOPMENT_SEALING_KEYS,
+            (None, Environment::Production) => return Err(ConfigError::Missing { name }),
+        };
+        SealingKeys::parse(keys).map_err(|error| ConfigError::Invalid { name, reason: error.to_string() })
     }
 }
 
@@ -205,7 +256,6 @@ pub struct ApiArgs {
     /// Webhooks a minute for each route and source address; 0 turns the limit off
     #[arg(long, env = "GRAPNEL_RATE_LIMIT_PER_MINUTE", default_value = "6000")]
     pub rate_limit_per_minute: u32,
-    /// Base of the URL that providers call, without a path; some providers sign it
     /// A delivery whose message is lost is queued again within this many seconds
     #[arg(long, env = "GRAPNEL_REQUEUE_AFTER_SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=3600))]
     requeue_after_seconds: u64,
@@ -214,22 +264,29 @@ pub struct ApiArgs {
 /// A key shorter than this can be guessed.
 const MIN_MANAGEMENT_KEY_CHARS: usize = 16;
 
+fn long_enough(name: &'static str, key: SecretString) -> Result<SecretString, ConfigError> {
+    if key.expose_secret().chars().count() >= MIN_MANAGEMENT_KEY_CHARS {
+        return Ok(key);
+    }
+    let reason = format!("a key needs at least {MIN_MANAGEMENT_KEY_CHARS} characters");
+    Err(ConfigError::Invalid { name, reason })
+}
+
 impl ApiArgs {
     /// The valid management keys: the current one, then the previous one if there is any.
     pub fn management_keys(&self) -> Result<Vec<SecretString>, ConfigError> {
         let name = "MANAGEMENT_API_KEY";
         let current =
             secret(name, self.management_api_key.as_ref(), self.management_api_key_file.as_deref())?;
+        let mut keys = vec![long_enough(name, required(name, current)?)?];
+        let name = "MANAGEMENT_API_KEY_PREVIOUS";
         let previous = secret(
-            "MANAGEMENT_API_KEY_PREVIOUS",
+            name,
             self.management_api_key_previous.as_ref(),
             self.management_api_key_previous_file.as_deref(),
         )?;
-        let mut keys = vec![required(name, current)?];
-        keys.extend(previous);
-        if keys.iter().any(|key| key.expose_secret().chars().count() < MIN_MANAGEMENT_KEY_CHARS) {
-            let reason = format!("a key needs at least {MIN_MANAGEMENT_KEY_CHARS} characters");
-            return Err(ConfigError::Invalid { name, reason });
+        if let Some(previous) = previous {
+            keys.push(long_enough(name, previous)?);
         }
         Ok(keys)
     }

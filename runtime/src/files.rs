@@ -21,7 +21,7 @@ pub struct Desired {
 }
 
 /// All that is wrong with a set of files.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileErrors(Vec<String>);
 
 impl fmt::Display for FileErrors {

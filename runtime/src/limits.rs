@@ -89,6 +89,11 @@ pub struct CountTask {
     local_minute: i64,
 }
 
+/// Whether the text is a URL of Redis.
+pub fn is_url(text: &str) -> bool {
+    redis::Client::open(text).is_ok()
+}
+
 /// The limits and the task that counts for them.
 ///
 /// # Errors

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use grapnel::config::{DatabaseArgs, Environment};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use grapnel::config::{DatabaseArgs, Environment, without_empty_variables};
 use grapnel::roles::{api, dev, worker};
 use grapnel::store::{self, migrate};
 use grapnel::{apply, probe, telemetry};
@@ -45,7 +45,7 @@ struct MigrateCommand {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = parse();
     telemetry::start(environment());
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider was installed before");
@@ -64,6 +64,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Ends the process where the command line or a variable is wrong, or help is asked for.
+fn parse() -> Cli {
+    let mut command = without_empty_variables(Cli::command());
+    let mut matches = command.get_matches_mut();
+    Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.format(&mut command).exit())
 }
 
 /// As the roles will read it; a value that they refuse is refused there.

@@ -16,6 +16,8 @@ pub mod migrate;
 pub mod partitions;
 pub mod hot;
 pub mod integrations;
+pub mod epoch;
+pub mod retire;
 pub mod ingest;
 pub mod claim;
 pub mod record;
@@ -35,6 +37,11 @@ const PING_DEADLINE: Duration = Duration::from_secs(2);
 
 /// No statement of ours is meant to take this long; a stuck one must not hold locks for ever.
 const STATEMENT_TIMEOUT: &str = "30s";
+
+/// Whether the text is a URL of PostgreSQL.
+pub fn is_url(text: &str) -> bool {
+    PgConnectOptions::from_str(text).is_ok()
+}
 
 /// A pool that connects on first use, so that a process starts and waits while PostgreSQL is away.
 pub fn pool(database_url: &SecretString, role: &str, max_connections: u32) -> anyhow::Result<PgPool> {

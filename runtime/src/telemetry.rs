@@ -5,39 +5,34 @@
 
 use std::error::Error;
 
-use tracing_subscriber::filter::{EnvFilter, LevelFilter};
+use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
 use crate::config::Environment;
 
-/// Libraries that would log URLs, frames or statements with their values.
-const QUIET: [&str; 8] = [
-    "sqlx=warn",
-    "lapin=off",
-    "redis=warn",
-    "hyper=warn",
-    "hyper_util=warn",
-    "reqwest=warn",
-    "rustls=warn",
-    "h2=warn",
+/// Libraries that would log URLs, frames or statements with their values, and what they may say. A target stands for all
+/// that begin with it.
+const QUIET: [(&str, LevelFilter); 7] = [
+    ("sqlx", LevelFilter::WARN),
+    ("lapin", LevelFilter::OFF),
+    ("redis", LevelFilter::WARN),
+    ("hyper", LevelFilter::WARN),
+    ("reqwest", LevelFilter::WARN),
+    ("rustls", LevelFilter::WARN),
+    ("h2", LevelFilter::WARN),
 ];
 
 /// Starts logging to standard error. `RUST_LOG` sets the level of our own code; the default is `info`.
 pub fn start(environment: Environment) {
-    let mut filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
-    for directive in QUIET {
-        match directive.parse() {
-            Ok(directive) => filter = filter.add_directive(directive),
-            Err(error) => eprintln!("log directive {directive}: {error}"),
-        }
-    }
+    let chosen = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    let bounds = Targets::new().with_default(LevelFilter::TRACE).with_targets(QUIET);
     let lines = match environment {
         Environment::Production => fmt::layer().json().with_writer(std::io::stderr).boxed(),
         Environment::Development => fmt::layer().with_target(false).with_writer(std::io::stderr).boxed(),
     };
-    if tracing_subscriber::registry().with(filter).with(lines).try_init().is_err() {
+    if tracing_subscriber::registry().with(lines.with_filter(chosen.and(bounds))).try_init().is_err() {
         tracing::debug!("logging was started before");
     }
 }

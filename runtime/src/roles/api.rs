@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use ipnet::IpNet;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use sqlx::postgres::PgPool;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -108,7 +108,7 @@ impl Probes for ApiProbes {
 pub async fn run(command: ApiCommand) -> anyhow::Result<()> {
     let ApiCommand { common, api, database, redis, queue, sealing } = command;
     let config = ApiConfig::new(&common, &api, &redis, &queue)?;
-    let keys = Arc::new(SealingKeys::parse(sealing.sealing_keys(common.environment)?.expose_secret())?);
+    let keys = Arc::new(sealing.sealing_keys(common.environment)?);
     let pool = store::pool(&database.database_url()?, "api", DATABASE_CONNECTIONS)?;
     let metrics = start_metrics()?;
     let (public, ops) =

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use secrecy::ExposeSecret;
 use sqlx::postgres::PgPool;
 use tokio_util::sync::CancellationToken;
 
@@ -29,8 +28,8 @@ use crate::store::{self, migrate};
 use crate::telemetry::chain;
 use crate::worker::{LaneHealth, Worker};
 
-/// How soon an edit is noticed.
-const POLL: Duration = Duration::from_millis(500);
+/// How often the files are looked at. An edit is applied at the second look that finds it.
+const POLL: Duration = Duration::from_millis(250);
 
 /// How soon files that could not be applied, for a reason that is not in them, are tried again.
 const RETRY: Duration = Duration::from_secs(2);
@@ -59,7 +58,7 @@ pub struct DevCommand {
 pub async fn run(command: DevCommand) -> anyhow::Result<()> {
     let DevCommand { files, common, api, delivery, database, redis, queue, sealing } = command;
     let config = ApiConfig::new(&common, &api, &redis, &queue)?;
-    let keys = Arc::new(SealingKeys::parse(sealing.sealing_keys(common.environment)?.expose_secret())?);
+    let keys = Arc::new(sealing.sealing_keys(common.environment)?);
     let database_url = database.database_url()?;
     let pool = store::pool(&database_url, "dev", api::DATABASE_CONNECTIONS)?;
     let claims = store::claim_pool(&database_url, CLAIM_CONNECTIONS)?;
@@ -105,6 +104,25 @@ pub async fn run(command: DevCommand) -> anyhow::Result<()> {
     supervise(stages, common.shutdown_deadline(), requested()).await
 }
 
+/// The texts of the files, or why they cannot be read.
+type Found = Result<BTreeMap<PathBuf, String>, FileErrors>;
+
+/// Tells a file that is being written from one that was: an editor empties it first, and what is in no file any more is
+/// retired with its work.
+#[derive(Default)]
+struct Looks {
+    last: Option<Found>,
+}
+
+impl Looks {
+    /// What was found, when the look before found the same.
+    fn settled(&mut self, found: Found) -> Option<Found> {
+        let is_settled = self.last.as_ref() == Some(&found);
+        self.last = Some(found.clone());
+        is_settled.then_some(found)
+    }
+}
+
 /// Follows the files.
 struct Watcher {
     files: Vec<PathBuf>,
@@ -116,24 +134,27 @@ struct Watcher {
 
 impl Watcher {
     /// Applies each edit until the token is cancelled. `applied` is what was applied last.
-    async fn run(self, mut applied: BTreeMap<PathBuf, String>, stop: CancellationToken) {
-        let mut refused = String::new();
-        let mut wait = POLL;
+    async fn run(self, applied: BTreeMap<PathBuf, String>, stop: CancellationToken) {
+        let mut applied = Some(applied);
+        let (mut looks, mut refused, mut wait) = (Looks::default(), String::new(), POLL);
         while stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
             wait = POLL;
-            let outcome = match files::read(&self.files) {
-                Ok(texts) if texts == applied => continue,
+            let Some(found) = looks.settled(files::read(&self.files)) else { continue };
+            let outcome = match found {
+                Ok(texts) if applied.as_ref() == Some(&texts) => Ok(texts),
                 Ok(texts) => self.apply(&texts).await.map(|()| texts),
                 Err(error) => Err(error.into()),
             };
             match outcome {
                 Ok(texts) => {
-                    applied = texts;
+                    applied = Some(texts);
                     refused.clear();
                 }
                 Err(error) => {
                     let reason = chain(&*error);
                     if !error.is::<FileErrors>() {
+                        // Some of it may have been applied, so that even the state before is an edit.
+                        applied = None;
                         wait = RETRY;
                     }
                     if reason != refused {
@@ -165,5 +186,37 @@ impl Watcher {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Found {
+        Ok(BTreeMap::from([(PathBuf::from("acme.yaml"), text.to_owned())]))
+    }
+
+    #[test]
+    fn file_in_the_middle_of_being_written_is_not_taken_for_an_edit() {
+        let mut looks = Looks::default();
+        assert_eq!(looks.settled(found("old")), None);
+        assert_eq!(looks.settled(found("old")), Some(found("old")));
+        assert_eq!(looks.settled(found("")), None);
+        assert_eq!(looks.settled(found("ne")), None);
+        assert_eq!(looks.settled(found("new")), None);
+        assert_eq!(looks.settled(found("new")), Some(found("new")));
+        assert_eq!(looks.settled(found("new")), Some(found("new")));
+    }
+
+    #[test]
+    fn file_that_is_away_for_a_moment_is_not_missing() {
+        let away = || files::read(&[PathBuf::from("/nonexistent/acme.yaml")]);
+        let mut looks = Looks::default();
+        assert_eq!(looks.settled(found("old")), None);
+        assert_eq!(looks.settled(away()), None);
+        assert_eq!(looks.settled(found("old")), None);
+        assert_eq!(looks.settled(away()), None);
+        assert!(looks.settled(away()).is_some_and(|found| found.is_err()));
     }
 }

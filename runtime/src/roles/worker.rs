@@ -3,7 +3,6 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use secrecy::ExposeSecret;
 use uuid::Uuid;
 
 use super::{bind, ops_stage, start_metrics, wait_for_schema};
@@ -12,7 +11,6 @@ use crate::deliver::DeliveryClient;
 use crate::deliver::egress::EgressPolicy;
 use crate::integrations::table;
 use crate::queue::Link;
-use crate::sealing::SealingKeys;
 use crate::shutdown::{Stage, requested, supervise};
 use crate::store;
 use crate::worker::{LaneHealth, Worker};
@@ -43,7 +41,7 @@ pub struct WorkerCommand {
 pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
     let WorkerCommand { integration, common, delivery, database, queue, sealing } = command;
     let (rabbitmq_url, queue_prefix) = (queue.rabbitmq_url()?, queue.queue_prefix()?);
-    let keys = Arc::new(SealingKeys::parse(sealing.sealing_keys(common.environment)?.expose_secret())?);
+    let keys = Arc::new(sealing.sealing_keys(common.environment)?);
     let database_url = database.database_url()?;
     let pool = store::pool(&database_url, "worker", DATABASE_CONNECTIONS)?;
     let claims = store::claim_pool(&database_url, CLAIM_CONNECTIONS)?;

@@ -1,0 +1,229 @@
+//! What a role is told by its environment: everything wrong is said before the first connection, by name, and without
+//! a secret.
+
+use super::harness::{Platform, acme_event, acme_integration, destination, processes};
+
+const KEY: &str = "bWFudWFsLXNlYWxpbmcta2V5LW9mLTMyLWJ5dGVzLi4=";
+
+/// Complete, with services that cannot be reached: a role that begins to connect does not end.
+fn complete() -> Vec<(String, String)> {
+    [
+        ("DATABASE_URL", "postgres://user:database-word@127.0.0.1:1/grapnel"),
+        ("REDIS_URL", "redis://:redis-word@127.0.0.1:1/0"),
+        ("RABBITMQ_URL", "amqp://user:rabbitmq-word@127.0.0.1:1/%2f"),
+        ("MANAGEMENT_API_KEY", "management-word-1"),
+        ("GRAPNEL_SEALING_KEYS", &format!("first:{KEY}")),
+        ("GRAPNEL_HTTP_ADDR", "127.0.0.1:0"),
+        ("GRAPNEL_OPS_ADDR", "127.0.0.1:0"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+/// Runs a role with changes to the complete environment (`None`: absent); it must end with an error that says this.
+async fn check(role: &str, changes: &[(&str, Option<&str>)], said: &str) {
+    let mut environment = complete();
+    for (name, value) in changes {
+        environment.retain(|(known, _)| known != name);
+        environment.extend(value.map(|value| ((*name).to_owned(), value.to_owned())));
+    }
+    let arguments: &[&str] = match role {
+        "dev" | "apply" => &[role, "--file", "/nonexistent/integrations.yaml"],
+        _ => &[role],
+    };
+    let output = processes::run_to_end(arguments, &environment).await;
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(!output.status.success(), "{role} {changes:?} is accepted");
+    assert!(text.contains(said), "{role} {changes:?}: {text}");
+    for secret in
+        ["database-word", "redis-word", "rabbitmq-word", "management-word", "short-word", &KEY[..20]]
+    {
+        assert!(!text.contains(secret), "{role} {changes:?}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn required_variable_that_is_missing_or_empty_is_named() {
+    for (role, names) in [
+        (
+            "api",
+            &["DATABASE_URL", "REDIS_URL", "RABBITMQ_URL", "MANAGEMENT_API_KEY", "GRAPNEL_SEALING_KEYS"][..],
+        ),
+        ("worker", &["DATABASE_URL", "RABBITMQ_URL", "GRAPNEL_SEALING_KEYS"]),
+        ("dev", &["DATABASE_URL", "REDIS_URL", "RABBITMQ_URL", "MANAGEMENT_API_KEY", "GRAPNEL_SEALING_KEYS"]),
+        ("apply", &["DATABASE_URL", "RABBITMQ_URL", "GRAPNEL_SEALING_KEYS"]),
+        ("migrate", &["DATABASE_URL"]),
+    ] {
+        for name in names {
+            let said =
+                format!("grapnel: {name} is required (or {name}_FILE, the path of a file that holds it)");
+            check(role, &[(name, None)], &said).await;
+            check(role, &[(name, Some(""))], &said).await;
+            check(role, &[(name, Some("")), (&format!("{name}_FILE"), Some(""))], &said).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn empty_variable_counts_as_absent() {
+    for (role, names) in [
+        (
+            "api",
+            &[
+                "GRAPNEL_ENV",
+                "GRAPNEL_HTTP_ADDR",
+                "GRAPNEL_OPS_ADDR",
+                "MANAGEMENT_API_KEY_PREVIOUS",
+                "GRAPNEL_TRUSTED_PROXIES",
+                "GRAPNEL_RATE_LIMIT_PER_MINUTE",
+                "GRAPNEL_REQUEUE_AFTER_SECONDS",
+                "GRAPNEL_SHUTDOWN_SECONDS",
+                "GRAPNEL_QUEUE_PREFIX",
+            ][..],
+        ),
+        (
+            "worker",
+            &["GRAPNEL_ENV", "GRAPNEL_INTEGRATION", "GRAPNEL_OPS_ADDR", "GRAPNEL_ALLOWED_DESTINATION_CIDRS"],
+        ),
+        ("dev", &["GRAPNEL_ENV", "GRAPNEL_RATE_LIMIT_PER_MINUTE", "GRAPNEL_ALLOWED_DESTINATION_CIDRS"]),
+        ("apply", &["GRAPNEL_ENV", "GRAPNEL_QUEUE_PREFIX"]),
+    ] {
+        for name in names {
+            // Nothing is said of the empty one: what is missing comes first.
+            check(role, &[(name, Some("")), ("DATABASE_URL", None)], "grapnel: DATABASE_URL is required")
+                .await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn secret_is_read_from_a_file_and_only_from_one_place() {
+    let mut platform = Platform::new().await;
+    let folder = tempfile_folder("secret-files");
+    let file = |name: &str, value: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, format!("{value}\n")).expect("write a file");
+        path.to_str().expect("a path in UTF-8").to_owned()
+    };
+    for name in ["DATABASE_URL", "REDIS_URL", "RABBITMQ_URL", "MANAGEMENT_API_KEY", "GRAPNEL_SEALING_KEYS"] {
+        let value = platform.variable(name);
+        platform.set(name, "");
+        platform.set(&format!("{name}_FILE"), &file(name, &value));
+    }
+    let _api = platform.start_api(&acme_integration(&[destination("orders", "http://127.0.0.1:9/")])).await;
+    assert_eq!(platform.post_acme(&acme_event("e-1")).await.status, 202);
+    assert_eq!(platform.get("/api/v1/events").await.status, 200);
+
+    let (url_file, empty) = (file("url", "postgres://x"), file("empty", ""));
+    let both = "grapnel: DATABASE_URL and DATABASE_URL_FILE are both given: give one";
+    check("api", &[("DATABASE_URL_FILE", Some(&url_file))], both).await;
+    let missing = "grapnel: DATABASE_URL_FILE: cannot read /nonexistent/file";
+    check("api", &[("DATABASE_URL", None), ("DATABASE_URL_FILE", Some("/nonexistent/file"))], missing).await;
+    let empty_file = [("DATABASE_URL", None), ("DATABASE_URL_FILE", Some(empty.as_str()))];
+    check("api", &empty_file, "grapnel: DATABASE_URL is required").await;
+    std::fs::remove_dir_all(&folder).expect("remove the folder");
+}
+
+fn tempfile_folder(name: &str) -> std::path::PathBuf {
+    let folder = std::env::temp_dir().join(super::harness::unique_name(name));
+    std::fs::create_dir_all(&folder).expect("create a folder");
+    folder
+}
+
+#[tokio::test]
+async fn management_key_that_can_be_guessed_is_refused() {
+    let said = "grapnel: MANAGEMENT_API_KEY: a key needs at least 16 characters";
+    check("api", &[("MANAGEMENT_API_KEY", Some("short-word-0123"))], said).await;
+    let said = "grapnel: MANAGEMENT_API_KEY_PREVIOUS: a key needs at least 16 characters";
+    check("api", &[("MANAGEMENT_API_KEY_PREVIOUS", Some("short-word-0123"))], said).await;
+    check("dev", &[("MANAGEMENT_API_KEY_PREVIOUS", Some("short-word-0123"))], said).await;
+}
+
+#[tokio::test]
+async fn unusable_sealing_keys_are_refused_by_position_and_never_shown() {
+    let part = &KEY[..24];
+    for (keys, said) in [
+        (KEY.to_owned(), "sealing key 1 is not of the form id:base64 of 32 bytes"),
+        (format!("first:{KEY},{KEY}"), "sealing key 2 is not of the form id:base64 of 32 bytes"),
+        (format!("First:{KEY}"), "the id of sealing key 1 is not 1 to 32 characters of a-z, 0-9 and -"),
+        (format!("first:{KEY},first:{KEY}"), "the id of sealing key 2 was already used by an earlier key"),
+        (format!("first:{part}"), "sealing key 1 has 18 bytes and not 32"),
+        (format!("first:{part}!"), "sealing key 1 is not valid base64"),
+        (format!("first:{KEY},"), "sealing key 2 is not of the form id:base64 of 32 bytes"),
+        (",".to_owned(), "sealing key 1 is not of the form id:base64 of 32 bytes"),
+    ] {
+        for role in ["api", "worker", "dev", "apply"] {
+            let said = format!("grapnel: GRAPNEL_SEALING_KEYS: {said}");
+            check(role, &[("GRAPNEL_SEALING_KEYS", Some(&keys))], &said).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn unusable_url_is_refused_before_the_first_connection_and_not_shown() {
+    for (name, values) in [
+        (
+            "DATABASE_URL",
+            &[
+                "database-word",
+                "http://user:database-word@127.0.0.1:1/x",
+                "postgres://user:database-word@:x/",
+            ][..],
+        ),
+        (
+            "REDIS_URL",
+            &["redis-word", "http://:redis-word@127.0.0.1:1/0", "redis://:redis-word@127.0.0.1:x/0"],
+        ),
+        (
+            "RABBITMQ_URL",
+            &[
+                "rabbitmq-word",
+                "http://user:rabbitmq-word@127.0.0.1:1/",
+                "amqp://user:rabbitmq-word@127.0.0.1:x/",
+            ],
+        ),
+    ] {
+        for value in values {
+            for role in ["api", "dev"] {
+                check(role, &[(name, Some(value))], &format!("grapnel: {name}: not a URL of ")).await;
+            }
+        }
+    }
+    check(
+        "worker",
+        &[("RABBITMQ_URL", Some("rabbitmq-word"))],
+        "grapnel: RABBITMQ_URL: not a URL of RabbitMQ",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn value_of_another_form_is_refused_with_the_options_name() {
+    for (role, name, value, said) in [
+        ("api", "GRAPNEL_ENV", "staging", "--environment"),
+        ("api", "GRAPNEL_HTTP_ADDR", "8080", "--http-addr"),
+        ("api", "GRAPNEL_OPS_ADDR", "localhost:9090", "--ops-addr"),
+        ("api", "GRAPNEL_TRUSTED_PROXIES", "10.0.0.0/8,10.0.0.300", "--trusted-proxies"),
+        ("api", "GRAPNEL_RATE_LIMIT_PER_MINUTE", "-1", "--rate-limit-per-minute"),
+        ("api", "GRAPNEL_REQUEUE_AFTER_SECONDS", "0", "--requeue-after-seconds"),
+        ("api", "GRAPNEL_SHUTDOWN_SECONDS", "601", "--shutdown-seconds"),
+        ("api", "GRAPNEL_QUEUE_PREFIX", "a b", "GRAPNEL_QUEUE_PREFIX"),
+        ("worker", "GRAPNEL_INTEGRATION", "acme", "--integration"),
+        ("worker", "GRAPNEL_ALLOWED_DESTINATION_CIDRS", "private", "--allowed-destination-cidrs"),
+    ] {
+        check(role, &[(name, Some(value))], said).await;
+    }
+}
+
+#[tokio::test]
+async fn help_names_the_variables_and_shows_no_secret() {
+    for role in ["api", "worker", "dev", "apply", "migrate"] {
+        let output = processes::run_to_end(&[role, "--help"], &complete()).await;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && text.contains("[env: DATABASE_URL]"), "{text}");
+        for secret in ["database-word", "redis-word", "rabbitmq-word", "management-word", &KEY[..20]] {
+            assert!(!text.contains(secret), "{text}");
+        }
+    }
+}
