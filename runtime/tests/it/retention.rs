@@ -9,7 +9,10 @@ const OLD_DAYS: [i32; 3] = [40, 39, 20];
 
 /// One event with a delivery, a key and an audit entry at noon of each old day.
 async fn fill_old_days(pool: &PgPool) {
-    sqlx::query("SELECT ensure_partitions(current_date - 40, current_date)").execute(pool).await.unwrap();
+    sqlx::query("SELECT ensure_partitions(current_date - 40, current_date)")
+        .execute(pool)
+        .await
+        .expect("partitions");
     for days_ago in OLD_DAYS {
         sqlx::query(
             "WITH event AS (
@@ -30,7 +33,7 @@ async fn fill_old_days(pool: &PgPool) {
         .bind(days_ago)
         .execute(pool)
         .await
-        .unwrap();
+        .expect("an old event");
     }
 }
 
@@ -72,7 +75,7 @@ async fn a_day_with_unfinished_deliveries_is_kept_until_they_end() {
     sqlx::query("UPDATE deliveries SET status = 'failed', finished_at = now(), last_error = 'gone'")
         .execute(&platform.pool)
         .await
-        .unwrap();
+        .expect("an old event");
     assert_eq!(partitions::drop_expired(&platform.pool).await.unwrap().len(), 5);
 }
 
