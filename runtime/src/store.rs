@@ -38,9 +38,10 @@ const PING_DEADLINE: Duration = Duration::from_secs(2);
 /// No statement of ours is meant to take this long; a stuck one must not hold locks for ever.
 const STATEMENT_TIMEOUT: &str = "30s";
 
-/// Whether the text is a URL of PostgreSQL.
+/// Whether the text is a URL of PostgreSQL. The library would read any scheme.
 pub fn is_url(text: &str) -> bool {
-    PgConnectOptions::from_str(text).is_ok()
+    let has_scheme = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+    has_scheme && PgConnectOptions::from_str(text).is_ok()
 }
 
 /// A pool that connects on first use, so that a process starts and waits while PostgreSQL is away.

@@ -54,7 +54,7 @@ pub struct Lane {
     pub context: Arc<LaneContext>,
     pub integration_id: Uuid,
     pub destination: Arc<Destination>,
-    /// When the lane ceased to consume, in Unix seconds, or [`CONSUMING`].
+    /// When the lane ceased to consume, in Unix seconds, or `CONSUMING`.
     pub deaf_since: Arc<AtomicI64>,
 }
 

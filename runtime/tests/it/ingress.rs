@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::harness::receiver::Receiver;
 use super::harness::{
-    Answer, GLOBEX_TOKEN, Platform, acme_event, acme_integration, destination, integration, sign,
+    Answer, GLOBEX_TOKEN, PATIENCE, Platform, acme_event, acme_integration, destination, integration, sign,
 };
 
 /// A destination that nothing is delivered to, for tests without a worker.
@@ -145,6 +145,21 @@ async fn signature_is_read_in_either_case() {
         let answer = platform.post("/api/v1/webhooks/acme", &[("x-acme-signature", signature)], &body).await;
         assert_eq!(answer.status, status, "{signature}: {answer:?}");
     }
+}
+
+#[tokio::test]
+async fn webhook_over_http_2_is_accepted() {
+    let mut platform = Platform::new().await;
+    let _api = platform.start_api(&acme_integration(&[nowhere()])).await;
+    let client = reqwest::Client::builder().http2_prior_knowledge();
+    platform.http = client.timeout(PATIENCE).build().expect("a client");
+    let posts = (0..50).map(|number| {
+        let body = acme_event(&format!("e-{number}"));
+        let platform = &platform;
+        async move { platform.post_acme(&body).await }
+    });
+    let answers = futures::future::join_all(posts).await;
+    assert!(answers.iter().all(|answer| answer.status == 202), "{answers:?}");
 }
 
 #[tokio::test]
