@@ -142,12 +142,21 @@ impl Dispatcher {
                 return;
             }
         };
+        // All are compared before any is repaired, which may take long: later, the counts would be those of another time.
+        let mut losses = Vec::new();
         for queue in waiting {
-            if let Err(error) = self.requeue_queue(&queue, stop).await {
-                tracing::warn!(
-                    error = %format!("{error:#}"), integration.id = %queue.integration_id,
-                    destination = queue.destination, "lost deliveries cannot be queued again"
-                );
+            if stop.is_cancelled() || !self.publisher.is_connected() {
+                return;
+            }
+            match self.find_lost(&queue).await {
+                Ok(0) => {}
+                Ok(lost) => losses.push((queue, lost)),
+                Err(error) => report(&queue, "lost deliveries cannot be found", &error),
+            }
+        }
+        for (queue, lost) in losses {
+            if let Err(error) = self.requeue_queue(&queue, lost, stop).await {
+                report(&queue, "lost deliveries cannot be queued again", &error.into());
             }
         }
         if let Err(error) = store::bounded(&self.pool, replay::settle_leftovers(&self.pool)).await {
@@ -155,13 +164,19 @@ impl Dispatcher {
         }
     }
 
-    async fn requeue_queue(&self, queue: &Waiting, stop: &CancellationToken) -> anyhow::Result<()> {
-        if integrations::end_work_if_removed(&self.pool, queue.integration_id, &queue.destination).await? {
-            return Ok(());
+    /// How many of a queue's deliveries have lost their message.
+    async fn find_lost(&self, queue: &Waiting) -> anyhow::Result<i64> {
+        let end_work =
+            integrations::end_work_if_removed(&self.pool, queue.integration_id, &queue.destination);
+        if store::bounded(&self.pool, end_work).await? {
+            return Ok(0);
         }
         let on_their_way = self.publisher.on_their_way() as i64;
         let ready = self.ready_messages(queue).await?;
-        let lost = lost_messages(queue, ready + on_their_way);
+        Ok(lost_messages(queue, ready + on_their_way))
+    }
+
+    async fn requeue_queue(&self, queue: &Waiting, lost: i64, stop: &CancellationToken) -> sqlx::Result<()> {
         let mut left = lost;
         while left > 0 && self.has_room(stop).await {
             let take = due::take_overdue(&self.pool, queue, left.min(BATCH as i64));
@@ -191,11 +206,18 @@ impl Dispatcher {
     }
 }
 
+fn report(queue: &Waiting, what: &str, error: &anyhow::Error) {
+    tracing::warn!(
+        error = %format!("{error:#}"), integration.id = %queue.integration_id, destination = queue.destination, "{what}"
+    );
+}
+
 /// How many of a queue's overdue deliveries have no message.
 ///
-/// Every queued delivery that nobody holds should have one, in the queue or on its way there: `messages`. Others may be on
-/// their way from other processes, so no more are lost than are overdue. Messages that a worker has fetched but not begun are not ready; their deliveries
-/// are counted as lost at most once in a bound, and a second message for a delivery does nothing.
+/// Every queued delivery that nobody holds should have one, in the queue or on its way there: `messages`. Others may be
+/// on their way from other processes, so no more are lost than are overdue. Messages that a worker has fetched but not
+/// begun are not ready; their deliveries are counted as lost at most once in a bound, and a second message for a delivery
+/// does nothing.
 fn lost_messages(queue: &Waiting, messages: i64) -> i64 {
     (queue.queued - messages).clamp(0, queue.overdue)
 }
