@@ -33,7 +33,7 @@ CREATE TABLE integrations (
     provider      text NOT NULL,
     route         text NOT NULL,
     display_name  text NOT NULL,
-    state         text NOT NULL CHECK (state IN ('Active', 'DeliveryPaused', 'Disabled')),
+    state         text NOT NULL CHECK (state IN ('Active', 'DeliveryPaused', 'Disabled', 'Draining')),
     spec          json NOT NULL,                    -- the object's spec as validated
     secrets       bytea NOT NULL,                   -- sealed (AES-256-GCM); the id is the associated data
     created_at    timestamptz NOT NULL DEFAULT now(),
@@ -49,7 +49,9 @@ BEGIN
     PERFORM pg_notify('grapnel_integrations', COALESCE(NEW.id, OLD.id)::text);
     RETURN NULL;
 END $$;
-CREATE TRIGGER integrations_notify AFTER INSERT OR UPDATE OR DELETE ON integrations
+-- Not for writer_epoch alone: a new leader puts its number on every row, and nobody has to read them for that.
+CREATE TRIGGER integrations_notify
+    AFTER INSERT OR DELETE OR UPDATE OF generation, route, display_name, state, spec, secrets, deleted_at ON integrations
     FOR EACH ROW EXECUTE FUNCTION notify_integration();
 
 -- ---------------------------------------------------------------------------------------------------------------------

@@ -81,6 +81,8 @@ pub mod reason {
     pub const DATABASE_UNAVAILABLE: &str = "DatabaseUnavailable";
     /// Registered, False: a newer generation of the object is already registered.
     pub const SUPERSEDED: &str = "Superseded";
+    /// Registered, False: an Integration that was applied from a file has the same namespace and name.
+    pub const NAME_CONFLICT: &str = "NameConflict";
     /// QueuesReady, Unknown or False: RabbitMQ did not answer.
     pub const QUEUE_UNAVAILABLE: &str = "QueueUnavailable";
     /// QueuesReady, False: a queue of that name exists with other properties.
@@ -95,7 +97,7 @@ pub mod reason {
     /// WorkersAvailable, False: the API server refused the Deployment; the message is its answer.
     pub const DEPLOYMENT_REJECTED: &str = "DeploymentRejected";
 
-    /// ScalingActive, Unknown: the backlog cannot be read, so the number of workers is held.
+    /// ScalingActive, False: the backlog cannot be read, so the number of workers is held.
     pub const METRIC_UNAVAILABLE: &str = "MetricUnavailable";
     /// ScalingActive, True: more workers would be started if maxReplicas allowed it.
     pub const AT_MAX_REPLICAS: &str = "AtMaxReplicas";

@@ -157,6 +157,24 @@ impl QueueArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct QueueManagementArgs {
+    /// The management API of RabbitMQ, for example `http://user:password@host:15672`; without credentials, those of
+    /// RABBITMQ_URL are used
+    #[arg(long, env = "RABBITMQ_MANAGEMENT_URL", hide_env_values = true)]
+    rabbitmq_management_url: Option<SecretString>,
+    #[arg(long, env = "RABBITMQ_MANAGEMENT_URL_FILE", hide = true)]
+    rabbitmq_management_url_file: Option<PathBuf>,
+}
+
+impl QueueManagementArgs {
+    pub fn management_url(&self) -> Result<SecretString, ConfigError> {
+        let (value, file) =
+            (self.rabbitmq_management_url.as_ref(), self.rabbitmq_management_url_file.as_deref());
+        required("RABBITMQ_MANAGEMENT_URL", secret("RABBITMQ_MANAGEMENT_URL", value, file)?)
+    }
+}
+
+#[derive(Debug, Args)]
 pub struct RedisArgs {
     /// Redis, for example `redis://:password@host:6379/0`
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]

@@ -37,6 +37,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Integration {
     pub row: IntegrationRow,
     pub state: IntegrationState,
+    /// Its object is being deleted: webhooks are refused, and what was accepted is still delivered.
+    pub draining: bool,
     pub max_body_bytes: usize,
     /// `None`: the platform's limit; 0: no limit.
     pub rate_limit_per_minute: Option<u32>,
@@ -84,8 +86,12 @@ pub enum CompileError {
     },
 }
 
+/// The state of a row whose object is being deleted.
+pub const DRAINING: &str = "Draining";
+
 impl Integration {
-    fn compile(row: IntegrationRow, keys: &SealingKeys) -> Result<Self, CompileError> {
+    /// What a row comes to. The controller compiles a row before it writes it, so that what is written can be served.
+    pub fn compile(row: IntegrationRow, keys: &SealingKeys) -> Result<Self, CompileError> {
         let spec: IntegrationSpec = serde_json::from_str(&row.spec).map_err(CompileError::Spec)?;
         let secrets = Secrets::open(keys, row.id, &row.secrets)?;
         let preset =
@@ -98,6 +104,7 @@ impl Integration {
             .collect::<Result<_, _>>()?;
         Ok(Self {
             state: spec.state,
+            draining: row.state == DRAINING,
             max_body_bytes: usize::try_from(spec.ingress.max_body_bytes).unwrap_or(0),
             rate_limit_per_minute: spec
                 .ingress
@@ -110,6 +117,11 @@ impl Integration {
             destinations,
             row,
         })
+    }
+
+    /// Whether webhooks are accepted.
+    pub fn accepts(&self) -> bool {
+        self.state != IntegrationState::Disabled && !self.draining
     }
 
     pub fn destination(&self, name: &str) -> Option<&Arc<Destination>> {

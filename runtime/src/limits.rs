@@ -10,12 +10,15 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, Script};
-use secrecy::{ExposeSecret, SecretString};
+use redis::Script;
+use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+mod redis_link;
+
+use redis_link::RedisLink;
 
 const WINDOW_SECONDS: i64 = 60;
 
@@ -59,17 +62,7 @@ pub enum Verdict {
 #[derive(Debug, Clone)]
 pub struct Limits {
     checks: mpsc::Sender<Check>,
-    redis: ConnectionManagerHandle,
-}
-
-/// Cheap to clone; connects on first use and again after a failure.
-#[derive(Clone)]
-struct ConnectionManagerHandle(ConnectionManager);
-
-impl std::fmt::Debug for ConnectionManagerHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ConnectionManager")
-    }
+    redis: RedisLink,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -89,7 +82,7 @@ struct Check {
 /// The task's side of [`Limits`].
 pub struct CountTask {
     checks: mpsc::Receiver<Check>,
-    redis: ConnectionManager,
+    redis: RedisLink,
     script: Script,
     resting_until: Option<Instant>,
     local: HashMap<Key, u64>,
@@ -98,7 +91,7 @@ pub struct CountTask {
 
 /// Whether the text is a URL of Redis.
 pub fn is_url(text: &str) -> bool {
-    Client::open(text).is_ok()
+    redis::Client::open(text).is_ok()
 }
 
 /// The limits and the task that counts for them.
@@ -106,15 +99,7 @@ pub fn is_url(text: &str) -> bool {
 /// # Errors
 /// A URL that is not Redis's.
 pub fn limits(url: &SecretString) -> anyhow::Result<(Limits, CountTask)> {
-    // The error would repeat the URL, and with it the password.
-    let client =
-        Client::open(url.expose_secret()).map_err(|_| anyhow::anyhow!("REDIS_URL: not a Redis URL"))?;
-    let config = ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(Duration::from_secs(1)))
-        .set_response_timeout(Some(DEADLINE))
-        .set_number_of_retries(1);
-    let redis = ConnectionManager::new_lazy_with_config(client, config)
-        .map_err(|_| anyhow::anyhow!("REDIS_URL: not a Redis URL"))?;
+    let redis = RedisLink::new(url, DEADLINE)?;
     let (sender, checks) = mpsc::channel(WAITING);
     let task = CountTask {
         checks,
@@ -124,7 +109,7 @@ pub fn limits(url: &SecretString) -> anyhow::Result<(Limits, CountTask)> {
         local: HashMap::new(),
         local_minute: 0,
     };
-    Ok((Limits { checks: sender, redis: ConnectionManagerHandle(redis) }, task))
+    Ok((Limits { checks: sender, redis }, task))
 }
 
 impl Limits {
@@ -155,9 +140,11 @@ impl Limits {
 
     /// Whether Redis answers.
     pub async fn ping(&self) -> anyhow::Result<()> {
-        let mut redis = self.redis.0.clone();
-        let ping = redis::cmd("PING");
-        tokio::time::timeout(Duration::from_secs(2), ping.query_async::<String>(&mut redis)).await??;
+        let ping = async {
+            let mut connection = self.redis.connection().await?;
+            redis::cmd("PING").query_async::<String>(&mut connection).await
+        };
+        ping.await.inspect_err(|_| self.redis.forget())?;
         Ok(())
     }
 }
@@ -186,7 +173,11 @@ impl CountTask {
             call.key(format!("grapnel:rate:{}:{}:{}", key.integration_id, key.address, key.minute))
                 .arg(*count);
         }
-        let sums = tokio::time::timeout(DEADLINE * 2, call.invoke_async::<Vec<u64>>(&mut self.redis)).await;
+        let counted = async {
+            let mut connection = self.redis.connection().await?;
+            call.invoke_async::<Vec<u64>>(&mut connection).await
+        };
+        let sums = tokio::time::timeout(DEADLINE * 2, counted).await;
         match sums {
             Ok(Ok(sums)) if sums.len() == counts.len() => {
                 if self.resting_until.take().is_some() {
@@ -208,6 +199,7 @@ impl CountTask {
                     tracing::warn!(error, "Redis is away, rate limits are counted in each process");
                 }
                 metrics::counter!("grapnel_rate_limit_fallbacks_total").increment(1);
+                self.redis.forget();
                 self.resting_until = Some(Instant::now() + REST);
                 self.add_here(counts)
             }

@@ -39,6 +39,14 @@ pub enum QueueError {
     Broker(#[from] lapin::Error),
 }
 
+impl QueueError {
+    /// Whether a queue of the name is there with other properties, so that trying again cannot help.
+    pub fn is_mismatch(&self) -> bool {
+        use lapin::protocol::AMQPSoftError;
+        matches!(self, Self::Broker(error) if is_soft(error, &AMQPSoftError::PRECONDITIONFAILED))
+    }
+}
+
 /// Whether the text is a URL of RabbitMQ.
 pub fn is_url(text: &str) -> bool {
     text.parse::<AMQPUri>().is_ok()
@@ -113,7 +121,9 @@ impl Link {
                 within_deadline(channel.close(200, "checked".into())).await?;
                 Ok(Some(declared.message_count()))
             }
-            Err(QueueError::Broker(error)) if is_not_found(&error) => Ok(None),
+            Err(QueueError::Broker(error)) if is_soft(&error, &lapin::protocol::AMQPSoftError::NOTFOUND) => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -127,11 +137,12 @@ impl Link {
     }
 }
 
-fn is_not_found(error: &lapin::Error) -> bool {
-    use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
+/// Whether the broker refused with this error.
+fn is_soft(error: &lapin::Error, expected: &lapin::protocol::AMQPSoftError) -> bool {
+    use lapin::protocol::AMQPErrorKind;
     match error.kind() {
         lapin::ErrorKind::ProtocolError(protocol) => {
-            matches!(protocol.kind(), AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND))
+            matches!(protocol.kind(), AMQPErrorKind::Soft(found) if found == expected)
         }
         _ => false,
     }
@@ -144,4 +155,33 @@ pub async fn declare(channel: &Channel, queue: &str) -> Result<(), QueueError> {
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     within_deadline(channel.queue_declare(queue.into(), options, arguments)).await?;
     Ok(())
+}
+
+/// Closes a channel in order; one that does not close is closed with its connection.
+pub async fn close(channel: Channel) {
+    if let Err(error) = within_deadline(channel.close(200, "done".into())).await {
+        tracing::debug!(%error, "channel did not close in order");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn heartbeat_is_ours_unless_the_url_has_one() {
+        let check = |url: &str, heartbeat: u16| {
+            let link = Link::new(url.to_owned().into(), "test");
+            assert_eq!(link.uri().expect("a URL").query.heartbeat, Some(heartbeat), "{url}");
+        };
+        check("amqp://user:secret@host:5672/%2f", HEARTBEAT_SECONDS);
+        check("amqp://user:secret@host:5672/%2f?heartbeat=30", 30);
+    }
+
+    #[test]
+    fn url_that_cannot_be_used_is_not_repeated() {
+        let link = Link::new("http://user:secret@host".to_owned().into(), "test");
+        let error = link.uri().expect_err("no AMQP URL");
+        assert!(!format!("{error} {error:?}").contains("secret"));
+    }
 }

@@ -32,7 +32,7 @@ const OPS_DRAIN: Duration = Duration::from_secs(1);
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 /// Starts the metrics of the process.
-fn start_metrics() -> anyhow::Result<PrometheusHandle> {
+pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
     PrometheusBuilder::new()
         .set_buckets(&[
             0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 256.0,
@@ -43,12 +43,12 @@ fn start_metrics() -> anyhow::Result<PrometheusHandle> {
 }
 
 /// Binds a port, or says which one could not be bound.
-async fn bind(address: SocketAddr, name: &str) -> anyhow::Result<TcpListener> {
+pub async fn bind(address: SocketAddr, name: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("{name}: cannot listen on {address}"))
 }
 
 /// The operations port, in a stage of its own: it is the last to go.
-fn ops_stage(listener: TcpListener, probes: Arc<dyn Probes>, metrics: PrometheusHandle) -> Stage {
+pub fn ops_stage(listener: TcpListener, probes: Arc<dyn Probes>, metrics: PrometheusHandle) -> Stage {
     let mut stage = Stage::default();
     let (router, token) = (ops_router(probes, metrics.clone()), stage.token());
     stage.spawn("operations port", server::serve(listener, router, token.clone(), OPS_DRAIN));
@@ -61,7 +61,7 @@ fn ops_stage(listener: TcpListener, probes: Arc<dyn Probes>, metrics: Prometheus
 }
 
 /// Waits until the migrations have run. Pods of a new version wait here for the migration job.
-async fn wait_for_schema(pool: &PgPool) {
+pub async fn wait_for_schema(pool: &PgPool) {
     loop {
         let reason = match tokio::time::timeout(SCHEMA_DEADLINE, migrate::require(pool)).await {
             Ok(Ok(())) => return,

@@ -16,6 +16,8 @@ pub mod migrate;
 pub mod partitions;
 pub mod hot;
 pub mod integrations;
+pub mod epoch;
+pub mod retire;
 pub mod ingest;
 pub mod claim;
 pub mod record;

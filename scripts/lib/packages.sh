@@ -61,6 +61,7 @@ if [[ -d /run/systemd/system ]]; then
         case $package in
             postgresql) systemctl disable --now postgresql ;;
             redis-server | rabbitmq-server) systemctl disable --now "$package" ;;
+            etcd-server) systemctl disable --now etcd ;;
         esac
     done
     systemctl disable --now epmd.socket epmd.service || true

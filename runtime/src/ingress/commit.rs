@@ -108,7 +108,9 @@ impl CommitTask {
             events.push(waiting.event);
         }
         metrics::histogram!("grapnel_ingest_batch_events").record(events.len() as f64);
-        let stored = self.store(&mut events).await;
+        // While RabbitMQ is away the deliveries are born due, and the dispatcher queues them when it is back.
+        let queued = self.publisher.is_connected();
+        let stored = self.store(&mut events, queued).await;
         // The store sorts the events, so the answers are found by id.
         let mut answers: std::collections::HashMap<_, _> =
             events.iter().map(|event| event.id).zip(stored).collect();
@@ -116,6 +118,9 @@ impl CommitTask {
             let answer = answers.get(&id).copied().unwrap_or(Err(NotCommitted::Failed));
             // A sender that has gone away does not undo the commit.
             let _gone = reply.send(answer);
+        }
+        if !queued {
+            return;
         }
         let fresh =
             events.into_iter().filter(|event| matches!(answers.remove(&event.id), Some(Ok(Stored::New))));
@@ -129,14 +134,14 @@ impl CommitTask {
         }));
     }
 
-    async fn store(&mut self, events: &mut [NewEvent]) -> Vec<Result<Stored, NotCommitted>> {
-        match self.store_all(events).await {
+    async fn store(&mut self, events: &mut [NewEvent], queued: bool) -> Vec<Result<Stored, NotCommitted>> {
+        match self.store_all(events, queued).await {
             Ok(stored) => stored.into_iter().map(Ok).collect(),
             // One event that PostgreSQL will not take must not refuse the others of its batch.
             Err(error) if events.len() > 1 && store::is_data_error(&error) => {
                 let mut stored = Vec::with_capacity(events.len());
                 for event in events {
-                    let alone = self.store_all(std::slice::from_mut(event)).await;
+                    let alone = self.store_all(std::slice::from_mut(event), queued).await;
                     stored.push(alone.map(|answers| answers[0]).map_err(|error| refuse(&error)));
                 }
                 stored
@@ -148,9 +153,7 @@ impl CommitTask {
         }
     }
 
-    async fn store_all(&mut self, events: &mut [NewEvent]) -> sqlx::Result<Vec<Stored>> {
-        // While RabbitMQ is away the deliveries are born due, and the dispatcher queues them when it is back.
-        let queued = self.publisher.is_connected();
+    async fn store_all(&mut self, events: &mut [NewEvent], queued: bool) -> sqlx::Result<Vec<Stored>> {
         let connection = self.connection.get().await?;
         let stored = timeout(DEADLINE, store::ingest::store(connection, events, queued)).await;
         let stored = stored.unwrap_or(Err(sqlx::Error::PoolTimedOut));

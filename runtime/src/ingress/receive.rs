@@ -9,7 +9,6 @@ use axum::extract::{ConnectInfo, Extension, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use grapnel_crds::IntegrationState;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Serialize;
@@ -129,7 +128,7 @@ impl Ingress {
         }
         let route = path.rsplit('/').next().unwrap_or_default();
         let integrations = self.integrations.load();
-        let found = integrations.by_route(route).filter(|found| found.state != IntegrationState::Disabled);
+        let found = integrations.by_route(route).filter(|found| found.accepts());
         found
             .cloned()
             .ok_or_else(|| ApiError::new(ErrorCode::NotFound, "There is no active integration at this route"))

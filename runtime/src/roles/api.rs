@@ -1,5 +1,6 @@
 //! `grapnel api`: the public port, the group commit, the publisher and the dispatcher.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -116,15 +117,18 @@ pub async fn run(command: ApiCommand) -> anyhow::Result<()> {
     let schema = Arc::new(AtomicBool::new(false));
     let ops =
         ops_stage(ops, Arc::new(ApiProbes { table: table.clone(), schema: Arc::clone(&schema) }), metrics);
+    // One listener from here to the end: a signal between two of them would be heard by neither.
+    let mut stop = pin!(requested());
     tokio::select! {
-        stopped = requested() => return stopped,
+        biased; // it listens from the first look on
+        stopped = &mut stop => return stopped,
         () = wait_for_schema(&pool) => {}
     }
     schema.store(true, Ordering::Relaxed);
     tracing::info!(address = %public.local_addr()?, "accepting webhooks");
     let mut stages = stages(config, pool, keys, table, reading, public)?;
     stages.push(ops);
-    supervise(stages, common.shutdown_deadline(), requested()).await
+    supervise(stages, common.shutdown_deadline(), stop).await
 }
 
 /// The parts of an api, in the order in which they stop: first nothing new comes in, then what came in is committed,

@@ -20,7 +20,8 @@ use crate::config::{ApiArgs, CommonArgs, DatabaseArgs, DeliveryArgs, QueueArgs, 
 use crate::deliver::DeliveryClient;
 use crate::deliver::egress::EgressPolicy;
 use crate::files::{self, FileErrors};
-use crate::integrations::table;
+use crate::health::Probes;
+use crate::integrations::{Table, table};
 use crate::queue::Link;
 use crate::sealing::SealingKeys;
 use crate::shutdown::{Stage, requested, supervise};
@@ -93,7 +94,7 @@ pub async fn run(command: DevCommand) -> anyhow::Result<()> {
         drain: common.shutdown_deadline() / 2,
     };
     let health = LaneHealth::default();
-    let ops = ops_stage(ops, Arc::new(health.clone()), metrics);
+    let ops = ops_stage(ops, Arc::new(DevProbes { table: table.clone(), lanes: health.clone() }), metrics);
     tracing::info!(address = %public.local_addr()?, "accepting webhooks and delivering");
     let mut work = Stage::default();
     work.spawn("worker", worker.run(health, work.token()));
@@ -102,6 +103,22 @@ pub async fn run(command: DevCommand) -> anyhow::Result<()> {
     stages.extend(api::stages(config, pool, keys, table, reading, public)?);
     stages.push(ops);
     supervise(stages, common.shutdown_deadline(), requested()).await
+}
+
+/// Ready once the integrations were read; dead when a queue is not consumed.
+struct DevProbes {
+    table: Table,
+    lanes: LaneHealth,
+}
+
+impl Probes for DevProbes {
+    fn dead(&self) -> Option<String> {
+        self.lanes.dead()
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        (!self.table.is_read()).then(|| "the integrations are not read yet".to_owned())
+    }
 }
 
 /// The texts of the files, or why they cannot be read.

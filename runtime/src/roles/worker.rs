@@ -1,5 +1,6 @@
 //! `grapnel worker`: the lanes of all integrations, or of one.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use uuid::Uuid;
@@ -49,8 +50,11 @@ pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
     let metrics = start_metrics()?;
     let health = LaneHealth::default();
     let ops = ops_stage(bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?, Arc::new(health.clone()), metrics);
+    // One listener from here to the end: a signal between two of them would be heard by neither.
+    let mut stop = pin!(requested());
     tokio::select! {
-        stopped = requested() => return stopped,
+        biased; // it listens from the first look on
+        stopped = &mut stop => return stopped,
         () = wait_for_schema(&pool) => {}
     }
     let (table, reading) = table(pool.clone(), keys);
@@ -63,5 +67,5 @@ pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
     work.spawn("worker", worker.run(health, work.token()));
     tables.spawn("integrations", reading.run(tables.token()));
     tracing::info!("delivering");
-    supervise(vec![work, tables, ops], common.shutdown_deadline(), requested()).await
+    supervise(vec![work, tables, ops], common.shutdown_deadline(), stop).await
 }

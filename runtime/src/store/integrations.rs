@@ -217,7 +217,12 @@ pub async fn end_work_if_removed(pool: &PgPool, id: Uuid, destination: &str) -> 
 }
 
 /// Fails the unfinished deliveries to all destinations but the kept ones. Replays that wait for them are settled too.
-async fn end_work(tx: &mut PgConnection, id: Uuid, kept: &[String], reason: &str) -> sqlx::Result<()> {
+pub(super) async fn end_work(
+    tx: &mut PgConnection,
+    id: Uuid,
+    kept: &[String],
+    reason: &str,
+) -> sqlx::Result<()> {
     let replays: Vec<Uuid> = sqlx::query_scalar(
         "/* integrations::end_work */
         WITH ended AS (
@@ -242,7 +247,8 @@ async fn end_work(tx: &mut PgConnection, id: Uuid, kept: &[String], reason: &str
     super::replay::settle(tx, &replays).await
 }
 
-async fn audit(
+/// Adds an entry of an integration's lifecycle.
+pub(super) async fn audit(
     tx: &mut PgConnection,
     id: Uuid,
     action: &str,

@@ -24,7 +24,7 @@ pub struct Integration {
     /// The last segment of the path that the provider posts to.
     pub route: String,
     pub state: IntegrationState,
-    /// Webhooks are accepted: the state is not `Disabled`.
+    /// Webhooks are accepted: the state is `Active` or `DeliveryPaused`.
     pub is_active: bool,
     pub destinations: Vec<Destination>,
     pub created_at: Instant,
@@ -39,6 +39,8 @@ pub enum IntegrationState {
     DeliveryPaused,
     /// Webhooks are refused.
     Disabled,
+    /// Its object is being deleted: webhooks are refused, and what was accepted is still delivered.
+    Draining,
 }
 
 /// A named callback URL.
@@ -58,7 +60,7 @@ macro_rules! filters {
     () => {
         "i.deleted_at IS NULL
         AND ($1::text IS NULL OR i.provider = $1)
-        AND (NOT $2 OR i.state <> 'Disabled')"
+        AND (NOT $2 OR i.state NOT IN ('Disabled', 'Draining'))"
     };
 }
 
@@ -118,6 +120,7 @@ fn integration_of(row: &PgRow) -> Result<Integration, StoreFailure> {
         "Active" => Some(IntegrationState::Active),
         "DeliveryPaused" => Some(IntegrationState::DeliveryPaused),
         "Disabled" => Some(IntegrationState::Disabled),
+        "Draining" => Some(IntegrationState::Draining),
         _ => None,
     };
     let state = known(state, "integrations", "state", id)?;
@@ -136,7 +139,7 @@ fn integration_of(row: &PgRow) -> Result<Integration, StoreFailure> {
         provider: row.try_get("provider")?,
         route: row.try_get("route")?,
         state,
-        is_active: state != IntegrationState::Disabled,
+        is_active: matches!(state, IntegrationState::Active | IntegrationState::DeliveryPaused),
         destinations,
         created_at: row.try_get::<Timestamp, _>("created_at")?.into(),
         updated_at: row.try_get::<Timestamp, _>("updated_at")?.into(),

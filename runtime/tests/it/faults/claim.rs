@@ -35,6 +35,7 @@ async fn result_written_with_an_expired_claim_is_refused() {
     let platform = Platform::new().await;
     let _api = platform.start_api(&acme_integration(&[destination("orders", "http://127.0.0.1:9/")])).await;
     let id: Uuid = platform.post_acme(&acme_event("e-1")).await.event_id().parse().expect("an id");
+    platform.wait_for_count("SELECT count(*) FROM deliveries WHERE queued_at IS NOT NULL", 1).await;
     let mut connection = platform.pool.acquire().await.expect("a connection");
 
     let mut claimed =

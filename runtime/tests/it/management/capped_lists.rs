@@ -25,7 +25,9 @@ async fn fill(api: &Api, first: i32, last: i32) {
 async fn bring_all(api: &Api, status: &str) {
     let finished = if matches!(status, "succeeded" | "failed") { "now()" } else { "NULL" };
     api.execute(&format!(
-        "UPDATE deliveries SET status = '{status}', finished_at = {finished}; ANALYZE deliveries"
+        "UPDATE deliveries SET status = '{status}', finished_at = {finished}, queued_at = NULL, due_at = NULL,
+            last_error = CASE WHEN '{status}' = 'failed' THEN 'refused' END;
+        ANALYZE deliveries"
     ))
     .await;
 }

@@ -134,7 +134,7 @@ async fn two_workers_that_end_the_last_two_deliveries_end_the_replay() {
     dispatch(&api).await;
     let end = |destination: &str| {
         format!(
-            "UPDATE deliveries SET status = 'succeeded', finished_at = now()
+            "UPDATE deliveries SET status = 'succeeded', finished_at = now(), queued_at = NULL, due_at = NULL, last_error = NULL
             WHERE event_id = '{id}' AND destination = '{destination}'"
         )
     };
@@ -159,7 +159,7 @@ async fn what_a_crash_left_unsettled_is_found() {
     let left = replay_to(&api, id, "a").await;
     let waiting = replay_to(&api, id, "b").await;
     dispatch(&api).await;
-    api.execute("UPDATE deliveries SET status = 'succeeded', finished_at = now() WHERE destination = 'a'")
+    api.execute("UPDATE deliveries SET status = 'succeeded', finished_at = now(), queued_at = NULL, due_at = NULL, last_error = NULL WHERE destination = 'a'")
         .await;
     store::replay::settle_leftovers(&api.pool).await.unwrap();
     assert_eq!(status(&api, left).await, "completed");

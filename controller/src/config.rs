@@ -1,0 +1,111 @@
+//! What the controller is told from outside, parsed and validated before the first connection.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Args;
+use grapnel::config::{CommonArgs, DatabaseArgs, QueueArgs, QueueManagementArgs, SealingArgs};
+use k8s_openapi::api::core::v1::{
+    EnvFromSource, EnvVar, LocalObjectReference, ResourceRequirements, Toleration, Volume, VolumeMount,
+};
+use serde::Deserialize;
+use url::Url;
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The namespace of the platform, where the worker Deployments and the Lease are. Default: the one that the process
+    /// runs in
+    #[arg(long, env = "GRAPNEL_NAMESPACE")]
+    pub namespace: Option<String>,
+    /// YAML file that says how worker pods are made: image, env, envFrom, resources and more
+    #[arg(long, env = "GRAPNEL_WORKER_POD_FILE")]
+    pub worker_pod_file: PathBuf,
+    /// The most workers of one Integration, whatever it asks for
+    #[arg(long, env = "GRAPNEL_MAX_WORKERS_PER_INTEGRATION", default_value = "100", value_parser = clap::value_parser!(i32).range(1..=1000))]
+    pub max_workers: i32,
+    /// Base of the URL that providers call, without a path; shown in the status
+    #[arg(long, env = "GRAPNEL_PUBLIC_URL")]
+    pub public_url: Option<Url>,
+    /// The name of the Lease by which replicas agree on who writes
+    #[arg(long, env = "GRAPNEL_LEASE_NAME", default_value = "grapnel-controller")]
+    pub lease_name: String,
+    /// Objects that are reconciled at the same time
+    #[arg(long, env = "GRAPNEL_RECONCILE_CONCURRENCY", default_value = "16", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub concurrency: u16,
+    #[command(flatten)]
+    pub common: CommonArgs,
+    #[command(flatten)]
+    pub database: DatabaseArgs,
+    #[command(flatten)]
+    pub queue: QueueArgs,
+    #[command(flatten)]
+    pub management: QueueManagementArgs,
+    #[command(flatten)]
+    pub sealing: SealingArgs,
+}
+
+/// How worker pods are made. It belongs to the platform: none of it can be set by an Integration, except that an
+/// Integration's own resources, node selector, tolerations and priority class go before these.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkerPod {
+    /// The image of the grapnel binary.
+    pub image: String,
+    #[serde(default)]
+    pub image_pull_policy: Option<String>,
+    #[serde(default)]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+    #[serde(default)]
+    pub service_account_name: Option<String>,
+    /// Variables such as DATABASE_URL, from Secrets of the platform's namespace.
+    #[serde(default)]
+    pub env: Vec<EnvVar>,
+    #[serde(default)]
+    pub env_from: Vec<EnvFromSource>,
+    #[serde(default)]
+    pub resources: Option<ResourceRequirements>,
+    #[serde(default)]
+    pub node_selector: BTreeMap<String, String>,
+    #[serde(default)]
+    pub tolerations: Vec<Toleration>,
+    #[serde(default)]
+    pub priority_class_name: Option<String>,
+    #[serde(default)]
+    pub volumes: Vec<Volume>,
+    #[serde(default)]
+    pub volume_mounts: Vec<VolumeMount>,
+    /// The user and group of the process. Default: 65532.
+    #[serde(default)]
+    pub run_as_user: Option<i64>,
+}
+
+impl WorkerPod {
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
+        let name = || format!("GRAPNEL_WORKER_POD_FILE: {}", path.display());
+        let text = std::fs::read_to_string(path).with_context(name)?;
+        Self::parse(&text).with_context(name)
+    }
+
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        let pod: Self = serde_saphyr::from_str(text).map_err(|error| anyhow::anyhow!("{error}"))?;
+        anyhow::ensure!(!pod.image.is_empty(), "image must not be empty");
+        Ok(pod)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_pod_is_read_strictly() {
+        let pod = WorkerPod::parse(
+            "image: grapnel:1\nenv: [{name: DATABASE_URL, valueFrom: {secretKeyRef: {name: db, key: url}}}]\n",
+        );
+        assert_eq!(pod.unwrap().env[0].name, "DATABASE_URL");
+        for text in ["env: []", "image: ''", "image: a\nhostNetwork: true"] {
+            assert!(WorkerPod::parse(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! `grapnel-controller explain FILE…`: the rules of the API server and of the controller, without either, for checks
+//! before anything is applied.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use grapnel::{files, preset};
+use grapnel_crds::{Document, Integration, ScalingMode, names, parse_documents};
+
+#[derive(Debug, clap::Args)]
+pub struct ExplainArgs {
+    /// YAML files with Integrations, or directories of them
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+/// Prints what each Integration would come to, or what is wrong with it; fails when anything is.
+pub fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+    let mut problems = 0_usize;
+    for (path, text) in files::read(&args.files)? {
+        match parse_documents(&text) {
+            Ok(documents) => {
+                for document in documents {
+                    if let Document::Integration(integration) = document {
+                        let (lines, wrong) = describe(&integration);
+                        problems += wrong;
+                        println!("{}: {lines}", path.display());
+                    }
+                }
+            }
+            Err(error) => {
+                problems += 1;
+                println!("{}: {error}", path.display());
+            }
+        }
+    }
+    Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The lines about one object, and how many problems they tell of.
+fn describe(integration: &Integration) -> (String, usize) {
+    let name = integration.metadata.name.as_deref().unwrap_or_default();
+    let heading = format!("Integration {}/{name}", integration.namespace_or_default());
+    let mut problems: Vec<String> = integration.validate().iter().map(ToString::to_string).collect();
+    let provider = &integration.spec.provider;
+    if preset::find(provider).is_none() {
+        let known = preset::providers().join(", ");
+        problems.push(format!("spec.provider: there is no preset for {provider:?}; there are {known}"));
+    }
+    if !problems.is_empty() {
+        let lines: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+        return (format!("{heading} is not valid{lines}"), problems.len());
+    }
+    let spec = &integration.spec;
+    let scaling = &spec.workers.scaling;
+    let workers = match scaling.mode {
+        ScalingMode::Auto => format!("{} to {}, by the backlog", scaling.min_replicas, scaling.max_replicas),
+        ScalingMode::Manual => format!("{}, by spec.workers.replicas", spec.workers.replicas),
+        ScalingMode::External => "by an autoscaler, through the scale subresource".to_owned(),
+    };
+    let mut lines = format!(
+        "{heading} is valid\n  state: {:?}\n  webhooks: POST {}\n  workers: {workers}",
+        spec.state,
+        names::webhook_path(integration.route()),
+    );
+    for destination in &spec.destinations {
+        lines += &format!(
+            "\n  destination {}: {} ({} attempts)",
+            destination.name, destination.url, destination.retry.max_attempts
+        );
+    }
+    let mut secrets: Vec<String> = crate::resolve_secrets::references(integration)
+        .map(|secret_ref| format!("{} (key {})", secret_ref.name, secret_ref.key))
+        .collect();
+    secrets.sort();
+    secrets.dedup();
+    lines += &format!("\n  needs the Secrets: {}", secrets.join(", "));
+    (lines, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn described(spec: &str) -> (String, usize) {
+        let yaml = format!(
+            "apiVersion: grapnel.dev/v1alpha1\nkind: Integration\nmetadata: {{name: acme, namespace: shop}}\nspec: {spec}"
+        );
+        match parse_documents(&yaml).unwrap().remove(0) {
+            Document::Integration(integration) => describe(&integration),
+            Document::Secret(_) => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn a_valid_object_is_explained() {
+        let (lines, problems) = described(
+            "{provider: acme, verification: {secretRef: {name: s}}, destinations: [{name: a, url: 'https://a.example.com'}]}",
+        );
+        assert_eq!(problems, 0);
+        for part in [
+            "shop/acme is valid",
+            "/api/v1/webhooks/acme",
+            "0 to 5",
+            "https://a.example.com",
+            "s (key secret)",
+        ] {
+            assert!(lines.contains(part), "{lines}");
+        }
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_at_once() {
+        let (lines, problems) = described(
+            "{provider: initech, verification: {secretRef: {name: s}}, destinations: [{name: a, url: 'ftp://a'}]}",
+        );
+        assert_eq!(problems, 2, "{lines}");
+        assert!(lines.contains("spec.destinations[0].url") && lines.contains("spec.provider"), "{lines}");
+    }
+}

@@ -1,0 +1,147 @@
+use serde_json::json;
+
+use super::*;
+
+fn integration(spec: serde_json::Value) -> Integration {
+    let mut object = json!({
+        "apiVersion": "grapnel.dev/v1alpha1", "kind": "Integration",
+        "metadata": {
+            "name": "acme", "namespace": "shop", "generation": 3, "uid": "3d2c8a52-3f0e-4a54-9f0a-2f5d6e1f7c10",
+        },
+        "spec": {
+            "provider": "acme", "verification": {"secretRef": {"name": "acme"}},
+            "destinations": [{"name": "orders", "url": "https://orders.example.com"}],
+        },
+    });
+    if let (Some(target), Some(extra)) = (object["spec"].as_object_mut(), spec.as_object()) {
+        target.extend(extra.clone());
+    }
+    serde_json::from_value(object).unwrap()
+}
+
+fn all_done(wanted: i32, ready: i32) -> Observed {
+    Observed {
+        accepted: Step::Done,
+        secrets: Step::Done,
+        registered: Step::Done,
+        queues: Step::Done,
+        workers: Workers { deployment: Step::Done, wanted, replicas: wanted, ready, failing: None },
+        scaling: Scaling {
+            active: Some((TRUE, reason::AS_DESIRED, String::new())),
+            desired: Some(wanted),
+            ..Scaling::default()
+        },
+        deletion: None,
+    }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+fn said(status: &IntegrationStatus, type_: &str) -> (String, String) {
+    let found = conditions::find(&status.conditions, type_);
+    found.map(|condition| (condition.status.clone(), condition.reason.clone())).unwrap_or_default()
+}
+
+fn summary(integration: &Integration, observed: &Observed) -> [(String, String); 3] {
+    let status = status(integration, observed, None, at(0));
+    [condition::READY, condition::RECONCILING, condition::STALLED].map(|type_| said(&status, type_))
+}
+
+fn pair(status: &str, reason: &str) -> (String, String) {
+    (status.to_owned(), reason.to_owned())
+}
+
+fn absent() -> (String, String) {
+    pair("", "")
+}
+
+#[test]
+fn every_condition_is_there_from_the_first_sight() {
+    let status = status(&integration(json!({})), &Observed::default(), None, at(0));
+    for type_ in condition::ALWAYS_PRESENT {
+        assert!(!said(&status, type_).1.is_empty(), "{type_}");
+    }
+    assert_eq!(said(&status, condition::READY), pair(FALSE, reason::PROGRESSING));
+    assert_eq!(said(&status, condition::ACCEPTED), pair(UNKNOWN, reason::NOT_YET_TRIED));
+}
+
+#[test]
+fn an_integration_without_workers_on_purpose_is_ready() {
+    let ready = pair(TRUE, reason::AS_DESIRED);
+    assert_eq!(summary(&integration(json!({})), &all_done(0, 0)), [ready, absent(), absent()]);
+    for (state, expected) in [("DeliveryPaused", reason::DELIVERY_PAUSED), ("Disabled", reason::DISABLED)] {
+        let [ready, ..] = summary(&integration(json!({"state": state})), &all_done(0, 0));
+        assert_eq!(ready, pair(TRUE, expected));
+    }
+}
+
+#[test]
+fn workers_that_start_in_the_course_of_scaling_leave_it_ready() {
+    let rests_at_zero = integration(json!({}));
+    let always_on = integration(json!({"workers": {"scaling": {"minReplicas": 1}}}));
+    assert_eq!(summary(&rests_at_zero, &all_done(1, 0))[0], pair(TRUE, reason::AS_DESIRED));
+    assert_eq!(summary(&always_on, &all_done(3, 1))[0], pair(TRUE, reason::AS_DESIRED));
+    let starting = pair(FALSE, reason::WORKERS_STARTING);
+    let reconciling = pair(TRUE, reason::WORKERS_STARTING);
+    assert_eq!(summary(&always_on, &all_done(1, 0)), [starting, reconciling, absent()]);
+    let mut failing = all_done(1, 0);
+    failing.workers.failing = Some("pods are not created: quota".to_owned());
+    assert_eq!(summary(&rests_at_zero, &failing)[0], pair(FALSE, reason::WORKERS_FAILING));
+}
+
+#[test]
+fn the_first_failed_step_is_the_summary() {
+    let mut observed = all_done(0, 0);
+    observed.secrets = Step::Failed(Problem::stalled(reason::SECRET_NOT_FOUND, "the Secret is not there"));
+    observed.registered = Step::Untried;
+    let failed = pair(FALSE, reason::SECRET_NOT_FOUND);
+    let stalled = pair(TRUE, reason::SECRET_NOT_FOUND);
+    assert_eq!(summary(&integration(json!({})), &observed), [failed, absent(), stalled]);
+    observed.secrets = Step::Done;
+    observed.registered = Step::Failed(Problem::passing(reason::DATABASE_UNAVAILABLE, "away"));
+    let failed = pair(FALSE, reason::DATABASE_UNAVAILABLE);
+    let reconciling = pair(TRUE, reason::DATABASE_UNAVAILABLE);
+    assert_eq!(summary(&integration(json!({})), &observed), [failed, reconciling, absent()]);
+}
+
+#[test]
+fn the_same_observation_gives_the_same_status_at_any_time() {
+    let mut integration = integration(json!({}));
+    let first = status(&integration, &all_done(0, 0), None, at(100));
+    integration.status = Some(first.clone());
+    assert_eq!(status(&integration, &all_done(0, 0), None, at(200)), first);
+    let paused = Observed { deletion: Some(Deletion::Draining("3 deliveries".to_owned())), ..all_done(0, 0) };
+    let next = status(&integration, &paused, None, at(300));
+    let ready = conditions::find(&next.conditions, condition::READY).unwrap();
+    assert_eq!((ready.reason.as_str(), ready.last_transition_time.0), (reason::DRAINING, at(300)));
+    let accepted = conditions::find(&next.conditions, condition::ACCEPTED).unwrap();
+    assert_eq!(accepted.last_transition_time.0, at(100), "it did not change");
+}
+
+#[test]
+fn a_restarted_controller_keeps_what_was_decided_before() {
+    let mut integration = integration(json!({}));
+    let decision = ScalingDecision {
+        time: Time(at(50)),
+        from: 0,
+        to: 2,
+        reason: "ScaledOut".to_owned(),
+        message: "backlog 200".to_owned(),
+    };
+    let mut observed = all_done(2, 2);
+    observed.scaling.last_decision = Some(decision.clone());
+    integration.status = Some(status(&integration, &observed, None, at(60)));
+    let restarted = Observed { scaling: Scaling::default(), ..all_done(2, 2) };
+    let scaling = status(&integration, &restarted, None, at(70)).scaling.unwrap();
+    assert_eq!((scaling.desired_replicas, scaling.last_decision), (2, Some(decision)));
+}
+
+#[test]
+fn the_url_to_enter_at_the_provider_is_shown() {
+    let public_url = Url::parse("https://hooks.example.com/").unwrap();
+    let status = status(&integration(json!({})), &all_done(0, 0), Some(&public_url), at(0));
+    let route = status.route.unwrap();
+    assert_eq!(route.url.as_deref(), Some("https://hooks.example.com/api/v1/webhooks/acme"));
+}

@@ -1,0 +1,125 @@
+//! kill -9 at any step: the next process goes on from there.
+
+use std::time::Duration;
+
+use grapnel_crds::{Integration, names};
+use kube::ResourceExt;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::harness::{ACME_SECRET, Installation, acme_spec, broker, merged, wait_for};
+
+/// What shows that a step was just done.
+#[derive(Debug, Clone, Copy)]
+enum Seen {
+    Nothing,
+    Finalizer,
+    Row,
+    Queue,
+    Deployment,
+    Status,
+}
+
+const STEPS: [Seen; 6] =
+    [Seen::Nothing, Seen::Finalizer, Seen::Row, Seen::Queue, Seen::Deployment, Seen::Status];
+
+async fn is_seen(installation: &Installation, step: Seen, object: &Integration) -> bool {
+    let id = object.id();
+    match step {
+        Seen::Nothing => true,
+        Seen::Finalizer => {
+            installation.get(&object.name_any()).await.is_some_and(|object| !object.finalizers().is_empty())
+        }
+        Seen::Row => {
+            let row = installation.row(id).await;
+            row.is_some_and(|row| row["generation"].as_i64() == object.metadata.generation)
+        }
+        Seen::Queue => {
+            let queues = broker::queues(&installation.management_url, &installation.queue_prefix).await;
+            object.spec.destinations.iter().all(|destination| {
+                queues.contains(&names::queue_name(&installation.queue_prefix, id, &destination.name))
+            })
+        }
+        Seen::Deployment => installation.replicas(id).await.is_some(),
+        Seen::Status => {
+            let found = installation.get(&object.name_any()).await.and_then(|found| found.status);
+            found.is_some_and(|status| status.observed_generation == object.metadata.generation)
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_is_killed_at_any_step_of_a_creation_or_an_edit_goes_on() {
+    let installation = Installation::new().await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    let two = json!({"destinations": [
+        {"name": "orders", "url": "https://orders.example.com/hooks"},
+        {"name": "audit", "url": "https://audit.example.com/hooks"},
+    ]});
+    for (number, step) in STEPS.into_iter().enumerate() {
+        let name = format!("orders-{number}");
+        let mut controller = installation.start_leader().await;
+        for spec in [acme_spec(&name), merged(acme_spec(&name), two.clone())] {
+            let object = installation.apply(&name, spec).await;
+            wait_for(&format!("{step:?}"), async || is_seen(&installation, step, &object).await).await;
+            controller.kill();
+            controller = installation.start_leader().await;
+            installation.wait_until_ready(&name).await;
+            for seen in STEPS {
+                assert!(is_seen(&installation, seen, &object).await, "killed after {step:?}: no {seen:?}");
+            }
+            assert_eq!(installation.replicas(object.id()).await, Some(0));
+        }
+        controller.kill();
+    }
+}
+
+async fn is_retired(installation: &Installation, id: Uuid) -> bool {
+    installation.row(id).await.is_some_and(|row| row["deleted"] == json!(true))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_is_killed_at_any_step_of_a_deletion_goes_on() {
+    let installation = Installation::new().await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    for (number, step) in ["nothing", "drain", "workers", "row"].into_iter().enumerate() {
+        let name = format!("orders-{number}");
+        let mut controller = installation.start_leader().await;
+        installation.apply(&name, acme_spec(&name)).await;
+        let id = installation.wait_until_ready(&name).await.id();
+        installation.delete(&name).await;
+        wait_for(step, async || match step {
+            "drain" => installation.row(id).await.is_some_and(|row| row["state"] == json!("Draining")),
+            "workers" => installation.replicas(id).await.is_none(),
+            "row" => is_retired(&installation, id).await,
+            _ => true,
+        })
+        .await;
+        controller.kill();
+        let _next = installation.start_leader().await;
+        installation.wait_until_gone(&name).await;
+        assert!(is_retired(&installation, id).await);
+        assert!(installation.replicas(id).await.is_none());
+        wait_for("the queues to go", async || {
+            broker::queues(&installation.management_url, &installation.queue_prefix).await.is_empty()
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_object_without_its_finalizer_leaves_behind_is_removed() {
+    let installation = Installation::new().await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    let mut controller = installation.start_leader().await;
+    installation.apply("orders", acme_spec("acme")).await;
+    let id = installation.wait_until_ready("orders").await.id();
+    controller.kill();
+    let release = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    installation.integrations().patch("orders", &Default::default(), &release).await.expect("release");
+    installation.delete("orders").await;
+    let _next = installation.start_leader().await;
+    let took = wait_for("the row to be retired", async || is_retired(&installation, id).await).await;
+    assert!(installation.replicas(id).await.is_none());
+    assert!(took < Duration::from_secs(60));
+}

@@ -1,0 +1,122 @@
+//! The end of an object: drained, given up, without its backends, and abandoned.
+
+use std::time::{Duration, Instant};
+
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::harness::{ACME_SECRET, Installation, acme_spec, broker, merged, wait_for};
+
+/// An event of an Integration with one delivery that waits.
+async fn insert_delivery(installation: &Installation, id: Uuid) {
+    let statements = "
+        WITH event AS (
+            INSERT INTO events (id, integration_id, provider, event_type, occurred_at, received_at, correlation_id,
+                headers, raw_body, payload_key, payload_start, payload_length, idempotency_key)
+            VALUES (uuidv7_now(), $1, 'acme', 'order.created', now(), now(), 'c', '[]', '{}', 'data', 0, 2, 'k')
+            RETURNING id
+        )
+        INSERT INTO deliveries (event_id, destination, integration_id, due_at, updated_at)
+        SELECT id, 'orders', $1, now() + interval '1 hour', now() FROM event";
+    sqlx::query(statements).bind(id).execute(&installation.pool).await.expect("insert a delivery");
+}
+
+async fn open_deliveries(installation: &Installation, id: Uuid) -> i64 {
+    sqlx::query_scalar("SELECT count(*) FROM deliveries WHERE integration_id = $1 AND finished_at IS NULL")
+        .bind(id)
+        .fetch_one(&installation.pool)
+        .await
+        .expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletion_waits_for_deliveries_and_then_gives_them_up() {
+    let installation = Installation::new().await;
+    let _controller = installation.start_leader().await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    installation.apply("orders", merged(acme_spec("acme"), json!({"drainTimeoutSeconds": 8}))).await;
+    let id = installation.wait_until_ready("orders").await.id();
+    insert_delivery(&installation, id).await;
+    let deleted = Instant::now();
+    installation.delete("orders").await;
+    installation.wait_for_condition("orders", "Ready", "False", "Draining").await;
+    assert_eq!(installation.row(id).await.expect("a row")["state"], json!("Draining"));
+    installation.wait_until_gone("orders").await;
+    let took = deleted.elapsed();
+    println!("given up after {took:?} with a drain of 8 s");
+    assert!(took >= Duration::from_secs(6), "{took:?}");
+    assert_eq!(open_deliveries(&installation, id).await, 0);
+    let events = installation.event_reasons("orders").await;
+    assert!(events.iter().any(|reason| reason == "DeliveriesGivenUp"), "{events:?}");
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM events")
+        .fetch_one(&installation.pool)
+        .await
+        .expect("a number");
+    assert_eq!(kept, 1, "the history is retained");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_object_goes_and_its_history_too_where_asked_for() {
+    let installation = Installation::new().await;
+    let _controller = installation.start_leader().await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    installation.apply("orders", merged(acme_spec("acme"), json!({"deletionPolicy": "Delete"}))).await;
+    installation.apply("other", acme_spec("other")).await;
+    let id = installation.wait_until_ready("orders").await.id();
+    let other = installation.wait_until_ready("other").await.id();
+    insert_delivery(&installation, id).await;
+    insert_delivery(&installation, other).await;
+    installation.delete("orders").await;
+    installation.wait_for_condition("orders", "Ready", "False", "Draining").await;
+    sqlx::query("UPDATE deliveries SET status = 'succeeded', finished_at = now(), due_at = NULL WHERE integration_id = $1")
+        .bind(id)
+        .execute(&installation.pool)
+        .await
+        .expect("finish the delivery");
+    installation.wait_until_gone("orders").await;
+    assert!(installation.row(id).await.is_none());
+    let left: Vec<Uuid> = sqlx::query_scalar("SELECT integration_id FROM events")
+        .fetch_all(&installation.pool)
+        .await
+        .expect("the events");
+    assert_eq!(left, [other], "the history of another one is not touched");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backend_that_is_away_holds_up_its_own_objects_only_and_not_for_ever() {
+    let mut installation = Installation::new().await;
+    let gate = broker::Gate::new(&installation.rabbitmq_url);
+    let mut through = url::Url::parse(&installation.rabbitmq_url).expect("a URL");
+    through.set_port(Some(gate.port)).expect("a URL with a host");
+    installation.set("RABBITMQ_URL", through.as_str());
+    let _controller = installation.start_leader().await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    installation.apply("orders", merged(acme_spec("acme"), json!({"drainTimeoutSeconds": 0}))).await;
+    installation.apply("other", merged(acme_spec("other"), json!({"drainTimeoutSeconds": 0}))).await;
+    let id = installation.wait_until_ready("orders").await.id();
+    installation.wait_until_ready("other").await;
+    gate.set_open(false);
+    installation.delete("orders").await;
+    installation.delete("other").await;
+    installation.wait_for_condition("orders", "Ready", "False", "Deleting").await;
+    assert_eq!(installation.row(id).await.expect("a row")["deleted"], json!(true));
+
+    // One is abandoned, and a new one gets on as far as it can.
+    let abandon = json!({"metadata": {"annotations": {"grapnel.dev/abandon": "true"}}});
+    installation
+        .integrations()
+        .patch("other", &PatchParams::default(), &Patch::Merge(&abandon))
+        .await
+        .expect("annotate");
+    installation.wait_until_gone("other").await;
+    installation.apply("new", acme_spec("new")).await;
+    let new = installation.wait_for_condition("new", "QueuesReady", "Unknown", "QueueUnavailable").await;
+    assert!(installation.row(new.id()).await.is_some());
+    assert!(installation.get("orders").await.is_some());
+
+    gate.set_open(true);
+    let took = wait_for("the deletion to end", async || installation.get("orders").await.is_none()).await;
+    installation.wait_until_ready("new").await;
+    println!("gone {took:?} after RabbitMQ was back");
+}

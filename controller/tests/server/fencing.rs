@@ -1,0 +1,107 @@
+//! Two writers: only the newer one counts.
+
+use std::time::{Duration, Instant};
+
+use grapnel::store::integrations::{self as rows, IntegrationRow, Written};
+use grapnel::store::{epoch, retire};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::harness::process::Process;
+use crate::harness::{ACME_SECRET, Installation, acme_spec, merged, wait_for};
+
+fn row(id: Uuid, generation: i64, writer_epoch: i64) -> IntegrationRow {
+    IntegrationRow {
+        id,
+        uid: id.to_string(),
+        namespace: "shop".to_owned(),
+        name: "orders".to_owned(),
+        generation,
+        writer_epoch,
+        provider: "acme".to_owned(),
+        route: "acme".to_owned(),
+        display_name: "orders".to_owned(),
+        state: "Active".to_owned(),
+        spec: "{}".to_owned(),
+        secrets: vec![1],
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_generation_and_an_older_leader_write_nothing() {
+    let installation = Installation::new().await;
+    let (pool, id) = (&installation.pool, Uuid::now_v7());
+    let write = async |generation, writer_epoch| {
+        rows::upsert(pool, &row(id, generation, writer_epoch), &[], "test").await.expect("write the row")
+    };
+    assert_eq!(write(2, 5).await, Written::Applied);
+    assert_eq!(write(1, 5).await, Written::Superseded);
+    assert_eq!(write(2, 4).await, Written::Superseded);
+    assert_eq!(write(3, 5).await, Written::Applied);
+    // A new leader that has nothing to write fences all the same.
+    assert!(epoch::take_over(pool, 6).await.expect("take over"));
+    assert_eq!(write(3, 5).await, Written::Superseded);
+    assert_eq!(write(4, 5).await, Written::Superseded);
+    assert!(!epoch::take_over(pool, 5).await.expect("ask"), "the older one is told");
+    assert_eq!(retire::retire(pool, id, 5, "test").await.expect("retire"), retire::Retired::Superseded);
+    assert!(!retire::start_draining(pool, id, 5).await.expect("drain"));
+    assert_eq!(write(4, 6).await, Written::Applied);
+    assert_eq!(epoch::highest(pool).await.expect("the epoch"), 6);
+}
+
+async fn leads(process: &Process) -> bool {
+    process.log().contains("caches are filled")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_replica_takes_over_from_a_killed_leader() {
+    let installation = Installation::new().await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    let mut first = installation.start_leader().await;
+    let second = installation.start_controller();
+    installation.apply("orders", acme_spec("acme")).await;
+    installation.wait_until_ready("orders").await;
+    let killed = Instant::now();
+    first.kill();
+    installation.apply("orders", merged(acme_spec("acme"), json!({"displayName": "later"}))).await;
+    installation.wait_until_ready("orders").await;
+    let took = killed.elapsed();
+    println!("the other replica had acted {took:?} after the kill");
+    assert!(leads(&second).await);
+    assert!(took < Duration::from_secs(25), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_stopped_gives_its_turn_back() {
+    let installation = Installation::new().await;
+    let mut first = installation.start_leader().await;
+    let second = installation.start_controller();
+    first.signal("TERM");
+    let stopped = Instant::now();
+    assert!(first.wait().await.success());
+    wait_for("the other replica to lead", async || leads(&second).await).await;
+    println!("the other replica led {:?} after SIGTERM", stopped.elapsed());
+    assert!(stopped.elapsed() < Duration::from_secs(12));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_leader_that_wakes_up_writes_nothing_and_ends() {
+    let installation = Installation::new().await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    let mut first = installation.start_leader().await;
+    let second = installation.start_controller();
+    installation.apply("orders", acme_spec("acme")).await;
+    let id = installation.wait_until_ready("orders").await.id();
+    let old_epoch = installation.row(id).await.expect("a row")["epoch"].as_i64().expect("a number");
+    first.signal("STOP");
+    wait_for("the other replica to lead", async || leads(&second).await).await;
+    installation.apply("orders", merged(acme_spec("acme"), json!({"displayName": "later"}))).await;
+    installation.wait_until_ready("orders").await;
+    let row = installation.row(id).await.expect("a row");
+    assert!(row["epoch"].as_i64().expect("a number") > old_epoch);
+    first.signal("CONT");
+    assert!(!first.wait().await.success(), "it ends, to start anew as one that waits");
+    assert_eq!(installation.row(id).await.expect("a row"), row);
+    installation.apply("orders", merged(acme_spec("acme"), json!({"displayName": "latest"}))).await;
+    installation.wait_until_ready("orders").await;
+}

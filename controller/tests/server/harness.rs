@@ -1,0 +1,365 @@
+//! What the tests are built on: an [`Installation`] is a platform namespace, a namespace of objects, a database and the
+//! processes that were started for it.
+
+pub(crate) mod broker;
+pub(crate) mod process;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use grapnel_crds::conditions;
+use grapnel_crds::{Integration, names};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+use sqlx::postgres::{PgPool, PgPoolOptions};
+use tokio::sync::{Mutex, MutexGuard};
+use url::Url;
+use uuid::Uuid;
+
+use self::process::{Process, free_port};
+
+/// Nothing in these tests takes longer, even on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) const ACME_SECRET: &str = "acme-test-secret-7f3a";
+pub(crate) const SEALING_KEYS: &str = "first:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+pub(crate) struct Installation {
+    pub(crate) client: Client,
+    pub(crate) pool: PgPool,
+    pub(crate) http: reqwest::Client,
+    pub(crate) platform: String,
+    pub(crate) namespace: String,
+    pub(crate) queue_prefix: String,
+    pub(crate) rabbitmq_url: String,
+    pub(crate) management_url: String,
+    pub(crate) directory: PathBuf,
+    database: String,
+    environment: Vec<(String, String)>,
+    _alone: MutexGuard<'static, ()>,
+}
+
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| {
+        panic!("{name} is not set: run scripts/test --only cluster, or eval scripts/services env and scripts/cluster env")
+    })
+}
+
+impl Installation {
+    pub(crate) async fn new() -> Self {
+        let alone = ONE_AT_A_TIME.lock().await;
+        if rustls::crypto::ring::default_provider().install_default().is_err() {
+            // Another test was first.
+        }
+        variable("KUBECONFIG");
+        let client = Client::try_default().await.expect("a client of the API server");
+        install_crd(&client).await;
+        remove_all_integrations(&client).await;
+        let unique = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let (platform, namespace) = (format!("grapnel-{unique}"), format!("shop-{unique}"));
+        for name in [&platform, &namespace] {
+            create_namespace(&client, name).await;
+        }
+        let database = format!("grapnel_ctl_{}", unique.replace('-', "_"));
+        let database_url = create_database(&variable("DATABASE_URL"), &database).await;
+        let directory = std::env::temp_dir().join(&database);
+        std::fs::create_dir_all(&directory).expect("create a directory");
+        let worker_pod = directory.join("worker-pod.yaml");
+        std::fs::write(&worker_pod, "image: grapnel:test\nresources: {requests: {cpu: 10m}}\n")
+            .expect("write a file");
+        let queue_prefix = format!("ctl-{unique}.");
+        let (rabbitmq_url, management_url) = (variable("RABBITMQ_URL"), variable("RABBITMQ_MANAGEMENT_URL"));
+        let (kubeconfig, redis_url) = (variable("KUBECONFIG"), variable("REDIS_URL"));
+        let environment = [
+            ("KUBECONFIG", kubeconfig.as_str()),
+            ("DATABASE_URL", &database_url),
+            ("REDIS_URL", &redis_url),
+            ("RABBITMQ_URL", &rabbitmq_url),
+            ("RABBITMQ_MANAGEMENT_URL", &management_url),
+            ("GRAPNEL_ENV", "development"),
+            ("GRAPNEL_NAMESPACE", &platform),
+            ("GRAPNEL_WORKER_POD_FILE", worker_pod.to_str().expect("a path in UTF-8")),
+            ("GRAPNEL_QUEUE_PREFIX", &queue_prefix),
+            ("GRAPNEL_SEALING_KEYS", SEALING_KEYS),
+            ("GRAPNEL_PUBLIC_URL", "https://hooks.example.com"),
+            ("MANAGEMENT_API_KEY", "test-management-key-0123456789"),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let pool = PgPoolOptions::new().max_connections(4).connect_lazy(&database_url).expect("a URL");
+        let http = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
+        let installation = Self {
+            client,
+            pool,
+            http,
+            platform,
+            namespace,
+            queue_prefix,
+            rabbitmq_url,
+            management_url,
+            directory,
+            database,
+            environment,
+            _alone: alone,
+        };
+        process::run_to_end("grapnel", &["migrate"], &installation.environment);
+        installation
+    }
+
+    /// Sets or replaces a variable for the processes started from now on.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Starts a controller, which may be one of several.
+    pub(crate) fn start_controller(&self) -> Process {
+        let port = free_port();
+        let mut environment = self.environment.clone();
+        environment.push(("GRAPNEL_OPS_ADDR".to_owned(), format!("127.0.0.1:{port}")));
+        Process::start("grapnel-controller", &["run"], &environment, &self.directory, port)
+    }
+
+    /// Starts a controller and waits until it leads and has its caches.
+    pub(crate) async fn start_leader(&self) -> Process {
+        let controller = self.start_controller();
+        wait_for("the controller to lead", async || controller.log().contains("caches are filled")).await;
+        controller
+    }
+
+    /// Starts an api; answers it with its port.
+    pub(crate) fn start_api(&self) -> Process {
+        let (port, ops) = (free_port(), free_port());
+        let mut environment = self.environment.clone();
+        environment.push(("GRAPNEL_HTTP_ADDR".to_owned(), format!("127.0.0.1:{port}")));
+        environment.push(("GRAPNEL_OPS_ADDR".to_owned(), format!("127.0.0.1:{ops}")));
+        environment.push(("GRAPNEL_RATE_LIMIT_PER_MINUTE".to_owned(), "0".to_owned()));
+        Process::start("grapnel", &["api"], &environment, &self.directory, port)
+    }
+
+    pub(crate) fn integrations(&self) -> Api<Integration> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    pub(crate) fn deployments(&self) -> Api<Deployment> {
+        Api::namespaced(self.client.clone(), &self.platform)
+    }
+
+    pub(crate) fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Applies an Integration as a user does.
+    pub(crate) async fn apply(&self, name: &str, spec: Value) -> Integration {
+        let object = json!({
+            "apiVersion": grapnel_crds::API_VERSION, "kind": grapnel_crds::KIND,
+            "metadata": {"name": name, "namespace": self.namespace}, "spec": spec,
+        });
+        let parameters = PatchParams::apply("kubectl").force();
+        self.integrations()
+            .patch(name, &parameters, &Patch::Apply(&object))
+            .await
+            .expect("apply an Integration")
+    }
+
+    pub(crate) async fn apply_secret(&self, name: &str, value: &str) {
+        let object = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"secret": value},
+        });
+        let parameters = PatchParams::apply("kubectl").force();
+        self.secrets().patch(name, &parameters, &Patch::Apply(&object)).await.expect("apply a Secret");
+    }
+
+    pub(crate) async fn get(&self, name: &str) -> Option<Integration> {
+        self.integrations().get_opt(name).await.expect("read an Integration")
+    }
+
+    pub(crate) async fn delete(&self, name: &str) {
+        self.integrations().delete(name, &DeleteParams::default()).await.expect("delete an Integration");
+    }
+
+    pub(crate) async fn wait_until_gone(&self, name: &str) {
+        wait_for("the object to go", async || self.get(name).await.is_none()).await;
+    }
+
+    /// Waits until the condition has this status and reason at the object's present generation.
+    pub(crate) async fn wait_for_condition(
+        &self,
+        name: &str,
+        type_: &str,
+        status: &str,
+        reason: &str,
+    ) -> Integration {
+        let mut last = None;
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            last = self.get(name).await;
+            if let Some(object) = last.as_ref().filter(|object| says(object, type_, status, reason)) {
+                return object.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let status_found = last.map(|object| serde_json::to_string(&object.status).expect("JSON"));
+        panic!("{name}: {type_} is not {status}/{reason}: {status_found:?}");
+    }
+
+    pub(crate) async fn wait_until_ready(&self, name: &str) -> Integration {
+        self.wait_for_condition(name, "Ready", "True", "AsDesired").await
+    }
+
+    /// The row of an object, as JSON.
+    pub(crate) async fn row(&self, id: Uuid) -> Option<Value> {
+        let text: Option<String> = sqlx::query_scalar(
+            "SELECT json_build_object('generation', generation, 'epoch', writer_epoch, 'state', state, 'route', route,
+                'secrets', encode(secrets, 'hex'), 'deleted', deleted_at IS NOT NULL, 'spec', spec)::text
+            FROM integrations WHERE id = $1",
+        )
+        .bind(id)
+        .fetch_optional(&self.pool)
+        .await
+        .expect("read the row");
+        text.map(|text| serde_json::from_str(&text).expect("JSON"))
+    }
+
+    pub(crate) async fn replicas(&self, id: Uuid) -> Option<i32> {
+        let deployment =
+            self.deployments().get_opt(&names::worker_deployment(id)).await.expect("read a Deployment");
+        deployment.and_then(|deployment| deployment.spec?.replicas)
+    }
+
+    pub(crate) async fn wait_for_replicas(&self, id: Uuid, expected: i32) {
+        let mut last = None;
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            last = self.replicas(id).await;
+            if last == Some(expected) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{last:?} replicas and not {expected}");
+    }
+
+    /// The reasons of the Events about an object, oldest first.
+    pub(crate) async fn event_reasons(&self, name: &str) -> Vec<String> {
+        let api: Api<k8s_openapi::api::events::v1::Event> =
+            Api::namespaced(self.client.clone(), &self.namespace);
+        let mut events = api.list(&ListParams::default()).await.expect("list Events").items;
+        events.retain(|event| event.regarding.as_ref().and_then(|it| it.name.as_deref()) == Some(name));
+        events.sort_by_key(|event| event.event_time.clone());
+        events.into_iter().filter_map(|event| event.reason).collect()
+    }
+}
+
+/// Whether the condition says this about the present generation.
+pub(crate) fn says(object: &Integration, type_: &str, status: &str, reason: &str) -> bool {
+    let found = object.status.as_ref().and_then(|found| conditions::find(&found.conditions, type_));
+    found.is_some_and(|condition| {
+        condition.status == status
+            && condition.reason == reason
+            && condition.observed_generation == object.metadata.generation
+    })
+}
+
+/// A spec for the provider acme with one destination that nobody calls.
+pub(crate) fn acme_spec(route: &str) -> Value {
+    json!({
+        "provider": "acme", "route": route,
+        "verification": {"secretRef": {"name": "acme"}},
+        "destinations": [{"name": "orders", "url": "https://orders.example.com/hooks"}],
+    })
+}
+
+pub(crate) fn merged(mut spec: Value, more: Value) -> Value {
+    if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
+        spec.extend(more.clone());
+    }
+    spec
+}
+
+/// Waits until the condition holds; fails after [`PATIENCE`]. Answers how long it took.
+pub(crate) async fn wait_for(what: &str, mut condition: impl AsyncFnMut() -> bool) -> Duration {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(started.elapsed() < PATIENCE, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    started.elapsed()
+}
+
+async fn install_crd(client: &Client) {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let definition = grapnel_crds::crd();
+    let name = definition.name_any();
+    api.patch(&name, &PatchParams::apply("tests").force(), &Patch::Apply(&definition))
+        .await
+        .expect("install the CRD");
+    wait_for("the CRD", async || {
+        let found = api.get(&name).await.expect("read the CRD");
+        let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();
+        conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True")
+    })
+    .await;
+}
+
+/// No controller runs yet, so nobody would release them.
+async fn remove_all_integrations(client: &Client) {
+    let all: Api<Integration> = Api::all(client.clone());
+    for object in all.list_metadata(&ListParams::default()).await.expect("list Integrations").items {
+        let api: Api<Integration> =
+            Api::namespaced(client.clone(), &object.namespace().expect("a namespace"));
+        let release = json!({"metadata": {"finalizers": null}});
+        let name = object.name_any();
+        api.patch(&name, &PatchParams::default(), &Patch::Merge(&release))
+            .await
+            .expect("release an Integration");
+        match api.delete(&name, &DeleteParams::default()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.is_not_found() => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+async fn create_namespace(client: &Client, name: &str) {
+    let api: Api<Namespace> = Api::all(client.clone());
+    let namespace = Namespace {
+        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+        ..Namespace::default()
+    };
+    api.create(&PostParams::default(), &namespace).await.expect("create a namespace");
+}
+
+async fn create_database(server: &str, database: &str) -> String {
+    let admin = PgPool::connect(server).await.expect("connect to PostgreSQL");
+    sqlx::query(&format!("CREATE DATABASE {database}")).execute(&admin).await.expect("create a database");
+    admin.close().await;
+    let mut url = Url::parse(server).expect("a URL");
+    url.set_path(database);
+    url.into()
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            process::show_logs(&self.directory);
+        }
+        broker::delete_queues(&self.rabbitmq_url, &self.management_url, &self.queue_prefix);
+        let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
+        let server = variable("DATABASE_URL");
+        let output = std::process::Command::new("psql").args(["-q", "-d", &server, "-c", &drop]).output();
+        if !output.is_ok_and(|output| output.status.success()) {
+            eprintln!("the database {} was not dropped", self.database);
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.directory) {
+            eprintln!("{}: {error}", self.directory.display());
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The number of workers follows the backlog, and nothing else.
+
+use std::time::Duration;
+
+use grapnel_crds::names;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use crate::harness::{ACME_SECRET, Installation, acme_spec, broker, merged, wait_for};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_follow_the_backlog_up_and_down_and_hold_when_it_is_unknown() {
+    let mut installation = Installation::new().await;
+    let gate = broker::Gate::new(&installation.management_url);
+    let mut through = url::Url::parse(&installation.management_url).expect("a URL");
+    through.set_port(Some(gate.port)).expect("a URL with a host");
+    installation.set("RABBITMQ_MANAGEMENT_URL", through.as_str());
+    let _controller = installation.start_leader().await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    let scaling = json!({"workers": {"scaling": {
+        "maxReplicas": 5, "targetBacklogPerReplica": 100, "cooldownSeconds": 10, "stabilizationWindowSeconds": 10,
+    }}});
+    installation.apply("orders", merged(acme_spec("acme"), scaling)).await;
+    let id = installation.wait_until_ready("orders").await.id();
+    let queue = names::queue_name(&installation.queue_prefix, id, "orders");
+
+    broker::publish(&installation.rabbitmq_url, &queue, 1000).await;
+    let up = wait_for("five workers", async || installation.replicas(id).await == Some(5)).await;
+    let object = installation.wait_for_condition("orders", "ScalingActive", "True", "AtMaxReplicas").await;
+    let decision = object.status.and_then(|status| status.scaling?.last_decision).expect("a decision");
+    assert_eq!((decision.from, decision.to, decision.reason.as_str()), (0, 5, "Activated"));
+    assert!(decision.message.contains("backlog 1000 (ready 1000, unacknowledged 0)"), "{}", decision.message);
+
+    gate.set_open(false);
+    installation.wait_for_condition("orders", "ScalingActive", "False", "MetricUnavailable").await;
+    broker::purge(&installation.rabbitmq_url, &queue).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(installation.replicas(id).await, Some(5), "unknown is not zero");
+    gate.set_open(true);
+    let down = wait_for("no worker", async || installation.replicas(id).await == Some(0)).await;
+    wait_for("the Event of the last change", async || {
+        installation.event_reasons("orders").await.iter().any(|reason| reason == "ScaledToZero")
+    })
+    .await;
+    let events = installation.event_reasons("orders").await;
+    for reason in ["Activated", "MetricUnavailable", "MetricAvailable", "ScaledToZero"] {
+        assert_eq!(events.iter().filter(|event| *event == reason).count(), 1, "{reason}: {events:?}");
+    }
+    println!("five workers after {up:?}; none {down:?} after the backlog could be read again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn modes_and_states_go_before_the_backlog() {
+    let installation = Installation::new().await;
+    let _controller = installation.start_leader().await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    let spec = |mode: &str, state: &str| {
+        merged(acme_spec("acme"), json!({"state": state, "workers": {"scaling": {"mode": mode}}}))
+    };
+    installation.apply("orders", spec("External", "Active")).await;
+    let id = installation.wait_for_condition("orders", "Registered", "True", "AsDesired").await.id();
+    installation.wait_for_replicas(id, 1).await;
+
+    // As `kubectl scale` and autoscalers do it; applying the manifest again does not undo it.
+    let scale = json!({"spec": {"replicas": 3}});
+    let patch = Patch::Merge(&scale);
+    installation.integrations().patch_scale("orders", &PatchParams::default(), &patch).await.expect("scale");
+    installation.wait_for_replicas(id, 3).await;
+    installation.apply("orders", spec("External", "Active")).await;
+    installation.wait_for_condition("orders", "ScalingActive", "False", "NotAutomatic").await;
+    assert_eq!(installation.replicas(id).await, Some(3));
+
+    installation.apply("orders", spec("External", "DeliveryPaused")).await;
+    installation.wait_for_replicas(id, 0).await;
+    installation.wait_for_condition("orders", "Ready", "True", "DeliveryPaused").await;
+    installation.apply("orders", spec("External", "Active")).await;
+    installation.wait_for_replicas(id, 3).await;
+
+    // A Deployment that someone scales directly is brought back.
+    let name = names::worker_deployment(id);
+    let scale = json!({"spec": {"replicas": 7}});
+    installation
+        .deployments()
+        .patch_scale(&name, &PatchParams::default(), &Patch::Merge(&scale))
+        .await
+        .expect("scale the Deployment");
+    installation.wait_for_replicas(id, 3).await;
+
+    installation.apply("orders", spec("Auto", "Active")).await;
+    installation.wait_for_condition("orders", "Registered", "True", "AsDesired").await;
+    installation
+        .integrations()
+        .patch_scale("orders", &PatchParams::default(), &Patch::Merge(&json!({"spec": {"replicas": 9}})))
+        .await
+        .expect("scale");
+    wait_for("the Event", async || {
+        installation.event_reasons("orders").await.iter().any(|reason| reason == "ScaleIgnored")
+    })
+    .await;
+}
