@@ -37,7 +37,7 @@ async fn check(role: &str, changes: &[(&str, Option<&str>)], said: &str) {
     assert!(!output.status.success(), "{role} {changes:?} is accepted");
     assert!(text.contains(said), "{role} {changes:?}: {text}");
     for secret in
-        ["database-word", "redis-word", "rabbitmq-word", "management-word", "short-word", &KEY[..16]]
+        ["database-word", "redis-word", "rabbitmq-word", "management-word", "short-word", &KEY[..20]]
     {
         assert!(!text.contains(secret), "{role} {changes:?}: {text}");
     }
@@ -222,7 +222,7 @@ async fn help_names_the_variables_and_shows_no_secret() {
         let output = processes::run_to_end(&[role, "--help"], &complete()).await;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && text.contains("[env: DATABASE_URL]"), "{text}");
-        for secret in ["database-word", "redis-word", "rabbitmq-word", "management-word", &KEY[..16]] {
+        for secret in ["database-word", "redis-word", "rabbitmq-word", "management-word", &KEY[..20]] {
             assert!(!text.contains(secret), "{text}");
         }
     }

@@ -201,7 +201,7 @@ async fn no_secret_is_in_the_log_of_dev() {
     ] {
         let before = dev.log().matches("the last good state stays").count();
         platform.write_integrations(&wrong);
-        super::harness::wait_for("the file to be refused", || async {
+        super::harness::wait_for(&format!("this to be refused:\n{wrong}"), || async {
             dev.log().matches("the last good state stays").count() > before
         })
         .await;

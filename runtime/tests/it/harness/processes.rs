@@ -27,12 +27,18 @@ fn command(arguments: &[&str], environment: &[(String, String)]) -> Command {
 
 pub(crate) async fn run_to_end(arguments: &[&str], environment: &[(String, String)]) -> Output {
     let mut command = command(arguments, environment);
-    let ended = tokio::task::spawn_blocking(move || command.output());
-    tokio::time::timeout(PATIENCE, ended)
-        .await
-        .expect("the role ends in time")
-        .expect("no panic")
-        .expect("it starts")
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child = child.expect("it starts");
+    let pid = child.id().to_string();
+    let ended = tokio::task::spawn_blocking(move || child.wait_with_output());
+    match tokio::time::timeout(PATIENCE, ended).await {
+        Ok(output) => output.expect("no panic").expect("its output"),
+        Err(_) => {
+            // Or the test would wait for it when it ends.
+            let killed = Command::new("kill").args(["-s", "KILL", &pid]).status();
+            panic!("{arguments:?} did not end (killed: {killed:?})");
+        }
+    }
 }
 
 impl Process {
