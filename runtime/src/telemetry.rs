@@ -5,7 +5,7 @@
 
 use std::error::Error;
 
-use tracing_subscriber::filter::{EnvFilter, FilterExt, LevelFilter, Targets};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
@@ -32,7 +32,8 @@ pub fn start(environment: Environment) {
         Environment::Production => fmt::layer().json().with_writer(std::io::stderr).boxed(),
         Environment::Development => fmt::layer().with_target(false).with_writer(std::io::stderr).boxed(),
     };
-    if tracing_subscriber::registry().with(lines.with_filter(chosen.and(bounds))).try_init().is_err() {
+    // Both for all layers: a filter of one layer loses lines after a library has asked whether a line would be written.
+    if tracing_subscriber::registry().with(chosen).with(bounds).with(lines).try_init().is_err() {
         tracing::debug!("logging was started before");
     }
 }

@@ -70,15 +70,21 @@ impl BodyBudget {
             if length > limit {
                 return Err(BodyError::TooLarge);
             }
-            share.merge(self.charge(chunk.len())?);
             // Most bodies are one chunk, and that one is not copied.
-            match first.take() {
-                None if whole.is_empty() => first = Some(chunk),
-                before => {
-                    whole.extend_from_slice(&before.unwrap_or_default());
-                    whole.extend_from_slice(&chunk);
-                }
+            if first.is_none() && whole.is_empty() {
+                share.merge(self.charge(chunk.len())?);
+                first = Some(chunk);
+                continue;
             }
+            if length > whole.capacity() {
+                // What is charged is what is allocated: a buffer that grows by itself would take twice as much.
+                let capacity = length.max(whole.capacity() * 2).min(limit);
+                share.merge(self.charge(capacity - share.num_permits())?);
+                let shorter = std::mem::replace(&mut whole, BytesMut::with_capacity(capacity));
+                whole.extend_from_slice(&shorter);
+            }
+            whole.extend_from_slice(&first.take().unwrap_or_default());
+            whole.extend_from_slice(&chunk);
         }
         Ok(Received { bytes: first.unwrap_or_else(|| whole.freeze()), share })
     }
@@ -107,6 +113,17 @@ mod tests {
         assert_eq!(read(&["abc"], 3).await, Ok("abc".to_owned()));
         assert_eq!(read(&["a", "", "b", "c"], 3).await, Ok("abc".to_owned()));
         assert_eq!(read(&["ab", "cd"], 3).await, Err(BodyError::TooLarge));
+    }
+
+    #[tokio::test]
+    async fn what_is_allocated_is_charged() {
+        let stream =
+            futures::stream::iter(vec!["x"; 700]).map(|chunk| Ok::<_, std::io::Error>(Bytes::from(chunk)));
+        let budget = BodyBudget::default();
+        let received = budget.read(&HeaderMap::new(), Body::from_stream(stream), 1000).await.expect("fits");
+        assert_eq!(received.bytes.len(), 700);
+        let allocated = received.bytes.try_into_mut().expect("no other owner").capacity();
+        assert!(allocated <= 1000 && allocated == received.share.num_permits(), "{allocated}");
     }
 
     #[tokio::test]

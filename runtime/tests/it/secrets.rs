@@ -190,6 +190,8 @@ async fn no_secret_is_in_the_log_of_dev() {
     let path = platform.write_integrations(&yaml);
     let dev = platform.start(&["dev", "--file", path.to_str().expect("a path in UTF-8")]);
     platform.wait_until_known("globex").await;
+    // However loud it is, nothing is lost.
+    assert_eq!(dev.log().matches("integration applied").count(), 2, "{}", dev.log());
     exercise(&platform).await;
     let log = dev.log();
     assert!(dev.stop().await.success());

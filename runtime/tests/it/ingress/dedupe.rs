@@ -81,8 +81,8 @@ async fn post_while_locked(platform: &Platform, id: &str) -> Vec<Answer> {
     sqlx::query("LOCK TABLE idempotency_keys IN SHARE MODE").execute(&mut *lock).await.expect("the lock");
     let (blocker, twice) = (acme_event(&format!("before-{id}")), acme_event(id));
     let behind = async {
-        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted
-            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+            AND wait_event_type = 'Lock' AND query LIKE '%ingest::insert%'";
         wait_for("the first commit to wait for the table", || async { platform.count(waiting).await == 1 })
             .await;
         let release = async {
