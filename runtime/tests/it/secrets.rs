@@ -193,6 +193,21 @@ async fn no_secret_is_in_the_log_of_dev() {
     // However loud it is, nothing is lost.
     assert_eq!(dev.log().matches("integration applied").count(), 2, "{}", dev.log());
     exercise(&platform).await;
+    // Files that are wrong around a secret, and in it.
+    for wrong in [
+        yaml.replace("stringData: {", "stringData: {["),
+        yaml.replace("outgoing: 'whsec_", "outgoing: 'whsec_!"),
+        yaml.replace(&format!("incoming: {ACME_SECRET}"), &format!("incoming: [{ACME_SECRET}]")),
+        yaml.replace("kind: Secret", "kind: Secrets"),
+        yaml.replace("stringData", "data"),
+    ] {
+        let before = dev.log().matches("the last good state stays").count();
+        platform.write_integrations(&wrong);
+        super::harness::wait_for(&format!("this to be refused:\n{wrong}"), || async {
+            dev.log().matches("the last good state stays").count() > before
+        })
+        .await;
+    }
     let log = dev.log();
     assert!(dev.stop().await.success());
     for needle in needles(&platform) {
