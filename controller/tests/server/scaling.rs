@@ -21,7 +21,14 @@ async fn workers_follow_the_backlog_up_and_down_and_hold_when_it_is_unknown() {
     let id = installation.wait_until_ready("orders").await.id();
     let queue = names::queue_name(&installation.queue_prefix, id, "orders");
 
+    // So that the first reading is of all of them.
+    gate.set_open(false);
     broker::publish(&installation.rabbitmq_url, &queue, 1000).await;
+    wait_for("RabbitMQ to tell of all of them", async || {
+        broker::ready(&installation.management_url, &queue).await == Some(1000)
+    })
+    .await;
+    gate.set_open(true);
     let up = wait_for("five workers", async || installation.replicas(id).await == Some(5)).await;
     let object = installation.wait_for_condition("orders", "ScalingActive", "True", "AtMaxReplicas").await;
     let decision = object.status.and_then(|status| status.scaling?.last_decision).expect("a decision");

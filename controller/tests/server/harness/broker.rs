@@ -5,21 +5,32 @@ use grapnel::queue::Link;
 use lapin::BasicProperties;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
+use serde_json::Value;
 use url::Url;
 
 /// The queues under a prefix, as the management API tells.
 pub(crate) async fn queues(management_url: &str, prefix: &str) -> Vec<String> {
+    let queues = list(management_url).await;
+    let names = queues.iter().filter_map(|queue| queue["name"].as_str());
+    names.filter(|name| name.starts_with(prefix)).map(str::to_owned).collect()
+}
+
+/// The messages that wait in a queue, as the management API tells.
+pub(crate) async fn ready(management_url: &str, queue: &str) -> Option<u64> {
+    let queues = list(management_url).await;
+    queues.iter().find(|found| found["name"] == queue)?["messages_ready"].as_u64()
+}
+
+async fn list(management_url: &str) -> Vec<Value> {
     let mut url = Url::parse(management_url).expect("a URL");
     let (user, password) = (url.username().to_owned(), url.password().unwrap_or_default().to_owned());
     url.set_path("/api/queues/%2F");
-    url.set_query(Some("columns=name"));
+    url.set_query(Some("columns=name,messages_ready"));
     url.set_username("").expect("a URL with a host");
     url.set_password(None).expect("a URL with a host");
     let answer =
         reqwest::Client::new().get(url).basic_auth(user, Some(password)).send().await.expect("an answer");
-    let queues: serde_json::Value = answer.json().await.expect("JSON");
-    let names = queues.as_array().expect("a list").iter().filter_map(|queue| queue["name"].as_str());
-    names.filter(|name| name.starts_with(prefix)).map(str::to_owned).collect()
+    answer.json().await.expect("a list")
 }
 
 /// Puts messages into a queue without anyone to consume them.
