@@ -50,8 +50,13 @@ async fn the_api_server_may_be_killed_and_come_back() {
         .await;
     }
     println!("both ready {:?} after the API server was back", came_back.elapsed());
+    // Nobody delivers what was accepted.
     installation.delete("orders").await;
-    installation.wait_until_gone("orders").await;
+    installation.wait_for_condition("orders", "Ready", "False", "Draining").await;
+    assert_eq!(
+        installation.row(installation.get("orders").await.expect("it drains").id()).await.expect("a row")["state"],
+        json!("Draining")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
