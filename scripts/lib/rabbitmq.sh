@@ -55,7 +55,8 @@ rabbitmq_create() { # dir
 rabbitmq_settings() {
     cat <<SETTINGS
 listeners.tcp.1 = 127.0.0.1:$RABBITMQ_PORT
-management.tcp.ip = 127.0.0.1
+${LISTEN:+listeners.tcp.2 = $LISTEN:$RABBITMQ_PORT}
+management.tcp.ip = ${LISTEN:-127.0.0.1}
 management.tcp.port = $RABBITMQ_MANAGEMENT_PORT
 default_user = grapnel
 default_pass = $PASSWORD
@@ -68,7 +69,7 @@ SETTINGS
 }
 
 rabbitmq_answers() {
-    curl -fsS --max-time 2 -K - "http://127.0.0.1:$RABBITMQ_MANAGEMENT_PORT/api/overview" \
+    curl -fsS --max-time 2 -K - "http://${LISTEN:-127.0.0.1}:$RABBITMQ_MANAGEMENT_PORT/api/overview" \
             <<<"user = \"grapnel:$PASSWORD\"" >/dev/null &&
         port_answers "$RABBITMQ_PORT"
 }
