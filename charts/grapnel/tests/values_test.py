@@ -254,6 +254,23 @@ class Monitoring(unittest.TestCase):
         self.assertFalse([alert for alert in alerts if alert not in guide])
 
 
+class HelmTest(unittest.TestCase):
+    @staticmethod
+    def arguments(*sets):
+        return render(*sets)["Pod", "grapnel-test"]["spec"]["containers"][0]["args"]
+
+    def test_it_receives_where_that_is_allowed(self):
+        self.assertIn("--no-sink", self.arguments())
+        self.assertIn("--sink-addr=0.0.0.0:9099", self.arguments("allowedDestinationCidrs={10.0.0.0/8}"))
+
+    def test_everything_of_it_is_a_hook_and_goes_away(self):
+        found = [document for key, document in render().items() if key[1] == "grapnel-test"]
+        self.assertEqual({document["kind"] for document in found}, {"Pod", "Secret", "Service", "Integration"})
+        for document in found:
+            self.assertEqual(document["metadata"]["annotations"]["helm.sh/hook"], "test")
+            self.assertIn("hook-succeeded", document["metadata"]["annotations"]["helm.sh/hook-delete-policy"])
+
+
 class Schema(unittest.TestCase):
     def test_unknown_values_are_refused_at_every_level(self):
         for value in ("unknown=1", "api.replica=1", "external.mysql.url=a", "images.runtime.tagg=1", "api.service.ports=1"):
