@@ -70,7 +70,7 @@ class Rendering(unittest.TestCase):
                     self.assertTrue(spec["securityContext"]["runAsNonRoot"])
                     self.assertGreater(spec["securityContext"]["runAsUser"], 0)
                     self.assertEqual(spec["securityContext"]["seccompProfile"], {"type": "RuntimeDefault"})
-                    self.assertEqual(spec["automountServiceAccountToken"], key == ("Deployment", "grapnel-controller"))
+                    self.assertEqual(spec["automountServiceAccountToken"], spec["serviceAccountName"] == "grapnel-controller")
                     for container in spec["containers"]:
                         security = container["securityContext"]
                         self.assertEqual(security["capabilities"], {"drop": ["ALL"]})
@@ -171,7 +171,7 @@ class Credentials(unittest.TestCase):
 class Migration(unittest.TestCase):
     @staticmethod
     def job(*sets):
-        (found,) = [document for key, document in render(*sets).items() if key[0] == "Job"]
+        (found,) = [document for key, document in render(*sets).items() if key[0] == "Job" and "-migrate-" in key[1]]
         return found
 
     def test_the_same_values_give_the_same_job(self):
@@ -190,6 +190,10 @@ class Access(unittest.TestCase):
         self.assertFalse([key for key in objects if key[0].startswith("ClusterRole")])
         roles = {name for kind, name in objects if kind == "Role"}
         self.assertEqual(roles, {"grapnel-controller", "platform-grapnel-controller@shop", "platform-grapnel-controller@billing"})
+
+    def test_only_the_controller_has_a_token(self):
+        with_token = {key for key, spec in pod_specs(render()) if spec["automountServiceAccountToken"]}
+        self.assertEqual(with_token, {("Deployment", "grapnel-controller"), ("Job", "grapnel-uninstall")})
 
     def test_nobody_may_write_secrets(self):
         for key, document in render().items():
