@@ -11,7 +11,9 @@ case_install() {
     acme orders acme "http://receiver.$SHOP.svc/" ''
     ready orders
     local id
-    id=$(post acme first)
+    # A run that goes on with the installation of another has events of its own.
+    FIRST=first-$(now_ms)
+    id=$(post acme "$FIRST")
     await 60 "the first delivery" received "$id"
     RESULT+="; first delivery $(seconds $(($(now_ms) - started))) after helm install began"
 }
@@ -44,8 +46,8 @@ only_orders() { [[ $(shop get integrations -o name) == integration.grapnel.dev/o
 # The contract, from outside, through the NodePort.
 case_webhook() {
     local id
-    id=$(post acme contract)
-    [[ $(post acme contract 200) == "$id" ]] || die "a repeat has another id"
+    id=$(post acme "contract-$FIRST")
+    [[ $(post acme "contract-$FIRST" 200) == "$id" ]] || die "a repeat has another id"
     post acme forged 401 wrong-secret >/dev/null
     post nowhere lost 404 >/dev/null
     await 60 "the delivery" received "$id"
@@ -207,7 +209,7 @@ case_uninstall() {
     # And back: the same data, the same keys.
     install_release
     ready orders
-    post acme first 200 >/dev/null
+    post acme "$FIRST" 200 >/dev/null
     # The release goes first, and the object after it, without anyone to clean up.
     timeout 170 env KUBECONFIG="$STATE_DIR/cluster/kubeconfig" "$HELM" uninstall "$RELEASE" --namespace "$PLATFORM" --wait \
         --timeout 160s >>"$RUN_DIR/helm.log" 2>&1 || die "the second helm uninstall failed"
