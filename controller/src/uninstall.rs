@@ -118,8 +118,7 @@ async fn release(client: &Client, mut object: PartialObjectMeta<Integration>) ->
         let kept: Vec<&String> =
             object.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
         // With the version, so that no finalizer is lost that somebody adds at this moment.
-        let patch =
-            json!({"metadata": {"resourceVersion": object.resource_version(), "finalizers": kept}});
+        let patch = json!({"metadata": {"resourceVersion": object.resource_version(), "finalizers": kept}});
         match call(api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))).await {
             Ok(_) => {
                 tracing::info!(integration.namespace = namespace, integration.name = name, "released");
