@@ -122,7 +122,7 @@ disturb() { # what command…
 }
 
 # The prober tells nothing before its end, so the database is asked.
-sink_count() { psql "$DATABASE_URL" -Atqc "SELECT count(*) FROM delivery_attempts WHERE status = 'success'" 2>/dev/null || printf '0\n'; }
+sink_count() { psql "$DATABASE_URL" -Atqc "SELECT count(*) FROM delivery_attempts WHERE succeeded" 2>/dev/null || printf '0\n'; }
 delivered_since() { (($(sink_count) > $1 + 20)); }
 probe_ended() { ! is_running probe; }
 

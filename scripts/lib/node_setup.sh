@@ -21,6 +21,8 @@ helm() { KUBECONFIG=$STATE_DIR/cluster/kubeconfig "$HELM" "$@"; }
 prepare() {
     ensure_packages curl curl openssl openssl jq jq /bin/busybox busybox-static
     mkdir -p "$RUN_DIR"
+    # Of a run that failed and was kept.
+    stop_process probe KILL 10
     cluster up --audit-log
     eval "$(cluster env)"
     cluster build helm
@@ -47,8 +49,9 @@ prepare_images() {
             name_images "$(archive_name "$IMAGES/grapnel.tar" repository)" "$(archive_name "$IMAGES/grapnel.tar" tag)" "$tag"
         done
         GRAPNEL=$STATE_DIR/grapnel
-        program_of "$IMAGES/grapnel.tar" >"$GRAPNEL"
-        chmod +x "$GRAPNEL"
+        program_of "$IMAGES/grapnel.tar" >"$GRAPNEL.part"
+        chmod +x "$GRAPNEL.part"
+        mv "$GRAPNEL.part" "$GRAPNEL"
     fi
     cluster load "$(receiver_image)"
 }
@@ -166,7 +169,8 @@ keep_logs() {
     kubectl get events --all-namespaces --sort-by .lastTimestamp >"$folder/events.txt" 2>&1
     for pod in $(kubectl get pods --all-namespaces -o jsonpath='{range .items[*]}{.metadata.namespace}/{.metadata.name}{"\n"}{end}'); do
         kubectl --namespace "${pod%/*}" logs "${pod#*/}" --all-containers --prefix >"$folder/${pod/\//.}.log" 2>&1
-        kubectl --namespace "${pod%/*}" logs "${pod#*/}" --all-containers --previous >"$folder/${pod/\//.}.before.log" 2>/dev/null
+        kubectl --namespace "${pod%/*}" logs "${pod#*/}" --all-containers --previous >"$folder/${pod/\//.}.before.log" 2>/dev/null ||
+            rm -f "$folder/${pod/\//.}.before.log"
     done
     cp "$RUN_DIR"/*.log "$RUN_DIR"/*.json "$folder/" 2>/dev/null
     say "logs are kept in $folder"

@@ -28,7 +28,7 @@ rabbitmq_start() {
         RABBITMQ_SCHEDULER_BIND_TYPE=u \
         RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}' \
         "$(rabbitmq_server)"
-    wait_for_service rabbitmq 90 rabbitmq_answers
+    wait_for_service rabbitmq 180 rabbitmq_answers
 }
 
 # One epmd for this node, kept while the node restarts and stopped by `down`.
