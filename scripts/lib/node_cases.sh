@@ -1,5 +1,8 @@
 # shellcheck shell=bash
-# The cases of check-node, in the order in which they run. Each leaves the installation as it found it, but for the last.
+# The cases of check-node, in the order in which they run. Each leaves the installation as it found it, but for the last two.
+
+# Where the chart is tried with its own datastores.
+readonly TRIAL=trial
 
 # From nothing to everything ready, and to the first delivery.
 case_install() {
@@ -173,7 +176,12 @@ case_tenant() {
     remove reach
     kubectl delete namespace other --wait=false >/dev/null
 }
-may() { [[ $(kubectl auth can-i "$1" "$2" --namespace "$3" --as "system:serviceaccount:$SHOP:tenant" 2>/dev/null) == yes ]]; }
+may() { # verb resource[/subresource] namespace
+    local resource=$2 subresource=()
+    # What stands behind a slash would be taken for a name.
+    [[ $2 != */* ]] || { resource=${2%/*} && subresource=(--subresource "${2#*/}"); }
+    [[ $(kubectl auth can-i "$1" "$resource" "${subresource[@]}" --namespace "$3" --as "system:serviceaccount:$SHOP:tenant" 2>/dev/null) == yes ]]
+}
 not_sent() { management "events/$1" | jq -e '.data.event.lastError // "" | test("not allowed|private|refused by|egress"; "i")' >/dev/null; }
 
 # Every right that was given was used, and none was missing. The API server has kept a record since its start.
@@ -223,6 +231,35 @@ nothing_left() {
         grep -vE '^(configmap/kube-root-ca.crt|serviceaccount/default|secret/grapnel-credentials)$')
     [[ -z $left ]] && [[ -z $(kubectl get clusterroles,clusterrolebindings --selector app.kubernetes.io/part-of=grapnel -o name) ]]
 }
+
+# What someone gets who only tries it: the chart with its own datastores, and nothing but its defaults. Their data outlives the release.
+case_bundled() {
+    local archives started values
+    mapfile -t archives < <(datastore_images)
+    cluster load "${archives[@]}"
+    namespace "$TRIAL"
+    create_volumes "$TRIAL"
+    values=(--namespace "$TRIAL" --set "fullnameOverride=grapnel,allowedDestinationCidrs={10.0.0.0/8}"
+        --set "images.runtime.repository=$REPOSITORY/grapnel,images.runtime.tag=$TAG"
+        --set "images.controller.repository=$REPOSITORY/grapnel-controller,images.controller.tag=$TAG"
+        --set "bundled.postgres.image=$REPOSITORY/postgres:1,bundled.redis.image=$REPOSITORY/redis:1,bundled.rabbitmq.image=$REPOSITORY/rabbitmq:1"
+        --wait --timeout 240s)
+    started=$(now_ms)
+    helm install "$RELEASE" "$ROOT_DIR/charts/grapnel" "${values[@]}" >>"$RUN_DIR/helm.log" 2>&1 || die "helm install failed"
+    RESULT="all ready in $(seconds $(($(now_ms) - started)))"
+    helm test "$RELEASE" --namespace "$TRIAL" --timeout "${PATIENCE}s" >>"$RUN_DIR/helm.log" 2>&1 || die "helm test failed"
+    local before
+    before=$(sealing_key)
+    helm upgrade "$RELEASE" "$ROOT_DIR/charts/grapnel" "${values[@]}" >>"$RUN_DIR/helm.log" 2>&1 || die "helm upgrade failed"
+    [[ $(sealing_key) == "$before" ]] || die "an upgrade makes new credentials"
+    helm uninstall "$RELEASE" --namespace "$TRIAL" --wait --timeout 160s >>"$RUN_DIR/helm.log" 2>&1 || die "helm uninstall failed"
+    helm install "$RELEASE" "$ROOT_DIR/charts/grapnel" "${values[@]}" >>"$RUN_DIR/helm.log" 2>&1 || die "helm install over the old data failed"
+    [[ $(sealing_key) == "$before" ]] || die "an installation over old data has another sealing key"
+    helm test "$RELEASE" --namespace "$TRIAL" --timeout "${PATIENCE}s" >>"$RUN_DIR/helm.log" 2>&1 || die "helm test failed on the old data"
+    helm uninstall "$RELEASE" --namespace "$TRIAL" --wait --timeout 160s >>"$RUN_DIR/helm.log" 2>&1 || die "helm uninstall failed"
+    kubectl delete --timeout 90s namespace "$TRIAL" >/dev/null || die "the namespace cannot be deleted"
+}
+sealing_key() { kubectl --namespace "$TRIAL" get secret grapnel-credentials -o jsonpath='{.data.sealing-keys}'; }
 
 # --- what the cases use --------------------------------------------------------------------------------------------------
 
