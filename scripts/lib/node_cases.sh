@@ -199,8 +199,11 @@ case_rights() {
         platform get role grapnel-controller -o json
     } | jq -r '.rules[] | .apiGroups[] as $group | .resources[] as $resource | .verbs[] | "\($group)/\($resource) \(.)"' | sort -u >"$granted"
     [[ -s $used && -s $granted ]] || die "nothing was recorded"
-    comm -13 "$used" "$granted" >"$RUN_DIR/unused.txt"
-    RESULT="$(wc -l <"$granted") granted, unused: $(paste -sd , "$RUN_DIR/unused.txt")"
+    # An apply of what is not there yet needs create, and is recorded as a patch. A single Integration is read only where the cache lacks
+    # one that has left something behind; the controller's own tests see to that.
+    comm -13 "$used" "$granted" | grep -vxE 'apps/deployments create|grapnel.dev/integrations get' >"$RUN_DIR/unused.txt" || true
+    [[ ! -s $RUN_DIR/unused.txt ]] || die "rights that nothing has used: $(paste -sd , "$RUN_DIR/unused.txt")"
+    RESULT="$(wc -l <"$granted") granted"
 }
 
 # In either order: objects first, or the release first. Nothing hangs, and nothing stays but the definition and what is worth keeping.
@@ -208,6 +211,7 @@ case_uninstall() {
     shop delete --timeout 60s integration --all >/dev/null || die "an Integration cannot be deleted"
     acme orders acme "http://receiver.$SHOP.svc/" ''
     ready orders
+    post acme kept >/dev/null
     timeout 170 env KUBECONFIG="$STATE_DIR/cluster/kubeconfig" "$HELM" uninstall "$RELEASE" --namespace "$PLATFORM" --wait \
         --timeout 160s >>"$RUN_DIR/helm.log" 2>&1 || die "helm uninstall failed"
     await 90 "everything of the release to go" nothing_left
@@ -217,7 +221,7 @@ case_uninstall() {
     # And back: the same data, the same keys.
     install_release
     ready orders
-    post acme "$FIRST" 200 >/dev/null
+    post acme kept 200 >/dev/null
     # The release goes first, and the object after it, without anyone to clean up.
     timeout 170 env KUBECONFIG="$STATE_DIR/cluster/kubeconfig" "$HELM" uninstall "$RELEASE" --namespace "$PLATFORM" --wait \
         --timeout 160s >>"$RUN_DIR/helm.log" 2>&1 || die "the second helm uninstall failed"
