@@ -28,7 +28,7 @@ rabbitmq_start() {
         RABBITMQ_SCHEDULER_BIND_TYPE=u \
         RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}' \
         "$(rabbitmq_server)"
-    wait_for_service rabbitmq 90 rabbitmq_answers
+    wait_for_service rabbitmq 180 rabbitmq_answers
 }
 
 # One epmd for this node, kept while the node restarts and stopped by `down`.
@@ -46,6 +46,8 @@ rabbitmq_create() { # dir
         chmod 400 "$dir/.erlang.cookie"
         : >"$dir/rabbitmq-env.conf"
         printf '[rabbitmq_management].\n' >"$dir/enabled_plugins"
+        # A log of quorum queues that is allocated ahead is flushed without a change of the file system's own records.
+        printf '[{ra, [{wal_pre_allocate, true}]}].\n' >"$dir/advanced.config"
         rabbitmq_settings >"$dir/rabbitmq.conf"
         mkdir "$dir/log"
     )
@@ -55,7 +57,8 @@ rabbitmq_create() { # dir
 rabbitmq_settings() {
     cat <<SETTINGS
 listeners.tcp.1 = 127.0.0.1:$RABBITMQ_PORT
-management.tcp.ip = 127.0.0.1
+${LISTEN:+listeners.tcp.2 = $LISTEN:$RABBITMQ_PORT}
+management.tcp.ip = ${LISTEN:-127.0.0.1}
 management.tcp.port = $RABBITMQ_MANAGEMENT_PORT
 default_user = grapnel
 default_pass = $PASSWORD
@@ -64,11 +67,13 @@ log.file.level = info
 log.console = false
 # A machine with little free disk shall run the demo; queues here hold ids only.
 disk_free_limit.absolute = 100MB
+# The default of 512 MB is as much memory too.
+raft.wal_max_size_bytes = 134217728
 SETTINGS
 }
 
 rabbitmq_answers() {
-    curl -fsS --max-time 2 -K - "http://127.0.0.1:$RABBITMQ_MANAGEMENT_PORT/api/overview" \
+    curl -fsS --max-time 2 -K - "http://${LISTEN:-127.0.0.1}:$RABBITMQ_MANAGEMENT_PORT/api/overview" \
             <<<"user = \"grapnel:$PASSWORD\"" >/dev/null &&
         port_answers "$RABBITMQ_PORT"
 }
