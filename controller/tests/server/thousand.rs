@@ -107,7 +107,8 @@ async fn a_thousand_objects_settle_and_then_nothing_is_written() {
         controller.counter("grapnel_controller_status_writes_total", &[], &[]).await,
         controller.counter("grapnel_controller_reconciles_total", &[], &[]).await,
     );
-    assert!(all_ready < Duration::from_secs(120), "{all_ready:?}");
+    // About 35 s on a machine of two processors that does nothing else; this bound is for one that does.
+    assert!(all_ready < Duration::from_secs(240), "{all_ready:?}");
     assert!(controller.memory_mb() < 150, "{} MB", controller.memory_mb());
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(controller.api_writes().await - before, 0, "writes in a minute at rest");
