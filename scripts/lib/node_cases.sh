@@ -136,8 +136,9 @@ case_unchanged() {
     before=$(versions)
     install_release
     diff <(printf '%s\n' "$before") <(versions) >&2 || die "a second upgrade with the same values changes something"
-    helm template "$RELEASE" "$ROOT_DIR/charts/grapnel" --namespace "$PLATFORM" --values "$STATE_DIR/values.yaml" \
-        2>/dev/null | grep -q 'kind: Deployment' || die "helm template needs a cluster"
+    env -i PATH="$PATH" HOME="$RUN_DIR" "$HELM" template "$RELEASE" "$ROOT_DIR/charts/grapnel" --namespace "$PLATFORM" \
+        --values "$STATE_DIR/values.yaml" >"$RUN_DIR/template.yaml" 2>>"$RUN_DIR/helm.log" || die "helm template needs a cluster"
+    grep -q 'kind: Deployment' "$RUN_DIR/template.yaml" || die "helm template renders nothing"
 }
 versions() {
     platform get deployments,services,configmaps,serviceaccounts,roles,rolebindings,poddisruptionbudgets,networkpolicies,jobs,secrets \
