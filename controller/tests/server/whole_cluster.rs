@@ -76,6 +76,8 @@ async fn loosen_definition(installation: &Installation) {
     let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     schema["properties"]["spec"] = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     schema.as_object_mut().expect("an object").remove("x-kubernetes-validations");
+    let version = definition["spec"]["versions"][0].as_object_mut().expect("a version");
+    version.remove("selectableFields");
     let api: Api<CustomResourceDefinition> = Api::all(installation.client.clone());
     let name = grapnel_crds::crd().name_any();
     api.patch(&name, &PatchParams::apply("tests").force(), &Patch::Apply(&definition))
