@@ -136,8 +136,9 @@ case_unchanged() {
     before=$(versions)
     install_release
     diff <(printf '%s\n' "$before") <(versions) >&2 || die "a second upgrade with the same values changes something"
-    helm template "$RELEASE" "$ROOT_DIR/charts/grapnel" --namespace "$PLATFORM" --values "$STATE_DIR/values.yaml" \
-        2>/dev/null | grep -q 'kind: Deployment' || die "helm template needs a cluster"
+    env -i PATH="$PATH" HOME="$RUN_DIR" "$HELM" template "$RELEASE" "$ROOT_DIR/charts/grapnel" --namespace "$PLATFORM" \
+        --values "$STATE_DIR/values.yaml" >"$RUN_DIR/template.yaml" 2>>"$RUN_DIR/helm.log" || die "helm template needs a cluster"
+    grep -q 'kind: Deployment' "$RUN_DIR/template.yaml" || die "helm template renders nothing"
 }
 versions() {
     platform get deployments,services,configmaps,serviceaccounts,roles,rolebindings,poddisruptionbudgets,networkpolicies,jobs,secrets \
@@ -238,15 +239,20 @@ nothing_left() {
 
 # What someone gets who only tries it: the chart with its own datastores, and nothing but its defaults. Their data outlives the release.
 case_bundled() {
-    local archives started values
-    mapfile -t archives < <(datastore_images)
-    cluster load "${archives[@]}"
+    local archive started values
+    # One controller for all of the cluster: not two of them.
+    helm uninstall "$RELEASE" --namespace "$PLATFORM" --ignore-not-found --wait --timeout 160s >>"$RUN_DIR/helm.log" 2>&1 ||
+        die "helm uninstall failed"
+    archive=$(datastore_image)
+    cluster load "$archive"
     namespace "$TRIAL"
     create_volumes "$TRIAL"
-    values=(--namespace "$TRIAL" --set "fullnameOverride=grapnel,allowedDestinationCidrs={10.0.0.0/8}"
+    # The definition is still there, and belongs to the release of that time.
+    values=(--namespace "$TRIAL" --take-ownership --set "fullnameOverride=grapnel,allowedDestinationCidrs={10.0.0.0/8}"
         --set "images.runtime.repository=$REPOSITORY/grapnel,images.runtime.tag=$TAG"
         --set "images.controller.repository=$REPOSITORY/grapnel-controller,images.controller.tag=$TAG"
-        --set "bundled.postgres.image=$REPOSITORY/postgres:1,bundled.redis.image=$REPOSITORY/redis:1,bundled.rabbitmq.image=$REPOSITORY/rabbitmq:1"
+        --set "bundled.postgres.image=$REPOSITORY/datastores:1,bundled.redis.image=$REPOSITORY/datastores:1"
+        --set "bundled.rabbitmq.image=$REPOSITORY/datastores:1"
         --wait --timeout 240s)
     started=$(now_ms)
     helm install "$RELEASE" "$ROOT_DIR/charts/grapnel" "${values[@]}" >>"$RUN_DIR/helm.log" 2>&1 || die "helm install failed"

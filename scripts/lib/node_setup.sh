@@ -133,9 +133,10 @@ namespace() { # name
     kubectl label --overwrite namespace "$1" pod-security.kubernetes.io/enforce=restricted >/dev/null
 }
 
+# The definition may still belong to a release of another namespace.
 install_release() { # helm-argument…
-    helm upgrade --install "$RELEASE" "$ROOT_DIR/charts/grapnel" --namespace "$PLATFORM" --values "$STATE_DIR/values.yaml" \
-        --wait --timeout "${PATIENCE}s" "$@" >>"$RUN_DIR/helm.log" 2>&1
+    helm upgrade --take-ownership --install "$RELEASE" "$ROOT_DIR/charts/grapnel" --namespace "$PLATFORM" --values "$STATE_DIR/values.yaml" \
+        --wait --timeout "${PATIENCE}s" "$@" >>"$RUN_DIR/helm.log" 2>&1 || die "helm did not install: $(tail -n 1 "$RUN_DIR/helm.log")"
 }
 
 # Waits until a function says yes, or fails with what was waited for.

@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # Writes OCI image archives with tar, gzip, sha256sum and jq. Sourced after common.sh.
 #
+# OCI_GZIP is the level of compression (default: -9, the smallest).
+#
 # What always holds: the same files, configuration and time give the same bytes.
 
 # An archive of one image whose layers are directories, the lowest first.
@@ -12,7 +14,7 @@ oci_image() { # work-directory archive name epoch config-json layer-directory…
     for layer in "$@"; do
         oci_tar "$epoch" "$layer" >"$layout/layer.tar"
         diff_ids+=("sha256:$(oci_digest "$layout/layer.tar")")
-        gzip -n -9 "$layout/layer.tar"
+        gzip -n "${OCI_GZIP:--9}" "$layout/layer.tar"
         layers+=("$(oci_blob "$layout" "$layout/layer.tar.gz" application/vnd.oci.image.layer.v1.tar+gzip)")
     done
     jq -nc --arg created "$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ)" --arg architecture "$(oci_architecture)" \
