@@ -42,10 +42,9 @@ fn describe(integration: &Integration) -> (String, usize) {
     let name = integration.metadata.name.as_deref().unwrap_or_default();
     let heading = format!("Integration {}/{name}", integration.namespace_or_default());
     let mut problems: Vec<String> = integration.validate().iter().map(ToString::to_string).collect();
-    let provider = &integration.spec.provider;
-    if preset::find(provider).is_none() {
-        let known = preset::providers().join(", ");
-        problems.push(format!("spec.provider: there is no preset for {provider:?}; there are {known}"));
+    // What a custom provider lacks was found above.
+    if let (true, Err(missing)) = (problems.is_empty(), preset::resolve(&integration.spec)) {
+        problems.extend(missing.iter().map(ToString::to_string));
     }
     if !problems.is_empty() {
         let lines: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::defaults::{int, section};
 use crate::{
-    Acknowledgement, Destination, Handshake, IntegrationStatus, Mapping, Verification, Workers, provider_rules, rules,
+    Acknowledgement, Destination, Handshake, IntegrationStatus, Mapping, Verification, Workers,
+    provider_rules, rules,
 };
 
 /// What is received, how it is verified, and where it is delivered.

@@ -39,8 +39,8 @@ pub use integration::{DeletionPolicy, Ingress, Integration, IntegrationSpec, Int
 pub use mapping::{Acknowledgement, BodyKind, Deliver, MappedField, Mapping, TimeFormat};
 pub use resources::{Resources, Toleration, TolerationEffect, TolerationOperator};
 pub use scheme::{
-    BodyDigest, Hash, Key, KeyEncoding, Scheme, SchemeType, Separator, SignatureEncoding, SignatureSource, TimeUnit,
-    TimestampSource,
+    BodyDigest, Hash, Key, KeyEncoding, Scheme, SchemeType, Separator, SignatureEncoding, SignatureSource,
+    TimeUnit, TimestampSource,
 };
 pub use secret::{Secret, SecretError, SecretValue, resolve_secret};
 pub use status::{IntegrationStatus, RouteStatus, ScalingDecision, ScalingStatus, WorkersStatus};

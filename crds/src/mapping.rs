@@ -8,15 +8,17 @@ use serde_json::{Value, json};
 use crate::provider_rules as rules;
 
 /// Where the fields of an event are in a request, and what is delivered. Each field that is set goes before the preset's. A
-/// source is /POINTER (a JSON Pointer into the body), header:NAME, query:NAME, form:NAME (of a form) or literal:TEXT.
+/// source is /POINTER (a JSON Pointer to a text in the body), json:/POINTER (to a text, a number or a boolean), header:NAME,
+/// query:NAME, form:NAME (of a form) or literal:TEXT.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Mapping {
     /// The provider's id of the event, by which repeated deliveries are recognized: at most 4 sources, the first that is
-    /// there counts. Default: the preset's; without any, equal bodies are the same event.
+    /// there counts. request stands for no id: every request is an event. Default: the preset's; without any, equal bodies
+    /// are the same event.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), extend("items" = source_items()))]
-    #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::MAPPED)]
+    #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::MAPPED_ID)]
     pub external_event_id: Vec<String>,
 
     /// The event's type: at most 4 sources, the first that is there counts. Default: the preset's.
@@ -111,12 +113,15 @@ pub enum MappedField {
     Subject,
 }
 
-/// A kind of bodies. One of json, form (application/x-www-form-urlencoded) and opaque (anything, such as XML).
+/// A kind of bodies. One of json, anyjson (JSON whatever its content-type), form (application/x-www-form-urlencoded) and
+/// opaque (anything, such as XML).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BodyKind {
     /// JSON, or no content-type.
     Json,
+    /// JSON, whatever its content-type.
+    Anyjson,
     /// A form.
     Form,
     /// Anything else; nothing in it is read.

@@ -29,7 +29,15 @@ macro_rules! template {
 /// What a response is made of.
 macro_rules! response {
     () => {
-        concat!("(", source!(), "|(hmac|sign):(", source!(), ")([+](", source!(), "))*)([|](json|hex|base64))*")
+        concat!(
+            "(",
+            source!(),
+            "|(hmac|sign):(",
+            source!(),
+            ")([+](",
+            source!(),
+            "))*)([|](json|hex|base64))*"
+        )
     };
 }
 
@@ -81,9 +89,21 @@ pub(crate) const HEADER_NAME: CelRule = CelRule::pattern(
     "must be the name of a header: letters, digits, '-', '_' and '.'",
 );
 
+macro_rules! mapped {
+    () => {
+        concat!("/.*|json:/.*|query:.+|form:.+|literal:.+|header:", header_name!())
+    };
+}
+
 pub(crate) const MAPPED: CelRule = CelRule::each(
-    concat!("^(/.*|json:/.*|query:.+|form:.+|literal:.+|header:", header_name!(), ")$"),
-    "must say where the field is: /POINTER, header:NAME, query:NAME, form:NAME or literal:TEXT",
+    concat!("^(", mapped!(), ")$"),
+    "must say where the field is: /POINTER, json:/POINTER, header:NAME, query:NAME, form:NAME or literal:TEXT",
+);
+
+pub(crate) const MAPPED_ID: CelRule = CelRule::each(
+    concat!("^(request|", mapped!(), ")$"),
+    "must say where the id is: /POINTER, json:/POINTER, header:NAME, query:NAME or form:NAME; request makes every request an \
+     event",
 );
 
 pub(crate) const POINTER: CelRule =

@@ -48,7 +48,9 @@ impl CelRule {
     /// Whether the text matches the pattern; a rule of another form says nothing here.
     pub(crate) fn matches(&self, text: &str) -> bool {
         match self.cel {
-            Expression::Pattern(pattern) | Expression::EachPattern(pattern) => compiled(pattern).is_match(text),
+            Expression::Pattern(pattern) | Expression::EachPattern(pattern) => {
+                compiled(pattern).is_match(text)
+            }
             Expression::Cel(_) => true,
         }
     }

@@ -17,10 +17,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::deliver::{Target, TargetError};
-use crate::ingress::verify::{EmptySecret, Verifier};
-use crate::preset::{self, Preset};
+use crate::provider::{Compiled, ProviderError};
 use crate::retry::{self, RetryPolicy};
 use crate::sealing::SealingKeys;
+use crate::secret_uses::Uses;
 use crate::secrets::{Secrets, SecretsError};
 use crate::standard_webhooks::{SigningKey, SigningKeyError};
 use crate::store;
@@ -42,10 +42,11 @@ pub struct Integration {
     pub max_body_bytes: usize,
     /// `None`: the platform's limit; 0: no limit.
     pub rate_limit_per_minute: Option<u32>,
-    pub preset: Arc<Preset>,
-    /// The member of the normalized payload that carries the provider's payload.
-    pub payload_key: Arc<str>,
-    pub verifier: Verifier,
+    pub provider: Arc<str>,
+    /// How its webhooks are verified, answered and read.
+    pub compiled: Compiled,
+    /// Which of its secrets prove webhooks.
+    pub uses: Uses,
     pub destinations: Vec<Arc<Destination>>,
     /// The names of `destinations`, as events are stored with them.
     pub destination_names: Arc<[Arc<str>]>,
@@ -66,12 +67,10 @@ pub struct Destination {
 pub enum CompileError {
     #[error("the spec is not of a form that this version knows")]
     Spec(#[source] serde_json::Error),
-    #[error("there is no preset for the provider {0}")]
-    UnknownProvider(String),
     #[error(transparent)]
     Secrets(#[from] SecretsError),
     #[error(transparent)]
-    Verification(#[from] EmptySecret),
+    Provider(#[from] ProviderError),
     #[error("the signing secret of destination {destination} cannot be used")]
     Signing {
         destination: String,
@@ -94,9 +93,7 @@ impl Integration {
     pub fn compile(row: IntegrationRow, keys: &SealingKeys) -> Result<Self, CompileError> {
         let spec: IntegrationSpec = serde_json::from_str(&row.spec).map_err(CompileError::Spec)?;
         let secrets = Secrets::open(keys, row.id, &row.secrets)?;
-        let preset =
-            preset::find(&row.provider).ok_or_else(|| CompileError::UnknownProvider(row.provider.clone()))?;
-        let verifier = Verifier::new(&preset.verification, &secrets.verification()?)?;
+        let compiled = Compiled::new(&spec, &secrets.verification()?)?;
         let destinations: Vec<_> = spec
             .destinations
             .iter()
@@ -110,9 +107,9 @@ impl Integration {
                 .ingress
                 .rate_limit_per_minute
                 .map(|limit| u32::try_from(limit).unwrap_or(0)),
-            verifier,
-            payload_key: preset.mapping.payload.member().into(),
-            preset,
+            provider: row.provider.as_str().into(),
+            compiled,
+            uses: Uses::new(&spec.verification),
             destination_names: destinations.iter().map(|destination| Arc::clone(&destination.name)).collect(),
             destinations,
             row,

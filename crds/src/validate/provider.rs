@@ -113,18 +113,10 @@ impl Errors {
         let holds = !keyed || scheme.kind == Some(SchemeType::Digest);
         self.rule(holds, &message, rules::SECRET_IN_MESSAGE);
         if let Some(signature) = &scheme.signature {
-            self.pattern(
-                &format!("{path}.signature.from"),
-                signature.from.as_ref(),
-                rules::SIGNATURE_SOURCE,
-            );
+            self.pattern(&format!("{path}.signature.from"), signature.from.as_ref(), rules::SIGNATURE_SOURCE);
         }
         if let Some(timestamp) = &scheme.timestamp {
-            self.pattern(
-                &format!("{path}.timestamp.from"),
-                timestamp.from.as_ref(),
-                rules::TIMESTAMP_SOURCE,
-            );
+            self.pattern(&format!("{path}.timestamp.from"), timestamp.from.as_ref(), rules::TIMESTAMP_SOURCE);
         }
         self.each(&format!("{path}.require"), &scheme.require, rules::SOURCES);
         if let Some(digest) = &scheme.body_digest {
@@ -133,8 +125,8 @@ impl Errors {
     }
 
     fn mapping(&mut self, path: &str, mapping: &Mapping) {
+        self.each(&format!("{path}.externalEventId"), &mapping.external_event_id, rules::MAPPED_ID);
         for (name, sources) in [
-            ("externalEventId", &mapping.external_event_id),
             ("eventType", &mapping.event_type),
             ("occurredAt", &mapping.occurred_at),
             ("subject", &mapping.subject),
