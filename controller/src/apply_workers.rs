@@ -2,7 +2,7 @@
 //!
 //! Two field managers share it: this step owns everything but `spec.replicas`, the scaler owns that alone, through the
 //! scale subresource. A Deployment that is created without a number gets one pod from the API server, so a new one is
-//! applied with zero, the scaler takes the number over, and only then is it left out. `managedFields` tells how far
+//! applied with zero, the scaler takes the number over, and from then on it is left out. `managedFields` tells how far
 //! that went, so it is finished after a crash at any point.
 
 use grapnel_crds::conditions::reason;
@@ -51,16 +51,30 @@ async fn bring_about(
     if let Some(live) = live.as_ref().filter(|live| scaled && contains(&json_of(live), &wanted)) {
         return Ok(live.clone());
     }
+    if live.is_none() {
+        return create(ctx, integration, name, wanted).await;
+    }
     if !scaled {
-        let replicas = initial_replicas(ctx, integration, live.as_ref());
-        if live.is_none() {
-            let mut none_yet = wanted.clone();
-            none_yet["spec"]["replicas"] = json!(0);
-            apply(ctx, name, &none_yet).await?;
-        }
-        scale::apply(ctx, name, replicas).await?;
+        scale::apply(ctx, name, initial_replicas(ctx, integration, live.as_ref())).await?;
     }
     apply(ctx, name, &wanted).await
+}
+
+/// The next time that something is applied, it is applied without a number, and the number is the scaler's alone.
+async fn create(
+    ctx: &Context,
+    integration: &Integration,
+    name: &str,
+    mut wanted: Value,
+) -> Result<Deployment, CallError> {
+    wanted["spec"]["replicas"] = json!(0);
+    let mut created = apply(ctx, name, &wanted).await?;
+    let replicas = initial_replicas(ctx, integration, None);
+    scale::apply(ctx, name, replicas).await?;
+    if let Some(spec) = &mut created.spec {
+        spec.replicas = Some(replicas);
+    }
+    Ok(created)
 }
 
 /// Annotation of what was applied: something that is not wanted any more differs by nothing else.

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(300);
+pub const LONGEST: Duration = Duration::from_secs(300);
+
+/// Of an object that is being deleted: someone waits for it to go.
+pub const LONGEST_OF_DELETIONS: Duration = Duration::from_secs(15);
 
 /// The wait after that many failures in a row (1 for the first), between half and the whole of an exponentially growing
 /// time. `random` is in [0, 1).

@@ -27,6 +27,13 @@ pub struct RunArgs {
     /// Base of the URL that providers call, without a path; shown in the status
     #[arg(long, env = "GRAPNEL_PUBLIC_URL")]
     pub public_url: Option<Url>,
+    /// Namespaces whose Integrations are watched, separated by commas. Default: all of the cluster
+    #[arg(long, env = "GRAPNEL_WATCH_NAMESPACES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
+    /// What tells this replica from all others and stays the same when it is restarted in place: the uid of its pod. A
+    /// process that is restarted goes on with the Lease of the one before at once, and does not wait until it runs out
+    #[arg(long, env = "GRAPNEL_POD_UID")]
+    pub pod_uid: Option<String>,
     /// The name of the Lease by which replicas agree on who writes
     #[arg(long, env = "GRAPNEL_LEASE_NAME", default_value = "grapnel-controller")]
     pub lease_name: String,

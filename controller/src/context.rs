@@ -26,6 +26,7 @@ use crate::config::WorkerPod;
 use crate::lease::Lead;
 use crate::scale::decide::Decision;
 use crate::scale::history::History;
+use crate::watch::namespaces::Namespaces;
 
 /// An Integration as it is watched. An object that cannot be decoded does not hide the others.
 pub type Watched = DeserializeGuard<Integration>;
@@ -42,6 +43,9 @@ pub const MANAGER: &str = "grapnel-controller";
 /// What the steps are configured with.
 #[derive(Debug)]
 pub struct Settings {
+    /// Where Integrations are watched.
+    pub watched: Namespaces,
+    /// The platform's own.
     pub namespace: String,
     pub worker_pod: WorkerPod,
     pub max_workers: i32,
@@ -74,12 +78,24 @@ pub struct Memory {
     pub failures: u32,
     /// The version of the object that was reconciled last.
     pub reconciled: Option<String>,
-    /// The generation that the row was last seen with.
-    pub registered: Option<i64>,
+    /// What the row was last seen to be made of.
+    pub registered: Option<Registration>,
+    /// Changes of a Secret that the object refers to.
+    pub secret_changes: u64,
     pub reported: Option<Reported>,
     /// Queues that were declared, and seen ever since.
     pub declared: BTreeSet<String>,
     pub scale: ScaleMemory,
+}
+
+/// What a row was made of when it was last compared. While none of it changes, there is nothing to compare again.
+#[derive(Debug, Clone, Copy)]
+pub struct Registration {
+    pub generation: Option<i64>,
+    /// [`Memory::secret_changes`] before the Secrets were read.
+    pub secret_changes: u64,
+    /// By the clock of [`Context::started`].
+    pub at: Duration,
 }
 
 /// A status that was written, and the versions of the object that it replaced: when the cache still shows one of those,

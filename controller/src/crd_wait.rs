@@ -10,12 +10,13 @@ use tokio::time::{sleep, timeout};
 
 use crate::context::API_DEADLINE;
 use crate::metrics;
+use crate::watch::namespaces::Namespaces;
 
 const POLL: Duration = Duration::from_secs(1);
 
 /// Answers when Integrations can be listed.
-pub async fn wait_for_crd(client: &Client) {
-    let api: Api<Integration> = Api::all(client.clone());
+pub async fn wait_for_crd(client: &Client, watched: &Namespaces) {
+    let api: Api<Integration> = watched.first_api(client);
     let mut told = String::new();
     loop {
         let problem = match timeout(API_DEADLINE, api.list_metadata(&ListParams::default().limit(1))).await {

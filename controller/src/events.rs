@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use grapnel_crds::conditions::{self, TRUE, condition, reason};
 use grapnel_crds::{Integration, IntegrationStatus};
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource;
 use kube::runtime::events::{Event, EventType, Recorder};
@@ -86,9 +87,13 @@ pub fn transitions(before: Option<&IntegrationStatus>, after: &IntegrationStatus
 
 /// Publishes them about the object.
 pub async fn publish(recorder: &Recorder, integration: &Integration, events: &[Event]) {
-    let reference = integration.object_ref(&());
+    publish_about(recorder, &integration.object_ref(&()), events).await;
+}
+
+/// Publishes them about an object that may not be readable otherwise.
+pub async fn publish_about(recorder: &Recorder, reference: &ObjectReference, events: &[Event]) {
     for event in events {
-        match timeout(DEADLINE, recorder.publish(event, &reference)).await {
+        match timeout(DEADLINE, recorder.publish(event, reference)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, reason = event.reason, "an Event was not published"),
             Err(_) => tracing::warn!(reason = event.reason, "an Event was not published in time"),

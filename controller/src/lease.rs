@@ -4,7 +4,8 @@
 //! take it; a candidate trusts its own clock alone and counts from when it saw the Lease change; the holder stops
 //! acting before the others may start, also when it cannot reach the API server or was frozen meanwhile, because
 //! [`Lead::is_held`] compares with a local deadline that only a successful renewal moves. Every acquisition has a higher
-//! number than all before it; rows are fenced by that number, so even a write under way comes too late.
+//! number than all before it; rows are fenced by that number, so even a write under way comes too late. A process that
+//! is restarted in its pod does not wait for the one before, which has ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// How long others wait for a holder that they hear nothing of.
 const DURATION: Duration = Duration::from_secs(15);
@@ -98,12 +100,36 @@ impl Seen {
 pub struct Elector {
     api: Api<Lease>,
     name: String,
-    /// Different in every process, so that a restarted one takes the Lease anew.
-    identity: String,
+    identity: Identity,
+}
+
+/// Who holds the Lease: a process of a replica.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// What the processes of one replica have in common. At most one of them runs at a time.
+    replica: Option<String>,
+    /// Different in every process, so that a restarted one takes the Lease anew, with a new epoch.
+    holder: String,
+}
+
+impl Identity {
+    /// `pod_uid` is the uid of the pod: its container is not started again before it has ended.
+    pub fn new(host: &str, pod_uid: Option<&str>) -> Self {
+        let replica = pod_uid.filter(|uid| !uid.is_empty()).map(|uid| format!("{host}_{uid}"));
+        let process = Uuid::now_v7();
+        let holder = format!("{}_{process}", replica.as_deref().unwrap_or(host));
+        Self { replica, holder }
+    }
+
+    /// Whether the holder is a process of this replica that has ended.
+    fn is_own_before(&self, holder: &str) -> bool {
+        let Some(replica) = &self.replica else { return false };
+        holder != self.holder && holder.strip_prefix(replica).is_some_and(|process| process.starts_with('_'))
+    }
 }
 
 impl Elector {
-    pub fn new(api: Api<Lease>, name: &str, identity: String) -> Self {
+    pub fn new(api: Api<Lease>, name: &str, identity: Identity) -> Self {
         Self { api, name: name.to_owned(), identity }
     }
 
@@ -115,7 +141,8 @@ impl Elector {
             match timeout(ATTEMPT, self.api.get_opt(&self.name)).await {
                 Ok(Ok(found)) => {
                     let spec = found.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
-                    if seen.may_take(&spec, Instant::now()) {
+                    let holder = spec.holder_identity.as_deref().unwrap_or_default();
+                    if self.identity.is_own_before(holder) || seen.may_take(&spec, Instant::now()) {
                         let before = i64::from(spec.lease_transitions.unwrap_or_default());
                         let epoch = before.max(floor().await).saturating_add(1);
                         let began = Instant::now();
@@ -161,7 +188,7 @@ impl Elector {
 
     fn spec(&self, epoch: i64, acquire_time: Option<MicroTime>) -> LeaseSpec {
         LeaseSpec {
-            holder_identity: Some(self.identity.clone()),
+            holder_identity: Some(self.identity.holder.clone()),
             acquire_time,
             renew_time: Some(MicroTime(Timestamp::now())),
             lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
@@ -211,7 +238,11 @@ impl Elector {
         match timeout(ATTEMPT, self.api.get_opt(&self.name)).await {
             Ok(Ok(Some(lease))) => {
                 let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
-                if holder == Some(&self.identity) { Reread::Own(Box::new(lease)) } else { Reread::Others }
+                if holder == Some(&self.identity.holder) {
+                    Reread::Own(Box::new(lease))
+                } else {
+                    Reread::Others
+                }
             }
             Ok(Ok(None)) => Reread::Others,
             Ok(Err(_)) | Err(_) => Reread::Unknown,
@@ -277,6 +308,20 @@ mod tests {
         assert!(!seen.may_take(&spec("other", 2), at(31)));
         assert!(seen.may_take(&spec("other", 2), at(32)));
         assert!(!seen.may_take(&spec("third", 2), at(33)), "another one was faster");
+    }
+
+    #[test]
+    fn only_a_process_of_the_same_pod_goes_before_the_others() {
+        let identity = |pod: Option<&str>| Identity::new("host", pod);
+        let (before, restarted) = (identity(Some("pod-1")), identity(Some("pod-1")));
+        assert_ne!(before.holder, restarted.holder);
+        assert!(restarted.is_own_before(&before.holder));
+        assert!(!restarted.is_own_before(&restarted.holder));
+        for other in [identity(Some("pod-10")), identity(Some("pod")), identity(None), identity(Some(""))] {
+            assert!(!restarted.is_own_before(&other.holder), "{other:?}");
+            assert!(!other.is_own_before(&restarted.holder), "{other:?}");
+        }
+        assert!(!identity(None).is_own_before(&identity(None).holder), "nothing tells that it has ended");
     }
 
     #[test]

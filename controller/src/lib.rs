@@ -17,6 +17,7 @@ pub mod register;
 pub mod queues;
 pub mod apply_workers;
 pub mod worker_deployment;
+pub mod undecodable;
 pub mod status;
 pub mod events;
 pub mod cleanup;

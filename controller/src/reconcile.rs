@@ -13,23 +13,25 @@ use grapnel_crds::{Integration, IntegrationState};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
-use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
-use crate::context::{CallError, Context, MANAGER, Reported, Watched};
+use crate::context::{CallError, Context, MANAGER, Registration, Reported, Watched};
 use crate::resolve_secrets::{Unresolved, resolve_secrets};
 use crate::status::{Observed, Problem, Scaling, Step, status};
-use crate::{apply_workers, backoff, cleanup, events, metrics, queues, register};
+use crate::{apply_workers, backoff, cleanup, events, metrics, queues, register, undecodable};
 
 /// A pass takes milliseconds; this ends one that every backend delays as long as it can.
 const PASS_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How often an object is looked at although nothing happened: a lost notification only delays.
-const RESYNC: Duration = Duration::from_secs(600);
+pub const RESYNC: Duration = Duration::from_secs(600);
+
+/// How long a row counts as compared: less than the shortest time between two looks.
+const COMPARE_AGAIN: Duration = Duration::from_secs(450);
 
 /// Reconciles an object and says when to look again.
 pub async fn reconcile(object: Arc<Watched>, ctx: Arc<Context>) -> Result<Action, CallError> {
@@ -53,7 +55,10 @@ pub fn after_error(object: Arc<Watched>, error: &CallError, ctx: Arc<Context>) -
         memory.failures = memory.failures.saturating_add(1);
         memory.failures
     });
-    Action::requeue(backoff::delay(failures, rand::random()))
+    // What waits for a backend with its deletion goes on soon after the backend is back.
+    let is_going = kube::Resource::meta(&*object).deletion_timestamp.is_some();
+    let longest = if is_going { backoff::LONGEST_OF_DELETIONS } else { backoff::LONGEST };
+    Action::requeue(backoff::delay(failures, rand::random()).min(longest))
 }
 
 pub fn object_ref(object: &Watched) -> ObjectRef<Watched> {
@@ -77,7 +82,7 @@ async fn pass(object: &Watched, ctx: &Context) -> Result<Action, CallError> {
     }
     let integration = match &object.0 {
         Ok(integration) => with_newest_status(ctx, integration),
-        Err(invalid) => return Ok(undecodable(object, invalid)),
+        Err(invalid) => return undecodable::report(ctx, object, invalid).await,
     };
     let integration = ensure_finalizer(ctx, integration).await?;
     let (observed, failure) = steps(ctx, &integration).await;
@@ -105,32 +110,14 @@ async fn steps(ctx: &Context, integration: &Integration) -> (Observed, Option<Ca
         return (observed, None);
     }
     observed.accepted = Step::Done;
-    let secrets = match resolve_secrets(ctx, integration).await {
-        Ok(secrets) => secrets,
-        Err(Unresolved::Problem(problem)) => {
-            observed.secrets = Step::Failed(problem);
-            return (observed, turn_off(ctx, integration).await);
+    if is_registered(ctx, integration) {
+        (observed.secrets, observed.registered) = (Step::Done, Step::Done);
+    } else {
+        match enter(ctx, integration, &mut observed).await {
+            Ok(()) if observed.registered == Step::Done => {}
+            Ok(()) => return (observed, None),
+            Err(error) => return (observed, Some(error)),
         }
-        Err(Unresolved::Call(error)) => return (observed, Some(error)),
-    };
-    observed.secrets = Step::Done;
-    let registered = match register::register(ctx, integration, &secrets).await {
-        Ok(registered) => registered,
-        Err(error) => {
-            observed.registered = Step::Failed(database_problem());
-            return (observed, Some(error));
-        }
-    };
-    (observed.accepted, observed.secrets) = (registered.accepted, registered.secrets);
-    observed.registered = registered.registered;
-    if observed.registered != Step::Done {
-        return (observed, None);
-    }
-    ctx.with_memory(integration.id(), |memory| memory.registered = integration.metadata.generation);
-    if registered.before.is_some_and(|before| register::scale_was_ignored(&before, &integration.spec)) {
-        let note = "spec.workers.replicas has no effect while spec.workers.scaling.mode is Auto";
-        let event = events::event(EventType::Warning, "Scale", events::SCALE_IGNORED, note);
-        events::publish(&ctx.recorder, integration, &[event]).await;
     }
     observed.queues = queues::declare(ctx, integration).await;
     let queue_failure = match &observed.queues {
@@ -146,12 +133,61 @@ async fn steps(ctx: &Context, integration: &Integration) -> (Observed, Option<Ca
     (observed, queue_failure)
 }
 
-/// An Integration that is to be off is turned off also when its Secrets are gone.
-async fn turn_off(ctx: &Context, integration: &Integration) -> Option<CallError> {
-    if integration.spec.state != IntegrationState::Disabled {
-        return None;
+/// Whether the row was compared with all that it is made of, and none of it has changed since. A pass has many causes,
+/// and most say nothing about the row.
+fn is_registered(ctx: &Context, integration: &Integration) -> bool {
+    let now = ctx.now();
+    ctx.with_memory(integration.id(), |memory| {
+        memory.registered.is_some_and(|row| {
+            row.generation == integration.metadata.generation
+                && row.secret_changes == memory.secret_changes
+                && now.saturating_sub(row.at) < COMPARE_AGAIN
+        })
+    })
+}
+
+/// Resolves the Secrets and writes the row. What that came to is in `observed`.
+async fn enter(ctx: &Context, integration: &Integration, observed: &mut Observed) -> Result<(), CallError> {
+    let id = integration.id();
+    let secret_changes = ctx.with_memory(id, |memory| memory.secret_changes);
+    let secrets = match resolve_secrets(ctx, integration).await {
+        Ok(secrets) => secrets,
+        Err(Unresolved::Problem(problem)) => {
+            observed.secrets = Step::Failed(problem);
+            return turn_off(ctx, integration).await;
+        }
+        Err(Unresolved::Call(error)) => return Err(error),
+    };
+    observed.secrets = Step::Done;
+    let registered = match register::register(ctx, integration, &secrets).await {
+        Ok(registered) => registered,
+        Err(error) => {
+            observed.registered = Step::Failed(database_problem());
+            return Err(error);
+        }
+    };
+    (observed.accepted, observed.secrets) = (registered.accepted, registered.secrets);
+    observed.registered = registered.registered;
+    if observed.registered != Step::Done {
+        return Ok(());
     }
-    register::disable(ctx, integration).await.err()
+    let generation = integration.metadata.generation;
+    let registration = Registration { generation, secret_changes, at: ctx.now() };
+    ctx.with_memory(id, |memory| memory.registered = Some(registration));
+    if registered.before.is_some_and(|before| register::scale_was_ignored(&before, &integration.spec)) {
+        let note = "spec.workers.replicas has no effect while spec.workers.scaling.mode is Auto";
+        let event = events::event(EventType::Warning, "Scale", events::SCALE_IGNORED, note);
+        events::publish(&ctx.recorder, integration, &[event]).await;
+    }
+    Ok(())
+}
+
+/// An Integration that is to be off is turned off also when its Secrets are gone.
+async fn turn_off(ctx: &Context, integration: &Integration) -> Result<(), CallError> {
+    if integration.spec.state == IntegrationState::Disabled {
+        register::disable(ctx, integration).await?;
+    }
+    Ok(())
 }
 
 pub fn database_problem() -> Problem {
@@ -244,11 +280,4 @@ pub async fn report(ctx: &Context, integration: &Integration, observed: &Observe
     let events = events::transitions(integration.status.as_ref(), &next);
     events::publish(&ctx.recorder, integration, &events).await;
     Ok(())
-}
-
-/// An object that this version cannot read is left alone; its rows, queues and workers go on as they are.
-fn undecodable(object: &Watched, invalid: &InvalidObject) -> Action {
-    tracing::error!(integration = %object_ref(object), error = %invalid.error, "an object cannot be decoded");
-    metrics::undecodable();
-    Action::requeue(backoff::jittered(RESYNC, rand::random()))
 }

@@ -22,12 +22,12 @@ use kube::runtime::reflector;
 use kube::{Client, Config};
 use sqlx::postgres::PgPool;
 use tokio::sync::mpsc;
-use uuid::Uuid;
 
 use crate::config::{RunArgs, WorkerPod};
 use crate::context::{Context, MANAGER, Parts, Settings};
-use crate::lease::{Elector, Kept, Lead};
+use crate::lease::{Elector, Identity, Kept, Lead};
 use crate::scale::readings::Management;
+use crate::watch::namespaces::Namespaces;
 use crate::{crd_wait, metrics, scale, sweep, watch};
 
 /// Triggers that may wait; what finds no room is found by the sweep.
@@ -81,7 +81,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let ops = ops_stage(listener, Arc::clone(&state) as Arc<dyn Probes>, handle);
     let namespace = &prepared.settings.namespace;
     let leases: Api<Lease> = Api::namespaced(prepared.client.clone(), namespace);
-    let elector = Elector::new(leases, &args.lease_name, identity());
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| MANAGER.to_owned());
+    let elector = Elector::new(leases, &args.lease_name, Identity::new(&host, args.pod_uid.as_deref()));
     metrics::leading(false);
     let (lead, lease) = tokio::select! {
         stopped = requested() => return stopped,
@@ -110,6 +111,7 @@ async fn prepare(args: &RunArgs) -> anyhow::Result<Prepared> {
     let worker_pod = WorkerPod::read(&args.worker_pod_file)?;
     let config = Config::infer().await.context("find the API server")?;
     let settings = Settings {
+        watched: Namespaces::new(args.watch_namespaces.iter().cloned()),
         namespace: args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone()),
         worker_pod,
         max_workers: args.max_workers,
@@ -123,14 +125,8 @@ async fn prepare(args: &RunArgs) -> anyhow::Result<Prepared> {
     Ok(Prepared { settings, management, link, pool, keys, client: client.build() })
 }
 
-/// Different in every process: a restarted one takes the Lease anew, with a new epoch.
-fn identity() -> String {
-    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| MANAGER.to_owned());
-    format!("{host}_{}", Uuid::now_v7())
-}
-
 async fn wait_for_turn(prepared: &Prepared, state: &State, elector: &Elector) -> (Lead, Lease) {
-    crd_wait::wait_for_crd(&prepared.client).await;
+    crd_wait::wait_for_crd(&prepared.client, &prepared.settings.watched).await;
     state.crd_is_there.store(true, Ordering::Relaxed);
     elector
         .acquire(async || match tokio::time::timeout(FLOOR_DEADLINE, epoch::highest(&prepared.pool)).await {
@@ -169,10 +165,7 @@ fn control_stage(prepared: Prepared, lead: Lead, concurrency: u16, state: &Arc<S
         "worker Deployments",
         watch::watch_deployments(ctx.deployments_api(), deployments_writer, triggers.clone(), token.clone()),
     );
-    stage.spawn(
-        "Secrets",
-        watch::watch_secrets(ctx.client.clone(), ctx.integrations.clone(), triggers, token.clone()),
-    );
+    stage.spawn("Secrets", watch::watch_secrets(Arc::clone(&ctx), triggers, token.clone()));
     let (reconciler, reconciler_token) = (Arc::clone(&ctx), token.clone());
     stage.spawn("reconciler", async move {
         // Without its Deployment in the cache, each object would be looked up on its own.

@@ -56,18 +56,24 @@ fn trigger_missed(ctx: &Context) {
 
 async fn remove_orphans(ctx: &Context) -> Result<(), CallError> {
     let known: BTreeSet<Uuid> = ctx.integrations.state().iter().map(|object| id_of(object)).collect();
+    // What belongs to namespaces that are not watched is another controller's to judge.
+    let is_missing = |known: &BTreeSet<Uuid>, id: Uuid, namespace: &str| {
+        !known.contains(&id) && ctx.settings.watched.contains(namespace)
+    };
     for deployment in ctx.deployments.state() {
         let id = deployment.labels().get(INTEGRATION_ID_LABEL).and_then(|id| Uuid::parse_str(id).ok());
         let namespace = deployment.labels().get(INTEGRATION_NAMESPACE_LABEL);
         let name = deployment.annotations().get(INTEGRATION_NAME_ANNOTATION);
         let (Some(id), Some(namespace), Some(name)) = (id, namespace, name) else { continue };
-        if !known.contains(&id) && is_gone(ctx, id, namespace, name).await? {
+        if is_missing(&known, id, namespace) && is_gone(ctx, id, namespace, name).await? {
             tracing::warn!(integration.id = %id, "stopping the workers of an object that is gone");
             stop_workers(ctx, id).await?;
         }
     }
     for row in ctx.database(retire::live(&ctx.pool)).await? {
-        if !known.contains(&row.id) && is_gone(ctx, row.id, &row.namespace, &row.name).await? {
+        if is_missing(&known, row.id, &row.namespace)
+            && is_gone(ctx, row.id, &row.namespace, &row.name).await?
+        {
             tracing::warn!(integration.id = %row.id, "retiring the row of an object that is gone");
             remove_row(ctx, row.id).await?;
         }

@@ -6,11 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::stream::select_all;
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use grapnel_crds::Integration;
 use grapnel_crds::names::{INTEGRATION_NAME_ANNOTATION, INTEGRATION_NAMESPACE_LABEL};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
 use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::controller::{self, Controller};
@@ -18,16 +20,19 @@ use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, watcher};
-use kube::{Client, ResourceExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::apply_workers;
 use crate::context::{Context, Watched};
 use crate::metrics;
-use crate::reconcile::{after_error, reconcile};
+use crate::reconcile::{after_error, id_of, reconcile};
 use crate::resolve_secrets::refers_to;
 use crate::scale::apply::SCALER;
+
+pub mod namespaces;
+
+use self::namespaces::merged;
 
 /// Load balancers drop connections that are silent for some minutes; a watch is renewed before.
 const WATCH_SECONDS: u32 = 200;
@@ -95,12 +100,13 @@ pub async fn reconcile_all(
     concurrency: u16,
     stop: CancellationToken,
 ) {
-    let api: Api<Watched> = Api::all(ctx.client.clone());
-    let objects = watcher(api, config())
-        .modify(|object| object.managed_fields_mut().clear())
-        .backoff(Pause(FIRST_PAUSE))
-        .reflect(writer)
-        .applied_objects();
+    let watches = ctx.settings.watched.apis(&ctx.client).into_iter().map(|api: Api<Watched>| {
+        watcher(api, config())
+            .modify(|object| object.managed_fields_mut().clear())
+            .backoff(Pause(FIRST_PAUSE))
+            .boxed()
+    });
+    let objects = merged(watches.collect()).reflect(writer).applied_objects();
     let objects = told("integrations", objects).map(Ok);
     let triggers = futures::stream::poll_fn(move |task| triggers.poll_recv(task));
     Controller::for_stream(objects, ctx.integrations.clone())
@@ -119,23 +125,22 @@ pub async fn reconcile_all(
 
 /// Triggers the Integrations that refer to a Secret which appeared, changed or went.
 pub async fn watch_secrets(
-    client: Client,
-    integrations: Store<Watched>,
+    ctx: Arc<Context>,
     triggers: mpsc::Sender<ObjectRef<Watched>>,
     stop: CancellationToken,
 ) {
-    let secrets = watcher(Api::<PartialObjectMeta<Secret>>::all(client), config())
-        .backoff(Pause(FIRST_PAUSE))
-        .touched_objects();
-    let send = told("secrets", secrets).for_each(|secret| {
-        let (integrations, triggers) = (integrations.clone(), triggers.clone());
-        async move { trigger_referring(&integrations, &triggers, &secret).await }
+    let apis = ctx.settings.watched.apis::<PartialObjectMeta<Secret>>(&ctx.client).into_iter();
+    let watches =
+        apis.map(|api| watcher(api, config()).backoff(Pause(FIRST_PAUSE)).touched_objects().boxed());
+    let send = told("secrets", select_all(watches)).for_each(|secret| {
+        let (ctx, triggers) = (Arc::clone(&ctx), triggers.clone());
+        async move { trigger_referring(&ctx, &triggers, &secret).await }
     });
     stop.run_until_cancelled(send).await;
 }
 
 async fn trigger_referring(
-    integrations: &Store<Watched>,
+    ctx: &Context,
     triggers: &mpsc::Sender<ObjectRef<Watched>>,
     secret: &PartialObjectMeta<Secret>,
 ) {
@@ -144,7 +149,11 @@ async fn trigger_referring(
         object.namespace() == namespace
             && object.0.as_ref().is_ok_and(|integration: &Integration| refers_to(integration, &name))
     };
-    for object in integrations.state_filter(refers) {
+    for object in ctx.integrations.state_filter(refers) {
+        // First, so that a pass which has read the value before is not the last one.
+        ctx.with_memory(id_of(&object), |memory| {
+            memory.secret_changes = memory.secret_changes.wrapping_add(1);
+        });
         if triggers.send(ObjectRef::from_obj(&*object)).await.is_err() {
             return;
         }

@@ -13,6 +13,7 @@ use grapnel_crds::{Backoff, IntegrationSpec, IntegrationState};
 use sqlx::postgres::{PgListener, PgPool};
 use thiserror::Error;
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -31,6 +32,10 @@ const POLL: Duration = Duration::from_secs(10);
 
 /// How soon a failed read is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// After a read this many times as long passes before the next one, so that a thousand objects that are applied at once do
+/// not have all rows read a thousand times.
+const REST_AFTER_READ: u32 = 4;
 
 /// An integration, ready to verify and deliver.
 #[derive(Debug)]
@@ -259,6 +264,7 @@ impl ReadTask {
                     })
                     .ok();
             }
+            let started = Instant::now();
             let wait = match store::bounded(&self.pool, rows::load_all(&self.pool)).await {
                 Ok(rows) => {
                     self.swap(rows);
@@ -270,16 +276,19 @@ impl ReadTask {
                     RETRY
                 }
             };
-            let heard = async {
-                match &mut listener {
-                    Some(listening) => listening.recv().await.is_ok(),
-                    None => std::future::pending().await,
-                }
-            };
+            let rested = Instant::now() + started.elapsed() * REST_AFTER_READ;
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
-                heard = heard => if !heard { listener = None },
+                () = sleep(wait) => {}
+                heard = hear(&mut listener) => if !heard { listener = None },
+            }
+            // One read serves all changes that are heard until then.
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = sleep_until(rested) => break,
+                    heard = hear(&mut listener) => if !heard { listener = None },
+                }
             }
         }
     }
@@ -297,5 +306,13 @@ impl ReadTask {
             self.current.store(Arc::new(next));
             self.changed.send_modify(|number| *number += 1);
         }
+    }
+}
+
+/// Returns when a change was notified, or false when the listener is lost. Without one, never.
+async fn hear(listener: &mut Option<PgListener>) -> bool {
+    match listener {
+        Some(listening) => listening.recv().await.is_ok(),
+        None => std::future::pending().await,
     }
 }

@@ -18,6 +18,9 @@ const EVERY: Duration = Duration::from_secs(3600);
 /// How soon a failed round is tried again.
 const RETRY: Duration = Duration::from_secs(60);
 
+/// From a change of an integration to the round that looks after it: one round for all that are applied at once.
+const REST: Duration = Duration::from_secs(5);
+
 /// A round that takes longer hangs: its statements are bounded by the server, if that is still there.
 const ROUND_DEADLINE: Duration = Duration::from_secs(900);
 
@@ -48,6 +51,10 @@ impl Maintenance {
                 // A row that was just written may have been sealed by a process that has the older key.
                 changed = changes.changed() => if changed.is_err() { return },
             }
+            if stop.run_until_cancelled(tokio::time::sleep(REST)).await.is_none() {
+                return;
+            }
+            changes.mark_unchanged();
         }
     }
 

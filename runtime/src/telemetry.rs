@@ -4,6 +4,7 @@
 //! kept at `warn`, whatever the filter says for our own code.
 
 use std::error::Error;
+use std::io::IsTerminal;
 
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -30,7 +31,11 @@ pub fn start(environment: Environment) {
     let bounds = Targets::new().with_default(LevelFilter::TRACE).with_targets(QUIET);
     let lines = match environment {
         Environment::Production => fmt::layer().json().with_writer(std::io::stderr).boxed(),
-        Environment::Development => fmt::layer().with_target(false).with_writer(std::io::stderr).boxed(),
+        Environment::Development => fmt::layer()
+            .with_target(false)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr)
+            .boxed(),
     };
     // Both for all layers: a filter of one layer loses lines after a library has asked whether a line would be written.
     if tracing_subscriber::registry().with(chosen).with(bounds).with(lines).try_init().is_err() {

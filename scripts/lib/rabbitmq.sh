@@ -46,6 +46,8 @@ rabbitmq_create() { # dir
         chmod 400 "$dir/.erlang.cookie"
         : >"$dir/rabbitmq-env.conf"
         printf '[rabbitmq_management].\n' >"$dir/enabled_plugins"
+        # A log of quorum queues that is allocated ahead is flushed without a change of the file system's own records.
+        printf '[{ra, [{wal_pre_allocate, true}]}].\n' >"$dir/advanced.config"
         rabbitmq_settings >"$dir/rabbitmq.conf"
         mkdir "$dir/log"
     )
@@ -64,6 +66,8 @@ log.file.level = info
 log.console = false
 # A machine with little free disk shall run the demo; queues here hold ids only.
 disk_free_limit.absolute = 100MB
+# The default of 512 MB is as much memory too.
+raft.wal_max_size_bytes = 134217728
 SETTINGS
 }
 

@@ -188,7 +188,7 @@ fn leftover_queues(ctx: &Context, objects: &[Arc<Watched>], readings: &Readings)
     for integration in objects.iter().filter_map(|object| object.0.as_ref().ok()) {
         let id = integration.id();
         let Some(queues) = readings.get(&id) else { continue };
-        let registered = ctx.with_memory(id, |memory| memory.registered);
+        let registered = ctx.with_memory(id, |memory| memory.registered.and_then(|row| row.generation));
         if registered.is_none() || registered != integration.metadata.generation {
             continue;
         }

@@ -52,25 +52,25 @@ async fn is_seen(installation: &Installation, step: Seen, object: &Integration) 
 async fn a_controller_that_is_killed_at_any_step_of_a_creation_or_an_edit_goes_on() {
     let installation = Installation::new().await;
     installation.apply_secret("acme", ACME_SECRET).await;
+    // As when a container is restarted in its pod: the next process does not wait for the Lease of the one before.
+    let mut controller = installation.start_leader_in("pod-1").await;
     let two = json!({"destinations": [
         {"name": "orders", "url": "https://orders.example.com/hooks"},
         {"name": "audit", "url": "https://audit.example.com/hooks"},
     ]});
     for (number, step) in STEPS.into_iter().enumerate() {
         let name = format!("orders-{number}");
-        let mut controller = installation.start_leader().await;
         for spec in [acme_spec(&name), merged(acme_spec(&name), two.clone())] {
             let object = installation.apply(&name, spec).await;
             wait_for(&format!("{step:?}"), async || is_seen(&installation, step, &object).await).await;
             controller.kill();
-            controller = installation.start_leader().await;
+            controller = installation.start_leader_in("pod-1").await;
             installation.wait_until_ready(&name).await;
             for seen in STEPS {
                 assert!(is_seen(&installation, seen, &object).await, "killed after {step:?}: no {seen:?}");
             }
             assert_eq!(installation.replicas(object.id()).await, Some(0));
         }
-        controller.kill();
     }
 }
 
@@ -82,9 +82,9 @@ async fn is_retired(installation: &Installation, id: Uuid) -> bool {
 async fn a_controller_that_is_killed_at_any_step_of_a_deletion_goes_on() {
     let installation = Installation::new().await;
     installation.apply_secret("acme", ACME_SECRET).await;
+    let mut controller = installation.start_leader_in("pod-1").await;
     for (number, step) in ["nothing", "drain", "workers", "row"].into_iter().enumerate() {
         let name = format!("orders-{number}");
-        let mut controller = installation.start_leader().await;
         installation.apply(&name, acme_spec(&name)).await;
         let id = installation.wait_until_ready(&name).await.id();
         installation.delete(&name).await;
@@ -96,7 +96,7 @@ async fn a_controller_that_is_killed_at_any_step_of_a_deletion_goes_on() {
         })
         .await;
         controller.kill();
-        let _next = installation.start_leader().await;
+        controller = installation.start_leader_in("pod-1").await;
         installation.wait_until_gone(&name).await;
         assert!(is_retired(&installation, id).await);
         assert!(installation.replicas(id).await.is_none());
@@ -111,14 +111,14 @@ async fn a_controller_that_is_killed_at_any_step_of_a_deletion_goes_on() {
 async fn what_an_object_without_its_finalizer_leaves_behind_is_removed() {
     let installation = Installation::new().await;
     installation.apply_secret("acme", ACME_SECRET).await;
-    let mut controller = installation.start_leader().await;
+    let mut controller = installation.start_leader_in("pod-1").await;
     installation.apply("orders", acme_spec("acme")).await;
     let id = installation.wait_until_ready("orders").await.id();
     controller.kill();
     let release = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
     installation.integrations().patch("orders", &Default::default(), &release).await.expect("release");
     installation.delete("orders").await;
-    let _next = installation.start_leader().await;
+    let _next = installation.start_leader_in("pod-1").await;
     let took = wait_for("the row to be retired", async || is_retired(&installation, id).await).await;
     assert!(installation.replicas(id).await.is_none());
     assert!(took < Duration::from_secs(60));

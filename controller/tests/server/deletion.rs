@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use grapnel_crds::names;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use uuid::Uuid;
@@ -28,6 +29,15 @@ async fn open_deliveries(installation: &Installation, id: Uuid) -> i64 {
         .fetch_one(&installation.pool)
         .await
         .expect("a number")
+}
+
+async fn abandon(installation: &Installation, name: &str) {
+    let abandon = json!({"metadata": {"annotations": {"grapnel.dev/abandon": "true"}}});
+    installation
+        .integrations()
+        .patch(name, &PatchParams::default(), &Patch::Merge(&abandon))
+        .await
+        .expect("annotate");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,10 +96,7 @@ async fn a_drained_object_goes_and_its_history_too_where_asked_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_that_is_away_holds_up_its_own_objects_only_and_not_for_ever() {
     let mut installation = Installation::new().await;
-    let gate = broker::Gate::new(&installation.rabbitmq_url);
-    let mut through = url::Url::parse(&installation.rabbitmq_url).expect("a URL");
-    through.set_port(Some(gate.port)).expect("a URL with a host");
-    installation.set("RABBITMQ_URL", through.as_str());
+    let gate = installation.put_gate("RABBITMQ_URL");
     let _controller = installation.start_leader().await;
     installation.apply_secret("acme", ACME_SECRET).await;
     installation.apply("orders", merged(acme_spec("acme"), json!({"drainTimeoutSeconds": 0}))).await;
@@ -103,12 +110,7 @@ async fn a_backend_that_is_away_holds_up_its_own_objects_only_and_not_for_ever()
     assert_eq!(installation.row(id).await.expect("a row")["deleted"], json!(true));
 
     // One is abandoned, and a new one gets on as far as it can.
-    let abandon = json!({"metadata": {"annotations": {"grapnel.dev/abandon": "true"}}});
-    installation
-        .integrations()
-        .patch("other", &PatchParams::default(), &Patch::Merge(&abandon))
-        .await
-        .expect("annotate");
+    abandon(&installation, "other").await;
     installation.wait_until_gone("other").await;
     installation.apply("new", acme_spec("new")).await;
     let new = installation.wait_for_condition("new", "QueuesReady", "Unknown", "QueueUnavailable").await;
@@ -119,4 +121,46 @@ async fn a_backend_that_is_away_holds_up_its_own_objects_only_and_not_for_ever()
     let took = wait_for("the deletion to end", async || installation.get("orders").await.is_none()).await;
     installation.wait_until_ready("new").await;
     println!("gone {took:?} after RabbitMQ was back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_postgresql_a_deletion_waits_and_nothing_else_does() {
+    let mut installation = Installation::new().await;
+    let gate = installation.put_gate("DATABASE_URL");
+    let _controller = installation.start_leader().await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    let drain = json!({"drainTimeoutSeconds": 20});
+    for name in ["orders", "other", "third"] {
+        installation.apply(name, merged(acme_spec(name), drain.clone())).await;
+    }
+    let id = installation.wait_until_ready("orders").await.id();
+    let other = installation.wait_until_ready("other").await.id();
+    let third = installation.wait_until_ready("third").await.id();
+    gate.set_open(false);
+    installation.delete("orders").await;
+    installation.wait_for_condition("orders", "Ready", "False", "Deleting").await;
+    let message = installation.kubectl(&[
+        "get",
+        "gint",
+        "orders",
+        "-o",
+        "jsonpath={.status.conditions[?(@.type=='Ready')].message}",
+    ]);
+    assert!(message.contains("waits for PostgreSQL"), "{message}");
+
+    // One is abandoned, and the workers of another one follow its backlog.
+    installation.delete("other").await;
+    abandon(&installation, "other").await;
+    installation.wait_until_gone("other").await;
+    assert!(installation.replicas(other).await.is_none());
+    let queue = names::queue_name(&installation.queue_prefix, third, "orders");
+    broker::publish(&installation.rabbitmq_url, &queue, 150).await;
+    installation.wait_for_replicas(third, 2).await;
+    assert!(installation.get("orders").await.is_some());
+
+    gate.set_open(true);
+    let took = wait_for("the deletion to end", async || installation.get("orders").await.is_none()).await;
+    println!("gone {took:?} after PostgreSQL was back");
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    assert_eq!(installation.row(id).await.expect("the row stays")["deleted"], json!(true));
 }

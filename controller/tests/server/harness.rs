@@ -1,8 +1,12 @@
 //! What the tests are built on: an [`Installation`] is a platform namespace, a namespace of objects, a database and the
 //! processes that were started for it.
 
+pub(crate) mod access;
 pub(crate) mod broker;
+pub(crate) mod gate;
 pub(crate) mod process;
+pub(crate) mod setup;
+mod webhooks;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,16 +15,16 @@ use std::time::{Duration, Instant};
 use grapnel_crds::conditions;
 use grapnel_crds::{Integration, names};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Namespace, Secret};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
-use kube::{Client, ResourceExt};
+use k8s_openapi::api::core::v1::Secret;
+use kube::Client;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use sqlx::postgres::{PgPool, PgPoolOptions};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use url::Url;
 use uuid::Uuid;
 
+use self::gate::Gate;
 use self::process::{Process, free_port};
 
 /// Nothing in these tests takes longer, even on a busy machine.
@@ -29,7 +33,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) const ACME_SECRET: &str = "acme-test-secret-7f3a";
 pub(crate) const SEALING_KEYS: &str = "first:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+/// A controller that watches one namespace does not meet another one; what concerns the whole cluster is done alone.
+static CLUSTER: RwLock<()> = RwLock::const_new(());
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) struct Installation {
@@ -44,32 +49,51 @@ pub(crate) struct Installation {
     pub(crate) directory: PathBuf,
     database: String,
     environment: Vec<(String, String)>,
-    _alone: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
-fn variable(name: &str) -> String {
+/// The right to use the cluster, beside others or alone.
+#[expect(dead_code, reason = "held, not read")]
+enum Turn {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
+}
+
+pub(crate) fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
         panic!("{name} is not set: run scripts/test --only cluster, or eval scripts/services env and scripts/cluster env")
     })
 }
 
 impl Installation {
+    /// One whose controller watches one namespace. Others run beside it.
     pub(crate) async fn new() -> Self {
-        let alone = ONE_AT_A_TIME.lock().await;
+        Self::set_up(Turn::Shared(CLUSTER.read().await)).await
+    }
+
+    /// One whose controller watches the whole cluster. Nothing else runs meanwhile.
+    pub(crate) async fn of_the_cluster() -> Self {
+        Self::set_up(Turn::Alone(CLUSTER.write().await)).await
+    }
+
+    async fn set_up(turn: Turn) -> Self {
         if rustls::crypto::ring::default_provider().install_default().is_err() {
             // Another test was first.
         }
         variable("KUBECONFIG");
         let client = Client::try_default().await.expect("a client of the API server");
-        install_crd(&client).await;
-        remove_all_integrations(&client).await;
+        setup::install_crd(&client).await;
+        let is_alone = matches!(turn, Turn::Alone(_));
+        if is_alone {
+            setup::remove_all_integrations(&client).await;
+        }
         let unique = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let (platform, namespace) = (format!("grapnel-{unique}"), format!("shop-{unique}"));
         for name in [&platform, &namespace] {
-            create_namespace(&client, name).await;
+            setup::create_namespace(&client, name).await;
         }
         let database = format!("grapnel_ctl_{}", unique.replace('-', "_"));
-        let database_url = create_database(&variable("DATABASE_URL"), &database).await;
+        let database_url = setup::create_database(&variable("DATABASE_URL"), &database).await;
         let directory = std::env::temp_dir().join(&database);
         std::fs::create_dir_all(&directory).expect("create a directory");
         let worker_pod = directory.join("worker-pod.yaml");
@@ -77,15 +101,19 @@ impl Installation {
             .expect("write a file");
         let queue_prefix = format!("ctl-{unique}.");
         let (rabbitmq_url, management_url) = (variable("RABBITMQ_URL"), variable("RABBITMQ_MANAGEMENT_URL"));
-        let (kubeconfig, redis_url) = (variable("KUBECONFIG"), variable("REDIS_URL"));
+        let watched = (!is_alone).then_some(namespace.as_str());
+        let kubeconfig = directory.join("kubeconfig");
+        access::grant(&client, &platform, watched, &kubeconfig).await;
+        let redis_url = variable("REDIS_URL");
         let environment = [
-            ("KUBECONFIG", kubeconfig.as_str()),
+            ("KUBECONFIG", kubeconfig.to_str().expect("a path in UTF-8")),
             ("DATABASE_URL", &database_url),
             ("REDIS_URL", &redis_url),
             ("RABBITMQ_URL", &rabbitmq_url),
             ("RABBITMQ_MANAGEMENT_URL", &management_url),
             ("GRAPNEL_ENV", "development"),
             ("GRAPNEL_NAMESPACE", &platform),
+            ("GRAPNEL_WATCH_NAMESPACES", watched.unwrap_or_default()),
             ("GRAPNEL_WORKER_POD_FILE", worker_pod.to_str().expect("a path in UTF-8")),
             ("GRAPNEL_QUEUE_PREFIX", &queue_prefix),
             ("GRAPNEL_SEALING_KEYS", SEALING_KEYS),
@@ -107,7 +135,7 @@ impl Installation {
             directory,
             database,
             environment,
-            _alone: alone,
+            _turn: turn,
         };
         process::run_to_end("grapnel", &["migrate"], &installation.environment);
         installation
@@ -119,18 +147,38 @@ impl Installation {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Starts a controller, which may be one of several.
+    /// Puts a gate before the server that a variable names.
+    pub(crate) fn put_gate(&mut self, name: &str) -> Gate {
+        let (_, url) = self.environment.iter().find(|(known, _)| known == name).expect("a known variable");
+        let gate = Gate::new(url);
+        let mut through = Url::parse(url).expect("a URL");
+        through.set_port(Some(gate.port)).expect("a URL with a host");
+        self.set(name, through.as_str());
+        gate
+    }
+
+    /// Starts a controller in a pod of its own, beside those that run.
     pub(crate) fn start_controller(&self) -> Process {
+        self.start_controller_in(&Uuid::now_v7().to_string())
+    }
+
+    /// Starts a controller in the pod with this uid.
+    pub(crate) fn start_controller_in(&self, pod: &str) -> Process {
         let port = free_port();
         let mut environment = self.environment.clone();
         environment.push(("GRAPNEL_OPS_ADDR".to_owned(), format!("127.0.0.1:{port}")));
+        environment.push(("GRAPNEL_POD_UID".to_owned(), pod.to_owned()));
         Process::start("grapnel-controller", &["run"], &environment, &self.directory, port)
     }
 
     /// Starts a controller and waits until it leads and has its caches.
     pub(crate) async fn start_leader(&self) -> Process {
-        let controller = self.start_controller();
-        wait_for("the controller to lead", async || controller.log().contains("caches are filled")).await;
+        self.start_leader_in(&Uuid::now_v7().to_string()).await
+    }
+
+    pub(crate) async fn start_leader_in(&self, pod: &str) -> Process {
+        let controller = self.start_controller_in(pod);
+        wait_for("the controller to lead", async || controller.leads()).await;
         controller
     }
 
@@ -154,6 +202,16 @@ impl Installation {
 
     pub(crate) fn secrets(&self) -> Api<Secret> {
         Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// kubectl as the administrator uses it, in the namespace of the objects.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
+        let program = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
+        let mut command = std::process::Command::new(program);
+        let output =
+            command.args(["--namespace", &self.namespace]).args(arguments).output().expect("kubectl starts");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// Applies an Integration as a user does.
@@ -292,58 +350,6 @@ pub(crate) async fn wait_for(what: &str, mut condition: impl AsyncFnMut() -> boo
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     started.elapsed()
-}
-
-async fn install_crd(client: &Client) {
-    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let definition = grapnel_crds::crd();
-    let name = definition.name_any();
-    api.patch(&name, &PatchParams::apply("tests").force(), &Patch::Apply(&definition))
-        .await
-        .expect("install the CRD");
-    wait_for("the CRD", async || {
-        let found = api.get(&name).await.expect("read the CRD");
-        let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();
-        conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True")
-    })
-    .await;
-}
-
-/// No controller runs yet, so nobody would release them.
-async fn remove_all_integrations(client: &Client) {
-    let all: Api<Integration> = Api::all(client.clone());
-    for object in all.list_metadata(&ListParams::default()).await.expect("list Integrations").items {
-        let api: Api<Integration> =
-            Api::namespaced(client.clone(), &object.namespace().expect("a namespace"));
-        let release = json!({"metadata": {"finalizers": null}});
-        let name = object.name_any();
-        api.patch(&name, &PatchParams::default(), &Patch::Merge(&release))
-            .await
-            .expect("release an Integration");
-        match api.delete(&name, &DeleteParams::default()).await {
-            Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.is_not_found() => {}
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
-
-async fn create_namespace(client: &Client, name: &str) {
-    let api: Api<Namespace> = Api::all(client.clone());
-    let namespace = Namespace {
-        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
-        ..Namespace::default()
-    };
-    api.create(&PostParams::default(), &namespace).await.expect("create a namespace");
-}
-
-async fn create_database(server: &str, database: &str) -> String {
-    let admin = PgPool::connect(server).await.expect("connect to PostgreSQL");
-    sqlx::query(&format!("CREATE DATABASE {database}")).execute(&admin).await.expect("create a database");
-    admin.close().await;
-    let mut url = Url::parse(server).expect("a URL");
-    url.set_path(database);
-    url.into()
 }
 
 impl Drop for Installation {

@@ -2,29 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use grapnel_crds::conditions;
-use grapnel_crds::names;
-use hmac::{Hmac, KeyInit, Mac};
+use grapnel_crds::{conditions, names};
 use kube::ResourceExt;
 use serde_json::json;
 
 use crate::harness::{ACME_SECRET, Installation, acme_spec, broker, merged, wait_for};
-
-fn signature(secret: &str, body: &str) -> String {
-    let mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).expect("a key");
-    hex::encode(mac.chain_update(body).finalize().into_bytes())
-}
-
-/// The answer to a webhook that is signed with this secret.
-async fn post(installation: &Installation, port: u16, route: &str, secret: &str, id: &str) -> u16 {
-    let body = json!({
-        "eventId": id, "eventType": "order.created", "occurredAt": "2026-11-24T10:00:00Z", "data": {"id": id},
-    })
-    .to_string();
-    let url = format!("http://127.0.0.1:{port}/api/v1/webhooks/{route}");
-    let request = installation.http.post(url).header("x-acme-signature", signature(secret, &body)).body(body);
-    request.send().await.map_or(0, |answer| answer.status().as_u16())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_becomes_a_row_queues_and_workers_and_the_api_follows() {
@@ -55,7 +37,7 @@ async fn an_object_becomes_a_row_queues_and_workers_and_the_api_follows() {
         assert!(conditions::find(&status.conditions, type_).is_some(), "{type_}");
     }
     let accepted_after = wait_for("a webhook to be accepted", async || {
-        post(&installation, api.port, "acme", ACME_SECRET, "1").await == 202
+        installation.post(api.port, "acme", ACME_SECRET, "1").await == 202
     })
     .await;
 
@@ -82,10 +64,10 @@ async fn an_object_becomes_a_row_queues_and_workers_and_the_api_follows() {
     .await;
     let rotated_after = rotated.elapsed();
     wait_for("the new secret to be accepted", async || {
-        post(&installation, api.port, "acme", "the-next-secret-of-acme", "2").await == 202
+        installation.post(api.port, "acme", "the-next-secret-of-acme", "2").await == 202
     })
     .await;
-    assert_eq!(post(&installation, api.port, "acme", ACME_SECRET, "3").await, 401);
+    assert_eq!(installation.post(api.port, "acme", ACME_SECRET, "3").await, 401);
 
     // One destination goes again, and its queue with it.
     installation.apply("orders", acme_spec("acme")).await;
@@ -98,7 +80,7 @@ async fn an_object_becomes_a_row_queues_and_workers_and_the_api_follows() {
     let disabled = Instant::now();
     installation.apply("orders", merged(acme_spec("acme"), json!({"state": "Disabled"}))).await;
     wait_for("webhooks to be refused", async || {
-        post(&installation, api.port, "acme", "the-next-secret-of-acme", "4").await == 404
+        installation.post(api.port, "acme", "the-next-secret-of-acme", "4").await == 404
     })
     .await;
     let disabled_after = disabled.elapsed();

@@ -11,10 +11,7 @@ use crate::harness::{ACME_SECRET, Installation, acme_spec, broker, merged, wait_
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_follow_the_backlog_up_and_down_and_hold_when_it_is_unknown() {
     let mut installation = Installation::new().await;
-    let gate = broker::Gate::new(&installation.management_url);
-    let mut through = url::Url::parse(&installation.management_url).expect("a URL");
-    through.set_port(Some(gate.port)).expect("a URL with a host");
-    installation.set("RABBITMQ_MANAGEMENT_URL", through.as_str());
+    let gate = installation.put_gate("RABBITMQ_MANAGEMENT_URL");
     let _controller = installation.start_leader().await;
     installation.apply_secret("acme", ACME_SECRET).await;
     let scaling = json!({"workers": {"scaling": {
@@ -24,7 +21,14 @@ async fn workers_follow_the_backlog_up_and_down_and_hold_when_it_is_unknown() {
     let id = installation.wait_until_ready("orders").await.id();
     let queue = names::queue_name(&installation.queue_prefix, id, "orders");
 
+    // So that the first reading is of all of them.
+    gate.set_open(false);
     broker::publish(&installation.rabbitmq_url, &queue, 1000).await;
+    wait_for("RabbitMQ to tell of all of them", async || {
+        broker::ready(&installation.management_url, &queue).await == Some(1000)
+    })
+    .await;
+    gate.set_open(true);
     let up = wait_for("five workers", async || installation.replicas(id).await == Some(5)).await;
     let object = installation.wait_for_condition("orders", "ScalingActive", "True", "AtMaxReplicas").await;
     let decision = object.status.and_then(|status| status.scaling?.last_decision).expect("a decision");
@@ -97,4 +101,40 @@ async fn modes_and_states_go_before_the_backlog() {
         installation.event_reasons("orders").await.iter().any(|reason| reason == "ScaleIgnored")
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_that_are_busy_are_not_taken_away() {
+    let installation = Installation::new().await;
+    let controller = installation.start_leader().await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    let scaling = json!({"workers": {"scaling": {
+        "targetBacklogPerReplica": 100, "cooldownSeconds": 5, "stabilizationWindowSeconds": 5,
+    }}});
+    installation.apply("orders", merged(acme_spec("acme"), scaling)).await;
+    let id = installation.wait_until_ready("orders").await.id();
+    let queue = names::queue_name(&installation.queue_prefix, id, "orders");
+    broker::publish(&installation.rabbitmq_url, &queue, 300).await;
+    installation.wait_for_replicas(id, 3).await;
+
+    // Nothing waits any more, and everything is in somebody's hands.
+    let busy = broker::take(&installation.rabbitmq_url, &queue, 300).await;
+    let gauge = "grapnel_queue_messages";
+    wait_for("a reading of it", async || {
+        controller.counter(gauge, &["\"ready\""], &[]).await == 0
+            && controller.counter(gauge, &["\"unacknowledged\""], &[]).await == 300
+    })
+    .await;
+    let watched = std::time::Instant::now();
+    while watched.elapsed() < Duration::from_secs(20) {
+        assert_eq!(installation.replicas(id).await, Some(3));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    busy.close().await;
+    wait_for("the messages to be back", async || {
+        broker::purge(&installation.rabbitmq_url, &queue).await == 300
+    })
+    .await;
+    installation.wait_for_replicas(id, 0).await;
 }

@@ -23,7 +23,7 @@ async fn ready(installation: &Installation, condition: &str) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_objects_settle_and_then_nothing_is_written() {
-    let installation = Installation::new().await;
+    let installation = Installation::of_the_cluster().await;
     installation.apply_secret("acme", ACME_SECRET).await;
     let controller = installation.start_leader().await;
     let started = Instant::now();
@@ -36,12 +36,12 @@ async fn a_thousand_objects_settle_and_then_nothing_is_written() {
     let created = started.elapsed();
     loop {
         let number = ready(&installation, "Ready").await;
-        println!("{:?}: {number} ready, {} MB", started.elapsed(), controller.memory_mb());
+        println!("{:?}: {number} ready", started.elapsed());
         if number == COUNT {
             break;
         }
         assert!(started.elapsed() < Duration::from_secs(600), "{number} are ready");
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let all_ready = started.elapsed();
     let mut before = controller.api_writes().await;
@@ -54,13 +54,22 @@ async fn a_thousand_objects_settle_and_then_nothing_is_written() {
         }
         assert!(started.elapsed() < Duration::from_secs(600), "it does not settle");
     }
+    let calls = async |verb: &str| {
+        let label = format!("verb=\"{verb}\"");
+        controller.counter("grapnel_controller_api_requests_total", &[&label], &[]).await
+    };
     println!(
-        "created in {created:?}, all ready after {all_ready:?}, settled after {:?}: {before} writes, {} status writes, \
-         {} MB",
+        "created in {created:?}, all ready after {all_ready:?}, settled after {:?} with {} MB; requests: {} patch, {} post, \
+         {} get; {} of the patches were of a status",
         started.elapsed(),
+        controller.memory_mb(),
+        calls("patch").await,
+        calls("post").await,
+        calls("get").await,
         controller.counter("grapnel_controller_status_writes_total", &[], &[]).await,
-        controller.memory_mb()
     );
+    assert!(all_ready < Duration::from_secs(120), "{all_ready:?}");
+    assert!(controller.memory_mb() < 150, "{} MB", controller.memory_mb());
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(controller.api_writes().await - before, 0, "writes in a minute at rest");
     let edited = Instant::now();
@@ -73,5 +82,26 @@ async fn a_thousand_objects_settle_and_then_nothing_is_written() {
             .is_some_and(|row| row["generation"].as_i64() == object.metadata.generation)
     })
     .await;
-    println!("one edit among them was effective after {:?}", edited.elapsed());
+    let took = edited.elapsed();
+    println!("one edit among them was effective after {took:?}");
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn measure_declares() {
+    let installation = Installation::new().await;
+    let link = grapnel::queue::Link::new(installation.rabbitmq_url.clone().into(), "m");
+    for (round, concurrent) in [1, 4, 16, 64].into_iter().enumerate() {
+        let started = Instant::now();
+        futures::stream::iter(0..100)
+            .for_each_concurrent(concurrent, async |n| {
+                let channel = link.channel().await.unwrap();
+                grapnel::queue::declare(&channel, &format!("{}m{round}-{n}", installation.queue_prefix))
+                    .await
+                    .unwrap();
+                grapnel::queue::close(channel).await;
+            })
+            .await;
+        println!("declare 100, {concurrent} at once: {:?}", started.elapsed());
+    }
 }

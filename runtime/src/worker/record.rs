@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sqlx::postgres::PgPool;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use uuid::Uuid;
 
@@ -23,6 +23,11 @@ const WAITING: usize = 4_096;
 
 /// Results in one statement.
 const BATCH: usize = 256;
+
+/// Fewer results than this wait for more: nobody waits for them, and their commit would compete for the disk with those
+/// of the ingress, whose senders do wait.
+const FEW: usize = 16;
+const LINGER: Duration = Duration::from_millis(10);
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -71,6 +76,14 @@ impl RecordTask {
     pub async fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH);
         while self.finished.recv_many(&mut batch, BATCH).await > 0 {
+            if batch.len() < FEW {
+                sleep(LINGER).await;
+                while batch.len() < BATCH
+                    && let Ok(finished) = self.finished.try_recv()
+                {
+                    batch.push(finished);
+                }
+            }
             metrics::histogram!("grapnel_record_batch_results").record(batch.len() as f64);
             let (results, acks): (Vec<Recorded>, Vec<_>) =
                 batch.drain(..).map(|finished| (finished.result, (finished.ack, finished.open))).unzip();

@@ -1,28 +1,36 @@
-//! RabbitMQ as the tests use it: queues under a prefix, messages in them, and a management API that can be taken away.
+//! RabbitMQ as the tests use it: queues under a prefix, and messages in them.
 
-use std::io;
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
+use futures::StreamExt;
 use grapnel::queue::Link;
 use lapin::BasicProperties;
-use lapin::options::{BasicPublishOptions, QueuePurgeOptions};
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueuePurgeOptions};
+use lapin::types::FieldTable;
+use serde_json::Value;
 use url::Url;
 
 /// The queues under a prefix, as the management API tells.
 pub(crate) async fn queues(management_url: &str, prefix: &str) -> Vec<String> {
+    let queues = list(management_url).await;
+    let names = queues.iter().filter_map(|queue| queue["name"].as_str());
+    names.filter(|name| name.starts_with(prefix)).map(str::to_owned).collect()
+}
+
+/// The messages that wait in a queue, as the management API tells.
+pub(crate) async fn ready(management_url: &str, queue: &str) -> Option<u64> {
+    let queues = list(management_url).await;
+    queues.iter().find(|found| found["name"] == queue)?["messages_ready"].as_u64()
+}
+
+async fn list(management_url: &str) -> Vec<Value> {
     let mut url = Url::parse(management_url).expect("a URL");
     let (user, password) = (url.username().to_owned(), url.password().unwrap_or_default().to_owned());
     url.set_path("/api/queues/%2F");
-    url.set_query(Some("columns=name"));
+    url.set_query(Some("columns=name,messages_ready"));
     url.set_username("").expect("a URL with a host");
     url.set_password(None).expect("a URL with a host");
     let answer =
         reqwest::Client::new().get(url).basic_auth(user, Some(password)).send().await.expect("an answer");
-    let queues: serde_json::Value = answer.json().await.expect("JSON");
-    let names = queues.as_array().expect("a list").iter().filter_map(|queue| queue["name"].as_str());
-    names.filter(|name| name.starts_with(prefix)).map(str::to_owned).collect()
+    answer.json().await.expect("a list")
 }
 
 /// Puts messages into a queue without anyone to consume them.
@@ -41,11 +49,28 @@ pub(crate) async fn publish(url: &str, queue: &str, count: usize) {
     link.close().await;
 }
 
-pub(crate) async fn purge(url: &str, queue: &str) {
+/// Takes that many messages as a busy worker does, which has not acknowledged any. They come back when the link is closed.
+pub(crate) async fn take(url: &str, queue: &str, count: usize) -> Link {
     let link = Link::new(url.to_owned().into(), "grapnel-tests");
     let channel = link.channel().await.expect("a channel");
-    channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.expect("purge");
+    let consumer = channel.basic_consume(
+        queue.into(),
+        "busy".into(),
+        BasicConsumeOptions::default(),
+        FieldTable::default(),
+    );
+    let taken = consumer.await.expect("consume").take(count).collect::<Vec<_>>().await;
+    assert!(taken.iter().all(Result::is_ok) && taken.len() == count, "{} were taken", taken.len());
+    link
+}
+
+/// Answers how many messages were there.
+pub(crate) async fn purge(url: &str, queue: &str) -> u32 {
+    let link = Link::new(url.to_owned().into(), "grapnel-tests");
+    let channel = link.channel().await.expect("a channel");
+    let purged = channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.expect("purge");
     link.close().await;
+    purged
 }
 
 /// A thread of its own: this runs in a drop, where the test's runtime cannot be waited for.
@@ -64,57 +89,4 @@ pub(crate) fn delete_queues(url: &str, management_url: &str, prefix: &str) {
     if deleted.join().is_err() {
         eprintln!("queues of a test were not deleted");
     }
-}
-
-/// A way to a server that can be closed and opened.
-pub(crate) struct Gate {
-    pub(crate) port: u16,
-    open: Arc<AtomicBool>,
-}
-
-impl Gate {
-    /// In front of the server of that URL.
-    pub(crate) fn new(url: &str) -> Self {
-        let url = Url::parse(url).expect("a URL");
-        let target = format!("{}:{}", url.host_str().expect("a host"), url.port().expect("a port"));
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("an address").port();
-        let open = Arc::new(AtomicBool::new(true));
-        let is_open = Arc::clone(&open);
-        // It ends with the test's process.
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                if is_open.load(Ordering::Relaxed)
-                    && let Ok(server) = TcpStream::connect(&target)
-                {
-                    relay(&client, &server, &is_open);
-                    relay(&server, &client, &is_open);
-                }
-            }
-        });
-        Self { port, open }
-    }
-
-    pub(crate) fn set_open(&self, open: bool) {
-        self.open.store(open, Ordering::Relaxed);
-    }
-}
-
-/// Copies until either side ends, or a chunk arrives while the gate is closed.
-fn relay(from: &TcpStream, to: &TcpStream, is_open: &Arc<AtomicBool>) {
-    let (mut from, mut to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
-    let is_open = Arc::clone(is_open);
-    std::thread::spawn(move || {
-        let mut chunk = [0; 16_384];
-        while let Ok(length @ 1..) = io::Read::read(&mut from, &mut chunk) {
-            if !is_open.load(Ordering::Relaxed) || io::Write::write_all(&mut to, &chunk[..length]).is_err() {
-                break;
-            }
-        }
-        for stream in [&from, &to] {
-            if stream.shutdown(Shutdown::Both).is_err() {
-                // It was closed by the other side.
-            }
-        }
-    });
 }

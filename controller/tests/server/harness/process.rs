@@ -53,6 +53,17 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Whether it is the writer, and has its caches.
+    pub(crate) fn leads(&self) -> bool {
+        self.log().contains("caches are filled")
+    }
+
+    /// The status of a probe of the operations port; 0 when nothing answers.
+    pub(crate) async fn probe(&self, path: &str) -> u16 {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        reqwest::get(url).await.map_or(0, |answer| answer.status().as_u16())
+    }
+
     /// SIGKILL: nothing is finished, nothing is said.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("kill the process");
@@ -63,6 +74,10 @@ impl Process {
         let pid = self.child.id().to_string();
         let status = Command::new("kill").args(["-s", name, &pid]).status().expect("kill");
         assert!(status.success(), "kill -s {name} {pid}");
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("ask for the process").is_some()
     }
 
     pub(crate) async fn wait(&mut self) -> ExitStatus {

@@ -1,0 +1,122 @@
+//! The rights of the controller under test: exactly those that the chart gives it, so that one which is missing fails the
+//! tests. The rules are the chart's files.
+
+use std::path::Path;
+use std::time::Duration;
+
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use kube::Client;
+use kube::api::{Api, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::discovery::ApiResource;
+use serde_json::{Value, json};
+
+use super::{variable, wait_for};
+
+const ACCOUNT: &str = "grapnel-controller";
+const RULES_OF_WATCHED: &str = include_str!("../../../../charts/grapnel/files/controller-cluster-rules.yaml");
+const RULES_OF_PLATFORM: &str =
+    include_str!("../../../../charts/grapnel/files/controller-platform-rules.yaml");
+
+/// What the controller may do in the namespaces that it watches.
+pub(crate) fn rules_of_watched() -> Vec<PolicyRule> {
+    serde_saphyr::from_str(RULES_OF_WATCHED).expect("a list of rules")
+}
+
+/// What the controller may do in the platform's namespace.
+pub(crate) fn rules_of_platform() -> Vec<PolicyRule> {
+    serde_saphyr::from_str(RULES_OF_PLATFORM).expect("a list of rules")
+}
+
+/// The name by which the audit log knows the controller of a platform.
+pub(crate) fn user(platform: &str) -> String {
+    format!("system:serviceaccount:{platform}:{ACCOUNT}")
+}
+
+/// Creates the account with its rights, and writes the file by which a process uses it. Without a watched namespace, all
+/// of the cluster is watched.
+pub(crate) async fn grant(client: &Client, platform: &str, watched: Option<&str>, kubeconfig: &Path) {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), platform);
+    let account = ServiceAccount {
+        metadata: ObjectMeta { name: Some(ACCOUNT.to_owned()), ..ObjectMeta::default() },
+        ..ServiceAccount::default()
+    };
+    accounts.create(&PostParams::default(), &account).await.expect("create a ServiceAccount");
+    bind(client, platform, Some(platform), &rules_of_platform()).await;
+    bind(client, platform, watched, &rules_of_watched()).await;
+    let request = TokenRequest {
+        spec: TokenRequestSpec { audiences: Vec::new(), ..TokenRequestSpec::default() },
+        ..TokenRequest::default()
+    };
+    let answer =
+        accounts.create_token_request(ACCOUNT, &PostParams::default(), &request).await.expect("a token");
+    let token = answer.status.expect("a token").token;
+    std::fs::write(kubeconfig, user_file(&token)).expect("write a file");
+    wait_until_granted(kubeconfig, platform, watched).await;
+}
+
+/// A role of these rules in a namespace, or in all of them, and its binding to the account.
+pub(crate) async fn bind(client: &Client, platform: &str, namespace: Option<&str>, rules: &[PolicyRule]) {
+    // Tests run side by side, and what is bound in the whole cluster has one name in it.
+    let name = format!("{platform}-{}", namespace.unwrap_or("all"));
+    let (role, binding) =
+        if namespace.is_some() { ("Role", "RoleBinding") } else { ("ClusterRole", "ClusterRoleBinding") };
+    let group = "rbac.authorization.k8s.io";
+    apply(client, role, namespace, &name, json!({ "rules": rules })).await;
+    let subject = json!({"kind": "ServiceAccount", "name": ACCOUNT, "namespace": platform});
+    let bound = json!({"roleRef": {"apiGroup": group, "kind": role, "name": name}, "subjects": [subject]});
+    apply(client, binding, namespace, &name, bound).await;
+}
+
+async fn apply(client: &Client, kind: &str, namespace: Option<&str>, name: &str, more: Value) {
+    let resource = ApiResource {
+        group: "rbac.authorization.k8s.io".to_owned(),
+        version: "v1".to_owned(),
+        api_version: "rbac.authorization.k8s.io/v1".to_owned(),
+        kind: kind.to_owned(),
+        plural: format!("{}s", kind.to_lowercase()),
+    };
+    let api: Api<DynamicObject> = match namespace {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    let mut object = more;
+    object["apiVersion"] = json!(resource.api_version);
+    object["kind"] = json!(kind);
+    object["metadata"] = json!({ "name": name });
+    api.patch(name, &PatchParams::apply("tests").force(), &Patch::Apply(&object)).await.expect("bind a role");
+}
+
+/// The administrator's file, with the token in the place of the administrator's certificate.
+fn user_file(token: &str) -> String {
+    let mut file = Kubeconfig::read_from(variable("KUBECONFIG")).expect("read KUBECONFIG");
+    for named in &mut file.auth_infos {
+        named.auth_info = Some(serde_json::from_value(json!({ "token": token })).expect("a user"));
+    }
+    // A program of JSON is one of YAML.
+    serde_json::to_string(&file).expect("JSON")
+}
+
+/// The API server hears of a new binding a moment later.
+async fn wait_until_granted(kubeconfig: &Path, platform: &str, watched: Option<&str>) {
+    let file = Kubeconfig::read_from(kubeconfig).expect("read the file");
+    let options = KubeConfigOptions::default();
+    let config = kube::Config::from_custom_kubeconfig(file, &options).await.expect("a configuration");
+    let client = Client::try_from(config).expect("a client");
+    let leases: Api<k8s_openapi::api::coordination::v1::Lease> = Api::namespaced(client.clone(), platform);
+    let secrets: Api<k8s_openapi::api::core::v1::Secret> = match watched {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    };
+    wait_for("the rights to be there", async || {
+        let limit = kube::api::ListParams::default().limit(1);
+        let granted = leases.get_opt("none").await.is_ok() && secrets.list_metadata(&limit).await.is_ok();
+        if !granted {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        granted
+    })
+    .await;
+}

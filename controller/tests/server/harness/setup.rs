@@ -1,0 +1,77 @@
+//! What a test finds when it begins: the custom resource, namespaces, a database.
+
+use futures::StreamExt;
+use grapnel_crds::Integration;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::{Client, ResourceExt};
+use serde_json::json;
+use sqlx::postgres::PgPool;
+use url::Url;
+
+use super::wait_for;
+
+pub(crate) async fn install_crd(client: &Client) {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let definition = grapnel_crds::crd();
+    let name = definition.name_any();
+    api.patch(&name, &PatchParams::apply("tests").force(), &Patch::Apply(&definition))
+        .await
+        .expect("install the CRD");
+    wait_for("the CRD", async || {
+        let found = api.get(&name).await.expect("read the CRD");
+        let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();
+        conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True")
+    })
+    .await;
+}
+
+/// No controller runs yet, so nobody would release them.
+pub(crate) async fn remove_all_integrations(client: &Client) {
+    let all: Api<Integration> = Api::all(client.clone());
+    let found = all.list_metadata(&ListParams::default()).await.expect("list Integrations").items;
+    futures::stream::iter(found)
+        .for_each_concurrent(16, async |object| {
+            let api: Api<Integration> =
+                Api::namespaced(client.clone(), &object.namespace().expect("a namespace"));
+            let (name, release) = (object.name_any(), json!({"metadata": {"finalizers": null}}));
+            // Tests beside this one may still be at the end of theirs.
+            for outcome in [
+                api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(&release)).await.map(drop),
+                api.delete(&name, &DeleteParams::default()).await.map(drop),
+            ] {
+                match outcome {
+                    Ok(()) => {}
+                    Err(kube::Error::Api(status)) if status.is_not_found() => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        })
+        .await;
+}
+
+pub(crate) async fn remove_crd(client: &Client) {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let name = grapnel_crds::crd().name_any();
+    api.delete(&name, &DeleteParams::default()).await.expect("delete the CRD");
+    wait_for("the CRD to go", async || api.get_opt(&name).await.expect("ask for the CRD").is_none()).await;
+}
+
+pub(crate) async fn create_namespace(client: &Client, name: &str) {
+    let api: Api<Namespace> = Api::all(client.clone());
+    let namespace = Namespace {
+        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+        ..Namespace::default()
+    };
+    api.create(&PostParams::default(), &namespace).await.expect("create a namespace");
+}
+
+pub(crate) async fn create_database(server: &str, database: &str) -> String {
+    let admin = PgPool::connect(server).await.expect("connect to PostgreSQL");
+    sqlx::query(&format!("CREATE DATABASE {database}")).execute(&admin).await.expect("create a database");
+    admin.close().await;
+    let mut url = Url::parse(server).expect("a URL");
+    url.set_path(database);
+    url.into()
+}

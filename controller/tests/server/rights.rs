@@ -1,0 +1,103 @@
+//! What the controller may do is what it does.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use serde_json::{Value, json};
+
+use crate::harness::{ACME_SECRET, Installation, access, acme_spec, variable, wait_for};
+
+/// Resource with its subresource, and verb.
+type Right = (String, String);
+
+fn granted() -> BTreeSet<Right> {
+    let rules = [access::rules_of_watched(), access::rules_of_platform()].concat();
+    let rights = rules.iter().flat_map(|rule| {
+        let groups = rule.api_groups.as_deref().unwrap_or_default();
+        assert_eq!(groups.len(), 1, "one group for each rule");
+        let group = groups[0].clone();
+        let resources = rule.resources.clone().unwrap_or_default();
+        let named = resources.into_iter().map(move |resource| format!("{group}/{resource}"));
+        named.flat_map(|resource| rule.verbs.iter().map(move |verb| (resource.clone(), verb.clone())))
+    });
+    let rights: BTreeSet<Right> = rights.collect();
+    assert!(!rights.iter().any(|(resource, verb)| resource.contains('*') || verb == "*"), "{rights:?}");
+    rights
+}
+
+/// What a user did, by the audit log; what was refused counts in the second list.
+fn used(user: &str) -> (BTreeSet<Right>, Vec<Value>) {
+    let log = std::fs::read_to_string(variable("GRAPNEL_CLUSTER_AUDIT_LOG")).expect("read the audit log");
+    let (mut used, mut refused) = (BTreeSet::new(), Vec::new());
+    for line in log.lines().filter(|line| line.contains(user)) {
+        // The last line may be under way.
+        let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
+        let object = &entry["objectRef"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let mut resource = format!("{}/{}", text(&object["apiGroup"]), text(&object["resource"]));
+        if let Some(subresource) = object["subresource"].as_str() {
+            resource = format!("{resource}/{subresource}");
+        }
+        let code = &entry["responseStatus"]["code"];
+        if *code == 403 {
+            refused.push(entry.clone());
+        }
+        // An object that is applied for the first time has to be allowed to be created too.
+        if entry["verb"] == "patch" && *code == 201 {
+            used.insert((resource.clone(), "create".to_owned()));
+        }
+        used.insert((resource, text(&entry["verb"])));
+    }
+    (used, refused)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_right_is_needed_and_none_is_missing() {
+    let installation = Installation::new().await;
+    let _controller = installation.start_leader().await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    installation.apply("orders", acme_spec("acme")).await;
+    installation.wait_until_ready("orders").await;
+    // What is told a second time is counted in the Event that is there.
+    installation.secrets().delete("acme", &Default::default()).await.expect("delete the Secret");
+    installation.wait_for_condition("orders", "Ready", "False", "SecretNotFound").await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    installation.wait_until_ready("orders").await;
+    installation.delete("orders").await;
+    installation.wait_until_gone("orders").await;
+
+    // One goes before its end was carried out; what it leaves is looked for.
+    installation.apply("lost", acme_spec("lost")).await;
+    let lost = installation.wait_until_ready("lost").await.id();
+    installation.delete("lost").await;
+    let release = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    installation.integrations().patch_metadata("lost", &Default::default(), &release).await.expect("release");
+    wait_for("the row to be retired", async || {
+        installation.row(lost).await.is_some_and(|row| row["deleted"] == json!(true))
+    })
+    .await;
+
+    let (used, refused) = used(&access::user(&installation.platform));
+    assert!(refused.is_empty(), "refused: {refused:#?}");
+    let unused: Vec<_> = granted().difference(&used).cloned().collect();
+    assert!(unused.is_empty(), "granted and not used: {unused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_is_ready_when_its_caches_are_filled() {
+    let installation = Installation::new().await;
+    let complete = access::rules_of_platform();
+    let without_deployments: Vec<PolicyRule> =
+        complete.iter().filter(|rule| rule.api_groups != Some(vec!["apps".to_owned()])).cloned().collect();
+    assert!(without_deployments.len() < complete.len());
+    let platform = &installation.platform;
+    access::bind(&installation.client, platform, Some(platform), &without_deployments).await;
+    let controller = installation.start_controller();
+    wait_for("it not to be ready", async || {
+        controller.log().contains("leading") && controller.probe("/readyz").await == 503
+    })
+    .await;
+    assert!(!controller.leads());
+    access::bind(&installation.client, platform, Some(platform), &complete).await;
+    wait_for("it to be ready", async || controller.leads() && controller.probe("/readyz").await == 200).await;
+}

@@ -1,0 +1,126 @@
+//! What concerns the whole cluster: its API server, the definition of the resource, and objects of another definition.
+
+use grapnel_crds::Integration;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::ResourceExt;
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use serde_json::{Value, json};
+
+use crate::harness::{ACME_SECRET, Installation, acme_spec, merged, setup, variable, wait_for};
+
+/// A command of the script that runs the cluster.
+fn cluster(arguments: &[&str]) {
+    let script = variable("GRAPNEL_CLUSTER");
+    let mut command = std::process::Command::new(script);
+    let output = command
+        .args(["--state", &variable("GRAPNEL_CLUSTER_STATE")])
+        .args(arguments)
+        .output()
+        .expect("the script starts");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_may_be_killed_and_come_back() {
+    let installation = Installation::of_the_cluster().await;
+    let api = installation.start_api();
+    let mut controller = installation.start_leader_in("pod-1").await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    installation.apply("orders", acme_spec("acme")).await;
+    installation.wait_until_ready("orders").await;
+    wait_for("the api to know it", async || {
+        installation.post(api.port, "acme", ACME_SECRET, "1").await == 202
+    })
+    .await;
+    cluster(&["kill", "apiserver"]);
+    assert_eq!(installation.post(api.port, "acme", ACME_SECRET, "2").await, 202, "the data plane goes on");
+    cluster(&["start", "apiserver"]);
+    let came_back = std::time::Instant::now();
+    installation.apply("new", acme_spec("new")).await;
+    installation.apply("orders", merged(acme_spec("acme"), json!({"displayName": "later"}))).await;
+    for name in ["new", "orders"] {
+        wait_for(name, async || {
+            // One that could not renew its Lease for too long ends, and its container is started again.
+            if controller.has_ended() {
+                controller = installation.start_controller_in("pod-1");
+            }
+            let found = installation.get(name).await;
+            found.is_some_and(|object| crate::harness::says(&object, "Ready", "True", "AsDesired"))
+        })
+        .await;
+    }
+    println!("both ready {:?} after the API server was back", came_back.elapsed());
+    installation.delete("orders").await;
+    installation.wait_until_gone("orders").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_waits_for_the_definition_of_its_resource() {
+    let installation = Installation::of_the_cluster().await;
+    setup::remove_crd(&installation.client).await;
+    let controller = installation.start_controller();
+    wait_for("it to say what is missing", async || controller.log().contains("is not installed")).await;
+    assert_eq!((controller.probe("/livez").await, controller.probe("/readyz").await), (200, 503));
+    assert_eq!(controller.counter("grapnel_controller_crd_missing", &[], &[]).await, 1);
+    setup::install_crd(&installation.client).await;
+    wait_for("it to be ready", async || controller.leads() && controller.probe("/readyz").await == 200).await;
+    assert_eq!(controller.counter("grapnel_controller_crd_missing", &[], &[]).await, 0);
+    installation.apply_secret("acme", ACME_SECRET).await;
+    installation.apply("orders", acme_spec("acme")).await;
+    installation.wait_until_ready("orders").await;
+}
+
+/// A definition that takes whatever the spec says, as one of another version may.
+async fn loosen_definition(installation: &Installation) {
+    let mut definition = serde_json::to_value(grapnel_crds::crd()).expect("JSON");
+    let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    schema["properties"]["spec"] = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    schema.as_object_mut().expect("an object").remove("x-kubernetes-validations");
+    let api: Api<CustomResourceDefinition> = Api::all(installation.client.clone());
+    let name = grapnel_crds::crd().name_any();
+    api.patch(&name, &PatchParams::apply("tests").force(), &Patch::Apply(&definition))
+        .await
+        .expect("loosen the definition");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_cannot_be_read_is_told_and_does_not_stop_the_others() {
+    let installation = Installation::of_the_cluster().await;
+    loosen_definition(&installation).await;
+    let resource = ApiResource::erase::<Integration>(&());
+    let objects: Api<DynamicObject> =
+        Api::namespaced_with(installation.client.clone(), &installation.namespace, &resource);
+    let strange = json!({
+        "apiVersion": grapnel_crds::API_VERSION, "kind": grapnel_crds::KIND, "metadata": {"name": "strange"},
+        "spec": {"provider": {"is": "no text"}, "destinations": 7},
+    });
+    let parameters = PatchParams::apply("kubectl");
+    wait_for("the loose definition to be in force", async || {
+        objects.patch("strange", &parameters, &Patch::Apply(&strange)).await.is_ok()
+    })
+    .await;
+    let controller = installation.start_leader().await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    installation.apply("orders", acme_spec("acme")).await;
+    installation.wait_until_ready("orders").await;
+
+    let condition = async |type_: &str| -> Value {
+        let found = objects.get("strange").await.expect("read the object");
+        let conditions = found.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.into_iter().find(|condition| condition["type"] == type_).unwrap_or_default()
+    };
+    wait_for("the condition", async || condition("Stalled").await["reason"] == "InvalidSpec").await;
+    for type_ in ["Ready", "Accepted"] {
+        let condition = condition(type_).await;
+        assert_eq!((&condition["status"], &condition["reason"]), (&json!("False"), &json!("InvalidSpec")));
+        assert!(
+            condition["message"].as_str().is_some_and(|text| text.contains("cannot be read")),
+            "{condition}"
+        );
+    }
+    wait_for("the Event", async || installation.event_reasons("strange").await == ["InvalidSpec"]).await;
+    assert!(controller.counter("grapnel_controller_undecodable_objects_total", &[], &[]).await >= 1);
+
+    objects.delete("strange", &Default::default()).await.expect("delete the object");
+    wait_for("it to go", async || objects.get_opt("strange").await.expect("ask for it").is_none()).await;
+}
