@@ -47,7 +47,7 @@ CREATE UNIQUE INDEX integrations_live_name ON integrations (namespace, name) WHE
 -- Secrets that a provider gave in a handshake, until they are in the Secret of the Integration. The first one stays: who
 -- knows the URL could send another.
 CREATE TABLE captured_secrets (
-    integration_id  uuid PRIMARY KEY,
+    integration_id  uuid PRIMARY KEY REFERENCES integrations ON DELETE CASCADE,
     handshake       text NOT NULL,
     sealed          bytea NOT NULL,                 -- as integrations.secrets
     captured_at     timestamptz NOT NULL DEFAULT now()
@@ -55,7 +55,7 @@ CREATE TABLE captured_secrets (
 
 -- When each verification secret last proved a webhook, so that an unused one can be removed.
 CREATE TABLE verification_secret_uses (
-    integration_id  uuid NOT NULL,
+    integration_id  uuid NOT NULL REFERENCES integrations ON DELETE CASCADE,
     secret          text NOT NULL,                  -- the reference, `name/key`
     last_used_at    timestamptz NOT NULL,
     PRIMARY KEY (integration_id, secret)

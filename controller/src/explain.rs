@@ -42,10 +42,7 @@ fn describe(integration: &Integration) -> (String, usize) {
     let name = integration.metadata.name.as_deref().unwrap_or_default();
     let heading = format!("Integration {}/{name}", integration.namespace_or_default());
     let mut problems: Vec<String> = integration.validate().iter().map(ToString::to_string).collect();
-    // What a custom provider lacks was found above.
-    if let (true, Err(missing)) = (problems.is_empty(), preset::resolve(&integration.spec)) {
-        problems.extend(missing.iter().map(ToString::to_string));
-    }
+    problems.extend(preset::problems(&integration.spec, problems.is_empty()).iter().map(ToString::to_string));
     if !problems.is_empty() {
         let lines: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
         return (format!("{heading} is not valid{lines}"), problems.len());

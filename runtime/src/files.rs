@@ -127,10 +127,7 @@ fn display_name(object: &Integration) -> String {
 fn check(object: &Integration, secrets: &[Secret]) -> Result<Secrets, Vec<String>> {
     let mut problems: Vec<String> = object.validate().iter().map(ToString::to_string).collect();
     let spec = &object.spec;
-    // What a custom provider lacks was found above.
-    if let (true, Err(missing)) = (problems.is_empty(), preset::resolve(spec)) {
-        problems.extend(missing.iter().map(ToString::to_string));
-    }
+    problems.extend(preset::problems(spec, problems.is_empty()).iter().map(ToString::to_string));
     let namespace = object.namespace_or_default();
     let mut resolve =
         |field: String, secret_ref: &SecretRef| match resolve_secret(secret_ref, &namespace, secrets) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use grapnel_crds::{Backoff, IntegrationSpec, IntegrationState};
+use grapnel_crds::{Backoff, FieldError, IntegrationSpec, IntegrationState};
 use sqlx::postgres::{PgListener, PgPool};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::deliver::{Target, TargetError};
+use crate::ingress::verify::SchemeError;
 use crate::provider::{Compiled, ProviderError};
 use crate::retry::{self, RetryPolicy};
 use crate::sealing::SealingKeys;
@@ -74,8 +75,13 @@ pub enum CompileError {
     Spec(#[source] serde_json::Error),
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    #[error("{0}")]
+    UnknownProvider(FieldError),
+    /// The verification secrets are no keys for the provider.
     #[error(transparent)]
-    Provider(#[from] ProviderError),
+    Verification(SchemeError),
+    #[error(transparent)]
+    Provider(ProviderError),
     #[error("the signing secret of destination {destination} cannot be used")]
     Signing {
         destination: String,
@@ -88,6 +94,18 @@ pub enum CompileError {
         #[source]
         source: TargetError,
     },
+}
+
+impl From<ProviderError> for CompileError {
+    fn from(error: ProviderError) -> Self {
+        match error {
+            ProviderError::Unknown(error) => Self::UnknownProvider(error),
+            ProviderError::Scheme(error @ (SchemeError::EmptySecret | SchemeError::Key(_))) => {
+                Self::Verification(error)
+            }
+            error => Self::Provider(error),
+        }
+    }
 }
 
 /// The state of a row whose object is being deleted.

@@ -85,17 +85,10 @@ pub struct Provider {
 /// An unknown provider, or what is missing or does not go together once the preset and the Integration are one. Each names
 /// its field in the words of the API server.
 pub fn resolve(spec: &IntegrationSpec) -> Result<Provider, Vec<FieldError>> {
-    let preset = find(&spec.provider);
-    if preset.is_none() && spec.provider != CUSTOM {
-        return Err(vec![FieldError {
-            field: "spec.provider".to_owned(),
-            message: format!(
-                "there is no preset for {:?}; there are {}, and custom",
-                spec.provider,
-                providers().join(", ")
-            ),
-        }]);
+    if let Some(unknown) = unknown(spec) {
+        return Err(vec![unknown]);
     }
+    let preset = find(&spec.provider);
     let (scheme, mapping) = (spec.verification.scheme.as_ref(), spec.mapping.as_ref());
     let preset = preset.as_deref();
     let lower_scheme = preset.map(|preset| preset.verification.clone()).unwrap_or_default();
@@ -110,6 +103,25 @@ pub fn resolve(spec: &IntegrationSpec) -> Result<Provider, Vec<FieldError>> {
     let mut missing = provider.scheme.missing();
     missing.extend(provider.mapping.missing());
     if missing.is_empty() { Ok(provider) } else { Err(missing) }
+}
+
+/// What is wrong with the provider of an Integration beyond its own rules. `valid` says whether those hold: what a custom
+/// provider lacks breaks them too, and is told once.
+pub fn problems(spec: &IntegrationSpec, valid: bool) -> Vec<FieldError> {
+    match unknown(spec) {
+        Some(unknown) => vec![unknown],
+        None if valid => resolve(spec).err().unwrap_or_default(),
+        None => Vec::new(),
+    }
+}
+
+/// Says so when there is no preset for the provider, and it is not a custom one.
+pub fn unknown(spec: &IntegrationSpec) -> Option<FieldError> {
+    let name = &spec.provider;
+    let message =
+        || format!("there is no preset for {name:?}; there are {}, and custom", providers().join(", "));
+    let unknown = name != CUSTOM && find(name).is_none();
+    unknown.then(|| FieldError { field: "spec.provider".to_owned(), message: message() })
 }
 
 /// Those of the Integration, then those of the preset that it does not replace.

@@ -30,6 +30,8 @@ pub struct Acknowledgement {
 /// Why requests cannot be judged.
 #[derive(Debug, Error)]
 pub enum ProviderError {
+    #[error("{0}")]
+    Unknown(FieldError),
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Spec(Vec<FieldError>),
     #[error(transparent)]
@@ -46,6 +48,9 @@ impl Compiled {
     /// # Errors
     /// When the spec does not come to a provider, or a secret is no key for it.
     pub fn new(spec: &IntegrationSpec, secrets: &[impl AsRef<[u8]>]) -> Result<Self, ProviderError> {
+        if let Some(unknown) = preset::unknown(spec) {
+            return Err(ProviderError::Unknown(unknown));
+        }
         let provider = preset::resolve(spec).map_err(ProviderError::Spec)?;
         let verification = &spec.verification;
         Self::of(&provider, verification.tolerance_seconds, verification.url.as_deref(), secrets)
@@ -109,6 +114,9 @@ pub(crate) fn test_secret(scheme: &grapnel_crds::Scheme) -> String {
     if scheme.kind == Some(SchemeType::Ecdsa) {
         // The public key of a provider's published example.
         return "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE83T4O/n84iotIvIW4mdBgQ/7dAfSmpqIM8kF9mN1flpVKS3GRqe62gw+2fNNRaINXvVpiglSI8eNEc6wEA3F+g==".to_owned();
+    }
+    if scheme.kind == Some(SchemeType::AwsSns) {
+        return "arn:aws:sns:eu-central-1:123456789012:orders".to_owned();
     }
     let key = scheme.key.clone().unwrap_or_default();
     let prefix = key.strip_prefix.unwrap_or_default();

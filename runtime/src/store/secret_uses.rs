@@ -18,7 +18,10 @@ pub async fn note(pool: &PgPool, uses: &[SecretUse]) -> sqlx::Result<()> {
     sqlx::query(
         "/* secret_uses::note */
         INSERT INTO verification_secret_uses AS known (integration_id, secret, last_used_at)
-        SELECT * FROM unnest($1::uuid[], $2::text[], $3::timestamptz[])
+        SELECT used.id, used.secret, used.at
+        FROM unnest($1::uuid[], $2::text[], $3::timestamptz[]) AS used (id, secret, at)
+        -- It may have been purged meanwhile.
+        JOIN integrations USING (id)
         ON CONFLICT (integration_id, secret)
         DO UPDATE SET last_used_at = greatest(known.last_used_at, excluded.last_used_at)",
     )

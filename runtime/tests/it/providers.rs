@@ -1,5 +1,6 @@
 //! Providers as data: every preset through the real route, handshakes, mappings, and vectors made elsewhere.
 
+mod commands;
 mod fixtures;
 mod handshakes;
 mod mapping;
@@ -16,10 +17,11 @@ const PUBLIC_URL: &str = "https://hooks.example.com";
 /// An Integration and its Secret, as YAML documents (JSON is YAML).
 fn documents(name: &str, mut spec: Value, secrets: &[&str]) -> String {
     let reference = |index: usize| json!({"name": format!("{name}-secrets"), "key": format!("s{index}")});
-    spec["verification"]["secretRef"] = reference(0);
-    if secrets.len() > 1 {
-        spec["verification"]["previousSecretRefs"] = (1..secrets.len()).map(reference).collect();
+    let mut references: Vec<Value> = (0..secrets.len()).map(reference).collect();
+    if references.len() > 1 {
+        spec["verification"]["previousSecretRefs"] = references.split_off(1).into();
     }
+    spec["verification"]["secretRef"] = references.remove(0);
     if spec["destinations"].is_null() {
         spec["destinations"] = json!([{"name": "orders", "url": "http://127.0.0.1:9/"}]);
     }

@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
 """Makes signatures.json: signatures computed with Python's hmac and hashlib and with the cryptography package.
 
-Nothing here is shared with Grapnel's own code. Run it with an output path; the result is committed. ECDSA signatures are
-random, so a new run changes them.
+Nothing here is shared with Grapnel's own code. Run it with an output path; the result is committed. ECDSA signatures and RSA keys
+are random, so a new run changes them.
 """
 
 import base64
+import datetime
 import hashlib
 import hmac
 import json
 import sys
+import zlib
 
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.x509.oid import NameOID
 
 NOW = 1769850000
 BODY = '{"id":"e-1","type":"order.created","note":"caf\u00e9 \u4e16\u754c"}'
@@ -212,8 +216,69 @@ def asymmetric():
     vector("ecdsa-other-hash", scheme, [b64(public)], {**headers, "x-sig": other}, BODY + "\r\n", "invalid", now=NOW)
 
 
+def certificate():
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "sns.amazonaws.com")])
+    start = datetime.datetime(2026, 1, 1)
+    built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    built = built.serial_number(1).not_valid_before(start).not_valid_after(start + datetime.timedelta(days=3650))
+    built = built.add_extension(x509.SubjectAlternativeName([x509.DNSName("sns.amazonaws.com")]), False)
+    return key, built.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def certified():
+    key, pem = certificate()
+    _, other_pem = certificate()
+    topic = "arn:aws:sns:eu-central-1:123456789012:orders"
+    notification = {
+        "Type": "Notification", "MessageId": "22b80b92", "TopicArn": topic, "Message": "caf\u00e9\n{}",
+        "Timestamp": "2026-01-31T09:00:00.000Z",
+        "SigningCertURL": "https://sns.eu-central-1.amazonaws.com/SimpleNotificationService-0a1b.pem",
+    }
+    confirmation = {
+        **notification, "Type": "SubscriptionConfirmation", "Token": "t-1",
+        "SubscribeURL": "https://sns.eu-central-1.amazonaws.com/?Action=ConfirmSubscription",
+    }
+
+    def sns(name, members, version="2", expected="valid", pem=pem, change=None, secret_topic=topic):
+        names = ["Message", "MessageId", "Subject", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"]
+        message = "".join(f"{key}\n{members[key]}\n" for key in names if key in members)
+        algorithm = hashes.SHA1() if version == "1" else hashes.SHA256()
+        signature = key.sign(message.encode(), padding.PKCS1v15(), algorithm)
+        body = json.dumps({**members, "SignatureVersion": version, "Signature": b64(signature), **(change or {})})
+        vector(name, {"type": "builtin:aws-sns"}, [f"{secret_topic}\n{pem}"], {}, body, expected)
+
+    sns("sns-v2", notification)
+    sns("sns-v1", notification, "1")
+    sns("sns-subject", {**notification, "Subject": "Created"})
+    sns("sns-confirmation", confirmation)
+    sns("sns-changed", notification, change={"Message": "other"}, expected="invalid")
+    sns("sns-added-subject", notification, change={"Subject": "other"}, expected="invalid")
+    sns("sns-other-version", notification, change={"SignatureVersion": "1"}, expected="invalid")
+    sns("sns-unknown-version", notification, change={"SignatureVersion": "3"}, expected="invalid")
+    sns("sns-other-certificate", notification, pem=other_pem, expected="invalid")
+    sns("sns-other-topic", notification, secret_topic=topic + "-2", expected="invalid")
+
+    headers = {
+        "paypal-transmission-id": "69cd13f0", "paypal-transmission-time": "2026-01-31T09:00:00Z",
+        "paypal-auth-algo": "SHA256withRSA", "paypal-cert-url": "https://api.paypal.com/v1/notifications/certs/CERT-1",
+    }
+    message = f"69cd13f0|2026-01-31T09:00:00Z|WH-1|{zlib.crc32(BODY.encode())}"
+    signature = b64(key.sign(message.encode(), padding.PKCS1v15(), hashes.SHA256()))
+    scheme = {"type": "builtin:paypal"}
+    sent = {**headers, "paypal-transmission-sig": signature}
+    vector("paypal", scheme, [f"WH-1\n{pem}"], sent)
+    vector("paypal-changed", scheme, [f"WH-1\n{pem}"], sent, BODY + " ", "invalid")
+    vector("paypal-other-webhook", scheme, [f"WH-2\n{pem}"], sent, expected="invalid")
+    vector("paypal-other-certificate", scheme, [f"WH-1\n{other_pem}"], sent, expected="invalid")
+    vector("paypal-other-time", scheme, [f"WH-1\n{pem}"], {**sent, "paypal-transmission-time": "2026-01-31T09:00:01Z"},
+           expected="invalid")
+    vector("paypal-other-algorithm", scheme, [f"WH-1\n{pem}"], {**sent, "paypal-auth-algo": "none"}, expected="invalid")
+    vector("paypal-missing", scheme, [f"WH-1\n{pem}"], headers, expected="invalid")
+
+
 def main():
-    for make in (plain, keys, fields, messages, asymmetric):
+    for make in (plain, keys, fields, messages, asymmetric, certified):
         make()
     with open(sys.argv[1], "w", encoding="utf-8") as out:
         json.dump(vectors, out, indent=1, ensure_ascii=True)

@@ -28,6 +28,11 @@ const P256_PREFIX: &str = "3059301306072a8648ce3d020106082a8648ce3d030107034200"
 
 impl Signer {
     pub(super) fn new(scheme: &Value) -> Self {
+        Self::with(scheme, "a-secret-of-the-provider-0123456")
+    }
+
+    /// With a secret of the provider's choice, where the scheme is keyed with one.
+    pub(super) fn with(scheme: &Value, text: &str) -> Self {
         let prefix = scheme["key"]["stripPrefix"].as_str().unwrap_or_default();
         let encoding = scheme["key"]["encoding"].as_str().unwrap_or("utf8");
         let encode = |bytes: &[u8]| match encoding {
@@ -35,10 +40,11 @@ impl Signer {
             "hex" => format!("{prefix}{}", hex::encode(bytes)),
             _ => String::from_utf8(bytes.to_vec()).expect("text"),
         };
-        let text = b"a-secret-of-the-provider-0123456".to_vec();
+        let text = text.as_bytes().to_vec();
         let (key, secret) = match scheme["type"].as_str().expect("a type") {
             "ed25519" if encoding == "seed" => {
-                let pair = Ed25519KeyPair::from_seed_unchecked(&text).expect("a pair");
+                let seed: Vec<u8> = text.iter().copied().cycle().take(32).collect();
+                let pair = Ed25519KeyPair::from_seed_unchecked(&seed).expect("a pair");
                 (Key::Ed25519(pair), encode(&text))
             }
             "ed25519" => {
