@@ -1,21 +1,39 @@
 # syntax=docker/dockerfile:1
-# The grapnel binary on a small base. docker build -t grapnel .
+# Both images, as scripts/images builds them without Docker: a static binary and root certificates in an empty image.
+#
+#   docker build -t grapnel .                                    api, worker, migrate and the other roles
+#   docker build -t grapnel-controller --target controller .     the controller for Kubernetes
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
+# An explicit target keeps the flags away from build scripts and procedural macros, which cannot be static.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --locked --profile dist --package grapnel-runtime --bin grapnel && \
-    cp target/dist/grapnel /grapnel
+    target=$(rustc -vV | sed -n 's/^host: //p') && \
+    RUSTFLAGS='-C target-feature=+crt-static --remap-path-prefix=/src=/grapnel --remap-path-prefix=/usr/local/cargo=/cargo' \
+    CFLAGS='-ffile-prefix-map=/usr/local/cargo=/cargo' \
+    cargo build --locked --profile dist --target "$target" \
+        --package grapnel-runtime --bin grapnel --package grapnel-controller --bin grapnel-controller && \
+    mkdir -p /image/usr/local/bin /image/etc/ssl/certs && \
+    cp /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ && \
+    echo 'grapnel:x:65532:65532::/:/sbin/nologin' >/image/etc/passwd && \
+    echo 'grapnel:x:65532:' >/image/etc/group && \
+    cp "target/$target/dist/grapnel" "target/$target/dist/grapnel-controller" /usr/local/bin/
 
-FROM debian:bookworm-slim
-# Destinations and datastores are reached over TLS with the system's root certificates.
-RUN apt-get update && \
-    apt-get install --yes --no-install-recommends ca-certificates && \
-    rm -rf /var/lib/apt/lists/*
-COPY --from=build /grapnel /usr/local/bin/grapnel
+FROM scratch AS base
+COPY --from=build /image /
+ENV PATH=/usr/local/bin SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt
 USER 65532:65532
+
+FROM base AS controller
+COPY --from=build /usr/local/bin/grapnel-controller /usr/local/bin/
+EXPOSE 9090
+ENTRYPOINT ["/usr/local/bin/grapnel-controller"]
+
+# The last one is what is built when none is named.
+FROM base AS runtime
+COPY --from=build /usr/local/bin/grapnel /usr/local/bin/
 EXPOSE 8080 9090
-ENTRYPOINT ["grapnel"]
+ENTRYPOINT ["/usr/local/bin/grapnel"]
 CMD ["--help"]

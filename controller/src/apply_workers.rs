@@ -5,6 +5,8 @@
 //! applied with zero, the scaler takes the number over, and from then on it is left out. `managedFields` tells how far
 //! that went, so it is finished after a crash at any point.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use grapnel_crds::conditions::reason;
 use grapnel_crds::{Integration, IntegrationState, ScalingMode, names};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -179,19 +181,42 @@ pub fn observe_cached(ctx: &Context, integration: &Integration) -> Workers {
 fn observe(ctx: &Context, integration: &Integration, live: &Deployment) -> Workers {
     let wanted = live.spec.as_ref().and_then(|spec| spec.replicas);
     let status = live.status.clone().unwrap_or_default();
-    let conditions = status.conditions.unwrap_or_default();
-    let failing = conditions.iter().find(|condition| {
-        (condition.type_ == "ReplicaFailure" && condition.status == "True")
-            || (condition.type_ == "Progressing" && condition.status == "False")
-    });
     Workers {
         deployment: Step::Done,
         wanted: wanted.unwrap_or_else(|| least_replicas(integration, ctx.settings.max_workers)),
         replicas: status.replicas.unwrap_or_default(),
         ready: status.ready_replicas.unwrap_or_default(),
-        failing: failing.map(|condition| condition.message.clone().unwrap_or_default()),
+        failing: failing(live),
     }
 }
+
+/// What Kubernetes says about workers that do not become ready.
+fn failing(live: &Deployment) -> Option<String> {
+    let conditions = live.status.as_ref()?.conditions.as_ref()?;
+    let failing = conditions.iter().find(|condition| {
+        (condition.type_ == "ReplicaFailure" && condition.status == "True")
+            || (condition.type_ == "Progressing" && condition.status == "False")
+    })?;
+    Some(failing.message.clone().unwrap_or_default())
+}
+
+/// A number that changes with everything of a Deployment that a pass looks at.
+pub fn looked_at(deployment: &Deployment) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let meta = &deployment.metadata;
+    // The generation changes with the spec.
+    (&meta.uid, meta.generation, &meta.labels, meta.deletion_timestamp.is_some()).hash(&mut hasher);
+    let annotations = meta.annotations.iter().flatten().filter(|(name, _)| *name != REVISION);
+    annotations.for_each(|annotation| annotation.hash(&mut hasher));
+    let status = deployment.status.as_ref();
+    (status.and_then(|status| status.replicas), status.and_then(|status| status.ready_replicas))
+        .hash(&mut hasher);
+    (failing(deployment), scaler_owns_replicas(deployment)).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Kubernetes' own count of the pod templates of a Deployment.
+const REVISION: &str = "deployment.kubernetes.io/revision";
 
 /// The label selector of the worker Deployments of all Integrations.
 pub fn selector() -> String {
@@ -219,6 +244,29 @@ mod tests {
             json!({"spec": {"new": true}}),
         ] {
             assert!(!contains(&live, &changed), "{changed}");
+        }
+    }
+
+    #[test]
+    fn what_kubernetes_notes_in_a_deployment_is_no_news() {
+        let deployment =
+            |spec_generation: i64, replicas: i32, annotations: Value, conditions: Value| -> u64 {
+                let deployment = json!({
+                    "metadata": {"name": "w", "generation": spec_generation, "annotations": annotations},
+                    "status": {"observedGeneration": 1, "replicas": replicas, "conditions": conditions},
+                });
+                looked_at(&serde_json::from_value(deployment).unwrap())
+            };
+        let progressing = |status: &str| json!([{"type": "Progressing", "status": status}]);
+        let before = deployment(1, 0, json!({}), json!([]));
+        assert_eq!(before, deployment(1, 0, json!({REVISION: "1"}), progressing("True")));
+        for other in [
+            deployment(2, 0, json!({}), json!([])),
+            deployment(1, 1, json!({}), json!([])),
+            deployment(1, 0, json!({"a": "b"}), json!([])),
+            deployment(1, 0, json!({}), progressing("False")),
+        ] {
+            assert_ne!(before, other);
         }
     }
 

@@ -3,6 +3,7 @@
 //! Every call to a backend has a deadline, and every write asks first whether this process still leads.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ use crate::config::WorkerPod;
 use crate::lease::Lead;
 use crate::scale::decide::Decision;
 use crate::scale::history::History;
+use crate::status::Active;
 use crate::watch::namespaces::Namespaces;
 
 /// An Integration as it is watched. An object that cannot be decoded does not hide the others.
@@ -65,6 +67,8 @@ pub struct Context {
     pub recorder: Recorder,
     /// Objects to reconcile soon.
     pub triggers: mpsc::Sender<ObjectRef<Watched>>,
+    /// Whether the last reading of the backlogs succeeded.
+    pub backlog_is_readable: AtomicBool,
     /// The clock of everything that is remembered.
     pub started: Instant,
     memory: Mutex<HashMap<Uuid, Memory>>,
@@ -115,7 +119,7 @@ pub struct ScaleMemory {
     pub last_change: Option<ScalingDecision>,
     /// Since when the backlog could not be read, by the clock of [`Context::started`].
     pub unknown_since: Option<Duration>,
-    pub active: Option<(&'static str, &'static str, String)>,
+    pub active: Option<Active>,
 }
 
 /// Why a step could not be carried out.
@@ -188,6 +192,7 @@ impl Context {
             deployments,
             recorder,
             triggers,
+            backlog_is_readable: AtomicBool::new(false),
             started: Instant::now(),
             memory: Mutex::default(),
             taken_over: OnceCell::new(),

@@ -21,7 +21,8 @@ pub async fn wait_for_crd(client: &Client, watched: &Namespaces) {
     loop {
         let problem = match timeout(API_DEADLINE, api.list_metadata(&ListParams::default().limit(1))).await {
             Ok(Ok(_)) => break,
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => {
+            // By the code: of a group that it does not know the API server says so in a text without a reason.
+            Ok(Err(kube::Error::Api(status))) if status.code == 404 => {
                 metrics::crd_missing(true);
                 "the custom resource integrations.grapnel.dev is not installed (chart grapnel-crds)"
                     .to_owned()

@@ -32,6 +32,9 @@ const RENEW_EVERY: Duration = Duration::from_secs(4);
 /// How often a failed renewal is repeated, and how often a candidate looks.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 
+/// Less than anyone notices, and enough for a clock to have moved on.
+const MOMENT: Duration = Duration::from_millis(20);
+
 /// One attempt; several fit into [`HELD_FOR`], so a single slow call loses nothing.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
@@ -76,6 +79,7 @@ struct Seen {
     /// Holder and renewal time: what changes whenever the holder lives.
     last: Option<(String, Option<MicroTime>)>,
     since: Option<Instant>,
+    free_at: Option<Instant>,
 }
 
 impl Seen {
@@ -91,7 +95,14 @@ impl Seen {
         }
         let seconds = spec.lease_duration_seconds.unwrap_or_default();
         let duration = u64::try_from(seconds).map_or(DURATION, Duration::from_secs).max(DURATION);
-        self.since.is_some_and(|since| now.saturating_duration_since(since) > duration)
+        self.free_at = self.since.map(|since| since + duration);
+        self.free_at.is_some_and(|free_at| now > free_at)
+    }
+
+    /// When to look again: soon, and right after the Lease has run out.
+    fn next_look(&self, now: Instant) -> Duration {
+        let runs_out = self.free_at.map(|free_at| free_at.saturating_duration_since(now) + MOMENT);
+        runs_out.map_or(RETRY_EVERY, |runs_out| runs_out.min(RETRY_EVERY))
     }
 }
 
@@ -154,7 +165,7 @@ impl Elector {
                 Ok(Err(error)) => tracing::warn!(%error, "the Lease cannot be read"),
                 Err(_) => tracing::warn!("the Lease was not read in time"),
             }
-            sleep(RETRY_EVERY).await;
+            sleep(seen.next_look(Instant::now())).await;
         }
     }
 

@@ -28,3 +28,4 @@ pub mod scale;
 pub mod backoff;
 pub mod metrics;
 pub mod explain;
+pub mod uninstall;

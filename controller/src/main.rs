@@ -8,6 +8,7 @@ use grapnel::telemetry;
 use grapnel_controller::config::RunArgs;
 use grapnel_controller::explain::{self, ExplainArgs};
 use grapnel_controller::run;
+use grapnel_controller::uninstall::{UninstallArgs, uninstall};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -28,6 +29,8 @@ enum Command {
     Crds,
     /// Check Integrations in files, and say what they would come to
     Explain(ExplainArgs),
+    /// Remove the workers and the finalizers of Integrations, before the controller is removed for good
+    Uninstall(UninstallArgs),
 }
 
 fn main() -> ExitCode {
@@ -37,12 +40,13 @@ fn main() -> ExitCode {
         tracing::debug!("a TLS provider was installed before");
     }
     let outcome = match cli.command {
-        Command::Run(args) => run(*args),
+        Command::Run(args) => block_on(Box::pin(run::run(*args))),
         Command::Crds => {
             print!("{}", grapnel_crds::crd_yaml());
             Ok(ExitCode::SUCCESS)
         }
         Command::Explain(args) => explain::explain(&args),
+        Command::Uninstall(args) => block_on(uninstall(args)),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("grapnel-controller: {}", telemetry::chain(&*error));
@@ -50,9 +54,8 @@ fn main() -> ExitCode {
     })
 }
 
-fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(Box::pin(run::run(args)))?;
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,6 +5,7 @@
 //! that fails leaves what earlier passes have built as it is, so webhooks go on under the last good settings.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use grapnel_crds::conditions::reason;
@@ -21,6 +22,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::context::{CallError, Context, MANAGER, Registration, Reported, Watched};
 use crate::resolve_secrets::{Unresolved, resolve_secrets};
+use crate::scale::consider;
 use crate::status::{Observed, Problem, Scaling, Step, status};
 use crate::{apply_workers, backoff, cleanup, events, metrics, queues, register, undecodable};
 
@@ -194,17 +196,20 @@ pub fn database_problem() -> Problem {
     Problem::passing(reason::DATABASE_UNAVAILABLE, "PostgreSQL cannot be used")
 }
 
-/// What the scaler came to last.
+/// What the scaler came to last, or will come to.
 fn scaling(ctx: &Context, integration: &Integration) -> Scaling {
-    ctx.with_memory(integration.id(), |memory| Scaling {
-        active: memory.scale.active.clone(),
-        desired: memory.scale.decision.as_ref().map(|decision| decision.replicas),
-        limited_by: memory
-            .scale
-            .decision
-            .as_ref()
-            .and_then(|decision| decision.limited_by.map(str::to_owned)),
-        last_decision: memory.scale.last_change.clone(),
+    let is_new = integration.status.as_ref().is_none_or(|status| status.scaling.is_none());
+    let least = is_new.then(|| apply_workers::least_replicas(integration, ctx.settings.max_workers));
+    let readable = ctx.backlog_is_readable.load(Ordering::Relaxed);
+    ctx.with_memory(integration.id(), |memory| {
+        let decision = memory.scale.decision.as_ref();
+        Scaling {
+            active: memory.scale.active.clone().or_else(|| consider::beforehand(integration)),
+            expected: readable.then(consider::expected),
+            desired: decision.map(|decision| decision.replicas).or(least),
+            limited_by: decision.and_then(|decision| decision.limited_by.map(str::to_owned)),
+            last_decision: memory.scale.last_change.clone(),
+        }
     })
 }
 

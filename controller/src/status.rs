@@ -67,11 +67,16 @@ pub struct Workers {
     pub failing: Option<String>,
 }
 
+/// Status, reason and message of the condition ScalingActive.
+pub type Active = (&'static str, &'static str, String);
+
 /// What the scaler last came to.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scaling {
-    /// Absent before the first tick.
-    pub active: Option<(&'static str, &'static str, String)>,
+    /// Absent before the first tick, unless the spec alone decides.
+    pub active: Option<Active>,
+    /// What the first tick will come to, as far as can be said before.
+    pub expected: Option<Active>,
     pub desired: Option<i32>,
     pub limited_by: Option<String>,
     pub last_decision: Option<ScalingDecision>,
@@ -110,14 +115,8 @@ pub fn status(
     }
     let (workers_status, workers_reason, workers_message) = workers_available(&observed.workers);
     list.set(condition::WORKERS_AVAILABLE, workers_status, workers_reason, &workers_message);
-    let scaling_active = observed.scaling.active.clone();
-    let (status, reason, message) = scaling_active.unwrap_or((
-        UNKNOWN,
-        reason::NOT_YET_TRIED,
-        "the backlog has not been read yet".to_owned(),
-    ));
     if told {
-        list.set(condition::SCALING_ACTIVE, status, reason, &message);
+        scaling_active(&mut list, &observed.scaling);
     }
     let summary = summarize(integration, observed);
     list.set(condition::READY, summary.status, summary.reason, &summary.message);
@@ -134,6 +133,24 @@ pub fn status(
         },
         workers: Some(workers_status_of(integration, &observed.workers)),
         scaling: scaling_status(&observed.scaling, before.scaling),
+    }
+}
+
+/// A controller that has just started leaves what was told of an Integration until it has looked at its backlog.
+fn scaling_active(list: &mut Conditions, scaling: &Scaling) {
+    let told = conditions::find(&list.conditions, condition::SCALING_ACTIVE).cloned();
+    match (scaling.active.clone(), told) {
+        (Some((status, reason, message)), _) => {
+            list.set(condition::SCALING_ACTIVE, status, reason, &message);
+        }
+        (None, Some(told)) if told.reason != reason::NOT_YET_TRIED => {
+            list.set(condition::SCALING_ACTIVE, &told.status, &told.reason, &told.message);
+        }
+        (None, _) => {
+            let unread = (UNKNOWN, reason::NOT_YET_TRIED, "the backlog has not been read yet".to_owned());
+            let (status, reason, message) = scaling.expected.clone().unwrap_or(unread);
+            list.set(condition::SCALING_ACTIVE, status, reason, &message);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Secrets are watched as metadata, so no value is kept. Watches end by themselves before a load balancer drops them,
 //! come back within seconds after the API server did, and an object that cannot be decoded does not hide the others.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::Backoff;
-use kube::runtime::watcher::{self, watcher};
+use kube::runtime::watcher::{self, Event, watcher};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -173,19 +174,41 @@ pub async fn watch_deployments(
             deployment.managed_fields_mut().retain(|entry| entry.manager.as_deref() == Some(SCALER));
         })
         .backoff(Pause(FIRST_PAUSE))
-        .reflect(writer)
-        .touched_objects();
-    let send = told("deployments", deployments).for_each(|deployment| {
+        .reflect(writer);
+    let mut seen = HashMap::new();
+    let changed = told("deployments", deployments).filter_map(|event| {
+        let changed = news(&mut seen, event);
+        async { changed }
+    });
+    let send = changed.for_each(|integration| {
         let triggers = triggers.clone();
         async move {
-            let namespace = deployment.labels().get(INTEGRATION_NAMESPACE_LABEL);
-            let name = deployment.annotations().get(INTEGRATION_NAME_ANNOTATION);
-            if let (Some(namespace), Some(name)) = (namespace, name)
-                && triggers.send(ObjectRef::new(name).within(namespace)).await.is_err()
-            {
+            if triggers.send(integration).await.is_err() {
                 tracing::debug!("nobody reconciles any more");
             }
         }
     });
     stop.run_until_cancelled(send).await;
+}
+
+/// The Integration of a Deployment that has changed in what a pass looks at. Kubernetes writes more into a Deployment than
+/// that, several times for each that is made.
+fn news(seen: &mut HashMap<String, u64>, event: Event<Deployment>) -> Option<ObjectRef<Watched>> {
+    let (deployment, is_gone) = match event {
+        Event::Apply(deployment) | Event::InitApply(deployment) => (deployment, false),
+        Event::Delete(deployment) => (deployment, true),
+        Event::Init | Event::InitDone => return None,
+    };
+    let name = deployment.name_any();
+    if is_gone {
+        seen.remove(&name);
+    } else {
+        let looked_at = apply_workers::looked_at(&deployment);
+        if seen.insert(name, looked_at) == Some(looked_at) {
+            return None;
+        }
+    }
+    let namespace = deployment.labels().get(INTEGRATION_NAMESPACE_LABEL)?;
+    let name = deployment.annotations().get(INTEGRATION_NAME_ANNOTATION)?;
+    Some(ObjectRef::new(name).within(namespace))
 }

@@ -1,6 +1,7 @@
 //! The `grapnel` binary: one program, several roles.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use grapnel::config::{DatabaseArgs, Environment, without_empty_variables};
@@ -44,6 +45,9 @@ struct MigrateCommand {
     /// Only say which version is there; fails when it is too old for this program
     #[arg(long)]
     check: bool,
+    /// How long to wait for a database that does not answer yet
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=3600))]
+    wait_seconds: u64,
     #[command(flatten)]
     database: DatabaseArgs,
 }
@@ -101,6 +105,7 @@ async fn run(role: Role) -> anyhow::Result<ExitCode> {
 
 async fn migrate(command: MigrateCommand) -> anyhow::Result<ExitCode> {
     let pool = store::pool(&command.database.database_url()?, "migrate", 2)?;
+    migrate::wait_for_answer(&pool, Duration::from_secs(command.wait_seconds)).await?;
     let required = migrate::REQUIRED_VERSION;
     let version =
         if command.check { migrate::current_version(&pool).await? } else { migrate::run(&pool).await? };

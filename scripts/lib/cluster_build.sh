@@ -28,7 +28,7 @@ build() { # name…
 # The path of a binary, built or not.
 binary() { # name
     local module package version go key
-    read -r module package version < <(pin_of "$1")
+    read -r module package version _ < <(pin_of "$1")
     go=$(find_go "$module")
     key=$({
         cat "$module/go.mod" "$module/go.sum"
@@ -40,7 +40,7 @@ binary() { # name
 
 build_missing() { # name path
     local name=$1 path=$2 module package version go started
-    read -r module package version < <(pin_of "$name")
+    read -r module package version _ < <(pin_of "$name")
     mkdir -p "$CACHE_DIR"
     (
         # One build at a time: the binaries share most of their packages, and each build fills the machine.
@@ -61,15 +61,16 @@ build_missing() { # name path
     ) 8>"$CACHE_DIR/lock"
 }
 
-# What go.mod files pin: `MODULE_DIRECTORY PACKAGE VERSION` of a binary. Fails for an unknown name.
+# What go.mod files pin: `MODULE_DIRECTORY PACKAGE VERSION NAME` of a binary. Fails for an unknown name.
 pin_of() { # name
     local line
-    line=$(pins | grep -E "^[^ ]+ [^ ]+/$1 ") && printf '%s\n' "$line"
+    line=$(pins | grep -E " $1\$") && printf '%s\n' "$line"
 }
 
-pinned_names() { pins | sed 's|.*/\([^/ ]*\) [^ ]*$|\1|'; }
+pinned_names() { pins | sed 's|.* ||'; }
 
-# A `tool` line names a package; its version is that of the required module which contains it.
+# A `tool` line names a package; its version is that of the required module which contains it. A folder's only binary is called
+# after the folder, so that there can be two releases of one program.
 pins() {
     local file
     for file in "$ROOT_DIR"/hack/cluster/*/go.mod; do
@@ -83,7 +84,9 @@ pins() {
                 for (tool in tools) {
                     best = ""
                     for (path in version) if (index(tool "/", path "/") == 1 && length(path) > length(best)) best = path
-                    print module, tool, version[best]
+                    name = length(tools) == 1 ? module : tool
+                    sub(".*/", "", name)
+                    print module, tool, version[best], name
                 }
             }' "$file" | sort
     done

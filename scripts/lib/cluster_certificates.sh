@@ -17,6 +17,7 @@ create_certificates() {
         new_certificate server apiserver /CN=kube-apiserver
         new_certificate client admin /O=system:masters/CN=grapnel-admin
         new_certificate client controller-manager /CN=system:kube-controller-manager
+        ! $NODE || create_node_certificates
         new_key "$PKI_DIR/service-accounts.key"
         openssl pkey -in "$PKI_DIR/service-accounts.key" -pubout -out "$PKI_DIR/service-accounts.pub"
     ) >>"$RUN_DIR/certificates.log" 2>&1 || {
@@ -50,6 +51,7 @@ PROFILES
 # What the servers are called: on loopback, and by pods.
 server_names() {
     printf 'IP:127.0.0.1, IP:%s, DNS:localhost' "$KUBERNETES_SERVICE_IP"
+    ! $NODE || printf ', IP:%s, IP:%s' "$APISERVER_ADDRESS" "$NODE_ADDRESS"
     printf ', DNS:%s' kubernetes kubernetes.default kubernetes.default.svc kubernetes.default.svc.cluster.local
 }
 
@@ -73,7 +75,7 @@ kind: Config
 clusters:
 - name: grapnel
   cluster:
-    server: https://127.0.0.1:$APISERVER_PORT
+    server: https://$APISERVER_ADDRESS:$APISERVER_PORT
     certificate-authority-data: $(base64 -w 0 "$PKI_DIR/authority.crt")
 users:
 - name: $1

@@ -1,7 +1,8 @@
 # shellcheck shell=bash
-# A private etcd, kube-apiserver and kube-controller-manager on loopback. Sourced by cluster.
+# A private etcd, kube-apiserver and kube-controller-manager. Sourced by cluster.
 #
-# No scheduler and no node: a Deployment gets its ReplicaSet and Pods, and nothing runs them.
+# All on loopback, but for the API server of a cluster with a node: it listens on the host's end of the cable between the two.
+# Without a node a Deployment gets its ReplicaSet and Pods, and nothing runs them.
 
 # --- etcd --------------------------------------------------------------------------------------------------------------
 
@@ -32,9 +33,17 @@ apiserver_start() {
         flags+=(--audit-policy-file "$STATE_DIR/audit-policy.yaml" --audit-log-path "$AUDIT_LOG_FILE"
             --audit-log-mode blocking --audit-log-maxsize 10000)
     fi
-    # A loopback address cannot be the endpoint of the Service `kubernetes`, so none is published.
+    if $NODE; then
+        # Kubelets are reached by their address: their names are nowhere to be looked up.
+        flags+=(--advertise-address "$APISERVER_ADDRESS" --kubelet-preferred-address-types InternalIP
+            --kubelet-certificate-authority "$PKI_DIR/authority.crt"
+            --kubelet-client-certificate "$PKI_DIR/admin.crt" --kubelet-client-key "$PKI_DIR/admin.key")
+    else
+        # A loopback address cannot be the endpoint of the Service `kubernetes`, so none is published.
+        flags+=(--advertise-address 127.0.0.1 --endpoint-reconciler-type none)
+    fi
     launch apiserver "$(id -un)" "$KUBE_APISERVER" \
-        --bind-address 127.0.0.1 --advertise-address 127.0.0.1 --secure-port "$APISERVER_PORT" --endpoint-reconciler-type none \
+        --bind-address "$APISERVER_ADDRESS" --secure-port "$APISERVER_PORT" \
         --tls-cert-file "$PKI_DIR/apiserver.crt" --tls-private-key-file "$PKI_DIR/apiserver.key" \
         --client-ca-file "$PKI_DIR/authority.crt" \
         --etcd-servers "https://127.0.0.1:$ETCD_PORT" --etcd-cafile "$PKI_DIR/authority.crt" \
@@ -48,7 +57,7 @@ apiserver_start() {
     wait_for_service apiserver 120 apiserver_answers
 }
 
-apiserver_answers() { get admin "https://127.0.0.1:$APISERVER_PORT/readyz"; }
+apiserver_answers() { get admin "https://$APISERVER_ADDRESS:$APISERVER_PORT/readyz"; }
 # What is being answered may finish. Without the flag above, open watches would keep it for a minute.
 apiserver_stop() { stop_process apiserver TERM 60; }
 
@@ -80,7 +89,7 @@ controller-manager_start() {
 # A namespace gets its default ServiceAccount once the controllers work, and without one it takes no pods.
 controller-manager_answers() {
     get admin "https://127.0.0.1:$CONTROLLER_MANAGER_PORT/healthz" &&
-        get admin "https://127.0.0.1:$APISERVER_PORT/api/v1/namespaces/default/serviceaccounts/default"
+        get admin "https://$APISERVER_ADDRESS:$APISERVER_PORT/api/v1/namespaces/default/serviceaccounts/default"
 }
 controller-manager_stop() { stop_process controller-manager TERM 20; }
 

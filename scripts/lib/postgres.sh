@@ -42,6 +42,7 @@ postgres_create() { # bin data
         --auth password --encoding UTF8 --locale C.UTF-8 --no-sync >>"$RUN_DIR/postgres.log" 2>&1
     rm -f "$password_file"
     postgres_settings >>"$data/postgresql.conf"
+    [[ -z $LISTEN ]] || printf 'host all all samenet password\n' >>"$data/pg_hba.conf"
     # The database of the same name as the user, made before anyone can connect.
     run_as "$POSTGRES_USER" "$bin/postgres" --single -D "$data" postgres \
         <<<'CREATE DATABASE grapnel' >>"$RUN_DIR/postgres.log" 2>&1
@@ -58,7 +59,7 @@ postgres_settings() {
     cat <<SETTINGS
 
 # --- Grapnel's private services ---
-listen_addresses = '127.0.0.1'
+listen_addresses = '127.0.0.1${LISTEN:+,$LISTEN}'
 port = $POSTGRES_PORT
 unix_socket_directories = ''
 max_connections = 300

@@ -28,7 +28,7 @@ rabbitmq_start() {
         RABBITMQ_SCHEDULER_BIND_TYPE=u \
         RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}' \
         "$(rabbitmq_server)"
-    wait_for_service rabbitmq 90 rabbitmq_answers
+    wait_for_service rabbitmq 180 rabbitmq_answers
 }
 
 # One epmd for this node, kept while the node restarts and stopped by `down`.
@@ -57,7 +57,8 @@ rabbitmq_create() { # dir
 rabbitmq_settings() {
     cat <<SETTINGS
 listeners.tcp.1 = 127.0.0.1:$RABBITMQ_PORT
-management.tcp.ip = 127.0.0.1
+${LISTEN:+listeners.tcp.2 = $LISTEN:$RABBITMQ_PORT}
+management.tcp.ip = ${LISTEN:-127.0.0.1}
 management.tcp.port = $RABBITMQ_MANAGEMENT_PORT
 default_user = grapnel
 default_pass = $PASSWORD
@@ -72,7 +73,7 @@ SETTINGS
 }
 
 rabbitmq_answers() {
-    curl -fsS --max-time 2 -K - "http://127.0.0.1:$RABBITMQ_MANAGEMENT_PORT/api/overview" \
+    curl -fsS --max-time 2 -K - "http://${LISTEN:-127.0.0.1}:$RABBITMQ_MANAGEMENT_PORT/api/overview" \
             <<<"user = \"grapnel:$PASSWORD\"" >/dev/null &&
         port_answers "$RABBITMQ_PORT"
 }

@@ -12,7 +12,7 @@ redis_start() {
 
 redis_settings() {
     cat <<SETTINGS
-bind 127.0.0.1
+bind 127.0.0.1 $LISTEN
 port $REDIS_PORT
 requirepass $PASSWORD
 dir $DATA_DIR/redis

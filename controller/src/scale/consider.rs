@@ -8,6 +8,7 @@ use grapnel_crds::{Integration, IntegrationState, ScalingMode};
 
 use super::decide::{Backlog, Decision, Policy, decide, hold};
 use crate::context::ScaleMemory;
+use crate::status::Active;
 
 /// A reading may fail now and then; only this long without one is worth telling.
 const TELL_AFTER: Duration = Duration::from_secs(15);
@@ -31,18 +32,16 @@ pub fn consider(
     memory: &mut ScaleMemory,
     now: Duration,
 ) -> (Decision, bool) {
-    let (decision, active) = match purpose(integration) {
-        Purpose::Stopped => {
-            let message = "the state stops deliveries".to_owned();
-            let decision = Decision { replicas: 0, limited_by: None, message: message.clone() };
-            (decision, Some((FALSE, reason::DELIVERY_STOPPED, message)))
-        }
+    let purpose = purpose(integration);
+    let (decision, active) = match purpose {
+        Purpose::Stopped => (
+            Decision { replicas: 0, limited_by: None, message: STOPPED.to_owned() },
+            without_backlog(purpose),
+        ),
         Purpose::Fixed(replicas) => {
             let limited_by = (replicas > platform_max).then_some(limit::PLATFORM_LIMIT);
-            let message = "spec.workers.replicas decides the number of workers".to_owned();
-            let decision =
-                Decision { replicas: replicas.clamp(0, platform_max), limited_by, message: message.clone() };
-            (decision, Some((FALSE, reason::NOT_AUTOMATIC, message)))
+            let replicas = replicas.clamp(0, platform_max);
+            (Decision { replicas, limited_by, message: FIXED.to_owned() }, without_backlog(purpose))
         }
         Purpose::Backlog => by_backlog(&policy(integration, platform_max), current, backlog, memory, now),
     };
@@ -52,6 +51,29 @@ pub fn consider(
         memory.active = active;
     }
     (decision, changed)
+}
+
+const STOPPED: &str = "the state stops deliveries";
+const FIXED: &str = "spec.workers.replicas decides the number of workers";
+const FOLLOWS: &str = "the number of workers follows the backlog";
+
+/// The condition where the spec alone decides.
+fn without_backlog(purpose: Purpose) -> Option<Active> {
+    match purpose {
+        Purpose::Stopped => Some((FALSE, reason::DELIVERY_STOPPED, STOPPED.to_owned())),
+        Purpose::Fixed(_) => Some((FALSE, reason::NOT_AUTOMATIC, FIXED.to_owned())),
+        Purpose::Backlog => None,
+    }
+}
+
+/// The condition before the first tick: known where the spec alone decides.
+pub fn beforehand(integration: &Integration) -> Option<Active> {
+    without_backlog(purpose(integration))
+}
+
+/// What the first tick will say of an Integration that is new, while backlogs can be read.
+pub fn expected() -> Active {
+    (TRUE, reason::AS_DESIRED, FOLLOWS.to_owned())
 }
 
 fn purpose(integration: &Integration) -> Purpose {
@@ -74,8 +96,6 @@ fn policy(integration: &Integration, platform_max: i32) -> Policy {
     policy
 }
 
-type Active = (&'static str, &'static str, String);
-
 fn by_backlog(
     policy: &Policy,
     current: i32,
@@ -96,7 +116,7 @@ fn by_backlog(
     let active = if at_max {
         (TRUE, reason::AT_MAX_REPLICAS, "the backlog asks for more workers than are allowed".to_owned())
     } else {
-        (TRUE, reason::AS_DESIRED, "the number of workers follows the backlog".to_owned())
+        expected()
     };
     (decision, Some(active))
 }

@@ -5,6 +5,7 @@
 //! deleted.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -49,6 +50,7 @@ pub async fn run(ctx: Arc<Context>, management: Management, stop: CancellationTo
             }
         }
         was_readable = readings.is_ok();
+        ctx.backlog_is_readable.store(was_readable, Ordering::Relaxed);
         let stopped = stop.run_until_cancelled(tick(&ctx, readings.as_ref().ok())).await.is_none();
         metrics::tick(started.elapsed(), started.saturating_duration_since(due));
         if stopped {

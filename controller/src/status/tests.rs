@@ -145,3 +145,27 @@ fn the_url_to_enter_at_the_provider_is_shown() {
     let route = status.route.unwrap();
     assert_eq!(route.url.as_deref(), Some("https://hooks.example.com/api/v1/webhooks/acme"));
 }
+
+#[test]
+fn what_was_told_of_scaling_stays_until_it_is_known_again() {
+    let mut object = integration(json!({}));
+    let told = |status: &IntegrationStatus| {
+        let found = conditions::find(&status.conditions, condition::SCALING_ACTIVE).unwrap();
+        (found.status.clone(), found.reason.clone())
+    };
+    let words = |status: &str, reason: &str| (status.to_owned(), reason.to_owned());
+    let with = |scaling: Scaling| Observed { scaling, ..all_done(0, 0) };
+    let expected =
+        Scaling { expected: Some((TRUE, reason::AS_DESIRED, String::new())), ..Scaling::default() };
+    assert_eq!(told(&status(&object, &with(expected.clone()), None, at(0))), words(TRUE, reason::AS_DESIRED));
+    let unread = status(&object, &with(Scaling::default()), None, at(0));
+    assert_eq!(told(&unread), words(UNKNOWN, reason::NOT_YET_TRIED));
+
+    let at_max =
+        Scaling { active: Some((TRUE, reason::AT_MAX_REPLICAS, "m".to_owned())), ..Scaling::default() };
+    let before = status(&object, &with(at_max), None, at(0));
+    object.status = Some(before.clone());
+    for restarted in [Scaling::default(), expected] {
+        assert_eq!(status(&object, &with(restarted), None, at(9)), before, "nothing to write");
+    }
+}

@@ -6,18 +6,18 @@ pub(crate) mod broker;
 pub(crate) mod gate;
 pub(crate) mod process;
 pub(crate) mod setup;
+mod observe;
 mod webhooks;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use grapnel_crds::conditions;
-use grapnel_crds::{Integration, names};
+use grapnel_crds::Integration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -25,6 +25,7 @@ use url::Url;
 use uuid::Uuid;
 
 use self::gate::Gate;
+pub(crate) use self::observe::says;
 use self::process::{Process, free_port};
 
 /// Nothing in these tests takes longer, even on a busy machine.
@@ -234,96 +235,6 @@ impl Installation {
         let parameters = PatchParams::apply("kubectl").force();
         self.secrets().patch(name, &parameters, &Patch::Apply(&object)).await.expect("apply a Secret");
     }
-
-    pub(crate) async fn get(&self, name: &str) -> Option<Integration> {
-        self.integrations().get_opt(name).await.expect("read an Integration")
-    }
-
-    pub(crate) async fn delete(&self, name: &str) {
-        self.integrations().delete(name, &DeleteParams::default()).await.expect("delete an Integration");
-    }
-
-    pub(crate) async fn wait_until_gone(&self, name: &str) {
-        wait_for("the object to go", async || self.get(name).await.is_none()).await;
-    }
-
-    /// Waits until the condition has this status and reason at the object's present generation.
-    pub(crate) async fn wait_for_condition(
-        &self,
-        name: &str,
-        type_: &str,
-        status: &str,
-        reason: &str,
-    ) -> Integration {
-        let mut last = None;
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            last = self.get(name).await;
-            if let Some(object) = last.as_ref().filter(|object| says(object, type_, status, reason)) {
-                return object.clone();
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let status_found = last.map(|object| serde_json::to_string(&object.status).expect("JSON"));
-        panic!("{name}: {type_} is not {status}/{reason}: {status_found:?}");
-    }
-
-    pub(crate) async fn wait_until_ready(&self, name: &str) -> Integration {
-        self.wait_for_condition(name, "Ready", "True", "AsDesired").await
-    }
-
-    /// The row of an object, as JSON.
-    pub(crate) async fn row(&self, id: Uuid) -> Option<Value> {
-        let text: Option<String> = sqlx::query_scalar(
-            "SELECT json_build_object('generation', generation, 'epoch', writer_epoch, 'state', state, 'route', route,
-                'secrets', encode(secrets, 'hex'), 'deleted', deleted_at IS NOT NULL, 'spec', spec)::text
-            FROM integrations WHERE id = $1",
-        )
-        .bind(id)
-        .fetch_optional(&self.pool)
-        .await
-        .expect("read the row");
-        text.map(|text| serde_json::from_str(&text).expect("JSON"))
-    }
-
-    pub(crate) async fn replicas(&self, id: Uuid) -> Option<i32> {
-        let deployment =
-            self.deployments().get_opt(&names::worker_deployment(id)).await.expect("read a Deployment");
-        deployment.and_then(|deployment| deployment.spec?.replicas)
-    }
-
-    pub(crate) async fn wait_for_replicas(&self, id: Uuid, expected: i32) {
-        let mut last = None;
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            last = self.replicas(id).await;
-            if last == Some(expected) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("{last:?} replicas and not {expected}");
-    }
-
-    /// The reasons of the Events about an object, oldest first.
-    pub(crate) async fn event_reasons(&self, name: &str) -> Vec<String> {
-        let api: Api<k8s_openapi::api::events::v1::Event> =
-            Api::namespaced(self.client.clone(), &self.namespace);
-        let mut events = api.list(&ListParams::default()).await.expect("list Events").items;
-        events.retain(|event| event.regarding.as_ref().and_then(|it| it.name.as_deref()) == Some(name));
-        events.sort_by_key(|event| event.event_time.clone());
-        events.into_iter().filter_map(|event| event.reason).collect()
-    }
-}
-
-/// Whether the condition says this about the present generation.
-pub(crate) fn says(object: &Integration, type_: &str, status: &str, reason: &str) -> bool {
-    let found = object.status.as_ref().and_then(|found| conditions::find(&found.conditions, type_));
-    found.is_some_and(|condition| {
-        condition.status == status
-            && condition.reason == reason
-            && condition.observed_generation == object.metadata.generation
-    })
 }
 
 /// A spec for the provider acme with one destination that nobody calls.

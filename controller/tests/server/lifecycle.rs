@@ -139,7 +139,7 @@ async fn a_secret_that_comes_later_makes_it_ready() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_written_while_nothing_happens() {
     let installation = Installation::new().await;
-    let controller = installation.start_leader().await;
+    let mut controller = installation.start_leader_in("pod-1").await;
     installation.apply_secret("acme", ACME_SECRET).await;
     installation.apply("orders", acme_spec("acme")).await;
     installation.wait_until_ready("orders").await;
@@ -156,6 +156,15 @@ async fn nothing_is_written_while_nothing_happens() {
     let written = controller.api_writes().await - before;
     println!("{before} writes for one object, {written} in a minute at rest");
     assert_eq!(written, 0);
+
+    // Nor does a new process write what it finds to be so.
+    controller.kill();
+    let restarted = installation.start_leader_in("pod-1").await;
+    wait_for("three ticks", async || {
+        restarted.counter("grapnel_controller_scale_tick_duration_seconds_count", &[], &[]).await >= 3
+    })
+    .await;
+    assert_eq!(restarted.api_writes().await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

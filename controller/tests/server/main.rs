@@ -9,6 +9,7 @@ mod harness;
 mod lifecycle;
 mod rotation;
 mod claims;
+mod namespaces;
 mod scaling;
 mod owners;
 mod deletion;

@@ -131,7 +131,7 @@ async fn workers_that_are_busy_are_not_taken_away() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
-    busy.close().await;
+    busy.go().await;
     wait_for("the messages to be back", async || {
         broker::purge(&installation.rabbitmq_url, &queue).await == 300
     })

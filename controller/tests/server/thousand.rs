@@ -1,24 +1,60 @@
 //! A thousand objects at once.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use grapnel_crds::conditions;
-use kube::api::ListParams;
+use grapnel_crds::{Integration, conditions};
+use kube::ResourceExt;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{Config, watcher};
 use serde_json::json;
 
 use crate::harness::{ACME_SECRET, Installation, acme_spec, merged, wait_for};
 
 const COUNT: usize = 1000;
 
-async fn ready(installation: &Installation, condition: &str) -> usize {
-    let objects = installation.integrations().list(&ListParams::default()).await.expect("list Integrations");
-    let is_ready = |object: &grapnel_crds::Integration| {
-        let status = object.status.as_ref();
-        let found = status.and_then(|status| conditions::find(&status.conditions, condition));
-        found.is_some_and(|condition| condition.status == conditions::TRUE)
-    };
-    objects.items.iter().filter(|object| is_ready(object)).count()
+/// How many objects have reported each of these conditions as true. A watch tells, since to list them all again and again
+/// would be most of what the API server has to do.
+struct Reported {
+    ready: AtomicUsize,
+    scaling: AtomicUsize,
+}
+
+impl Reported {
+    fn follow(installation: &Installation) -> Arc<Self> {
+        let reported = Arc::new(Self { ready: AtomicUsize::new(0), scaling: AtomicUsize::new(0) });
+        let (watch, counted) =
+            (watcher(installation.integrations(), Config::default()), Arc::clone(&reported));
+        // It ends with the test's runtime.
+        tokio::spawn(async move {
+            let (mut ready, mut scaling) = (BTreeSet::new(), BTreeSet::new());
+            watch
+                .applied_objects()
+                .for_each(|object| {
+                    if let Ok(object) = object {
+                        note(&mut ready, &object, "Ready");
+                        note(&mut scaling, &object, "ScalingActive");
+                        counted.ready.store(ready.len(), Ordering::Relaxed);
+                        counted.scaling.store(scaling.len(), Ordering::Relaxed);
+                    }
+                    std::future::ready(())
+                })
+                .await;
+        });
+        reported
+    }
+}
+
+fn note(names: &mut BTreeSet<String>, object: &Integration, condition: &str) {
+    let found = object.status.as_ref().and_then(|status| conditions::find(&status.conditions, condition));
+    if found.is_some_and(|found| found.status == conditions::TRUE) {
+        names.insert(object.name_any());
+    } else {
+        names.remove(&object.name_any());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,6 +62,7 @@ async fn a_thousand_objects_settle_and_then_nothing_is_written() {
     let installation = Installation::of_the_cluster().await;
     installation.apply_secret("acme", ACME_SECRET).await;
     let controller = installation.start_leader().await;
+    let reported = Reported::follow(&installation);
     let started = Instant::now();
     futures::stream::iter(0..COUNT)
         .for_each_concurrent(16, |number| {
@@ -34,22 +71,23 @@ async fn a_thousand_objects_settle_and_then_nothing_is_written() {
         })
         .await;
     let created = started.elapsed();
-    loop {
-        let number = ready(&installation, "Ready").await;
-        println!("{:?}: {number} ready", started.elapsed());
-        if number == COUNT {
-            break;
+    let (mut told, mut number) = (0, 0);
+    while number < COUNT {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        number = reported.ready.load(Ordering::Relaxed);
+        if number / 200 > told {
+            told = number / 200;
+            println!("{:?}: {number} are ready", started.elapsed());
         }
         assert!(started.elapsed() < Duration::from_secs(600), "{number} are ready");
-        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let all_ready = started.elapsed();
     let mut before = controller.api_writes().await;
     loop {
         tokio::time::sleep(Duration::from_secs(5)).await;
         let now = controller.api_writes().await;
-        if std::mem::replace(&mut before, now) == now && ready(&installation, "ScalingActive").await == COUNT
-        {
+        let scaling = reported.scaling.load(Ordering::Relaxed);
+        if std::mem::replace(&mut before, now) == now && scaling == COUNT {
             break;
         }
         assert!(started.elapsed() < Duration::from_secs(600), "it does not settle");
@@ -60,15 +98,17 @@ async fn a_thousand_objects_settle_and_then_nothing_is_written() {
     };
     println!(
         "created in {created:?}, all ready after {all_ready:?}, settled after {:?} with {} MB; requests: {} patch, {} post, \
-         {} get; {} of the patches were of a status",
+         {} get; {} of the patches were of a status; {} passes",
         started.elapsed(),
         controller.memory_mb(),
         calls("patch").await,
         calls("post").await,
         calls("get").await,
         controller.counter("grapnel_controller_status_writes_total", &[], &[]).await,
+        controller.counter("grapnel_controller_reconciles_total", &[], &[]).await,
     );
-    assert!(all_ready < Duration::from_secs(120), "{all_ready:?}");
+    // About 35 s on a machine of two processors that does nothing else; this bound is for one that does.
+    assert!(all_ready < Duration::from_secs(240), "{all_ready:?}");
     assert!(controller.memory_mb() < 150, "{} MB", controller.memory_mb());
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(controller.api_writes().await - before, 0, "writes in a minute at rest");
@@ -85,23 +125,4 @@ async fn a_thousand_objects_settle_and_then_nothing_is_written() {
     let took = edited.elapsed();
     println!("one edit among them was effective after {took:?}");
     assert!(took < Duration::from_secs(2), "{took:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn measure_declares() {
-    let installation = Installation::new().await;
-    let link = grapnel::queue::Link::new(installation.rabbitmq_url.clone().into(), "m");
-    for (round, concurrent) in [1, 4, 16, 64].into_iter().enumerate() {
-        let started = Instant::now();
-        futures::stream::iter(0..100)
-            .for_each_concurrent(concurrent, async |n| {
-                let channel = link.channel().await.unwrap();
-                grapnel::queue::declare(&channel, &format!("{}m{round}-{n}", installation.queue_prefix))
-                    .await
-                    .unwrap();
-                grapnel::queue::close(channel).await;
-            })
-            .await;
-        println!("declare 100, {concurrent} at once: {:?}", started.elapsed());
-    }
 }

@@ -50,8 +50,13 @@ async fn the_api_server_may_be_killed_and_come_back() {
         .await;
     }
     println!("both ready {:?} after the API server was back", came_back.elapsed());
+    // Nobody delivers what was accepted.
     installation.delete("orders").await;
-    installation.wait_until_gone("orders").await;
+    installation.wait_for_condition("orders", "Ready", "False", "Draining").await;
+    assert_eq!(
+        installation.row(installation.get("orders").await.expect("it drains").id()).await.expect("a row")["state"],
+        json!("Draining")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,6 +81,8 @@ async fn loosen_definition(installation: &Installation) {
     let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
     schema["properties"]["spec"] = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     schema.as_object_mut().expect("an object").remove("x-kubernetes-validations");
+    let version = definition["spec"]["versions"][0].as_object_mut().expect("a version");
+    version.remove("selectableFields");
     let api: Api<CustomResourceDefinition> = Api::all(installation.client.clone());
     let name = grapnel_crds::crd().name_any();
     api.patch(&name, &PatchParams::apply("tests").force(), &Patch::Apply(&definition))

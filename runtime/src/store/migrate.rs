@@ -3,10 +3,17 @@
 //! Idempotent, and safe to run from several processes at once: sqlx takes an advisory lock around the whole run.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use anyhow::Context;
 use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
 use sqlx::postgres::PgPool;
+use tokio::time::{Instant, sleep};
+
+use crate::telemetry::chain;
+
+/// Between two questions to a database that does not answer yet.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Every migration, in order. A file is added here and never edited once released.
 const MIGRATIONS: &[(i64, &str, &str)] =
@@ -29,6 +36,20 @@ pub async fn run(pool: &PgPool) -> anyhow::Result<i64> {
     migrator().run(pool).await.context("apply migrations")?;
     super::partitions::ensure(pool).await.context("create partitions")?;
     current_version(pool).await
+}
+
+/// Asks until the database answers, or fails with its last refusal once the time has passed. A database that is new with
+/// its installation may take minutes, and one that is not there yet looks like one that is down.
+pub async fn wait_for_answer(pool: &PgPool, longest: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + longest;
+    loop {
+        let Err(error) = pool.acquire().await else { return Ok(()) };
+        if Instant::now() + ASK_AGAIN_AFTER > deadline {
+            return Err(error).context("connect to PostgreSQL");
+        }
+        tracing::info!(error = chain(&error), "the database does not answer yet");
+        sleep(ASK_AGAIN_AFTER).await;
+    }
 }
 
 /// The version that is applied; 0 is an empty database.

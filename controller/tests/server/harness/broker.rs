@@ -49,8 +49,21 @@ pub(crate) async fn publish(url: &str, queue: &str, count: usize) {
     link.close().await;
 }
 
-/// Takes that many messages as a busy worker does, which has not acknowledged any. They come back when the link is closed.
-pub(crate) async fn take(url: &str, queue: &str, count: usize) -> Link {
+/// A worker that has messages and has acknowledged none of them. They come back when it goes.
+pub(crate) struct BusyWorker {
+    link: Link,
+    channel: lapin::Channel,
+}
+
+impl BusyWorker {
+    pub(crate) async fn go(self) {
+        grapnel::queue::close(self.channel).await;
+        self.link.close().await;
+    }
+}
+
+/// Takes that many messages.
+pub(crate) async fn take(url: &str, queue: &str, count: usize) -> BusyWorker {
     let link = Link::new(url.to_owned().into(), "grapnel-tests");
     let channel = link.channel().await.expect("a channel");
     let consumer = channel.basic_consume(
@@ -61,7 +74,7 @@ pub(crate) async fn take(url: &str, queue: &str, count: usize) -> Link {
     );
     let taken = consumer.await.expect("consume").take(count).collect::<Vec<_>>().await;
     assert!(taken.iter().all(Result::is_ok) && taken.len() == count, "{} were taken", taken.len());
-    link
+    BusyWorker { link, channel }
 }
 
 /// Answers how many messages were there.

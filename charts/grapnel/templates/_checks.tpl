@@ -1,0 +1,18 @@
+{{/* What the schema of the values cannot say. */}}
+{{- define "grapnel.checks" -}}
+{{- range $store := list "postgres" "redis" "rabbitmq" -}}
+{{- $external := index $.Values.external $store -}}
+{{- if and $external.url $external.existingSecret -}}
+{{- fail (printf "external.%s: give url or existingSecret, not both" $store) -}}
+{{- end -}}
+{{- if and (include "grapnel.isBundled" (list $ $store)) (not $.Values.bundled.enabled) -}}
+{{- fail (printf "bundled.enabled is false, and external.%s has neither url nor existingSecret" $store) -}}
+{{- end -}}
+{{- end -}}
+{{- range $side := list "webhooks" "management" -}}
+{{- $route := index $.Values $side -}}
+{{- if and $route.httpRoute.enabled (not $route.httpRoute.parentRefs) -}}
+{{- fail (printf "%s.httpRoute.parentRefs: at least one Gateway is needed" $side) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,31 @@
+{{/* What the controller takes as GRAPNEL_WORKER_POD_FILE. */}}
+{{- define "grapnel.workerPod" -}}
+image: {{ include "grapnel.image" (list . .Values.images.runtime) }}
+imagePullPolicy: {{ .Values.images.pullPolicy }}
+{{- with .Values.images.pullSecrets }}
+imagePullSecrets: {{ toYaml . | nindent 2 }}
+{{- end }}
+serviceAccountName: {{ include "grapnel.runtimeAccount" . }}
+env:
+{{ include "grapnel.commonVariables" . }}
+{{ include "grapnel.databaseVariable" . }}
+{{ include "grapnel.rabbitmqVariable" . }}
+{{ include "grapnel.sealingVariable" . }}
+{{- with .Values.allowedDestinationCidrs }}
+- name: GRAPNEL_ALLOWED_DESTINATION_CIDRS
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- with .Values.workers.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+resources: {{ toYaml .Values.workers.resources | nindent 2 }}
+{{- with .Values.workers.nodeSelector }}
+nodeSelector: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.workers.tolerations }}
+tolerations: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.workers.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end -}}

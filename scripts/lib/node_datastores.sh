@@ -1,0 +1,93 @@
+# shellcheck shell=bash
+# Stand-ins for the official images of PostgreSQL, Redis and RabbitMQ, made of this machine's Debian packages. Sourced by check-node.
+#
+# They honour the variables, arguments, users and paths that the chart uses of the official ones. No registry is asked, and nothing is
+# installed that scripts/services does not need as well.
+
+readonly DATASTORE_USER=999
+
+# One image for all three, since they share most of their files: the variables tell which one it is to be. Prints the archive.
+datastore_image() {
+    local work=$STATE_DIR/datastores root=$STATE_DIR/datastores/root path
+    if [[ ! -s $work/datastores.tar ]]; then
+        rm -rf "$work"
+        mkdir -p "$root"
+        copy_packages "$root" bash coreutils sed grep mawk hostname procps libc-bin postgresql redis-server rabbitmq-server
+        mkdir -p "$root/var/lib/postgresql/data" "$root/var/lib/rabbitmq" "$root/etc/rabbitmq" "$root/tmp" "$root/data"
+        ln -sf mawk "$root/usr/bin/awk"
+        ln -sf bash "$root/usr/bin/sh"
+        printf 'root:x:0:0::/:/bin/sh\ndatastore:x:%s:%s::/tmp:/bin/sh\n' "$DATASTORE_USER" "$DATASTORE_USER" >"$root/etc/passwd"
+        printf 'root:x:0:\ndatastore:x:%s:\n' "$DATASTORE_USER" >"$root/etc/group"
+        printf '[rabbitmq_management].\n' >"$root/etc/rabbitmq/enabled_plugins"
+        datastore_entrypoint >"$root/usr/bin/datastore"
+        chmod 755 "$root/usr/bin/datastore"
+        path=$(cd "$root" && printf '/%s:' usr/lib/postgresql/*/bin)/usr/sbin:/usr/bin
+        # It is read once, and right here.
+        OCI_GZIP=-1 oci_image "$work/layout" "$work/datastores.tar" "$REPOSITORY/datastores:1" 0 "$(jq -nc --arg path "$path" \
+            --arg user "$DATASTORE_USER:$DATASTORE_USER" \
+            '{User: $user, Env: ["PATH=" + $path, "LANG=C.UTF-8"], Entrypoint: ["/usr/bin/datastore"]}')" "$root"
+        rm -rf "$root" "$work/layout"
+    fi
+    printf '%s\n' "$work/datastores.tar"
+}
+
+datastore_entrypoint() {
+    cat <<'ENTRYPOINT'
+#!/bin/bash
+set -e
+if [[ -n ${POSTGRES_DB:-} ]]; then
+    if [[ ! -s $PGDATA/PG_VERSION ]]; then
+        initdb --pgdata "$PGDATA" --username "$POSTGRES_USER" --pwfile <(printf '%s\n' "$POSTGRES_PASSWORD") \
+            --auth-host scram-sha-256 --auth-local trust --encoding UTF8 --locale C.UTF-8
+        echo 'host all all all scram-sha-256' >>"$PGDATA/pg_hba.conf"
+        postgres --single -D "$PGDATA" postgres <<<"CREATE DATABASE \"$POSTGRES_DB\""
+    fi
+    exec postgres -D "$PGDATA" -c 'listen_addresses=*' -c unix_socket_directories=/var/run/postgresql "$@"
+fi
+if [[ -n ${RABBITMQ_DEFAULT_USER:-} ]]; then
+    export HOME=/var/lib/rabbitmq RABBITMQ_MNESIA_BASE=/var/lib/rabbitmq/mnesia RABBITMQ_LOGS=- RABBITMQ_PID_FILE=/tmp/rabbitmq.pid \
+        RABBITMQ_ENABLED_PLUGINS_FILE=/etc/rabbitmq/enabled_plugins
+    exec /usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server
+fi
+exec "$@"
+ENTRYPOINT
+}
+
+# The files of packages and of all that they depend on, without what is only to be read.
+copy_packages() { # directory package…
+    local directory=$1 packages
+    shift
+    packages=$(apt-cache depends --recurse --installed --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
+        --no-enhances "$@" | grep '^[a-z0-9]' | sort -u)
+    # Debian keeps everything under /usr, and links there from the root.
+    local name
+    for name in bin sbin lib lib64; do
+        mkdir -p "$directory/usr/$name"
+        ln -sfn "usr/$name" "$directory/$name"
+    done
+    # Names that several packages provide are among them, and have no files.
+    # shellcheck disable=SC2086 # a list of names
+    { dpkg --listfiles $packages 2>/dev/null || true; } | grep -vE '^/(usr/share/(doc|man|locale|info|lintian|bug)/|(bin|sbin|lib|lib64)$)' | sort -u |
+        while read -r file; do [[ -d $file && ! -L $file ]] || [[ ! -e $file ]] || printf '%s\n' "${file#/}"; done |
+        tar --create --directory / --files-from - | tar --extract --directory "$directory"
+}
+
+# Volumes without a provisioner: two directories of this machine.
+create_volumes() { # namespace
+    local store
+    for store in postgres rabbitmq; do
+        mkdir -p "$STATE_DIR/volumes/$store"
+        chown "$DATASTORE_USER:$DATASTORE_USER" "$STATE_DIR/volumes/$store"
+        kubectl apply -f - >/dev/null <<YAML
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: $1-$store}
+spec:
+  accessModes: [ReadWriteOnce]
+  capacity: {storage: 10Gi}
+  persistentVolumeReclaimPolicy: Retain
+  claimRef: {namespace: $1, name: data-$RELEASE-$store-0}
+  hostPath: {path: $STATE_DIR/volumes/$store, type: Directory}
+YAML
+    done
+}
