@@ -44,6 +44,23 @@ CREATE TABLE integrations (
 CREATE UNIQUE INDEX integrations_live_route ON integrations (route) WHERE deleted_at IS NULL;
 CREATE UNIQUE INDEX integrations_live_name ON integrations (namespace, name) WHERE deleted_at IS NULL;
 
+-- Secrets that a provider gave in a handshake, until they are in the Secret of the Integration. The first one stays: who
+-- knows the URL could send another.
+CREATE TABLE captured_secrets (
+    integration_id  uuid PRIMARY KEY REFERENCES integrations ON DELETE CASCADE,
+    handshake       text NOT NULL,
+    sealed          bytea NOT NULL,                 -- as integrations.secrets
+    captured_at     timestamptz NOT NULL DEFAULT now()
+);
+
+-- When each verification secret last proved a webhook, so that an unused one can be removed.
+CREATE TABLE verification_secret_uses (
+    integration_id  uuid NOT NULL REFERENCES integrations ON DELETE CASCADE,
+    secret          text NOT NULL,                  -- the reference, `name/key`
+    last_used_at    timestamptz NOT NULL,
+    PRIMARY KEY (integration_id, secret)
+);
+
 CREATE FUNCTION notify_integration() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_notify('grapnel_integrations', COALESCE(NEW.id, OLD.id)::text);
@@ -76,6 +93,9 @@ CREATE TABLE events (
     payload_key        text NOT NULL,               -- its member name in the normalized payload: data, resource
     payload_start      integer NOT NULL,
     payload_length     integer NOT NULL,
+    body_form          smallint NOT NULL DEFAULT 0, -- how the body was read: 0 JSON, 1 form, 2 not at all
+    delivered_as       smallint NOT NULL DEFAULT 0, -- 0 normalized, 1 the body as it came, 2 a CloudEvents envelope
+    secret_index       smallint NOT NULL DEFAULT 0, -- which verification secret proved it: 0 the current one
     idempotency_key    text NOT NULL,
     PRIMARY KEY (id)
 ) PARTITION BY RANGE (id);

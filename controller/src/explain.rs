@@ -42,11 +42,7 @@ fn describe(integration: &Integration) -> (String, usize) {
     let name = integration.metadata.name.as_deref().unwrap_or_default();
     let heading = format!("Integration {}/{name}", integration.namespace_or_default());
     let mut problems: Vec<String> = integration.validate().iter().map(ToString::to_string).collect();
-    let provider = &integration.spec.provider;
-    if preset::find(provider).is_none() {
-        let known = preset::providers().join(", ");
-        problems.push(format!("spec.provider: there is no preset for {provider:?}; there are {known}"));
-    }
+    problems.extend(preset::problems(&integration.spec, problems.is_empty()).iter().map(ToString::to_string));
     if !problems.is_empty() {
         let lines: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
         return (format!("{heading} is not valid{lines}"), problems.len());

@@ -176,7 +176,7 @@ fn unusable(error: &CompileError) -> Registered {
                 ..Registered::done(None)
             }
         }
-        CompileError::Spec(_) | CompileError::Destination { .. } => {
+        CompileError::Spec(_) | CompileError::Provider(_) | CompileError::Destination { .. } => {
             Registered::refused(Problem::stalled(reason::INVALID_SPEC, message))
         }
     }

@@ -8,7 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::defaults::{int, section};
-use crate::{Destination, IntegrationStatus, Verification, Workers, rules};
+use crate::{
+    Acknowledgement, Destination, Handshake, IntegrationStatus, Mapping, Verification, Workers,
+    provider_rules, rules,
+};
 
 /// What is received, how it is verified, and where it is delivered.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +32,14 @@ use crate::{Destination, IntegrationStatus, Verification, Workers, rules};
     selectable = ".spec.state",
     validation = rules::ROUTE_IMMUTABLE,
     validation = rules::ROUTE_NEEDED,
+    validation = provider_rules::CUSTOM_SCHEME,
+    validation = provider_rules::CUSTOM_MAPPING,
+    validation = provider_rules::COMPLETE_TYPE,
+    validation = provider_rules::COMPLETE_MESSAGE,
+    validation = provider_rules::COMPLETE_SIGNATURE,
+    validation = provider_rules::COMPLETE_TIMESTAMP,
+    validation = provider_rules::SECRET_COVERED,
+    validation = provider_rules::COMPLETE_EVENT_TYPE,
     scale(
         spec_replicas_path = ".spec.workers.replicas",
         status_replicas_path = ".status.workers.replicas",
@@ -85,6 +96,22 @@ pub struct IntegrationSpec {
 
     /// The credentials that a webhook must prove. Required.
     pub verification: Verification,
+
+    /// Where the fields of an event are in a webhook, and what is delivered of it, where it differs from the preset. Required
+    /// when provider is custom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapping: Option<Mapping>,
+
+    /// Requests of the provider that are answered and are no events, beside those of the preset: at most 4, with different
+    /// names. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub handshakes: Vec<Handshake>,
+
+    /// What the provider is answered when its webhook was taken, where it differs from the preset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledgement: Option<Acknowledgement>,
 
     /// Where events are delivered: 1 to 16 destinations with different names. Each event is delivered to all of them,
     /// independently of each other. Required.

@@ -11,10 +11,14 @@
 
 mod defaults;
 mod rules;
+mod provider_rules;
 mod checks;
 mod url_rules;
 mod schema;
 pub mod integration;
+pub mod scheme;
+pub mod handshake;
+pub mod mapping;
 pub mod verification;
 pub mod destination;
 pub mod workers;
@@ -30,8 +34,14 @@ pub mod document;
 pub use crd::{crd, crd_yaml};
 pub use destination::{Backoff, Destination, RetryPolicy};
 pub use document::{Document, DocumentError, ParseError, parse_documents};
+pub use handshake::{Condition, ConfirmUrl, Handshake, Match, Method, Proof, Respond, RespondHeader};
 pub use integration::{DeletionPolicy, Ingress, Integration, IntegrationSpec, IntegrationState, Retention};
+pub use mapping::{Acknowledgement, BodyKind, Deliver, MappedField, Mapping, TimeFormat};
 pub use resources::{Resources, Toleration, TolerationEffect, TolerationOperator};
+pub use scheme::{
+    BodyDigest, Hash, Key, KeyEncoding, Scheme, SchemeType, Separator, SignatureEncoding, SignatureSource,
+    TimeUnit, TimestampSource,
+};
 pub use secret::{Secret, SecretError, SecretValue, resolve_secret};
 pub use status::{IntegrationStatus, RouteStatus, ScalingDecision, ScalingStatus, WorkersStatus};
 pub use validate::FieldError;

@@ -3,24 +3,59 @@
 //!
 //! Messages do not name the field: the API server prints its full path before them.
 
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
 use kube::core::Rule;
+use regex::Regex;
 
 /// A rule as it stands in the schema.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CelRule {
-    cel: &'static str,
+    cel: Expression,
     /// What a user reads when the rule is broken.
     pub(crate) message: &'static str,
     /// The field to blame, relative to the place of the rule; the place itself when there is none.
     field: Option<&'static str>,
 }
 
+/// What must hold.
+#[derive(Clone, Copy, Debug)]
+enum Expression {
+    /// CEL as it stands.
+    Cel(&'static str),
+    /// The text matches.
+    Pattern(&'static str),
+    /// Each text of a list matches.
+    EachPattern(&'static str),
+}
+
 impl CelRule {
-    const fn new(cel: &'static str, message: &'static str) -> Self {
-        Self { cel, message, field: None }
+    pub(crate) const fn new(cel: &'static str, message: &'static str) -> Self {
+        Self { cel: Expression::Cel(cel), message, field: None }
     }
 
-    const fn about(mut self, field: &'static str) -> Self {
+    /// A text that matches. The pattern is written for CEL's single quotes: without quotes and backslashes.
+    pub(crate) const fn pattern(pattern: &'static str, message: &'static str) -> Self {
+        Self { cel: Expression::Pattern(pattern), message, field: None }
+    }
+
+    /// A list whose texts match.
+    pub(crate) const fn each(pattern: &'static str, message: &'static str) -> Self {
+        Self { cel: Expression::EachPattern(pattern), message, field: None }
+    }
+
+    /// Whether the text matches the pattern; a rule of another form says nothing here.
+    pub(crate) fn matches(&self, text: &str) -> bool {
+        match self.cel {
+            Expression::Pattern(pattern) | Expression::EachPattern(pattern) => {
+                compiled(pattern).is_match(text)
+            }
+            Expression::Cel(_) => true,
+        }
+    }
+
+    pub(crate) const fn about(mut self, field: &'static str) -> Self {
         self.field = Some(field);
         self
     }
@@ -28,12 +63,25 @@ impl CelRule {
 
 impl From<CelRule> for Rule {
     fn from(rule: CelRule) -> Self {
-        let cel = Rule::new(rule.cel).message(rule.message);
+        let cel = match rule.cel {
+            Expression::Cel(cel) => cel.to_owned(),
+            Expression::Pattern(pattern) => format!("self.matches('{pattern}')"),
+            Expression::EachPattern(pattern) => format!("self.all(item, item.matches('{pattern}'))"),
+        };
+        let cel = Rule::new(cel).message(rule.message);
         match rule.field {
             Some(field) => cel.field_path(field),
             None => cel,
         }
     }
+}
+
+/// Each pattern is compiled once.
+fn compiled(pattern: &'static str) -> Regex {
+    static COMPILED: LazyLock<Mutex<HashMap<&'static str, Regex>>> = LazyLock::new(Mutex::default);
+    // A panic elsewhere leaves the map as it was.
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    compiled.entry(pattern).or_insert_with(|| Regex::new(pattern).expect("patterns are tested")).clone()
 }
 
 // Names. Lengths are bounds of the schema, so the expressions leave them out.
@@ -70,6 +118,11 @@ pub(crate) const ROUTE_NEEDED: CelRule = CelRule::new(
     "must be set, because the object's name cannot be a route: it is longer than 63 characters or contains '.'",
 )
 .about(".spec.route");
+
+pub(crate) const SIGNED_URL: CelRule = CelRule::pattern(
+    "^https?://[-A-Za-z0-9.:@_~%!$&*+,;=/]+$",
+    "must be an absolute http or https URL without a query or a fragment",
+);
 
 // Destinations.
 

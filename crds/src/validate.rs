@@ -16,6 +16,8 @@ use crate::{
 };
 use crate::{Workers, checks, schema};
 
+mod provider;
+
 /// Not said by the schema: a rule over the keys of a map would exceed the API server's cost limit.
 const LABEL_KEY: &str = "must have keys that are an optional DNS subdomain and '/', and then at most 63 letters, \
                          digits, '-', '_' and '.'";
@@ -53,10 +55,7 @@ impl Integration {
         let mut errors = Errors { found: [findings.shape, findings.bounds].concat(), out_of_bounds: 0 };
         errors.out_of_bounds = errors.found.len();
         self.check_identity(&mut errors);
-        errors.secret_ref("spec.verification.secretRef", &self.spec.verification.secret_ref);
-        for (index, secret_ref) in self.spec.verification.previous_secret_refs.iter().enumerate() {
-            errors.secret_ref(&format!("spec.verification.previousSecretRefs[{index}]"), secret_ref);
-        }
+        self.check_provider(&mut errors);
         for (index, destination) in self.spec.destinations.iter().enumerate() {
             errors.destination(&format!("spec.destinations[{index}]"), destination);
         }
@@ -97,6 +96,7 @@ impl Integration {
 }
 
 /// The errors found so far.
+#[derive(Default)]
 struct Errors {
     found: Vec<FieldError>,
     /// How many of them say that a field is outside its bounds. Rules about such a field add nothing, and the API server

@@ -1,13 +1,10 @@
-//! The credentials that a webhook must prove. How they are proven (header, scheme, encoding) is a matter of the
-//! provider's preset; the object says only where the secrets are.
-
-use std::time::Duration;
+//! The credentials that a webhook must prove: where the secrets are, and how they are proven where the provider's preset
+//! does not say it or says it differently.
 
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::defaults::int;
-use crate::rules;
+use crate::{Scheme, rules};
 
 /// The credentials that a webhook must prove.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -24,10 +21,21 @@ pub struct Verification {
     pub previous_secret_refs: Vec<SecretRef>,
 
     /// How far the timestamp of a signed webhook may be from our clock, in seconds and in both directions, for
-    /// providers that sign one. Default: 300. 0 to 86400; 0 does not check the age.
-    #[serde(default = "int::<300>")]
+    /// providers that sign one. Default: the preset's, mostly 300. 0 to 86400; 0 does not check the age.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86_400))]
-    pub tolerance_seconds: i32,
+    pub tolerance_seconds: Option<i32>,
+
+    /// How webhooks are verified, where it differs from the preset. Required when provider is custom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<Scheme>,
+
+    /// The URL that the provider was given, for providers that sign it, when a proxy changes the path: at most 2048
+    /// characters, without a query. Default: the platform's public URL and the path of the route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    #[x_kube(validation = rules::SIGNED_URL)]
+    pub url: Option<String>,
 }
 
 /// A key of a Secret in the namespace of the Integration.
@@ -54,11 +62,5 @@ impl Verification {
     /// The references in the order in which they are tried: the current one first.
     pub fn secret_refs(&self) -> impl Iterator<Item = &SecretRef> {
         std::iter::once(&self.secret_ref).chain(&self.previous_secret_refs)
-    }
-
-    /// How far a timestamp may be off; `None` when the age is not checked.
-    pub fn tolerance(&self) -> Option<Duration> {
-        let seconds = self.tolerance_seconds.max(0).unsigned_abs();
-        (seconds > 0).then(|| Duration::from_secs(seconds.into()))
     }
 }

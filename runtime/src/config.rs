@@ -8,14 +8,18 @@ use std::ffi::OsStr;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::Resettable;
 use clap::{Args, Command, ValueEnum};
 use ipnet::IpNet;
+use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
+use url::Url;
 
+use crate::clock::Clock;
 use crate::sealing::SealingKeys;
 use crate::{limits, queue, store};
 
@@ -256,6 +260,12 @@ pub struct ApiArgs {
     /// Webhooks a minute for each route and source address; 0 turns the limit off
     #[arg(long, env = "GRAPNEL_RATE_LIMIT_PER_MINUTE", default_value = "6000")]
     pub rate_limit_per_minute: u32,
+    /// Base of the URLs that providers call, such as `https://hooks.example.com`; some providers sign it
+    #[arg(long, env = "GRAPNEL_PUBLIC_URL")]
+    public_url: Option<Url>,
+    /// Development only: webhooks are judged as if it were always this moment, so that captured ones can be sent again
+    #[arg(long, env = "GRAPNEL_VERIFICATION_CLOCK", hide = true)]
+    verification_clock: Option<Timestamp>,
     /// A delivery whose message is lost is queued again within this many seconds
     #[arg(long, env = "GRAPNEL_REQUEUE_AFTER_SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=3600))]
     requeue_after_seconds: u64,
@@ -289,6 +299,24 @@ impl ApiArgs {
             keys.push(long_enough(name, previous)?);
         }
         Ok(keys)
+    }
+
+    /// Without a slash at its end: paths are appended.
+    pub fn public_url(&self) -> Option<Arc<str>> {
+        self.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').into())
+    }
+
+    /// # Errors
+    /// In production the clock runs.
+    pub fn clock(&self, environment: Environment) -> Result<Clock, ConfigError> {
+        match (self.verification_clock, environment) {
+            (None, _) => Ok(Clock::default()),
+            (Some(moment), Environment::Development) => Ok(Clock::stopped_at(moment)),
+            (Some(_), Environment::Production) => Err(ConfigError::Invalid {
+                name: "GRAPNEL_VERIFICATION_CLOCK",
+                reason: "it is for development only".to_owned(),
+            }),
+        }
     }
 
     pub fn trusted_proxies(&self) -> &[IpNet] {

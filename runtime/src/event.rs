@@ -4,15 +4,68 @@
 //! provider's own payload inside it is a slice of the body as it was received and is never parsed and written again, so
 //! big integers keep every digit and members keep their order.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+/// How the body of an event was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BodyForm {
+    Json,
+    /// Names and values, `application/x-www-form-urlencoded`.
+    Form,
+    /// Nothing in it was read.
+    Opaque,
+}
+
+/// In which form an event is delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveredAs {
+    Normalized,
+    /// The body as it came, with its content-type.
+    Raw,
+    CloudEvent,
+}
+
+impl BodyForm {
+    const ALL: [Self; 3] = [Self::Json, Self::Form, Self::Opaque];
+
+    /// As it is stored.
+    pub fn code(self) -> i16 {
+        self as i16
+    }
+
+    pub fn from_code(code: i16) -> Option<Self> {
+        Self::ALL.into_iter().find(|form| form.code() == code)
+    }
+}
+
+impl DeliveredAs {
+    const ALL: [Self; 3] = [Self::Normalized, Self::Raw, Self::CloudEvent];
+
+    /// As it is stored.
+    pub fn code(self) -> i16 {
+        self as i16
+    }
+
+    pub fn from_code(code: i16) -> Option<Self> {
+        Self::ALL.into_iter().find(|form| form.code() == code)
+    }
+}
+
 /// Builds the normalized payload: `{"provider":…,"eventType":…,"externalEventId":…,"<payload_key>":<payload>}`.
 ///
-/// `payload` must be JSON (the ingress cut it from a body that it had parsed); it is copied, not looked at. An event
-/// whose provider gave it no id has `"externalEventId":null`.
+/// A JSON payload (the ingress cut it from a body that it had parsed) is copied, not looked at; a form becomes an object of
+/// its fields; anything else becomes a text, or base64 under `<payload_key>Base64` when it is none. An event whose provider
+/// gave it no id has `"externalEventId":null`.
 pub fn normalized_payload(
     provider: &str,
     event_type: &str,
     external_event_id: Option<&str>,
     payload_key: &str,
+    form: BodyForm,
     payload: &[u8],
 ) -> Vec<u8> {
     let mut json = Vec::with_capacity(payload.len() + 256);
@@ -26,11 +79,90 @@ pub fn normalized_payload(
         None => json.extend_from_slice(b"null"),
     }
     json.push(b',');
-    push_string(&mut json, payload_key);
-    json.push(b':');
-    json.extend_from_slice(payload);
+    push_member(&mut json, payload_key, "Base64", form, payload);
     json.push(b'}');
     json
+}
+
+/// What a CloudEvents envelope says about its event.
+#[derive(Debug, Clone, Copy)]
+pub struct Envelope<'a> {
+    pub id: Uuid,
+    pub integration_id: Uuid,
+    pub provider: &'a str,
+    pub event_type: &'a str,
+    pub external_event_id: Option<&'a str>,
+    pub subject: Option<&'a str>,
+    pub occurred_at: Timestamp,
+    pub content_type: Option<&'a str>,
+}
+
+/// Builds a CloudEvents 1.0 envelope in the JSON format. `source` is `/integrations/{id}`, and `externaleventid` and
+/// `provider` are extension attributes.
+pub fn cloud_event(envelope: &Envelope<'_>, form: BodyForm, payload: &[u8]) -> Vec<u8> {
+    let mut json = Vec::with_capacity(payload.len() + 512);
+    json.extend_from_slice(b"{\"specversion\":\"1.0\"");
+    let source = format!("/integrations/{}", envelope.integration_id);
+    let (id, time) = (envelope.id.to_string(), envelope.occurred_at.to_string());
+    let content_type = match form {
+        BodyForm::Json | BodyForm::Form => Some("application/json"),
+        BodyForm::Opaque => envelope.content_type,
+    };
+    let attributes = [
+        ("id", Some(id.as_str())),
+        ("source", Some(&source)),
+        ("type", Some(envelope.event_type)),
+        ("time", Some(&time)),
+        // Both may be absent, but not empty.
+        ("subject", envelope.subject),
+        ("datacontenttype", content_type),
+        ("provider", Some(envelope.provider)),
+        ("externaleventid", envelope.external_event_id),
+    ];
+    for (name, value) in attributes {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            json.push(b',');
+            push_string(&mut json, name);
+            json.push(b':');
+            push_string(&mut json, value);
+        }
+    }
+    json.push(b',');
+    push_member(&mut json, "data", "_base64", form, payload);
+    json.push(b'}');
+    json
+}
+
+fn push_member(json: &mut Vec<u8>, name: &str, base64_suffix: &str, form: BodyForm, payload: &[u8]) {
+    let (name, value) = match (form, std::str::from_utf8(payload)) {
+        (BodyForm::Json, _) => {
+            push_string(json, name);
+            json.push(b':');
+            return json.extend_from_slice(payload);
+        }
+        (BodyForm::Form, _) => (name.to_owned(), form_fields(payload)),
+        (BodyForm::Opaque, Ok(text)) => (name.to_owned(), Value::from(text)),
+        (BodyForm::Opaque, Err(_)) => {
+            (format!("{name}{base64_suffix}"), Value::from(STANDARD.encode(payload)))
+        }
+    };
+    push_string(json, &name);
+    json.push(b':');
+    serde_json::to_writer(json, &value).expect("a value can be written to a vector");
+}
+
+/// A field that stands twice has a list of its values.
+fn form_fields(form: &[u8]) -> Value {
+    let mut fields = Map::new();
+    for (name, value) in url::form_urlencoded::parse(form) {
+        let value = Value::from(value.into_owned());
+        match fields.get_mut(name.as_ref()) {
+            None => drop(fields.insert(name.into_owned(), value)),
+            Some(Value::Array(values)) => values.push(value),
+            Some(first) => *first = Value::Array(vec![first.take(), value]),
+        }
+    }
+    Value::Object(fields)
 }
 
 fn push_string(json: &mut Vec<u8>, text: &str) {
@@ -42,7 +174,14 @@ mod tests {
     use super::*;
 
     fn normalized(event_type: &str, external_event_id: Option<&str>, payload: &str) -> String {
-        let json = normalized_payload("acme", event_type, external_event_id, "data", payload.as_bytes());
+        let json = normalized_payload(
+            "acme",
+            event_type,
+            external_event_id,
+            "data",
+            BodyForm::Json,
+            payload.as_bytes(),
+        );
         String::from_utf8(json).unwrap()
     }
 
@@ -75,5 +214,36 @@ mod tests {
         let payload = "{ \"b\": 123456789012345678901234567890.10,\n\"a\":\"\\u0000\\ud83d\", \"b\": 1e400 }";
         let json = normalized("t", None, payload);
         assert!(json.ends_with(&format!("\"data\":{payload}}}")), "{json}");
+    }
+
+    #[test]
+    fn a_form_is_an_object_and_anything_else_a_text_or_base64() {
+        let data = |form, payload: &[u8]| {
+            let json = normalized_payload("acme", "t", None, "data", form, payload);
+            String::from_utf8(json).unwrap().split_once("null,").unwrap().1.to_owned()
+        };
+        assert_eq!(data(BodyForm::Form, b"b=1&a=%C3%A9+x&b=2"), r#""data":{"a":"é x","b":["1","2"]}}"#);
+        assert_eq!(data(BodyForm::Opaque, b"<a b=\"c\"/>"), r#""data":"<a b=\"c\"/>"}"#);
+        assert_eq!(data(BodyForm::Opaque, b"\xff\0"), r#""dataBase64":"/wA="}"#);
+    }
+
+    #[test]
+    fn a_cloud_event_has_the_required_attributes_and_the_payload_as_it_came() {
+        let id = Uuid::nil();
+        let envelope = Envelope {
+            id,
+            integration_id: id,
+            provider: "acme",
+            event_type: "order.created",
+            external_event_id: Some("e-1"),
+            subject: None,
+            occurred_at: "2026-01-31T10:00:00Z".parse().unwrap(),
+            content_type: Some("application/json"),
+        };
+        let json = cloud_event(&envelope, BodyForm::Json, b"{\"total\": 1.50}");
+        insta::assert_snapshot!(
+            String::from_utf8(json).unwrap(),
+            @r#"{"specversion":"1.0","id":"00000000-0000-0000-0000-000000000000","source":"/integrations/00000000-0000-0000-0000-000000000000","type":"order.created","time":"2026-01-31T10:00:00Z","datacontenttype":"application/json","provider":"acme","externaleventid":"e-1","data":{"total": 1.50}}"#
+        );
     }
 }

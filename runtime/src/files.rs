@@ -11,6 +11,7 @@ use grapnel_crds::{Document, Integration, Secret, SecretRef, parse_documents, re
 use secrecy::zeroize::Zeroizing;
 
 use crate::preset;
+use crate::provider::Compiled;
 use crate::secrets::Secrets;
 use crate::standard_webhooks::SigningKey;
 
@@ -126,11 +127,7 @@ fn display_name(object: &Integration) -> String {
 fn check(object: &Integration, secrets: &[Secret]) -> Result<Secrets, Vec<String>> {
     let mut problems: Vec<String> = object.validate().iter().map(ToString::to_string).collect();
     let spec = &object.spec;
-    if preset::find(&spec.provider).is_none() {
-        let known = preset::providers().join(", ");
-        problems
-            .push(format!("spec.provider: there is no preset for {:?}; there are {known}", spec.provider));
-    }
+    problems.extend(preset::problems(spec, problems.is_empty()).iter().map(ToString::to_string));
     let namespace = object.namespace_or_default();
     let mut resolve =
         |field: String, secret_ref: &SecretRef| match resolve_secret(secret_ref, &namespace, secrets) {
@@ -156,6 +153,16 @@ fn check(object: &Integration, secrets: &[Secret]) -> Result<Secrets, Vec<String
         }
     }
     problems.extend(unusable_signing_keys(spec, &signing));
+    if problems.is_empty() {
+        match Compiled::new(spec, &verification) {
+            Ok(compiled) => {
+                if let Some(warning) = compiled.verifier.warning() {
+                    tracing::warn!(integration.name = %object.route(), "{warning}");
+                }
+            }
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
     if problems.is_empty() {
         return Ok(Secrets::new(verification.iter().map(|secret| &secret[..]), signing));
     }

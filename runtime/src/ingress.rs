@@ -5,6 +5,12 @@
 pub mod receive;
 pub mod source;
 pub mod body;
+pub mod json;
+pub mod place;
+pub mod template;
 pub mod verify;
+pub mod handshake;
+pub mod capture;
+pub mod outside;
 pub mod normalize;
 pub mod commit;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use grapnel_crds::{Backoff, IntegrationSpec, IntegrationState};
+use grapnel_crds::{Backoff, FieldError, IntegrationSpec, IntegrationState};
 use sqlx::postgres::{PgListener, PgPool};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -18,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::deliver::{Target, TargetError};
-use crate::ingress::verify::{EmptySecret, Verifier};
-use crate::preset::{self, Preset};
+use crate::ingress::verify::SchemeError;
+use crate::provider::{Compiled, ProviderError};
 use crate::retry::{self, RetryPolicy};
 use crate::sealing::SealingKeys;
+use crate::secret_uses::Uses;
 use crate::secrets::{Secrets, SecretsError};
 use crate::standard_webhooks::{SigningKey, SigningKeyError};
 use crate::store;
@@ -47,10 +48,11 @@ pub struct Integration {
     pub max_body_bytes: usize,
     /// `None`: the platform's limit; 0: no limit.
     pub rate_limit_per_minute: Option<u32>,
-    pub preset: Arc<Preset>,
-    /// The member of the normalized payload that carries the provider's payload.
-    pub payload_key: Arc<str>,
-    pub verifier: Verifier,
+    pub provider: Arc<str>,
+    /// How its webhooks are verified, answered and read.
+    pub compiled: Compiled,
+    /// Which of its secrets prove webhooks.
+    pub uses: Uses,
     pub destinations: Vec<Arc<Destination>>,
     /// The names of `destinations`, as events are stored with them.
     pub destination_names: Arc<[Arc<str>]>,
@@ -71,12 +73,15 @@ pub struct Destination {
 pub enum CompileError {
     #[error("the spec is not of a form that this version knows")]
     Spec(#[source] serde_json::Error),
-    #[error("there is no preset for the provider {0}")]
-    UnknownProvider(String),
     #[error(transparent)]
     Secrets(#[from] SecretsError),
+    #[error("{0}")]
+    UnknownProvider(FieldError),
+    /// The verification secrets are no keys for the provider.
     #[error(transparent)]
-    Verification(#[from] EmptySecret),
+    Verification(SchemeError),
+    #[error(transparent)]
+    Provider(ProviderError),
     #[error("the signing secret of destination {destination} cannot be used")]
     Signing {
         destination: String,
@@ -91,6 +96,18 @@ pub enum CompileError {
     },
 }
 
+impl From<ProviderError> for CompileError {
+    fn from(error: ProviderError) -> Self {
+        match error {
+            ProviderError::Unknown(error) => Self::UnknownProvider(error),
+            ProviderError::Scheme(error @ (SchemeError::EmptySecret | SchemeError::Key(_))) => {
+                Self::Verification(error)
+            }
+            error => Self::Provider(error),
+        }
+    }
+}
+
 /// The state of a row whose object is being deleted.
 pub const DRAINING: &str = "Draining";
 
@@ -99,9 +116,7 @@ impl Integration {
     pub fn compile(row: IntegrationRow, keys: &SealingKeys) -> Result<Self, CompileError> {
         let spec: IntegrationSpec = serde_json::from_str(&row.spec).map_err(CompileError::Spec)?;
         let secrets = Secrets::open(keys, row.id, &row.secrets)?;
-        let preset =
-            preset::find(&row.provider).ok_or_else(|| CompileError::UnknownProvider(row.provider.clone()))?;
-        let verifier = Verifier::new(&preset.verification, &secrets.verification()?)?;
+        let compiled = Compiled::new(&spec, &secrets.verification()?)?;
         let destinations: Vec<_> = spec
             .destinations
             .iter()
@@ -115,9 +130,9 @@ impl Integration {
                 .ingress
                 .rate_limit_per_minute
                 .map(|limit| u32::try_from(limit).unwrap_or(0)),
-            verifier,
-            payload_key: preset.mapping.payload.member().into(),
-            preset,
+            provider: row.provider.as_str().into(),
+            compiled,
+            uses: Uses::new(&spec.verification),
             destination_names: destinations.iter().map(|destination| Arc::clone(&destination.name)).collect(),
             destinations,
             row,

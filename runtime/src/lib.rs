@@ -7,13 +7,18 @@ pub mod roles;
 pub mod server;
 pub mod respond;
 pub mod health;
+pub mod clock;
 
 pub mod files;
 pub mod apply;
 pub mod preset;
+pub mod provider;
+pub mod providers;
+pub mod captured;
 pub mod sealing;
 pub mod secrets;
 pub mod integrations;
+pub mod secret_uses;
 
 pub mod ingress;
 pub mod limits;

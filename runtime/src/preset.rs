@@ -1,105 +1,52 @@
-//! A provider as data: how its requests are verified, and where the event's fields are.
+//! A provider as data: how its requests are verified, which handshakes it makes, and where the event's fields are.
 //!
-//! Presets are YAML files that are embedded in the binary; no provider is named in code.
+//! Presets are YAML files that are embedded in the binary, of the very types of which an Integration's spec is made; no
+//! provider is named in code. What an Integration sets goes before its preset, field by field, and a custom provider has
+//! nothing below it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use axum::http::HeaderName;
+use grapnel_crds::{Acknowledgement, FieldError, Handshake, IntegrationSpec, Mapping, Scheme};
 use serde::Deserialize;
 
-/// How the webhooks of one provider are verified and read.
+use embedded::PRESETS;
+pub use fixture::Fixture;
+
+mod embedded;
+mod fixture;
+
+/// The provider of Integrations that say everything themselves.
+pub const CUSTOM: &str = "custom";
+
+/// How the webhooks of one provider are verified, answered and read.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Preset {
     pub provider: Arc<str>,
-    pub verification: Verification,
-    pub mapping: Mapping,
-}
-
-/// What proves that a request comes from the provider.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, tag = "type", rename_all = "kebab-case")]
-pub enum Verification {
-    /// A header carries the HMAC-SHA256 of the raw body.
-    HmacSha256 { header: Header, encoding: Encoding },
-    /// A header carries the secret itself.
-    Token { header: Header },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Encoding {
-    /// Either case is read.
-    Hex,
-    /// Standard alphabet, padded.
-    Base64,
-}
-
-/// Where the fields of an event are in the body: JSON Pointers (RFC 6901).
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Mapping {
-    pub external_event_id: Pointer,
-    pub event_type: Pointer,
-    /// RFC 3339.
-    pub occurred_at: Pointer,
-    /// The first that is a text counts; an event may have none.
+    /// As people write it.
+    pub name: String,
+    /// Where the provider describes it.
+    pub documentation: String,
+    /// What to put into the Secret.
+    pub secret: String,
+    /// What to do at the provider's side, step by step.
+    pub setup: Vec<String>,
+    /// What to know: limits, retries, what is not covered.
     #[serde(default)]
-    pub subject: Vec<Pointer>,
-    /// An object, delivered as it came, under the name of its last segment.
-    pub payload: Pointer,
+    pub notes: Vec<String>,
+    pub verification: Scheme,
+    pub mapping: Mapping,
+    #[serde(default)]
+    pub handshakes: Vec<Handshake>,
+    #[serde(default)]
+    pub acknowledgement: Acknowledgement,
+    /// A webhook as the provider sends it, and the event that it is.
+    pub fixture: Fixture,
 }
-
-/// A JSON Pointer over object members.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Pointer {
-    segments: Vec<String>,
-    /// The field in the words of an error: `data.id`.
-    pub field: String,
-}
-
-impl Pointer {
-    pub fn segments(&self) -> &[String] {
-        &self.segments
-    }
-
-    /// The name of the member that is pointed to.
-    pub fn member(&self) -> &str {
-        self.segments.last().map_or("", String::as_str)
-    }
-}
-
-impl TryFrom<String> for Pointer {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let path = text.strip_prefix('/').ok_or_else(|| format!("{text}: a pointer begins with /"))?;
-        // The order matters: ~01 is ~1, not /.
-        let unescape = |segment: &str| segment.replace("~1", "/").replace("~0", "~");
-        let segments: Vec<String> = path.split('/').map(unescape).collect();
-        Ok(Self { field: segments.join("."), segments })
-    }
-}
-
-/// A header's name, lower-case.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Header(pub HeaderName);
-
-impl TryFrom<String> for Header {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        HeaderName::try_from(&text).map(Self).map_err(|_| format!("{text}: not a header name"))
-    }
-}
-
-const PRESETS: [&str; 2] = [include_str!("../presets/acme.yaml"), include_str!("../presets/globex.yaml")];
 
 static BY_PROVIDER: LazyLock<HashMap<Arc<str>, Arc<Preset>>> = LazyLock::new(|| {
-    let parse = |text: &&str| {
+    let parse = |(_, text): &(&str, &str)| {
         let preset: Preset = serde_saphyr::from_str(text).expect("embedded presets are parsed by a test");
         (Arc::clone(&preset.provider), Arc::new(preset))
     };
@@ -111,6 +58,11 @@ pub fn find(provider: &str) -> Option<Arc<Preset>> {
     BY_PROVIDER.get(provider).cloned()
 }
 
+/// The preset's file.
+pub fn text(provider: &str) -> Option<&'static str> {
+    PRESETS.iter().find(|(name, _)| *name == provider).map(|(_, text)| *text)
+}
+
 /// The providers that there are presets for, in order.
 pub fn providers() -> Vec<&'static str> {
     let mut names: Vec<&str> = BY_PROVIDER.keys().map(|name| &**name).collect();
@@ -118,24 +70,65 @@ pub fn providers() -> Vec<&'static str> {
     names
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// All of a provider that an Integration uses: its preset with what the Integration changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Provider {
+    pub scheme: Scheme,
+    pub mapping: Mapping,
+    pub handshakes: Vec<Handshake>,
+    pub acknowledgement: Acknowledgement,
+}
 
-    #[test]
-    fn embedded_presets_are_read_and_found_by_their_provider() {
-        assert_eq!(providers(), ["acme", "globex"]);
-        assert!(find("acme").is_some_and(|preset| preset.mapping.payload.member() == "data"));
-        assert!(find("initech").is_none());
+/// The provider of an Integration.
+///
+/// # Errors
+/// An unknown provider, or what is missing or does not go together once the preset and the Integration are one. Each names
+/// its field in the words of the API server.
+pub fn resolve(spec: &IntegrationSpec) -> Result<Provider, Vec<FieldError>> {
+    if let Some(unknown) = unknown(spec) {
+        return Err(vec![unknown]);
     }
+    let preset = find(&spec.provider);
+    let (scheme, mapping) = (spec.verification.scheme.as_ref(), spec.mapping.as_ref());
+    let preset = preset.as_deref();
+    let lower_scheme = preset.map(|preset| preset.verification.clone()).unwrap_or_default();
+    let lower_mapping = preset.map(|preset| preset.mapping.clone()).unwrap_or_default();
+    let lower_acknowledgement = preset.map(|preset| preset.acknowledgement.clone()).unwrap_or_default();
+    let provider = Provider {
+        scheme: scheme.map_or(lower_scheme.clone(), |scheme| scheme.over(&lower_scheme)),
+        mapping: mapping.map_or(lower_mapping.clone(), |mapping| mapping.over(&lower_mapping)),
+        handshakes: handshakes(&spec.handshakes, preset.map_or(&[], |preset| &preset.handshakes)),
+        acknowledgement: spec.acknowledgement.clone().unwrap_or_default().over(&lower_acknowledgement),
+    };
+    let mut missing = provider.scheme.missing();
+    missing.extend(provider.mapping.missing());
+    if missing.is_empty() { Ok(provider) } else { Err(missing) }
+}
 
-    #[test]
-    fn pointers_follow_rfc_6901() {
-        let pointer = Pointer::try_from("/a~1b/m~0n/~01".to_owned());
-        assert_eq!(
-            pointer.map(|pointer| pointer.segments),
-            Ok(vec!["a/b".into(), "m~n".into(), "~1".into()])
-        );
-        assert!(Pointer::try_from("a".to_owned()).is_err());
+/// What is wrong with the provider of an Integration beyond its own rules. `valid` says whether those hold: what a custom
+/// provider lacks breaks them too, and is told once.
+pub fn problems(spec: &IntegrationSpec, valid: bool) -> Vec<FieldError> {
+    match unknown(spec) {
+        Some(unknown) => vec![unknown],
+        None if valid => resolve(spec).err().unwrap_or_default(),
+        None => Vec::new(),
     }
 }
+
+/// Says so when there is no preset for the provider, and it is not a custom one.
+pub fn unknown(spec: &IntegrationSpec) -> Option<FieldError> {
+    let name = &spec.provider;
+    let message =
+        || format!("there is no preset for {name:?}; there are {}, and custom", providers().join(", "));
+    let unknown = name != CUSTOM && find(name).is_none();
+    unknown.then(|| FieldError { field: "spec.provider".to_owned(), message: message() })
+}
+
+/// Those of the Integration, then those of the preset that it does not replace.
+fn handshakes(upper: &[Handshake], lower: &[Handshake]) -> Vec<Handshake> {
+    let kept = lower.iter().filter(|handshake| !upper.iter().any(|other| other.name == handshake.name));
+    upper.iter().chain(kept).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -19,6 +19,8 @@ pub mod integrations;
 pub mod epoch;
 pub mod retire;
 pub mod ingest;
+pub mod captured;
+pub mod secret_uses;
 pub mod claim;
 pub mod record;
 pub mod due;

@@ -124,6 +124,5 @@ proptest! {
         integration.spec.workers.resources.requests = Some([("cpu".to_owned(), text)].into());
         integration.validate();
         integration.spec.destinations[0].timeout();
-        integration.spec.verification.tolerance();
     }
 }

@@ -64,8 +64,10 @@ pub struct DeliveryRequest<'a> {
     pub correlation_id: &'a str,
     /// Sent as `traceparent`.
     pub traceparent: &'a str,
-    /// The JSON to deliver, signed and sent as it is.
+    /// What is delivered, signed and sent as it is.
     pub body: &'a Bytes,
+    /// Sent as `content-type`; without one, JSON.
+    pub content_type: Option<&'a str>,
     /// Now. Sent as `webhook-timestamp` in seconds, so each attempt is signed anew.
     pub attempted_at: Timestamp,
 }
@@ -144,6 +146,8 @@ pub(super) fn headers_of(request: &DeliveryRequest<'_>) -> Result<HeaderMap, Uns
     headers.insert(&PROVIDER, target.provider.clone());
     headers.insert(&TRACEPARENT, traceparent);
     headers.insert(USER_AGENT, AGENT);
-    headers.insert(CONTENT_TYPE, JSON);
+    // A provider's own may hold bytes beyond ASCII.
+    let content_type = request.content_type.map(|text| HeaderValue::from_bytes(text.as_bytes()));
+    headers.insert(CONTENT_TYPE, content_type.and_then(Result::ok).unwrap_or(JSON));
     Ok(headers)
 }

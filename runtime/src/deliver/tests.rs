@@ -62,6 +62,7 @@ async fn deliver_at(client: &DeliveryClient, target: &Target, attempted_at: Time
         correlation_id: "corr-1",
         traceparent: TRACEPARENT,
         body: &Bytes::from_static(BODY.as_bytes()),
+        content_type: None,
         attempted_at,
     };
     client.deliver(&request).await

@@ -1,20 +1,20 @@
-//! Reads the event out of a verified body, without re-encoding anything.
+//! Reads the event out of a verified request, without re-encoding anything.
 //!
 //! The payload stays a slice of the body, so its numbers, its order and its escapes are delivered as they came. Texts
-//! that become ours (id, type, subject) are decoded, bounded, and hold no NUL, which PostgreSQL's text cannot store. A
-//! member that stands twice counts the last time, as it does in most parsers.
+//! that become ours (id, type, subject) are decoded, bounded, and hold no NUL, which PostgreSQL's text cannot store.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
+use axum::http::{HeaderMap, header};
+use grapnel_crds::{BodyKind, Deliver, MappedField, Mapping, TimeFormat};
 use jiff::Timestamp;
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
 use thiserror::Error;
 
-use crate::preset::{Mapping, Pointer};
+use super::json::{self, Document, Pointer};
+use super::place::{Incoming, Place};
+use crate::event::{BodyForm, DeliveredAs};
 
 /// Deeper nesting is refused: it is no event, and receivers' parsers may not survive it.
 const MAX_DEPTH: u32 = 128;
@@ -28,10 +28,10 @@ const YEAR_ZERO: i64 = -62_167_219_200;
 /// The fields of an event, and where its payload is in the body.
 #[derive(Debug, PartialEq)]
 pub struct Fields {
-    pub external_event_id: String,
+    pub external_event_id: Option<String>,
     pub event_type: String,
     pub subject: Option<String>,
-    pub occurred_at: Timestamp,
+    pub occurred_at: Option<Timestamp>,
     pub payload: Range<usize>,
 }
 
@@ -47,120 +47,274 @@ fn malformed(field: &str, reason: impl Into<String>) -> Malformed {
     Malformed { field: field.to_owned(), reason: reason.into() }
 }
 
-/// Reads the event's fields from the body.
-///
-/// # Errors
-/// A body that is not a JSON object, or a field that is missing or not of its form; the error names it.
-pub fn normalize(mapping: &Mapping, body: &[u8]) -> Result<Fields, Malformed> {
-    check_depth(body)?;
-    let root: Members<'_> = serde_json::from_slice(body)
-        .map_err(|error| malformed("body", format!("not a JSON object in UTF-8 ({error})")))?;
-    let external_event_id = required_text(&root, &mapping.external_event_id)?;
-    let event_type = required_text(&root, &mapping.event_type)?;
-    let occurred_at = time(&required_text(&root, &mapping.occurred_at)?)
-        .ok_or_else(|| malformed(&mapping.occurred_at.field, "must be an RFC 3339 time with an offset"))?;
-    let payload = lookup(&root, &mapping.payload).ok_or_else(|| missing(&mapping.payload))?;
-    if !payload.get().starts_with('{') {
-        return Err(malformed(&mapping.payload.field, "must be an object"));
-    }
-    let mut subject = None;
-    for pointer in &mapping.subject {
-        subject = lookup(&root, pointer).and_then(text);
-        if let Some(found) = &subject {
-            check_text(pointer, found)?;
-            break;
+/// A mapping, compiled once for each version of an integration.
+#[derive(Debug)]
+pub struct Mapper {
+    external_event_id: Vec<Source>,
+    event_type: Vec<Source>,
+    occurred_at: Vec<Source>,
+    time_format: TimeFormat,
+    subject: Vec<Source>,
+    required: Vec<MappedField>,
+    payload: Pointer,
+    accept: Vec<BodyKind>,
+    /// The member of the normalized payload that carries the provider's payload.
+    pub payload_name: Arc<str>,
+    pub delivered_as: DeliveredAs,
+}
+
+/// Where a field is.
+#[derive(Debug)]
+enum Source {
+    /// A member of the body that is a text.
+    Text(Pointer),
+    /// Any value of the request, as a text.
+    Place(Place),
+    Literal(String),
+    /// There is no text: every request is an event.
+    Request,
+}
+
+impl Source {
+    fn parse(text: &str) -> Option<Self> {
+        if text == "request" {
+            return Some(Self::Request);
+        }
+        if text.starts_with('/') {
+            return Pointer::parse(text).map(Self::Text);
+        }
+        match text.strip_prefix("literal:") {
+            Some(literal) => Some(Self::Literal(literal.to_owned())),
+            None => Place::parse(text).map(Self::Place),
         }
     }
-    // RawValue borrows from the body, so the distance of the two is where it lies.
-    let start = payload.get().as_ptr() as usize - body.as_ptr() as usize;
-    Ok(Fields {
-        external_event_id,
-        event_type,
-        subject: subject.map(Cow::into_owned),
-        occurred_at,
-        payload: start..start + payload.get().len(),
-    })
-}
 
-fn missing(pointer: &Pointer) -> Malformed {
-    malformed(&pointer.field, "is required")
-}
-
-fn required_text(root: &Members<'_>, pointer: &Pointer) -> Result<String, Malformed> {
-    let value = lookup(root, pointer).ok_or_else(|| missing(pointer))?;
-    let found = text(value).ok_or_else(|| malformed(&pointer.field, "must be a text"))?;
-    if found.is_empty() {
-        return Err(malformed(&pointer.field, "must not be empty"));
+    fn field(&self) -> Cow<'_, str> {
+        match self {
+            Self::Text(pointer) | Self::Place(Place::Json(pointer)) => Cow::Borrowed(&pointer.field),
+            Self::Place(place) => Cow::Owned(place.describe()),
+            Self::Literal(_) | Self::Request => Cow::Borrowed("body"),
+        }
     }
-    check_text(pointer, &found)?;
-    Ok(found.into_owned())
+}
+
+impl Mapper {
+    /// `None` when a source names no place.
+    pub fn new(mapping: &Mapping) -> Option<Self> {
+        let sources =
+            |texts: &[String]| texts.iter().map(|text| Source::parse(text)).collect::<Option<Vec<_>>>();
+        Some(Self {
+            external_event_id: sources(&mapping.external_event_id)?,
+            event_type: sources(&mapping.event_type)?,
+            occurred_at: sources(&mapping.occurred_at)?,
+            time_format: mapping.occurred_at_format.unwrap_or(TimeFormat::Rfc3339),
+            subject: sources(&mapping.subject)?,
+            required: mapping.required.clone(),
+            payload: Pointer::parse(mapping.payload.as_deref().unwrap_or_default())?,
+            accept: if mapping.accept.is_empty() { vec![BodyKind::Json] } else { mapping.accept.clone() },
+            payload_name: mapping.payload_name.as_deref().unwrap_or("data").into(),
+            delivered_as: match mapping.deliver {
+                None | Some(Deliver::Normalized) => DeliveredAs::Normalized,
+                Some(Deliver::Raw) => DeliveredAs::Raw,
+                Some(Deliver::Cloudevents) => DeliveredAs::CloudEvent,
+            },
+        })
+    }
+
+    /// Whether every request is an event, so that equal ones are not the same.
+    pub fn is_each_request_an_event(&self) -> bool {
+        self.external_event_id.iter().any(|source| matches!(source, Source::Request))
+    }
+
+    /// How the body will be read; `None` when its type is not accepted. A missing type counts as JSON.
+    pub fn body_form(&self, headers: &HeaderMap) -> Option<BodyForm> {
+        let value = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+        let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+        let ends_in_json = || {
+            essence.len().checked_sub(5).is_some_and(|start| essence[start..].eq_ignore_ascii_case(b"+json"))
+        };
+        let is_json =
+            essence.is_empty() || essence.eq_ignore_ascii_case(b"application/json") || ends_in_json();
+        let is_form = || essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded");
+        let accepts = |kind| self.accept.contains(&kind);
+        if is_json && accepts(BodyKind::Json) || accepts(BodyKind::Anyjson) {
+            Some(BodyForm::Json)
+        } else if accepts(BodyKind::Form) && is_form() {
+            Some(BodyForm::Form)
+        } else {
+            accepts(BodyKind::Opaque).then_some(BodyForm::Opaque)
+        }
+    }
+
+    /// Reads the event's fields from the request.
+    ///
+    /// # Errors
+    /// A body that is not of its form, or a field that is missing or not of its form; the error names it.
+    pub fn read(&self, incoming: &Incoming<'_>, form: BodyForm) -> Result<Fields, Malformed> {
+        let body = incoming.body;
+        let document = match form {
+            BodyForm::Json => Some(self.parse(body)?),
+            BodyForm::Form | BodyForm::Opaque => None,
+        };
+        let reader = Reader { incoming, document: document.as_ref() };
+        let external_event_id =
+            reader.first(&self.external_event_id, self.requires(MappedField::ExternalEventId))?;
+        let event_type = reader.first(&self.event_type, true)?;
+        let event_type = event_type.ok_or_else(|| malformed("eventType", "is required"))?;
+        let occurred_at = self.occurred_at(&reader)?;
+        let payload = match &document {
+            Some(document) => self.payload(document, body)?,
+            None => 0..body.len(),
+        };
+        let subject = reader.first(&self.subject, self.requires(MappedField::Subject))?;
+        Ok(Fields { external_event_id, event_type, subject, occurred_at, payload })
+    }
+
+    fn requires(&self, field: MappedField) -> bool {
+        self.required.contains(&field)
+    }
+
+    fn occurred_at(&self, reader: &Reader<'_, '_>) -> Result<Option<Timestamp>, Malformed> {
+        let required = self.requires(MappedField::OccurredAt);
+        let Some(text) = reader.first(&self.occurred_at, required)? else { return Ok(None) };
+        match time(&text, self.time_format) {
+            None if required => {
+                let field = self.occurred_at.first().map(Source::field).unwrap_or_default();
+                let form = match self.time_format {
+                    TimeFormat::Rfc3339 => "must be an RFC 3339 time with an offset",
+                    TimeFormat::Unix => "must be a number of seconds since 1970",
+                    TimeFormat::UnixMilliseconds => "must be a number of milliseconds since 1970",
+                    TimeFormat::HttpDate => "must be a date as in HTTP",
+                };
+                Err(malformed(&field, form))
+            }
+            found => Ok(found),
+        }
+    }
+
+    /// An object, or a list where all of it is delivered.
+    fn parse<'a>(&self, body: &'a [u8]) -> Result<Document<'a>, Malformed> {
+        check_depth(body)?;
+        let document = Document::parse(body)
+            .map_err(|error| malformed("body", format!("not a JSON object in UTF-8 ({error})")))?;
+        match &document {
+            Document::Object(_) => Ok(document),
+            Document::Other(value) if self.payload.is_whole() && value.get().starts_with('[') => Ok(document),
+            Document::Other(_) => Err(malformed("body", "not a JSON object in UTF-8")),
+        }
+    }
+
+    fn payload(&self, document: &Document<'_>, body: &[u8]) -> Result<Range<usize>, Malformed> {
+        if self.payload.is_whole() {
+            return Ok(0..body.len());
+        }
+        let field = &self.payload.field;
+        let payload = document.find(&self.payload).ok_or_else(|| malformed(field, "is required"))?;
+        if !payload.get().starts_with('{') {
+            return Err(malformed(field, "must be an object"));
+        }
+        Ok(json::position(body, payload))
+    }
+}
+
+/// Equal bodies give equal texts, whatever their white space and the order of their members.
+pub fn content(form: BodyForm, body: &[u8]) -> Cow<'_, [u8]> {
+    match (form, std::str::from_utf8(body)) {
+        (BodyForm::Json, Ok(text)) => {
+            let mut canonical = Vec::with_capacity(body.len());
+            json::canonical(text.trim_ascii(), &mut canonical);
+            Cow::Owned(canonical)
+        }
+        _ => Cow::Borrowed(body),
+    }
+}
+
+/// What fields are read from.
+struct Reader<'r, 'a> {
+    incoming: &'r Incoming<'a>,
+    document: Option<&'r Document<'a>>,
+}
+
+impl Reader<'_, '_> {
+    /// The first source that has a text. A required field must have one; the error is about the first source that is there
+    /// but has none, or about the first.
+    fn first(&self, sources: &[Source], required: bool) -> Result<Option<String>, Malformed> {
+        let mut problem = None;
+        for source in sources {
+            match self.text(source) {
+                Ok(Some(text)) => {
+                    check_text(&source.field(), &text)?;
+                    return Ok(Some(text.into_owned()));
+                }
+                Ok(None) => {}
+                Err(reason) => problem = problem.or(Some((source, reason))),
+            }
+        }
+        match (required, problem, sources.first()) {
+            (true, Some((source, reason)), _) => Err(malformed(&source.field(), reason)),
+            (true, None, Some(source)) => Err(malformed(&source.field(), "is required")),
+            (true, None, None) | (false, _, _) => Ok(None),
+        }
+    }
+
+    /// The text, nothing, or why what is there is no text.
+    fn text<'s>(&'s self, source: &'s Source) -> Result<Option<Cow<'s, str>>, &'static str> {
+        let text = match source {
+            Source::Literal(text) => Some(Cow::Borrowed(text.as_str())),
+            Source::Request => None,
+            Source::Text(pointer) => match self.document.and_then(|document| document.find(pointer)) {
+                Some(value) => Some(json::text(value).ok_or("must be a text")?),
+                None => None,
+            },
+            Source::Place(Place::Json(pointer)) => {
+                let value = self.document.and_then(|document| document.find(pointer));
+                value.and_then(json::scalar)
+            }
+            Source::Place(place) => place.find(self.incoming).map(|bytes| match bytes {
+                Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+                Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+            }),
+        };
+        match text {
+            Some(text) if text.is_empty() => Err("must not be empty"),
+            text => Ok(text),
+        }
+    }
 }
 
 /// RFC 3339 has no years before 0000. The parser would read them, and PostgreSQL has not all of them.
-fn time(text: &str) -> Option<Timestamp> {
-    text.parse().ok().filter(|time: &Timestamp| time.as_second() >= YEAR_ZERO)
+fn time(text: &str, format: TimeFormat) -> Option<Timestamp> {
+    let time = match format {
+        TimeFormat::Rfc3339 => text.parse().ok(),
+        TimeFormat::Unix => unix(text),
+        TimeFormat::UnixMilliseconds => Timestamp::from_millisecond(text.parse().ok()?).ok(),
+        TimeFormat::HttpDate => {
+            let time = httpdate::parse_http_date(text).ok()?;
+            Timestamp::try_from(time).ok()
+        }
+    };
+    time.filter(|time| time.as_second() >= YEAR_ZERO)
 }
 
-fn check_text(pointer: &Pointer, text: &str) -> Result<(), Malformed> {
-    if text.len() > MAX_TEXT_BYTES {
-        return Err(malformed(&pointer.field, format!("must not be longer than {MAX_TEXT_BYTES} bytes")));
-    }
-    if text.contains('\0') {
-        return Err(malformed(&pointer.field, "must not contain the character U+0000"));
-    }
-    Ok(())
-}
-
-fn text(value: &RawValue) -> Option<Cow<'_, str>> {
-    if !value.get().starts_with('"') {
+/// Seconds with at most nine decimals that count.
+fn unix(text: &str) -> Option<Timestamp> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(seconds) || !digits(fraction) {
         return None;
     }
-    serde_json::from_str::<Text<'_>>(value.get()).ok().map(|text| text.0)
+    let nanoseconds: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
+    Timestamp::new(seconds.parse().ok()?, nanoseconds.parse().ok()?).ok()
 }
 
-fn lookup<'a>(root: &Members<'a>, pointer: &Pointer) -> Option<&'a RawValue> {
-    let (first, rest) = pointer.segments().split_first()?;
-    let mut value = root.get(first)?;
-    for segment in rest {
-        let members: Members<'a> = serde_json::from_str(value.get()).ok()?;
-        value = members.get(segment)?;
+fn check_text(field: &str, text: &str) -> Result<(), Malformed> {
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(malformed(field, format!("must not be longer than {MAX_TEXT_BYTES} bytes")));
     }
-    Some(value)
-}
-
-/// A text that is borrowed where it has no escapes.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
-
-/// The members of an object, unparsed.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'a> Members<'a> {
-    fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.0.iter().rev().find(|(member, _)| member == name).map(|(_, value)| *value)
+    if text.contains('\0') {
+        return Err(malformed(field, "must not contain the character U+0000"));
     }
-}
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MembersVisitor;
-        impl<'de> Visitor<'de> for MembersVisitor {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::with_capacity(8);
-                while let Some((Text(name), value)) = map.next_entry()? {
-                    members.push((name, value));
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(MembersVisitor)
-    }
+    Ok(())
 }
 
 /// Counts open brackets outside strings. The text need not be JSON yet.
@@ -185,76 +339,4 @@ fn check_depth(body: &[u8]) -> Result<(), Malformed> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::preset;
-
-    fn acme(body: &str) -> Result<Fields, Malformed> {
-        normalize(&preset::find("acme").expect("a preset").mapping, body.as_bytes())
-    }
-
-    const ORDER: &str = r#"{"eventId":"e-1","eventType":"order.created","occurredAt":"2026-11-24T10:00:00Z","data":{"id":"o-1","total":12345678901234567890.10}}"#;
-
-    #[test]
-    fn the_payload_is_the_slice_as_it_came() {
-        let fields = acme(ORDER).expect("an event");
-        assert_eq!(&ORDER[fields.payload], r#"{"id":"o-1","total":12345678901234567890.10}"#);
-        assert_eq!(fields.subject.as_deref(), Some("o-1"));
-    }
-
-    #[test]
-    fn a_subject_of_its_own_goes_before_the_payloads_id() {
-        let body = ORDER.replacen('{', r#"{"subject":"caf\u00e9","#, 1);
-        assert_eq!(acme(&body).expect("an event").subject.as_deref(), Some("café"));
-    }
-
-    #[test]
-    fn a_missing_or_wrong_field_is_named() {
-        let check = |from: &str, to: &str, field: &str| {
-            let error = acme(&ORDER.replacen(from, to, 1)).expect_err(field);
-            assert_eq!(error.field, field, "{error}");
-        };
-        check("eventId", "other", "eventId");
-        check(r#""e-1""#, "1", "eventId");
-        check("e-1", "", "eventId");
-        check("e-1", r"a\u0000b", "eventId");
-        check("e-1", &"x".repeat(513), "eventId");
-        check("eventType", "other", "eventType");
-        check("2026-11-24T10:00:00Z", "yesterday", "occurredAt");
-        check("2026-11-24T10:00:00Z", "2026-11-24T10:00:00", "occurredAt");
-        check("2026-11-24T10:00:00Z", "-000001-12-31T23:59:59Z", "occurredAt");
-        check(r#""data""#, r#""other""#, "data");
-        check(r#"{"id":"o-1","total":12345678901234567890.10}"#, "[]", "data");
-        check("o-1", r"\u0000", "data.id");
-        check("{", "[", "body");
-        check("}}", "}", "body");
-    }
-
-    #[test]
-    fn what_is_no_json_object_is_refused_as_a_body() {
-        for body in [&b""[..], b"null", b"[]", b"\"x\"", b"{\"a\":\"\xff\"}", b"{} {}", b"{\"a\":01}"] {
-            let mapping = &preset::find("acme").expect("a preset").mapping;
-            assert_eq!(normalize(mapping, body).expect_err("no event").field, "body", "{body:?}");
-        }
-    }
-
-    #[test]
-    fn nesting_is_bounded_and_brackets_in_texts_do_not_count() {
-        let nested =
-            |depth: usize| ORDER.replace("\"o-1\"", &format!("{}{}", "[".repeat(depth), "]".repeat(depth)));
-        assert!(acme(&nested(126)).is_ok());
-        assert_eq!(acme(&nested(127)).expect_err("too deep").field, "body");
-        assert_eq!(acme(&nested(10_000)).expect_err("too deep").field, "body");
-        assert!(acme(&ORDER.replace("o-1", &r#"[\"{"#.repeat(100))).is_ok());
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_read_or_refused_without_a_panic(body in prop::collection::vec(any::<u8>(), 0..300)) {
-            let read = normalize(&preset::find("globex").expect("a preset").mapping, &body);
-            prop_assert!(read.map_or_else(|error| !error.field.is_empty(), |fields| fields.payload.end <= body.len()));
-        }
-    }
-}
+mod tests;

@@ -1,27 +1,35 @@
 //! The handler: the steps in the order in which a request is refused (404, 429, 413, 401, 415, 400, 503), then the
-//! commit, then the answer.
+//! commit, then the answer. A provider's handshake is answered on the way, before or after it is verified, and is no event.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Extension, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::extract::{ConnectInfo, Extension, OriginalUri, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use grapnel_crds::Proof as Needed;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::body::{BodyBudget, BodyError};
+use super::body::{BodyBudget, BodyError, Received};
+use super::capture::Captures;
 use super::commit::{Committer, NotCommitted};
-use super::normalize::{Malformed, normalize};
+use super::handshake::{Answer, Handshake};
+use super::normalize::{self, Malformed};
+use super::outside::Outside;
+use super::place::Incoming;
 use super::source;
+use super::verify::Proof;
+use crate::clock::Clock;
+use crate::event::BodyForm;
 use crate::integrations::{Integration, Table};
 use crate::limits::{Limits, Verdict};
-use crate::management::KEY_HEADER;
+use crate::management::{self, KEY_HEADER};
 use crate::respond::{ApiError, ErrorCode, success};
 use crate::server::CorrelationId;
 use crate::store::ingest::{NewEvent, Stored};
@@ -43,6 +51,12 @@ pub struct Ingress {
     pub trusted_proxies: Arc<[IpNet]>,
     /// The platform's limit, for integrations that have none of their own.
     pub rate_limit_per_minute: u32,
+    /// What stands before the path in the URL that providers call.
+    pub public_url: Option<Arc<str>>,
+    pub captures: Captures,
+    pub outside: Outside,
+    /// What the age of a timestamp is measured by.
+    pub clock: Clock,
 }
 
 /// `data` of a 202 and of the 200 of a duplicate.
@@ -62,16 +76,39 @@ pub async fn receive(
     Extension(correlation_id): Extension<CorrelationId>,
     request: Request,
 ) -> Response {
-    let answer = ingress.receive(peer.ip(), &correlation_id.0, request).await;
-    let (outcome, response) = match answer {
-        Ok((id, Stored::New)) => ("accepted", accepted(id, false, &correlation_id.0)),
-        Ok((_, Stored::DuplicateOf(first))) => ("duplicate", accepted(first, true, &correlation_id.0)),
-        Ok((_, Stored::TryAgain)) => {
-            ("unavailable", ApiError::unavailable(RETRY_AFTER_SECONDS).into_response())
-        }
+    if request.method() != Method::POST && !ingress.has_handshake(&request) {
+        return not_allowed().await;
+    }
+    let (outcome, response) = match ingress.receive(peer.ip(), &correlation_id.0, request).await {
+        Ok(outcome) => outcome,
         Err(error) => (outcome_label(error.code()), error.into_response()),
     };
     metrics::counter!("grapnel_webhooks_total", "outcome" => outcome).increment(1);
+    response
+}
+
+async fn not_allowed() -> Response {
+    let mut response = management::method_not_allowed().await;
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response
+}
+
+/// The answer to a stored event: Grapnel's own, unless the provider insists on another.
+fn acknowledge(integration: &Integration, id: Uuid, duplicate: bool, correlation_id: &str) -> Response {
+    let wanted = &integration.compiled.acknowledgement;
+    let mut response = match &wanted.body {
+        Some((content_type, body)) => {
+            let mut response = Response::new(body.to_string().into());
+            *response.status_mut() = if duplicate { StatusCode::OK } else { StatusCode::ACCEPTED };
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
+            response
+        }
+        None if wanted.status == Some(StatusCode::NO_CONTENT) => Response::new(axum::body::Body::empty()),
+        None => accepted(id, duplicate, correlation_id),
+    };
+    if let Some(status) = wanted.status {
+        *response.status_mut() = status;
+    }
     response
 }
 
@@ -100,7 +137,7 @@ impl Ingress {
         peer: IpAddr,
         correlation_id: &str,
         request: Request,
-    ) -> Result<(Uuid, Stored), ApiError> {
+    ) -> Result<(&'static str, Response), ApiError> {
         let (parts, body) = request.into_parts();
         let headers = &parts.headers;
         let integration = self.route(parts.uri.path())?;
@@ -108,15 +145,119 @@ impl Ingress {
         self.limit(&integration, source_ip).await?;
         let received =
             self.bodies.read(headers, body, integration.max_body_bytes).await.map_err(body_refused)?;
-        integration
-            .verifier
-            .verify(headers, &received.bytes)
-            .map_err(|refused| ApiError::new(ErrorCode::Unauthorized, refused.to_string()))?;
-        check_media_type(headers)?;
-        let event = new_event(&integration, source_ip, correlation_id, headers, received.bytes)?;
+        let incoming = Incoming {
+            method: &parts.method,
+            // That of a nested router has lost its beginning, and providers sign the whole.
+            uri: parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0),
+            headers,
+            body: &received.bytes,
+            public_url: self.public_url.as_deref(),
+        };
+        if let Some(answer) = self.shake_hands(&integration, &incoming, Needed::None).await? {
+            return Ok(("handshake", answer));
+        }
+        let proof = self.verify(&integration, &incoming).await?;
+        if let Some(answer) = self.shake_hands(&integration, &incoming, Needed::Required).await? {
+            return Ok(("handshake", answer));
+        }
+        // A handshake for another method did not match.
+        if parts.method != Method::POST {
+            return Ok(("error", not_allowed().await));
+        }
+        let form = integration.compiled.mapper.body_form(headers).ok_or_else(unsupported_media_type)?;
+        let event = new_event(&integration, source_ip, correlation_id, &incoming, form, proof)?;
+        self.store(&integration, correlation_id, event, received).await
+    }
+
+    async fn store(
+        &self,
+        integration: &Integration,
+        correlation_id: &str,
+        event: Unstored,
+        received: Received,
+    ) -> Result<(&'static str, Response), ApiError> {
+        let event = event.with(received.bytes);
         let id = event.id;
-        let stored = self.committer.commit(event, received.share).await.map_err(not_committed)?;
-        Ok((id, stored))
+        match self.committer.commit(event, received.share).await.map_err(not_committed)? {
+            Stored::New => Ok(("accepted", acknowledge(integration, id, false, correlation_id))),
+            Stored::DuplicateOf(first) => {
+                Ok(("duplicate", acknowledge(integration, first, true, correlation_id)))
+            }
+            Stored::TryAgain => {
+                Ok(("unavailable", ApiError::unavailable(RETRY_AFTER_SECONDS).into_response()))
+            }
+        }
+    }
+
+    /// Whether the route has a handshake for the request's method.
+    fn has_handshake(&self, request: &Request) -> bool {
+        let found = self.route(request.uri().path());
+        found.is_ok_and(|integration| integration.compiled.handshakes.has_method(request.method()))
+    }
+
+    /// The proof, counted by the secret that gave it.
+    async fn verify(&self, integration: &Integration, incoming: &Incoming<'_>) -> Result<Proof, ApiError> {
+        let verifier = &integration.compiled.verifier;
+        let judged = match verifier.certificate_url(incoming) {
+            Ok(None) => verifier.verify(incoming, self.clock.now()),
+            Ok(Some(url)) => {
+                let key = self.outside.certificate(&url).await;
+                let key = key.map_err(|_| ApiError::unavailable(RETRY_AFTER_SECONDS))?;
+                verifier.verify_by(incoming, &key)
+            }
+            Err(refused) => Err(refused),
+        };
+        match judged {
+            Ok(proof) => {
+                integration.uses.note(proof.secret);
+                Ok(proof)
+            }
+            Err(refused) => {
+                tracing::debug!(integration.id = %integration.row.id, %refused, "webhook not verified");
+                Err(ApiError::new(ErrorCode::Unauthorized, refused.public_message()))
+            }
+        }
+    }
+
+    async fn shake_hands(
+        &self,
+        integration: &Integration,
+        incoming: &Incoming<'_>,
+        proof: Needed,
+    ) -> Result<Option<Response>, ApiError> {
+        match integration.compiled.handshakes.find(incoming, proof) {
+            None => Ok(None),
+            Some(Answer::Forbidden) => {
+                let mut response = Response::new(axum::body::Body::empty());
+                *response.status_mut() = StatusCode::FORBIDDEN;
+                Ok(Some(response))
+            }
+            Some(Answer::Handshake(handshake)) => {
+                self.answer(integration, handshake, incoming).await.map(Some)
+            }
+        }
+    }
+
+    async fn answer(
+        &self,
+        integration: &Integration,
+        handshake: &Handshake,
+        incoming: &Incoming<'_>,
+    ) -> Result<Response, ApiError> {
+        if let Some(secret) = handshake.captured(incoming) {
+            let kept = self.captures.keep(integration, &handshake.name, &secret).await;
+            kept.map_err(|_| ApiError::unavailable(RETRY_AFTER_SECONDS))?;
+        }
+        if let Some(url) = handshake.confirmation(incoming) {
+            let url = url
+                .map_err(|_| ApiError::invalid("body", "the URL to confirm is not one of the provider's"))?;
+            let confirmed = self.outside.confirm(url).await;
+            confirmed.map_err(|_| ApiError::unavailable(RETRY_AFTER_SECONDS))?;
+        }
+        tracing::info!(integration.id = %integration.row.id, handshake = %handshake.name, "handshake answered");
+        handshake
+            .respond(incoming, &integration.compiled.verifier)
+            .ok_or_else(|| ApiError::invalid("body", "the challenge is too long"))
     }
 
     /// The integration that the path names. The last segment is compared as it came: a route is a DNS label, so
@@ -161,54 +302,68 @@ fn not_committed(refused: NotCommitted) -> ApiError {
     ApiError::unavailable(RETRY_AFTER_SECONDS)
 }
 
-/// A missing type counts as JSON.
-fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else {
-        return Ok(());
-    };
-    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    let is_json = essence.eq_ignore_ascii_case(b"application/json")
-        || essence.len().checked_sub(5).is_some_and(|start| essence[start..].eq_ignore_ascii_case(b"+json"));
-    if is_json || essence.is_empty() {
-        return Ok(());
-    }
-    Err(ApiError::new(
+fn unsupported_media_type() -> ApiError {
+    ApiError::new(
         ErrorCode::UnsupportedMediaType,
-        "The content-type must be application/json or end in +json",
-    ))
+        "The content-type must be application/json or end in +json, or be another that the integration accepts",
+    )
+}
+
+/// An event but for its body, which the request still holds.
+struct Unstored(NewEvent);
+
+impl Unstored {
+    fn with(self, raw_body: Bytes) -> NewEvent {
+        NewEvent { raw_body, ..self.0 }
+    }
 }
 
 fn new_event(
     integration: &Integration,
     source_ip: IpAddr,
     correlation_id: &str,
-    headers: &HeaderMap,
-    raw_body: Bytes,
-) -> Result<NewEvent, ApiError> {
-    let mapping = &integration.preset.mapping;
-    let fields = normalize(mapping, &raw_body)
+    incoming: &Incoming<'_>,
+    form: BodyForm,
+    proof: Proof,
+) -> Result<Unstored, ApiError> {
+    let (compiled, headers) = (&integration.compiled, incoming.headers);
+    let fields = compiled
+        .mapper
+        .read(incoming, form)
         .map_err(|Malformed { field, reason }| ApiError::invalid(&field, reason))?;
-    let idempotency_key = format!("{}:{}", integration.row.id, fields.external_event_id);
-    Ok(NewEvent {
-        id: Uuid::now_v7(),
-        integration_id: integration.row.id,
-        provider: Arc::clone(&integration.preset.provider),
-        external_event_id: Some(fields.external_event_id),
+    let (id, event_id) = (integration.row.id, Uuid::now_v7());
+    let idempotency_key = match &fields.external_event_id {
+        Some(external_event_id) => format!("{id}:{external_event_id}"),
+        None if compiled.mapper.is_each_request_an_event() => format!("{id}:request:{event_id}"),
+        None => {
+            let digest = Sha256::digest(normalize::content(form, incoming.body));
+            format!("{id}:payload:{}", hex::encode(digest))
+        }
+    };
+    let received_at = Timestamp::now();
+    Ok(Unstored(NewEvent {
+        id: event_id,
+        integration_id: id,
+        provider: Arc::clone(&integration.provider),
+        external_event_id: fields.external_event_id,
         event_type: fields.event_type,
         subject: fields.subject,
-        occurred_at: fields.occurred_at,
-        received_at: Timestamp::now(),
+        occurred_at: fields.occurred_at.unwrap_or(received_at),
+        received_at,
         correlation_id: correlation_id.to_owned(),
         traceparent: headers.get("traceparent").and_then(trace_context),
         source_ip,
-        headers: stored_headers(headers, integration.verifier.secret_header()),
-        raw_body,
-        payload_key: Arc::clone(&integration.payload_key),
+        headers: stored_headers(headers, compiled.verifier.secret_header()),
+        raw_body: Bytes::new(),
+        payload_key: Arc::clone(&compiled.mapper.payload_name),
         payload: fields.payload,
+        body_form: form,
+        delivered_as: compiled.mapper.delivered_as,
+        secret_index: proof.secret,
         key_hash: key_hash(&idempotency_key),
         idempotency_key,
         destinations: Arc::clone(&integration.destination_names),
-    })
+    }))
 }
 
 /// The first 16 bytes of the SHA-256: no two keys of one integration will ever share them, and the index is half as
@@ -255,26 +410,6 @@ fn stored_headers(headers: &HeaderMap, secret_header: Option<&HeaderName>) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn json_and_its_relatives_are_accepted_and_others_are_not() {
-        let check = |value: &'static [u8], accepted: bool| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_bytes(value).expect("a value"));
-            assert_eq!(check_media_type(&headers).is_ok(), accepted, "{value:?}");
-        };
-        assert!(check_media_type(&HeaderMap::new()).is_ok());
-        check(b"", true);
-        check(b"application/json", true);
-        check(b"Application/JSON; charset=utf-8", true);
-        check(b"application/cloudevents+json", true);
-        check(b"application/vnd.api+JSON;v=1", true);
-        check(b"text/plain", false);
-        check(b"application/xml", false);
-        check(b"application/jsonp", false);
-        check(b"\xff", false);
-        check(b"json", false);
-    }
 
     #[test]
     fn secrets_in_headers_are_not_stored() {

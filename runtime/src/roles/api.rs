@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use axum::routing::{get, post};
+use axum::routing::{any, get};
 use axum::{Json, Router};
 use ipnet::IpNet;
 use secrecy::SecretString;
@@ -14,11 +14,14 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use super::{bind, ops_stage, start_metrics, wait_for_schema};
+use crate::clock::Clock;
 use crate::config::{ApiArgs, CommonArgs, DatabaseArgs, Environment, QueueArgs, RedisArgs, SealingArgs};
 use crate::dispatch::Dispatcher;
 use crate::health::{Health, Probes, health};
 use crate::ingress::body::BodyBudget;
+use crate::ingress::capture::Captures;
 use crate::ingress::commit::committer;
+use crate::ingress::outside::Outside;
 use crate::ingress::receive::{Ingress, receive};
 use crate::integrations::{ReadTask, Table, table};
 use crate::limits::limits;
@@ -28,7 +31,7 @@ use crate::queue::Link;
 use crate::queue::publish::publisher;
 use crate::sealing::SealingKeys;
 use crate::shutdown::{Stage, requested, supervise};
-use crate::{management, openapi, server, store};
+use crate::{management, openapi, secret_uses, server, store};
 
 /// The committer, the table's listener, the dispatcher, maintenance, and the management routes share these.
 pub(super) const DATABASE_CONNECTIONS: u32 = 16;
@@ -59,6 +62,8 @@ pub(super) struct ApiConfig {
     pub queue_prefix: String,
     pub trusted_proxies: Arc<[IpNet]>,
     pub rate_limit_per_minute: u32,
+    pub public_url: Option<Arc<str>>,
+    pub clock: Clock,
     pub requeue_after: Duration,
     /// How long requests in flight may take after the stop.
     pub drain: Duration,
@@ -79,6 +84,8 @@ impl ApiConfig {
             queue_prefix: queue.queue_prefix()?,
             trusted_proxies: api.trusted_proxies().into(),
             rate_limit_per_minute: api.rate_limit_per_minute,
+            public_url: api.public_url(),
+            clock: api.clock(common.environment)?,
             requeue_after: api.requeue_after(),
             drain: common.shutdown_deadline() / 2,
         })
@@ -153,6 +160,14 @@ pub(super) fn stages(
         committer,
         trusted_proxies: config.trusted_proxies,
         rate_limit_per_minute: config.rate_limit_per_minute,
+        public_url: config.public_url,
+        captures: Captures::new(
+            pool.clone(),
+            Arc::clone(&keys),
+            config.environment == Environment::Development,
+        ),
+        outside: Outside::new()?,
+        clock: config.clock,
     };
     let health_state = Arc::new(Health::new(pool.clone(), limits, link("health")));
     let management = ManagementState {
@@ -172,6 +187,7 @@ pub(super) fn stages(
         wake,
         requeue_after: config.requeue_after,
     };
+    let (uses_pool, uses_table) = (pool.clone(), table.clone());
     let maintenance = Maintenance { pool, integrations: table, keys };
 
     let (mut incoming, mut commit, mut publish, mut dispatch) =
@@ -180,6 +196,7 @@ pub(super) fn stages(
     commit.spawn("commit", committing.run(commit.token()));
     commit.spawn("rate limits", counting.run(commit.token()));
     commit.spawn("integrations", reading.run(commit.token()));
+    commit.spawn("secret uses", secret_uses::run(uses_pool, uses_table, commit.token()));
     commit.spawn("maintenance", maintenance.run(commit.token()));
     publish.spawn("publish", publishing.run(publish.token()));
     dispatch.spawn("dispatch", dispatcher.run(dispatch.token()));
@@ -190,7 +207,7 @@ pub(super) fn stages(
 fn router(ingress: Ingress, health_state: Arc<Health>, management: ManagementState) -> Router {
     let document = Arc::new(openapi::document(management.delivery_sink));
     let ours = Router::new()
-        .route("/webhooks/{route}", post(receive).with_state(ingress))
+        .route("/webhooks/{route}", any(receive).with_state(ingress))
         .route("/health", get(health).with_state(health_state))
         .method_not_allowed_fallback(management::method_not_allowed);
     Router::new()

@@ -11,6 +11,8 @@ use sqlx::postgres::PgPool;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
+use crate::event::{BodyForm, DeliveredAs};
+
 /// A claimed delivery with all that its attempt needs.
 #[derive(Debug)]
 pub struct Claimed {
@@ -30,8 +32,22 @@ pub struct Claimed {
     pub correlation_id: String,
     pub traceparent: Option<String>,
     pub payload_key: String,
-    /// The provider's payload, as it came.
+    /// The part of the body that is delivered, as it came; all of it when it is delivered raw.
     pub payload: Vec<u8>,
+    pub body_form: BodyForm,
+    pub delivered_as: DeliveredAs,
+    /// What an envelope says beside that; `None` when there is none.
+    pub envelope: Option<EnvelopeFields>,
+    /// The headers of the webhook as stored, where its content-type is wanted.
+    pub headers: Option<String>,
+}
+
+/// What only an envelope says.
+#[derive(Debug)]
+pub struct EnvelopeFields {
+    pub integration_id: Uuid,
+    pub subject: Option<String>,
+    pub occurred_at: Timestamp,
 }
 
 /// Claims those of the events' deliveries to one destination that can be claimed. One statement, one commit.
@@ -78,14 +94,34 @@ const CLAIM: &str = "/* claim::claim */
             d.queued_at, d.started_at
     )
     SELECT c.*, e.provider, e.event_type, e.external_event_id, e.correlation_id, e.traceparent, e.payload_key,
-        substring(e.raw_body FROM e.payload_start + 1 FOR e.payload_length) AS payload
+        e.body_form, e.delivered_as,
+        CASE WHEN e.delivered_as = 1 THEN e.raw_body
+            ELSE substring(e.raw_body FROM e.payload_start + 1 FOR e.payload_length) END AS payload,
+        CASE WHEN e.delivered_as <> 0 THEN e.headers::text END AS headers,
+        CASE WHEN e.delivered_as = 2 THEN e.integration_id END AS integration_id,
+        CASE WHEN e.delivered_as = 2 THEN e.subject END AS subject,
+        CASE WHEN e.delivered_as = 2 THEN e.occurred_at END AS occurred_at
     FROM claimed c
     JOIN events e ON e.id = c.event_id AND e.id = ANY($1) AND e.id BETWEEN $2 AND $3";
 
 fn claimed(row: &sqlx::postgres::PgRow) -> sqlx::Result<Claimed> {
     let queued_at: jiff_sqlx::Timestamp = row.try_get("queued_at")?;
     let started_at: jiff_sqlx::Timestamp = row.try_get("started_at")?;
+    let integration_id: Option<Uuid> = row.try_get("integration_id")?;
+    let occurred_at: Option<jiff_sqlx::Timestamp> = row.try_get("occurred_at")?;
+    let envelope = match (integration_id, occurred_at) {
+        (Some(integration_id), Some(occurred_at)) => Some(EnvelopeFields {
+            integration_id,
+            subject: row.try_get("subject")?,
+            occurred_at: occurred_at.to_jiff(),
+        }),
+        _ => None,
+    };
     Ok(Claimed {
+        envelope,
+        headers: row.try_get("headers")?,
+        body_form: known("body_form", row.try_get("body_form")?, BodyForm::from_code)?,
+        delivered_as: known("delivered_as", row.try_get("delivered_as")?, DeliveredAs::from_code)?,
         event_id: row.try_get("event_id")?,
         lease_id: row.try_get("lease_id")?,
         attempts: row.try_get("attempts")?,
@@ -102,6 +138,15 @@ fn claimed(row: &sqlx::postgres::PgRow) -> sqlx::Result<Claimed> {
         payload_key: row.try_get("payload_key")?,
         payload: row.try_get("payload")?,
     })
+}
+
+/// A code that this version does not know was written by a newer one.
+fn known<T>(column: &str, code: i16, read: fn(i16) -> Option<T>) -> sqlx::Result<T> {
+    let unknown = || sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source: format!("events.{column} is {code}, which this version does not know").into(),
+    };
+    read(code).ok_or_else(unknown)
 }
 
 /// Tells the operators of a message that is not ours, as an audit entry of the integration whose queue it was in.

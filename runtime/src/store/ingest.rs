@@ -14,6 +14,8 @@ use jiff_sqlx::ToSqlx;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
+use crate::event::{BodyForm, DeliveredAs};
+
 /// A verified and normalized webhook, ready to be stored.
 #[derive(Debug)]
 pub struct NewEvent {
@@ -36,6 +38,10 @@ pub struct NewEvent {
     pub payload_key: Arc<str>,
     /// Where the provider's payload is in `raw_body`.
     pub payload: Range<usize>,
+    pub body_form: BodyForm,
+    pub delivered_as: DeliveredAs,
+    /// Which verification secret proved it: 0 is the current one.
+    pub secret_index: usize,
     pub idempotency_key: String,
     /// The first 16 bytes of the SHA-256 of `idempotency_key`.
     pub key_hash: Uuid,
@@ -113,6 +119,9 @@ async fn insert(
         .bind(text(|event| &event.payload_key))
         .bind(events.iter().map(|event| event.payload.start as i32).collect::<Vec<_>>())
         .bind(events.iter().map(|event| event.payload.len() as i32).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| event.body_form.code()).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| event.delivered_as.code()).collect::<Vec<_>>())
+        .bind(events.iter().map(|event| event.secret_index as i16).collect::<Vec<_>>())
         .bind(text(|event| &event.idempotency_key))
         .bind(events.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
         .bind(destination_events)
@@ -129,11 +138,11 @@ const INSERT: &str = "/* ingest::insert */
         SELECT * FROM unnest(
             $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
             $9::timestamptz[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bytea[], $15::text[],
-            $16::int[], $17::int[], $18::text[], $19::uuid[]
+            $16::int[], $17::int[], $18::smallint[], $19::smallint[], $20::smallint[], $21::text[], $22::uuid[]
         ) AS t (
             key_hash, id, integration_id, provider, external_event_id, event_type, subject, occurred_at,
             received_at, correlation_id, traceparent, source_ip, headers, raw_body, payload_key,
-            payload_start, payload_length, idempotency_key, audit_id
+            payload_start, payload_length, body_form, delivered_as, secret_index, idempotency_key, audit_id
         )
     ), fresh AS (
         -- DO NOTHING settles the same key twice, also inside this batch.
@@ -145,19 +154,19 @@ const INSERT: &str = "/* ingest::insert */
         INSERT INTO events (
             id, integration_id, provider, external_event_id, event_type, subject, occurred_at, received_at,
             correlation_id, traceparent, source_ip, headers, raw_body, payload_key, payload_start, payload_length,
-            idempotency_key
+            body_form, delivered_as, secret_index, idempotency_key
         )
         SELECT
             id, integration_id, provider, external_event_id, event_type, subject, occurred_at, received_at,
             correlation_id, traceparent, source_ip::inet, headers::json, raw_body, payload_key, payload_start,
-            payload_length, idempotency_key
+            payload_length, body_form, delivered_as, secret_index, idempotency_key
         FROM input WHERE id IN (SELECT event_id FROM fresh)
     ), queued AS (
         -- Its own outbox: queued_at says that the message is about to be published.
         INSERT INTO deliveries (event_id, destination, integration_id, queued_at, due_at, updated_at)
-        SELECT event_id, destination, integration_id, CASE WHEN $23 THEN now() END, CASE WHEN NOT $23 THEN now() END,
+        SELECT event_id, destination, integration_id, CASE WHEN $26 THEN now() END, CASE WHEN NOT $26 THEN now() END,
             now()
-        FROM unnest($20::uuid[], $21::text[], $22::uuid[]) AS d (event_id, destination, integration_id)
+        FROM unnest($23::uuid[], $24::text[], $25::uuid[]) AS d (event_id, destination, integration_id)
         WHERE event_id IN (SELECT event_id FROM fresh)
     ), audited AS (
         INSERT INTO audit_entries (id, entity_type, entity_id, action, actor)

@@ -161,6 +161,7 @@ pub async fn remove(pool: &PgPool, id: Uuid, actor: &str) -> sqlx::Result<bool> 
     let mut tx = pool.begin().await?;
     let generation: Option<i64> = sqlx::query_scalar(
         "/* integrations::remove */
+        WITH forgotten AS (DELETE FROM captured_secrets WHERE integration_id = $1)
         UPDATE integrations SET deleted_at = now(), updated_at = now()
         WHERE id = $1 AND deleted_at IS NULL RETURNING generation",
     )

@@ -113,6 +113,7 @@ pub async fn retire(pool: &PgPool, id: Uuid, writer_epoch: i64, actor: &str) -> 
     }
     sqlx::query(
         "/* retire::retire */
+        WITH forgotten AS (DELETE FROM captured_secrets WHERE integration_id = $1)
         UPDATE integrations SET deleted_at = now(), updated_at = now(), writer_epoch = $2 WHERE id = $1",
     )
     .bind(id)

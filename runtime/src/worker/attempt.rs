@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
 use crate::deliver::{DeliveryClient, DeliveryRequest, Exchange, Outcome};
-use crate::event::normalized_payload;
+use crate::event::{DeliveredAs, Envelope, cloud_event, normalized_payload};
 use crate::integrations::Destination;
 use crate::queue::consume::Ack;
 use crate::retry::{self, Decision};
@@ -29,13 +29,7 @@ pub struct Attempt {
 /// Sends the delivery once and answers the result to be recorded, with the message that it belongs to.
 pub async fn run(attempt: Attempt, client: &DeliveryClient) -> (Recorded, Ack) {
     let Attempt { claimed, destination, ack, permit } = attempt;
-    let body = Bytes::from(normalized_payload(
-        &claimed.provider,
-        &claimed.event_type,
-        claimed.external_event_id.as_deref(),
-        &claimed.payload_key,
-        &claimed.payload,
-    ));
+    let (body, content_type) = content(&claimed);
     let traceparent = traceparent(&claimed);
     let request = DeliveryRequest {
         target: &destination.target,
@@ -43,6 +37,7 @@ pub async fn run(attempt: Attempt, client: &DeliveryClient) -> (Recorded, Ack) {
         correlation_id: &claimed.correlation_id,
         traceparent: &traceparent,
         body: &body,
+        content_type: content_type.as_deref(),
         attempted_at: Timestamp::now(),
     };
     let exchange = client.deliver(&request).await;
@@ -51,6 +46,42 @@ pub async fn run(attempt: Attempt, client: &DeliveryClient) -> (Recorded, Ack) {
     metrics::counter!("grapnel_attempts_total", "outcome" => outcome_label(&result)).increment(1);
     metrics::histogram!("grapnel_attempt_duration_seconds").record(f64::from(result.duration_ms) / 1000.0);
     (result, ack)
+}
+
+/// What is delivered, and its content-type when it is not JSON.
+fn content(claimed: &Claimed) -> (Bytes, Option<String>) {
+    let external_event_id = claimed.external_event_id.as_deref();
+    let received_type = claimed.headers.as_deref().and_then(content_type_of);
+    match (claimed.delivered_as, &claimed.envelope) {
+        (DeliveredAs::Raw, _) => (Bytes::copy_from_slice(&claimed.payload), received_type),
+        (DeliveredAs::CloudEvent, Some(fields)) => {
+            let envelope = Envelope {
+                id: claimed.event_id,
+                integration_id: fields.integration_id,
+                provider: &claimed.provider,
+                event_type: &claimed.event_type,
+                external_event_id,
+                subject: fields.subject.as_deref(),
+                occurred_at: fields.occurred_at,
+                content_type: received_type.as_deref(),
+            };
+            let json = cloud_event(&envelope, claimed.body_form, &claimed.payload);
+            (json.into(), Some("application/cloudevents+json".to_owned()))
+        }
+        (DeliveredAs::Normalized | DeliveredAs::CloudEvent, _) => {
+            let (key, form) = (&claimed.payload_key, claimed.body_form);
+            let (provider, event_type) = (&claimed.provider, &claimed.event_type);
+            let json =
+                normalized_payload(provider, event_type, external_event_id, key, form, &claimed.payload);
+            (json.into(), None)
+        }
+    }
+}
+
+/// The content-type among stored headers.
+fn content_type_of(headers: &str) -> Option<String> {
+    let pairs: Vec<(String, String)> = serde_json::from_str(headers).ok()?;
+    pairs.into_iter().find(|(name, _)| name == "content-type").map(|(_, value)| value)
 }
 
 /// What the exchange means for the delivery. Pure.

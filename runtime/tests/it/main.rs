@@ -6,6 +6,7 @@
 mod harness;
 
 mod ingress;
+mod providers;
 mod hostile;
 mod delivery;
 mod isolation;

@@ -94,6 +94,7 @@ async fn a_request_that_is_not_read_ends_by_the_deadline() {
         correlation_id: "",
         traceparent: "",
         body: &vec![b' '; 8 * 1024 * 1024].into(),
+        content_type: None,
         attempted_at: now(),
     };
     assert_eq!(client().deliver(&request).await.outcome, timed_out("no answer within 0.5 s"));

@@ -103,6 +103,7 @@ async fn a_value_that_no_header_can_hold_is_not_an_attempt() {
         correlation_id: "a\r\nb: c",
         traceparent: TRACEPARENT,
         body: &Bytes::new(),
+        content_type: None,
         attempted_at: now(),
     };
     let message = "the correlation id cannot be sent in a header".to_owned();

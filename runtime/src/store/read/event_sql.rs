@@ -280,7 +280,7 @@ macro_rules! derived {
 macro_rules! columns {
     () => {
         "e.id, e.integration_id, e.provider, e.external_event_id, e.event_type, e.subject, e.occurred_at,
-        e.received_at, e.correlation_id, e.payload_key, delivered.status, delivered.attempts, delivered.last_error,
+        e.received_at, e.correlation_id, e.payload_key, e.body_form, e.secret_index, delivered.status, delivered.attempts, delivered.last_error,
         delivered.updated_at, attempted.last_processed_at"
     };
 }

@@ -13,7 +13,7 @@ use super::failure::{StoreFailure, within_deadline};
 use super::page::{Order, Page, PageRequest, Position, Total};
 use super::snapshot::Snapshot;
 use super::{EventFilter, EventStatus, Instant, known};
-use crate::event::normalized_payload;
+use crate::event::{BodyForm, normalized_payload};
 
 /// Payloads longer than this are left out of lists, which bounds a page to 6.4 MB of them.
 const LISTED_PAYLOAD_BYTES: i32 = 65_536;
@@ -46,7 +46,10 @@ pub struct Event {
     #[schema(required)]
     pub last_processed_at: Option<Instant>,
     pub correlation_id: String,
-    /// What is delivered. Null in lists when the provider's payload is longer than 64 KiB: `GET /events/{id}` has it.
+    /// Which verification secret proved it: 0 is the current one, 1 and 2 are the previous ones.
+    #[schema(minimum = 0, maximum = 2)]
+    pub secret_index: i16,
+    /// The event in its normalized form. Null in lists when the provider's payload is longer than 64 KiB: `GET /events/{id}` has it.
     #[schema(required, value_type = Option<Object>)]
     pub normalized_payload: Option<Box<RawValue>>,
 }
@@ -199,7 +202,9 @@ pub(super) fn event_of(row: &PgRow) -> Result<Event, StoreFailure> {
     let normalized_payload = match payload {
         Some(payload) => {
             let key: &str = row.try_get("payload_key")?;
-            let json = normalized_payload(&provider, &event_type, external_event_id.as_deref(), key, payload);
+            let form = known(BodyForm::from_code(row.try_get("body_form")?), "events", "body_form", id)?;
+            let external_event_id = external_event_id.as_deref();
+            let json = normalized_payload(&provider, &event_type, external_event_id, key, form, payload);
             Some(serde_json::from_slice(&json).map_err(|source| StoreFailure::Corrupt {
                 table: "events",
                 column: "raw_body",
@@ -225,6 +230,7 @@ pub(super) fn event_of(row: &PgRow) -> Result<Event, StoreFailure> {
         last_error: row.try_get("last_error")?,
         last_processed_at: last_processed_at.map(Instant::from),
         correlation_id: row.try_get("correlation_id")?,
+        secret_index: row.try_get("secret_index")?,
         normalized_payload,
     })
 }

@@ -43,6 +43,7 @@ async fn an_event_has_the_fields_of_the_contract() {
             "lastError",
             "lastProcessedAt",
             "correlationId",
+            "secretIndex",
             "normalizedPayload",
         ])
     );

@@ -7,6 +7,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
+use grapnel::event::{BodyForm, DeliveredAs};
 use grapnel::management::{KEY_HEADER, ManagementKeys, ManagementState, router};
 use grapnel::store;
 use grapnel::store::claim::{Claimed, claim};
@@ -240,6 +241,9 @@ pub(crate) fn received_at(integration_id: Uuid, received_at: Timestamp) -> NewEv
         raw_body: Bytes::from_static(br#"{"data":{"id":"ord-1"}}"#),
         payload_key: "data".into(),
         payload: 8..22,
+        body_form: BodyForm::Json,
+        delivered_as: DeliveredAs::Normalized,
+        secret_index: 0,
         idempotency_key: format!("{integration_id}:{key_hash}"),
         key_hash,
         destinations: Arc::from([Arc::from("orders")]),

@@ -1,0 +1,248 @@
+//! Finds values in a JSON text without parsing the rest, and without changing them: a value stays the slice that it was.
+//!
+//! A member that stands twice counts the last time, as it does in most parsers.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+/// A JSON Pointer (RFC 6901).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pointer {
+    segments: Vec<String>,
+    /// The field in the words of an error: `data.id`.
+    pub field: String,
+}
+
+impl Pointer {
+    /// `None` when the text is no pointer. The empty one is the whole document.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            return Some(Self { segments: Vec::new(), field: "body".to_owned() });
+        }
+        let path = text.strip_prefix('/')?;
+        // The order matters: ~01 is ~1, not /.
+        let unescape = |segment: &str| segment.replace("~1", "/").replace("~0", "~");
+        let segments: Vec<String> = path.split('/').map(unescape).collect();
+        Some(Self { field: segments.join("."), segments })
+    }
+
+    pub fn is_whole(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// The name of the member that is pointed to.
+    pub fn member(&self) -> &str {
+        self.segments.last().map_or("", String::as_str)
+    }
+}
+
+/// A JSON text whose outermost members are known.
+pub enum Document<'a> {
+    Object(Members<'a>),
+    Other(&'a RawValue),
+}
+
+impl<'a> Document<'a> {
+    /// # Errors
+    /// When the bytes are not one JSON value in UTF-8.
+    pub fn parse(body: &'a [u8]) -> serde_json::Result<Self> {
+        if body.trim_ascii_start().first() == Some(&b'{') {
+            return serde_json::from_slice(body).map(Self::Object);
+        }
+        serde_json::from_slice(body).map(Self::Other)
+    }
+
+    /// The value that is pointed to. The whole of an object is not found: nobody needs it as a value.
+    pub fn find(&self, pointer: &Pointer) -> Option<&'a RawValue> {
+        let (first, rest) = match (self, pointer.segments.as_slice()) {
+            (Self::Object(members), [first, rest @ ..]) => (members.get(first)?, rest),
+            (Self::Other(value), segments) => (*value, segments),
+            (Self::Object(_), []) => return None,
+        };
+        rest.iter().try_fold(first, |value, segment| step(value, segment))
+    }
+}
+
+fn step<'a>(value: &'a RawValue, segment: &str) -> Option<&'a RawValue> {
+    if value.get().starts_with('[') {
+        let is_index = segment == "0" || !segment.starts_with(['0', '+']);
+        let index: usize = segment.parse().ok().filter(|_| is_index)?;
+        return elements(value)?.into_iter().nth(index);
+    }
+    let members: Members<'a> = serde_json::from_str(value.get()).ok()?;
+    members.get(segment)
+}
+
+/// The text of a value: decoded when it is a string, as it stands when it is a number or a boolean. Null, objects and lists
+/// have none.
+pub fn scalar(value: &RawValue) -> Option<Cow<'_, str>> {
+    match value.get().as_bytes().first()? {
+        b'"' => text(value),
+        b'{' | b'[' | b'n' => None,
+        _ => Some(Cow::Borrowed(value.get())),
+    }
+}
+
+/// The text of a string; nothing else is one.
+pub fn text(value: &RawValue) -> Option<Cow<'_, str>> {
+    if !value.get().starts_with('"') {
+        return None;
+    }
+    serde_json::from_str::<Text<'_>>(value.get()).ok().map(|text| text.0)
+}
+
+/// Where a value lies in the text that it was found in.
+pub fn position(body: &[u8], value: &RawValue) -> std::ops::Range<usize> {
+    // RawValue borrows from the body, so the distance of the two is where it lies.
+    let start = value.get().as_ptr() as usize - body.as_ptr() as usize;
+    start..start + value.get().len()
+}
+
+/// Writes the value so that equal values are equal texts: members in the order of their names, no white space, strings in
+/// one spelling. Numbers stay as they are: none may become another. The nesting must be bounded before.
+pub fn canonical(value: &str, out: &mut Vec<u8>) {
+    match value.as_bytes().first() {
+        Some(b'{') => {
+            let Ok(Members(mut members)) = serde_json::from_str::<Members<'_>>(value) else { return };
+            // Of members with one name the last counts, and a stable sort keeps it last.
+            members.sort_by(|one, other| one.0.cmp(&other.0));
+            out.push(b'{');
+            for (index, (name, value)) in members.iter().enumerate() {
+                if members.get(index + 1).is_some_and(|next| next.0 == *name) {
+                    continue;
+                }
+                push_text(name, out);
+                out.push(b':');
+                canonical(value.get(), out);
+                out.push(b',');
+            }
+            out.push(b'}');
+        }
+        Some(b'[') => {
+            let Ok(value) = serde_json::from_str::<&RawValue>(value) else { return };
+            out.push(b'[');
+            for element in elements(value).unwrap_or_default() {
+                canonical(element.get(), out);
+                out.push(b',');
+            }
+            out.push(b']');
+        }
+        Some(b'"') => {
+            if let Ok(Text(text)) = serde_json::from_str::<Text<'_>>(value) {
+                push_text(&text, out);
+            }
+        }
+        _ => out.extend_from_slice(value.as_bytes()),
+    }
+}
+
+fn push_text(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, text).expect("a string can be written to a vector");
+}
+
+/// A text that is borrowed where it has no escapes.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+/// The members of an object, unparsed.
+pub struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Members<'a> {
+    fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().rev().find(|(member, _)| member == name).map(|(_, value)| *value)
+    }
+}
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MembersVisitor;
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::with_capacity(8);
+                while let Some((Text(name), value)) = map.next_entry()? {
+                    members.push((name, value));
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+/// The elements of a list, unparsed; `None` when it is none.
+fn elements(value: &RawValue) -> Option<Vec<&RawValue>> {
+    struct Elements<'a>(Vec<&'a RawValue>);
+    impl<'de> Deserialize<'de> for Elements<'de> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            struct ElementsVisitor;
+            impl<'de> Visitor<'de> for ElementsVisitor {
+                type Value = Elements<'de>;
+
+                fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str("a list")
+                }
+
+                fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                    let mut elements = Vec::new();
+                    while let Some(element) = list.next_element()? {
+                        elements.push(element);
+                    }
+                    Ok(Elements(elements))
+                }
+            }
+            deserializer.deserialize_seq(ElementsVisitor)
+        }
+    }
+    serde_json::from_str::<Elements<'_>>(value.get()).ok().map(|elements| elements.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(json: &str, pointer: &str) -> Option<String> {
+        let pointer = Pointer::parse(pointer).expect("a pointer");
+        let document = Document::parse(json.as_bytes()).expect("JSON");
+        document.find(&pointer).and_then(scalar).map(Cow::into_owned)
+    }
+
+    #[test]
+    fn pointers_follow_rfc_6901() {
+        let json =
+            r#"{"a/b":{"m~n":{"~1":"x"}},"list":[{"id":1},{"id":2.50}],"":true,"n":null,"s":"caf\u00e9"}"#;
+        assert_eq!(found(json, "/a~1b/m~0n/~01").as_deref(), Some("x"));
+        assert_eq!(found(json, "/list/1/id").as_deref(), Some("2.50"));
+        assert_eq!(found(json, "/").as_deref(), Some("true"));
+        assert_eq!(found(json, "/s").as_deref(), Some("café"));
+        assert_eq!(found(r#"[[7]]"#, "/0/0").as_deref(), Some("7"));
+        for absent in ["/n", "/list", "/list/2/id", "/list/01/id", "/list/+1/id", "/list/-/id", "/s/x", "/x"]
+        {
+            assert_eq!(found(json, absent), None, "{absent}");
+        }
+        assert!(Pointer::parse("a").is_none());
+    }
+
+    #[test]
+    fn equal_values_have_one_canonical_text_and_others_another() {
+        let canonical = |json: &str| {
+            let mut out = Vec::new();
+            super::canonical(json, &mut out);
+            String::from_utf8(out).expect("text")
+        };
+        let one = canonical(r#"{ "b" : [1, {"x":null}], "a":"\u00e9", "a":"e" }"#);
+        assert_eq!(one, canonical(r#"{"a":"e","b":[1,{"x":null}]}"#));
+        assert_ne!(canonical(r#"{"a":12345678901234567890}"#), canonical(r#"{"a":12345678901234567891}"#));
+        assert_ne!(canonical(r#"["1"]"#), canonical("[1]"));
+        assert_ne!(canonical(r#"{"a":1}"#), canonical(r#"{"b":1}"#));
+    }
+}

@@ -1,0 +1,259 @@
+//! The two schemes that data cannot express: the key is in a certificate that the request points to.
+//!
+//! Anyone may send a URL, so only the provider's own hosts are asked, over TLS, and only for what looks like one of its
+//! certificates; the answer is kept. A secret is what must be signed for us: the ARN of a topic, or the id of a webhook. It
+//! may be followed by PEM certificates, which are then the only ones that are believed, and nothing is fetched.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ring::signature::{
+    RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256, RsaParameters,
+    UnparsedPublicKey,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
+use url::Url;
+use webpki::EndEntityCert;
+
+use super::super::handshake::host_matches;
+use super::super::json::{self, Document, Pointer};
+use super::super::place::{Incoming, Place};
+use super::{Refused, SchemeError};
+
+/// An RSA public key, as PKCS#1 has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RsaKey(Vec<u8>);
+
+/// Where the parts of a signature are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Members of the body (Amazon SNS).
+    Sns,
+    /// Headers (PayPal).
+    Paypal,
+}
+
+/// A form with an integration's secrets.
+#[derive(Debug)]
+pub(super) struct Certified {
+    form: Form,
+    expected: Vec<Expected>,
+}
+
+#[derive(Debug)]
+struct Expected {
+    name: String,
+    pinned: Vec<RsaKey>,
+}
+
+/// What the request says.
+struct Claim {
+    /// Which secret's name it is signed for.
+    secret: usize,
+    message: Vec<u8>,
+    signature: Vec<u8>,
+    algorithm: &'static RsaParameters,
+    certificate_url: String,
+}
+
+impl RsaKey {
+    /// The key of a certificate in PEM or DER; `None` when there is none, or it is not one of RSA.
+    pub fn of_certificate(bytes: &[u8]) -> Option<Self> {
+        let certificate = match CertificateDer::from_pem_slice(bytes) {
+            Ok(certificate) => certificate,
+            Err(_) => CertificateDer::from(bytes),
+        };
+        let entity = EndEntityCert::try_from(&certificate).ok()?;
+        rsa_key(&entity.subject_public_key_info())
+    }
+}
+
+/// What follows the algorithm in the SubjectPublicKeyInfo of an RSA key of 1024 bits and more (RFC 3279).
+fn rsa_key(info: &SubjectPublicKeyInfoDer<'_>) -> Option<RsaKey> {
+    const ALGORITHM: [u8; 15] =
+        [0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
+    let rest = info.as_ref().strip_prefix(&[0x30, 0x82])?.get(2..)?.strip_prefix(&ALGORITHM)?;
+    let key = rest.strip_prefix(&[0x03, 0x82])?.get(2..)?.strip_prefix(&[0x00])?;
+    Some(RsaKey(key.to_vec()))
+}
+
+impl Certified {
+    pub(super) fn new(form: Form, secrets: &[&[u8]]) -> Result<Self, SchemeError> {
+        let expected =
+            secrets.iter().map(|secret| Expected::parse(form, secret)).collect::<Result<_, _>>()?;
+        Ok(Self { form, expected })
+    }
+
+    /// Where the certificate is that the request must be judged by; `None` when it is pinned.
+    pub(super) fn certificate_url(&self, incoming: &Incoming<'_>) -> Result<Option<Url>, Refused> {
+        let claim = self.claim(incoming)?;
+        if !self.expected[claim.secret].pinned.is_empty() {
+            return Ok(None);
+        }
+        let url = Url::parse(&claim.certificate_url).ok().filter(|url| self.may_be_asked(url));
+        url.map(Some).ok_or(Refused::CertificateUrl)
+    }
+
+    fn may_be_asked(&self, url: &Url) -> bool {
+        let (hosts, path): (&[&str], _) = match self.form {
+            Form::Sns => (&["sns.*.amazonaws.com", "sns.*.amazonaws.com.cn"], "/SimpleNotificationService-"),
+            Form::Paypal => (&["api.paypal.com", "api.sandbox.paypal.com"], "/v1/notifications/certs/"),
+        };
+        url.scheme() == "https"
+            && url.port().is_none()
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.host_str().is_some_and(|host| hosts.iter().any(|pattern| host_matches(pattern, host)))
+            && url.path().starts_with(path)
+            && url.path().len() <= 256
+    }
+
+    /// Which secret the request is signed for, by the certificate of its URL or by a pinned one.
+    pub(super) fn verify(&self, incoming: &Incoming<'_>, fetched: Option<&RsaKey>) -> Result<usize, Refused> {
+        let claim = self.claim(incoming)?;
+        let pinned = &self.expected[claim.secret].pinned;
+        let keys = if pinned.is_empty() { fetched.map_or(&[][..], std::slice::from_ref) } else { pinned };
+        if keys.is_empty() {
+            return Err(Refused::Certificate);
+        }
+        let verifies = |key: &RsaKey| {
+            let key = UnparsedPublicKey::new(claim.algorithm, &key.0);
+            key.verify(&claim.message, &claim.signature).is_ok()
+        };
+        if keys.iter().any(verifies) { Ok(claim.secret) } else { Err(Refused::Mismatch) }
+    }
+
+    /// What the signature is computed over.
+    pub(super) fn message(&self, incoming: &Incoming<'_>) -> Option<Vec<u8>> {
+        self.claim(incoming).ok().map(|claim| claim.message)
+    }
+
+    fn claim(&self, incoming: &Incoming<'_>) -> Result<Claim, Refused> {
+        match self.form {
+            Form::Sns => self.sns(incoming),
+            Form::Paypal => self.paypal(incoming),
+        }
+    }
+
+    fn sns(&self, incoming: &Incoming<'_>) -> Result<Claim, Refused> {
+        let document = Document::parse(incoming.body).map_err(|_| Refused::Unreadable)?;
+        let member = |name: &str| {
+            let pointer = Pointer::parse(&format!("/{name}"))?;
+            document.find(&pointer).and_then(json::text).map(std::borrow::Cow::into_owned)
+        };
+        let required = |name: &str| member(name).ok_or_else(|| Refused::Missing(name.to_owned()));
+        let (signature, kind, topic) = (required("Signature")?, required("Type")?, required("TopicArn")?);
+        let secret =
+            self.expected.iter().position(|expected| expected.name == topic).ok_or(Refused::WrongName)?;
+        let names: &[&str] = match kind.as_str() {
+            "Notification" => &["Message", "MessageId", "Subject", "Timestamp", "TopicArn", "Type"],
+            "SubscriptionConfirmation" | "UnsubscribeConfirmation" => {
+                &["Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"]
+            }
+            _ => return Err(Refused::Unreadable),
+        };
+        let mut message = Vec::new();
+        for name in names {
+            let value = if *name == "Subject" { member(name) } else { Some(required(name)?) };
+            if let Some(value) = value {
+                message.extend_from_slice(format!("{name}\n{value}\n").as_bytes());
+            }
+        }
+        let algorithm = match required("SignatureVersion")?.as_str() {
+            "1" => &RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
+            "2" => &RSA_PKCS1_2048_8192_SHA256,
+            _ => return Err(Refused::Unreadable),
+        };
+        Ok(Claim {
+            secret,
+            message,
+            signature: STANDARD.decode(signature).map_err(|_| Refused::Unreadable)?,
+            algorithm,
+            certificate_url: required("SigningCertURL")?,
+        })
+    }
+
+    fn paypal(&self, incoming: &Incoming<'_>) -> Result<Claim, Refused> {
+        let header = |name: &str| {
+            let place = Place::parse(&format!("header:{name}"));
+            let value = place.and_then(|place| place.find(incoming)).map(|value| value.into_owned());
+            let text = value.and_then(|value| String::from_utf8(value).ok());
+            text.ok_or_else(|| Refused::Missing(format!("the header {name}")))
+        };
+        let signature = header("paypal-transmission-sig")?;
+        let (id, time) = (header("paypal-transmission-id")?, header("paypal-transmission-time")?);
+        if header("paypal-auth-algo")? != "SHA256withRSA" {
+            return Err(Refused::Unreadable);
+        }
+        // The webhook's id is not in the request: the one that is expected is signed, or nothing is.
+        let crc32 = crc32fast::hash(incoming.body);
+        let expected = self.expected.first().ok_or(Refused::WrongName)?;
+        Ok(Claim {
+            secret: 0,
+            message: format!("{id}|{time}|{}|{crc32}", expected.name).into_bytes(),
+            signature: STANDARD.decode(signature).map_err(|_| Refused::Unreadable)?,
+            algorithm: &RSA_PKCS1_2048_8192_SHA256,
+            certificate_url: header("paypal-cert-url")?,
+        })
+    }
+}
+
+impl Expected {
+    fn parse(form: Form, secret: &[u8]) -> Result<Self, SchemeError> {
+        let text = std::str::from_utf8(secret).map_err(|_| SchemeError::Key("it is no text"))?;
+        let name = text.lines().next().unwrap_or_default().trim();
+        if name.is_empty() {
+            return Err(SchemeError::EmptySecret);
+        }
+        if form == Form::Sns && !name.starts_with("arn:") {
+            return Err(SchemeError::Key("its first line is not the ARN of a topic"));
+        }
+        let mut pinned = Vec::new();
+        for certificate in CertificateDer::pem_slice_iter(secret) {
+            let certificate = certificate.map_err(|_| SchemeError::Key("a certificate in it is not PEM"))?;
+            let key = RsaKey::of_certificate(&certificate);
+            pinned.push(key.ok_or(SchemeError::Key("a certificate in it has no RSA key"))?);
+        }
+        Ok(Self { name: name.to_owned(), pinned })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_providers_hosts_are_asked_for_certificates() {
+        let certified = |form, secret: &str| Certified::new(form, &[secret.as_bytes()]).expect("a verifier");
+        let (sns, paypal) =
+            (certified(Form::Sns, "arn:aws:sns:eu-west-1:1:t"), certified(Form::Paypal, "WH-1"));
+        let asks =
+            |certified: &Certified, url: &str| certified.may_be_asked(&Url::parse(url).expect("a URL"));
+        assert!(asks(&sns, "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0a1b.pem"));
+        assert!(asks(&sns, "https://sns.cn-north-1.amazonaws.com.cn/SimpleNotificationService-0a1b.pem"));
+        assert!(asks(&paypal, "https://api.paypal.com/v1/notifications/certs/CERT-360caa42"));
+        for url in [
+            "http://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0a1b.pem",
+            "https://sns.eu-west-1.amazonaws.com:8443/SimpleNotificationService-0a1b.pem",
+            "https://sns.eu-west-1.amazonaws.com@attacker.example/SimpleNotificationService-0a1b.pem",
+            "https://attacker.example/SimpleNotificationService-0a1b.pem",
+            "https://bucket.s3.amazonaws.com/SimpleNotificationService-0a1b.pem",
+            "https://sns.eu-west-1.amazonaws.com.attacker.example/SimpleNotificationService-0a1b.pem",
+            "https://sns.eu-west-1.amazonaws.com/other.pem",
+            "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0a1b.pem?x=1",
+            "https://api.paypal.com/v1/other",
+        ] {
+            assert!(!asks(&sns, url) && !asks(&paypal, url), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_secret_names_what_must_be_signed_for_us() {
+        let refused = |form, secret: &str| Certified::new(form, &[secret.as_bytes()]).err();
+        assert_eq!(refused(Form::Sns, "\n"), Some(SchemeError::EmptySecret));
+        assert!(matches!(refused(Form::Sns, "topic"), Some(SchemeError::Key(_))));
+        let broken = "WH-1\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(matches!(refused(Form::Paypal, broken), Some(SchemeError::Key(_))));
+    }
+}

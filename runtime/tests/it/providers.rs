@@ -1,0 +1,91 @@
+//! Providers as data: every preset through the real route, handshakes, mappings, and vectors made elsewhere.
+
+mod commands;
+mod fixtures;
+mod handshakes;
+mod mapping;
+mod signer;
+mod vectors;
+
+use serde_json::{Value, json};
+
+use super::harness::{Answer, Platform};
+
+/// What stands before the path in the URLs that providers sign.
+const PUBLIC_URL: &str = "https://hooks.example.com";
+
+/// An Integration and its Secret, as YAML documents (JSON is YAML).
+fn documents(name: &str, mut spec: Value, secrets: &[&str]) -> String {
+    let reference = |index: usize| json!({"name": format!("{name}-secrets"), "key": format!("s{index}")});
+    let mut references: Vec<Value> = (0..secrets.len()).map(reference).collect();
+    if references.len() > 1 {
+        spec["verification"]["previousSecretRefs"] = references.split_off(1).into();
+    }
+    spec["verification"]["secretRef"] = references.remove(0);
+    if spec["destinations"].is_null() {
+        spec["destinations"] = json!([{"name": "orders", "url": "http://127.0.0.1:9/"}]);
+    }
+    let object = json!({
+        "apiVersion": "grapnel.dev/v1alpha1", "kind": "Integration",
+        "metadata": {"name": name, "namespace": "test"}, "spec": spec,
+    });
+    let values: serde_json::Map<String, Value> =
+        secrets.iter().enumerate().map(|(index, secret)| (format!("s{index}"), json!(secret))).collect();
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": format!("{name}-secrets"), "namespace": "test"}, "stringData": values,
+    });
+    format!("---\n{object}\n---\n{secret}\n")
+}
+
+/// A request to a route.
+#[derive(Debug, Clone)]
+struct Sent {
+    method: String,
+    route: String,
+    query: Option<String>,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl Sent {
+    fn new(method: &str, route: &str) -> Self {
+        Self {
+            method: method.to_owned(),
+            route: route.to_owned(),
+            query: None,
+            headers: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
+    fn query(mut self, query: &str) -> Self {
+        self.query = Some(query.to_owned());
+        self
+    }
+
+    fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn body(mut self, body: &str) -> Self {
+        self.body = body.as_bytes().to_vec();
+        self
+    }
+
+    fn path(&self) -> String {
+        let query = self.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+        format!("/api/v1/webhooks/{}{query}", self.route)
+    }
+
+    async fn send(&self, platform: &Platform) -> Answer {
+        let method = self.method.parse().expect("a method");
+        let mut request = platform.http.request(method, platform.url(&self.path())).body(self.body.clone());
+        for (name, value) in &self.headers {
+            let value = reqwest::header::HeaderValue::from_bytes(value.as_bytes()).expect("a header value");
+            request = request.header(name, value);
+        }
+        Answer::of(request.send().await.expect("an answer")).await
+    }
+}
