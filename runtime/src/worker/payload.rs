@@ -55,8 +55,8 @@ impl Payloads {
     }
 }
 
-/// Once for the payload and once for the request. One that is larger than everything takes everything.
+/// For the row that it comes in, for the payload, and for the request. One that is larger than everything takes everything.
 async fn charge(room: &Arc<Semaphore>, length: usize) -> Option<OwnedSemaphorePermit> {
-    let bytes = length.saturating_mul(2).min(BUDGET_BYTES);
+    let bytes = length.saturating_mul(3).min(BUDGET_BYTES);
     Arc::clone(room).acquire_many_owned(u32::try_from(bytes).ok()?).await.ok()
 }
