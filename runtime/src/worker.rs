@@ -7,6 +7,7 @@
 //! Stopping: consumers are cancelled, attempts under way finish and are recorded, what was not begun goes back.
 
 pub mod lane;
+pub mod payload;
 pub mod attempt;
 pub mod record;
 
@@ -100,6 +101,7 @@ impl Worker {
         let (recorder, record_task) = record::recorder(self.pool.clone());
         let link = Arc::new(self.link);
         let context = Arc::new(LaneContext {
+            payloads: payload::Payloads::new(self.pool.clone()),
             pool: self.pool,
             claims: self.claims,
             client: self.client,

@@ -32,8 +32,11 @@ pub struct Claimed {
     pub correlation_id: String,
     pub traceparent: Option<String>,
     pub payload_key: String,
-    /// The part of the body that is delivered, as it came; all of it when it is delivered raw.
-    pub payload: Vec<u8>,
+    /// The part of the body that is delivered, as it came; all of it when it is delivered raw. `None` when it is long:
+    /// [`long_payload`] gets it.
+    pub payload: Option<Vec<u8>>,
+    /// In bytes.
+    pub payload_length: usize,
     pub body_form: BodyForm,
     pub delivered_as: DeliveredAs,
     /// What an envelope says beside that; `None` when there is none.
@@ -49,6 +52,9 @@ pub struct EnvelopeFields {
     pub subject: Option<String>,
     pub occurred_at: Timestamp,
 }
+
+/// A payload that is longer than this, in bytes, does not come with its claim, so that a batch of claims has a bound.
+const LONG: i32 = 64 * 1024;
 
 /// Claims those of the events' deliveries to one destination that can be claimed. One statement, one commit.
 ///
@@ -70,6 +76,7 @@ pub async fn claim(
         .bind(destination)
         .bind(lease_id)
         .bind(lease.as_secs_f64())
+        .bind(LONG)
         .fetch_all(connection)
         .await?;
     rows.iter().map(claimed).collect()
@@ -94,15 +101,31 @@ const CLAIM: &str = "/* claim::claim */
             d.queued_at, d.started_at
     )
     SELECT c.*, e.provider, e.event_type, e.external_event_id, e.correlation_id, e.traceparent, e.payload_key,
-        e.body_form, e.delivered_as,
-        CASE WHEN e.delivered_as = 1 THEN e.raw_body
-            ELSE substring(e.raw_body FROM e.payload_start + 1 FOR e.payload_length) END AS payload,
+        e.body_form, e.delivered_as, p.length AS payload_length,
+        CASE WHEN p.length <= $7 THEN substring(e.raw_body FROM p.start + 1 FOR p.length) END AS payload,
         CASE WHEN e.delivered_as <> 0 THEN e.headers::text END AS headers,
         CASE WHEN e.delivered_as = 2 THEN e.integration_id END AS integration_id,
         CASE WHEN e.delivered_as = 2 THEN e.subject END AS subject,
         CASE WHEN e.delivered_as = 2 THEN e.occurred_at END AS occurred_at
     FROM claimed c
-    JOIN events e ON e.id = c.event_id AND e.id = ANY($1) AND e.id BETWEEN $2 AND $3";
+    JOIN events e ON e.id = c.event_id AND e.id = ANY($1) AND e.id BETWEEN $2 AND $3
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN e.delivered_as = 1 THEN 0 ELSE e.payload_start END AS start,
+            CASE WHEN e.delivered_as = 1 THEN octet_length(e.raw_body) ELSE e.payload_length END AS length
+    ) AS p";
+
+/// The payload of a claimed delivery that did not come with it.
+pub async fn long_payload(pool: &PgPool, claimed: &Claimed) -> sqlx::Result<Vec<u8>> {
+    sqlx::query_scalar(
+        "/* claim::long_payload */
+        SELECT CASE WHEN delivered_as = 1 THEN raw_body
+            ELSE substring(raw_body FROM payload_start + 1 FOR payload_length) END
+        FROM events WHERE id = $1",
+    )
+    .bind(claimed.event_id)
+    .fetch_one(pool)
+    .await
+}
 
 fn claimed(row: &sqlx::postgres::PgRow) -> sqlx::Result<Claimed> {
     let queued_at: jiff_sqlx::Timestamp = row.try_get("queued_at")?;
@@ -137,6 +160,7 @@ fn claimed(row: &sqlx::postgres::PgRow) -> sqlx::Result<Claimed> {
         traceparent: row.try_get("traceparent")?,
         payload_key: row.try_get("payload_key")?,
         payload: row.try_get("payload")?,
+        payload_length: usize::try_from(row.try_get::<i32, _>("payload_length")?).unwrap_or_default(),
     })
 }
 

@@ -2,12 +2,14 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
+use super::payload::{Payload, Payloads};
 use crate::deliver::{DeliveryClient, DeliveryRequest, Exchange, Outcome};
 use crate::event::{DeliveredAs, Envelope, cloud_event, normalized_payload};
 use crate::integrations::Destination;
@@ -27,10 +29,28 @@ pub struct Attempt {
 }
 
 /// Sends the delivery once and answers the result to be recorded, with the message that it belongs to.
-pub async fn run(attempt: Attempt, client: &DeliveryClient) -> (Recorded, Ack) {
-    let Attempt { claimed, destination, ack, permit } = attempt;
-    let (body, content_type) = content(&claimed);
-    let traceparent = traceparent(&claimed);
+pub async fn run(attempt: Attempt, client: &DeliveryClient, payloads: &Payloads) -> (Recorded, Ack) {
+    let Attempt { mut claimed, destination, ack, permit } = attempt;
+    let exchange = match payloads.take(&mut claimed).await {
+        Ok(payload) => send(&claimed, payload, &destination, client).await,
+        Err(message) => Exchange { outcome: Outcome::NotSent { message }, duration: Duration::ZERO },
+    };
+    drop(permit);
+    let result = judge(claimed, &destination, exchange, Timestamp::now(), rand::random());
+    metrics::counter!("grapnel_attempts_total", "outcome" => outcome_label(&result)).increment(1);
+    metrics::histogram!("grapnel_attempt_duration_seconds").record(f64::from(result.duration_ms) / 1000.0);
+    (result, ack)
+}
+
+async fn send(
+    claimed: &Claimed,
+    payload: Payload,
+    destination: &Destination,
+    client: &DeliveryClient,
+) -> Exchange {
+    let Payload { bytes, share: _until_answered } = payload;
+    let (body, content_type) = content(claimed, bytes);
+    let traceparent = traceparent(claimed);
     let request = DeliveryRequest {
         target: &destination.target,
         event_id: claimed.event_id,
@@ -40,20 +60,15 @@ pub async fn run(attempt: Attempt, client: &DeliveryClient) -> (Recorded, Ack) {
         content_type: content_type.as_deref(),
         attempted_at: Timestamp::now(),
     };
-    let exchange = client.deliver(&request).await;
-    drop(permit);
-    let result = judge(claimed, &destination, exchange, Timestamp::now(), rand::random());
-    metrics::counter!("grapnel_attempts_total", "outcome" => outcome_label(&result)).increment(1);
-    metrics::histogram!("grapnel_attempt_duration_seconds").record(f64::from(result.duration_ms) / 1000.0);
-    (result, ack)
+    client.deliver(&request).await
 }
 
 /// What is delivered, and its content-type when it is not JSON.
-fn content(claimed: &Claimed) -> (Bytes, Option<String>) {
+fn content(claimed: &Claimed, payload: Vec<u8>) -> (Bytes, Option<String>) {
     let external_event_id = claimed.external_event_id.as_deref();
     let received_type = claimed.headers.as_deref().and_then(content_type_of);
     match (claimed.delivered_as, &claimed.envelope) {
-        (DeliveredAs::Raw, _) => (Bytes::copy_from_slice(&claimed.payload), received_type),
+        (DeliveredAs::Raw, _) => (payload.into(), received_type),
         (DeliveredAs::CloudEvent, Some(fields)) => {
             let envelope = Envelope {
                 id: claimed.event_id,
@@ -65,14 +80,13 @@ fn content(claimed: &Claimed) -> (Bytes, Option<String>) {
                 occurred_at: fields.occurred_at,
                 content_type: received_type.as_deref(),
             };
-            let json = cloud_event(&envelope, claimed.body_form, &claimed.payload);
+            let json = cloud_event(&envelope, claimed.body_form, &payload);
             (json.into(), Some("application/cloudevents+json".to_owned()))
         }
         (DeliveredAs::Normalized | DeliveredAs::CloudEvent, _) => {
             let (key, form) = (&claimed.payload_key, claimed.body_form);
             let (provider, event_type) = (&claimed.provider, &claimed.event_type);
-            let json =
-                normalized_payload(provider, event_type, external_event_id, key, form, &claimed.payload);
+            let json = normalized_payload(provider, event_type, external_event_id, key, form, &payload);
             (json.into(), None)
         }
     }

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use super::CONSUMING;
 use super::attempt::{self, Attempt};
+use super::payload::Payloads;
 use super::record::{Finished, Recorder};
 use crate::deliver::DeliveryClient;
 use crate::hint;
@@ -43,6 +44,7 @@ pub struct LaneContext {
     pub pool: PgPool,
     pub claims: PgPool,
     pub client: DeliveryClient,
+    pub payloads: Payloads,
     pub link: Arc<Link>,
     pub queue_prefix: String,
     pub recorder: Recorder,
@@ -208,7 +210,7 @@ impl Lane {
                     // The token lives until the result is recorded and its message acknowledged.
                     let open = attempts.token();
                     attempts.spawn(async move {
-                        let (result, ack) = attempt::run(attempt, &context.client).await;
+                        let (result, ack) = attempt::run(attempt, &context.client, &context.payloads).await;
                         context.recorder.record(Finished { result, ack, open }).await;
                     });
                 }

@@ -1,13 +1,17 @@
 //! What is sent.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use tokio::sync::Semaphore;
 
 use super::super::harness::receiver::{Delivery, Receiver, Reply};
 use super::super::harness::{
     GLOBEX_TOKEN, Platform, SIGNING_SECRET, acme_event, acme_integration, destination, integration, sign,
+    wait_for,
 };
 use super::signed_destination;
 
@@ -186,18 +190,50 @@ async fn payload_is_normalized_for_each_provider() {
     assert_eq!(receiver.deliveries_to("/globex")[0].header("x-integration-provider"), "globex");
 }
 
+const LARGEST: usize = 10 * 1024 * 1024;
+const TAKE_THE_LARGEST: &str = "  ingress: {maxBodyBytes: 10485760}\n";
+
+fn largest_event(id: &str) -> String {
+    let empty = acme_event(id).replace("12", "\"\"");
+    let body = empty.replace("\"\"", &format!("\"{}\"", "x".repeat(LARGEST - empty.len())));
+    assert_eq!(body.len(), LARGEST);
+    body
+}
+
 #[tokio::test]
 async fn largest_payload_arrives_whole() {
     let (platform, receiver) = (Platform::new().await, Receiver::new().await);
-    let spec = "  ingress: {maxBodyBytes: 10485760}\n";
-    let integration = integration("acme", spec, &[destination("orders", &receiver.url("/"))]);
+    let integration = integration("acme", TAKE_THE_LARGEST, &[destination("orders", &receiver.url("/"))]);
     let _running = platform.start_api_and_worker(&integration).await;
-    let empty = acme_event("e-1").replace("12", "\"\"");
-    let body = empty.replace("\"\"", &format!("\"{}\"", "x".repeat(10_485_760 - empty.len())));
-    assert_eq!(body.len(), 10_485_760);
+    let body = largest_event("e-1");
     assert_eq!(platform.post_acme(&body).await.status, 202);
     let delivery = receiver.wait_for(1).await.remove(0);
     let data = body.split_once("\"data\":").expect("data").1;
     let data = &data[..=data.find('}').expect("its end")];
     assert!(delivery.body.ends_with(&format!("\"data\":{data}}}")), "{} bytes", delivery.body.len());
+}
+
+/// Together they would be 100 MiB, and 300 MiB with the rows that they come in and the requests that are made of them.
+#[tokio::test]
+async fn many_large_payloads_are_delivered_in_bounded_memory() {
+    const EVENTS: usize = 10;
+    const MAX_RESIDENT_KIB: u64 = 200 * 1024;
+    let released = Arc::new(Semaphore::new(0));
+    let wait = Arc::clone(&released);
+    let receiver = Receiver::answering(move |_, _| Reply::WhenReleased(200, Arc::clone(&wait))).await;
+    let platform = Platform::new().await;
+    let integration = integration("acme", TAKE_THE_LARGEST, &[destination("orders", &receiver.url("/"))]);
+    let _api = platform.start_api(&integration).await;
+    for number in 0..EVENTS {
+        assert_eq!(platform.post_acme(&largest_event(&format!("e-{number}"))).await.status, 202);
+    }
+    let worker = platform.start(&["worker"]);
+    wait_for("the first request", || async { !receiver.deliveries().is_empty() }).await;
+    released.add_permits(EVENTS);
+    wait_for("all of them", || async {
+        let resident_kib = worker.resident_kib();
+        assert!(resident_kib < MAX_RESIDENT_KIB, "{resident_kib} KiB");
+        receiver.deliveries().len() == EVENTS
+    })
+    .await;
 }
