@@ -5,6 +5,8 @@
 # checksums, the Go release, the build flags): what is there is right, and what is missing is built.
 
 readonly CACHE_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/grapnel/cluster
+# Kubernetes 1.x: the oldest release that the definitions and the controller are tested with.
+readonly OLDEST_MINOR=33
 readonly GO_FLAGS='-mod=readonly -trimpath -buildvcs=false'
 # Days after which a binary that nobody has used makes room for those that were built since.
 readonly CACHE_DAYS=30
@@ -100,6 +102,12 @@ link_flags() { # package version
         k8s.io/kubernetes/*)
             printf ' -X %s/version.gitVersion=%s' \
                 k8s.io/component-base "$version" k8s.io/client-go/pkg "$version"
+            ;;
+        helm.sh/helm/v3/*)
+            printf ' -X %s=%s' "${package%/cmd/helm}/internal/version.version" "$version"
+            # The Kubernetes that is assumed without a cluster; it would be 1.20.
+            printf ' -X helm.sh/helm/v3/pkg/%s' chartutil.k8sVersionMajor=1 "chartutil.k8sVersionMinor=$OLDEST_MINOR" \
+                lint/rules.k8sVersionMajor=1 "lint/rules.k8sVersionMinor=$OLDEST_MINOR"
             ;;
         helm.sh/helm/*) printf ' -X %s=%s' "${package%/cmd/helm}/internal/version.version" "$version" ;;
         github.com/yannh/kubeconform/*) printf ' -X main.version=%s' "$version" ;;

@@ -299,6 +299,8 @@ class Schema(unittest.TestCase):
         compare(yaml.safe_load((CHART / "values.yaml").read_text()), schema, "values")
 
 
+# Helm 3 asks the cluster even where nothing shall be installed.
+@unittest.skipIf(os.environ["HELM"].endswith("helm3"), "Helm 3 prints notes with a cluster only")
 class Notes(unittest.TestCase):
     def test_they_warn_of_what_is_for_evaluation(self):
         text = render(text=True)
