@@ -226,6 +226,12 @@ class Traffic(unittest.TestCase):
         routed = {path["path"] for path in objects["Ingress", "grapnel-management"]["spec"]["rules"][0]["http"]["paths"]}
         self.assertLessEqual(served, routed)
 
+    def test_api_and_controller_know_the_public_url(self):
+        objects = render("publicUrl=https://hooks.example.com")
+        for name in ("grapnel-api", "grapnel-controller"):
+            container = objects["Deployment", name]["spec"]["template"]["spec"]["containers"][0]
+            self.assertEqual(variables(container)["GRAPNEL_PUBLIC_URL"]["value"], "https://hooks.example.com", name)
+
     def test_a_route_needs_a_gateway(self):
         with self.assertRaisesRegex(Refused, "webhooks.httpRoute.parentRefs"):
             render("webhooks.httpRoute.enabled=true")
@@ -237,6 +243,12 @@ class Traffic(unittest.TestCase):
         self.assertIn("10.0.0.0/8", blocks()[0]["except"])
         self.assertEqual([block["cidr"] for block in blocks()], ["0.0.0.0/0", "::/0"])
         self.assertIn({"cidr": "10.0.0.0/8"}, blocks("allowedDestinationCidrs={10.0.0.0/8}"))
+
+    def test_the_api_fetches_certificates_from_outside_and_from_nowhere_else(self):
+        policy = render()["NetworkPolicy", "grapnel-api"]
+        outside = [rule for rule in policy["spec"]["egress"] if any("ipBlock" in peer for peer in rule.get("to", []))]
+        self.assertEqual([port["port"] for rule in outside for port in rule["ports"]], [443])
+        self.assertIn("10.0.0.0/8", outside[0]["to"][0]["ipBlock"]["except"])
 
     def test_the_replicas_of_an_autoscaled_api_are_left_alone(self):
         self.assertNotIn("replicas", render("api.autoscaling.enabled=true")["Deployment", "grapnel-api"]["spec"])
