@@ -228,25 +228,17 @@ impl Lane {
     async fn claim(&self, ids: &[Uuid], stop: &CancellationToken) -> Option<Vec<Claimed>> {
         // One for all tries: what an earlier one claimed without our learning of it is ours.
         let lease_id = Uuid::now_v7();
-        let (mut claimed, mut left, mut at_once) = (Vec::new(), ids, ids.len());
         let mut backoff = FIRST_BACKOFF;
-        while !left.is_empty() {
-            let (now, later) = left.split_at(at_once.min(left.len()));
-            match store::bounded(&self.context.claims, self.try_claim(now, lease_id)).await {
-                Ok(some) => {
-                    claimed.extend(some);
-                    left = later;
-                }
+        loop {
+            match store::bounded(&self.context.claims, self.try_claim(ids, lease_id)).await {
+                Ok(claimed) => return Some(claimed),
                 Err(error) => {
                     tracing::warn!(error = %chain(&error), "deliveries cannot be claimed");
-                    // Their payloads may be too large to come together in time.
-                    at_once = (at_once / 4).max(1);
                     stop.run_until_cancelled(tokio::time::sleep(backoff)).await?;
                     backoff = (backoff * 2).min(MAX_BACKOFF);
                 }
             }
         }
-        Some(claimed)
     }
 
     async fn try_claim(&self, ids: &[Uuid], lease_id: Uuid) -> sqlx::Result<Vec<Claimed>> {
