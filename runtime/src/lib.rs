@@ -14,7 +14,7 @@ pub mod apply;
 pub mod preset;
 pub mod provider;
 pub mod providers;
-pub mod captured;
+pub mod verify;
 pub mod sealing;
 pub mod secrets;
 pub mod integrations;

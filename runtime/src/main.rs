@@ -7,7 +7,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use grapnel::config::{DatabaseArgs, Environment, without_empty_variables};
 use grapnel::roles::{api, dev, worker};
 use grapnel::store::{self, migrate};
-use grapnel::{apply, captured, probe, providers, telemetry};
+use grapnel::{apply, probe, providers, telemetry, verify};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -35,7 +35,7 @@ enum Role {
     /// List the providers that there are presets for, or show one
     Providers(providers::ProvidersArgs),
     /// Say whether a captured request verifies and, if not, at which step it fails
-    Verify(Box<captured::VerifyArgs>),
+    Verify(Box<verify::VerifyArgs>),
     /// Send numbered webhooks, receive their deliveries, and print an exact ledger
     Probe(Box<probe::ProbeArgs>),
 }
@@ -96,7 +96,7 @@ async fn run(role: Role) -> anyhow::Result<ExitCode> {
         Role::Dev(command) => dev::run(*command).await?,
         Role::Apply(args) => apply::run(*args).await?,
         Role::Providers(args) => providers::run(&args)?,
-        Role::Verify(args) => return captured::run(&args),
+        Role::Verify(args) => return verify::run(&args),
         Role::Migrate(command) => return migrate(command).await,
         Role::Probe(args) => return probe::run(*args).await,
     }

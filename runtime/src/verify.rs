@@ -103,13 +103,16 @@ fn integration(path: &Path) -> anyhow::Result<IntegrationSpec> {
 
 fn secret(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let mut secret = Zeroizing::new(std::fs::read(path).with_context(|| format!("read {}", path.display()))?);
-    if secret.last() == Some(&b'\n') {
-        secret.pop();
-        if secret.last() == Some(&b'\r') {
-            secret.pop();
-        }
+    if let Some(shorter) = without_line_end(&secret) {
+        let length = shorter.len();
+        secret.truncate(length);
     }
     Ok(secret)
+}
+
+/// The text before the line end that closes it, of either kind.
+fn without_line_end(text: &[u8]) -> Option<&[u8]> {
+    text.strip_suffix(b"\n").map(|text| text.strip_suffix(b"\r").unwrap_or(text))
 }
 
 /// Reads a request as it goes over the wire, with either kind of line ends before the body.
@@ -209,8 +212,7 @@ impl Judged<'_> {
                 Some("apart from its age the request verifies; --now sets the time to judge by")
             }
             Refused::Mismatch | Refused::TimestampOff { .. } => {
-                let shorter = body.strip_suffix(b"\n").map(|body| body.strip_suffix(b"\r").unwrap_or(body));
-                if shorter.is_some_and(verifies) {
+                if without_line_end(body).is_some_and(verifies) {
                     return Some("it verifies without the line end after the body: the capture added one");
                 }
                 let longer = |end: &[u8]| [body, end].concat();
