@@ -12,6 +12,8 @@ source "$ROOT_DIR/scripts/lib/processes.sh"
 source "$ROOT_DIR/scripts/lib/oci.sh"
 # shellcheck source=grapnel.sh
 source "$ROOT_DIR/scripts/lib/grapnel.sh"
+# shellcheck source=node_images.sh
+source "$ROOT_DIR/scripts/lib/node_images.sh"
 # shellcheck source=node_setup.sh
 source "$ROOT_DIR/scripts/lib/node_setup.sh"
 # shellcheck source=node_cases.sh
@@ -22,6 +24,7 @@ main() {
     trap finish EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
+    [[ -n $IMAGES ]] || build_images
     prepare
     # `helm` and `kubectl` below are functions that run the pinned ones against this cluster.
     the_installation

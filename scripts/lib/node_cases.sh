@@ -1,8 +1,5 @@
 # shellcheck shell=bash
-# The cases of check-node, in the order in which they run. Each leaves the installation as it found it, but for the last two.
-
-# Where the chart is tried with its own datastores.
-readonly TRIAL=trial
+# The cases of check-node, in the order in which they run. Each leaves the installation as it found it, but for `uninstall`.
 
 # From nothing to everything ready, and to the first delivery.
 case_install() {
@@ -76,58 +73,6 @@ case_scaling() {
     remove burst
 }
 no_workers() { [[ $(platform get "$(workers "$1")" -o jsonpath='{.spec.replicas}') == 0 && -z $(worker_count "$1") ]]; }
-
-# Numbered traffic while everything under it is exchanged, deleted and restarted, one after the other.
-case_upgrade() {
-    start_probe prober "$GRAPNEL_HOST_ADDRESS" --rate 50 --duration-seconds 900 --retry-unknown --settle-seconds 120
-    await 60 "traffic" delivered_since 0
-    disturb "helm upgrade" install_release --set "images.runtime.tag=$NEXT_TAG,images.controller.tag=$NEXT_TAG"
-    disturb "helm rollback" rollback
-    disturb "controller deleted" platform delete pod --wait --selector app.kubernetes.io/component=controller
-    disturb "api pods deleted, one by one" delete_api_pods
-    disturb "worker deleted" platform delete pod --wait --selector app.kubernetes.io/component=worker
-    disturb "RabbitMQ restarted" services restart rabbitmq
-    disturb "Redis restarted" services restart redis
-    disturb "PostgreSQL restarted" services restart postgres
-    disturb "API server restarted" cluster restart apiserver
-    kill -INT "$(running_pid probe)"
-    await 180 "the prober to settle" probe_ended
-    ledger_is_clean
-    # An answer is a promise or an honest refusal.
-    [[ $(ledger '.answers | keys | map(select(. != "200" and . != "202" and . != "503")) | length') == 0 ]] ||
-        die "answers that are neither 2xx nor 503: $(ledger -c .answers)"
-    RESULT="$(ledger .accepted) accepted, $(ledger .deliveries.lost) lost, $(ledger .deliveries.phantom) phantom, answers $(ledger -c .answers)"
-    remove prober
-}
-
-rollback() {
-    helm rollback "$RELEASE" --namespace "$PLATFORM" --wait --timeout "${PATIENCE}s" >>"$RUN_DIR/helm.log" 2>&1
-}
-
-delete_api_pods() {
-    local pod
-    for pod in $(platform get pods --selector app.kubernetes.io/component=api -o name); do
-        platform delete --wait "$pod"
-        platform rollout status deployment/grapnel-api --timeout "${PATIENCE}s"
-    done
-}
-
-# Does something, and goes on when everything is ready and traffic flows again.
-disturb() { # what command…
-    local what=$1 started
-    started=$(now_ms)
-    shift
-    "$@" >>"$RUN_DIR/disturb.log" 2>&1 || die "$what failed"
-    platform rollout status deployment/grapnel-api deployment/grapnel-controller --timeout "${PATIENCE}s" >>"$RUN_DIR/disturb.log" 2>&1 ||
-        die "not ready after: $what"
-    await 90 "deliveries after: $what" delivered_since "$(sink_count)"
-    note "  $what: $(seconds $(($(now_ms) - started)))"
-}
-
-# The prober tells nothing before its end, so the database is asked.
-sink_count() { psql "$DATABASE_URL" -Atqc "SELECT count(*) FROM delivery_attempts WHERE succeeded" 2>/dev/null || printf '0\n'; }
-delivered_since() { (($(sink_count) > $1 + 20)); }
-probe_ended() { ! is_running probe; }
 
 # The same values again change nothing: no new generation of anything that was made by the chart.
 case_unchanged() {
@@ -238,64 +183,34 @@ nothing_left() {
     [[ -z $left ]] && [[ -z $(kubectl get clusterroles,clusterrolebindings --selector app.kubernetes.io/part-of=grapnel -o name) ]]
 }
 
-# What someone gets who only tries it: the chart with its own datastores, and nothing but its defaults. Their data outlives the release.
-case_bundled() {
-    local archive started values
-    # One controller for all of the cluster: not two of them.
-    helm uninstall "$RELEASE" --namespace "$PLATFORM" --ignore-not-found --wait --timeout 160s >>"$RUN_DIR/helm.log" 2>&1 ||
-        die "helm uninstall failed"
-    archive=$(datastore_image)
-    cluster load "$archive"
-    namespace "$TRIAL"
-    create_volumes "$TRIAL"
-    # The definition is still there, and belongs to the release of that time.
-    values=(--namespace "$TRIAL" --take-ownership --set "fullnameOverride=grapnel,allowedDestinationCidrs={10.0.0.0/8}"
-        --set "images.runtime.repository=$REPOSITORY/grapnel,images.runtime.tag=$TAG"
-        --set "images.controller.repository=$REPOSITORY/grapnel-controller,images.controller.tag=$TAG"
-        --set "bundled.postgres.image=$REPOSITORY/datastores:1,bundled.redis.image=$REPOSITORY/datastores:1"
-        --set "bundled.rabbitmq.image=$REPOSITORY/datastores:1"
-        --wait --timeout 240s)
-    started=$(now_ms)
-    helm install "$RELEASE" "$ROOT_DIR/charts/grapnel" "${values[@]}" >>"$RUN_DIR/helm.log" 2>&1 || die "helm install failed"
-    RESULT="all ready in $(seconds $(($(now_ms) - started)))"
-    helm test "$RELEASE" --namespace "$TRIAL" --timeout "${PATIENCE}s" >>"$RUN_DIR/helm.log" 2>&1 || die "helm test failed"
-    local before
-    before=$(sealing_key)
-    helm upgrade "$RELEASE" "$ROOT_DIR/charts/grapnel" "${values[@]}" >>"$RUN_DIR/helm.log" 2>&1 || die "helm upgrade failed"
-    [[ $(sealing_key) == "$before" ]] || die "an upgrade makes new credentials"
-    helm uninstall "$RELEASE" --namespace "$TRIAL" --wait --timeout 160s >>"$RUN_DIR/helm.log" 2>&1 || die "helm uninstall failed"
-    helm install "$RELEASE" "$ROOT_DIR/charts/grapnel" "${values[@]}" >>"$RUN_DIR/helm.log" 2>&1 || die "helm install over the old data failed"
-    [[ $(sealing_key) == "$before" ]] || die "an installation over old data has another sealing key"
-    helm test "$RELEASE" --namespace "$TRIAL" --timeout "${PATIENCE}s" >>"$RUN_DIR/helm.log" 2>&1 || die "helm test failed on the old data"
-    helm uninstall "$RELEASE" --namespace "$TRIAL" --wait --timeout 160s >>"$RUN_DIR/helm.log" 2>&1 || die "helm uninstall failed"
-    kubectl delete --timeout 90s namespace "$TRIAL" >/dev/null || die "the namespace cannot be deleted"
-}
-sealing_key() { kubectl --namespace "$TRIAL" get secret grapnel-credentials -o jsonpath='{.data.sealing-keys}'; }
-
 # --- what the cases use --------------------------------------------------------------------------------------------------
 
 start_receiver() {
     shop apply -f - >/dev/null <<YAML
-apiVersion: v1
-kind: Pod
-metadata: {name: receiver, labels: {app: receiver}}
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: receiver}
 spec:
-  securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
-  terminationGracePeriodSeconds: 1
-  containers:
-  - name: receiver
-    image: $RECEIVER_IMAGE
-    ports: [{containerPort: 8080}]
-    securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}, readOnlyRootFilesystem: true}
+  selector: {matchLabels: {app: receiver}}
+  template:
+    metadata: {labels: {app: receiver}}
+    spec:
+      securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: receiver
+        image: $RECEIVER_IMAGE
+        ports: [{containerPort: 8080}]
+        securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}, readOnlyRootFilesystem: true}
 ---
 apiVersion: v1
 kind: Service
 metadata: {name: receiver}
 spec: {selector: {app: receiver}, ports: [{port: 80, targetPort: 8080}]}
 YAML
-    shop wait --for=condition=Ready --timeout "${PATIENCE}s" pod/receiver >/dev/null
+    shop rollout status --timeout "${PATIENCE}s" deployment/receiver >/dev/null
 }
-receiver_log() { shop logs receiver; }
+receiver_log() { shop logs deployment/receiver; }
 received_line() { receiver_log | grep "webhook-id: $1"; }
 received() { received_line "$1" >/dev/null; }
 

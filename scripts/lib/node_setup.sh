@@ -1,13 +1,8 @@
 # shellcheck shell=bash
-# The node, datastores and images of check-node, and what its cases look with. Sourced after grapnel.sh.
+# The node and the datastores of check-node, and what its cases look with. Sourced after grapnel.sh.
 
 readonly PLATFORM=grapnel SHOP=shop RELEASE=grapnel
 readonly NODE_PORT=30080
-readonly TAG=0.0.0-test
-# The same contents under another name: what an upgrade goes to.
-readonly NEXT_TAG=0.0.1-test
-readonly REPOSITORY=grapnel.local
-readonly RECEIVER_IMAGE=$REPOSITORY/receiver:1
 # Longer than anything takes on a machine with two busy cores.
 readonly PATIENCE=120
 
@@ -29,83 +24,11 @@ prepare() {
     HELM=$(cluster path helm)
     services up --listen "$GRAPNEL_HOST_ADDRESS"
     eval "$(services env)"
-    prepare_images
+    load_all_images
     API=http://$GRAPNEL_NODE_ADDRESS:$NODE_PORT/api/v1
     write_values >"$STATE_DIR/values.yaml"
     namespace "$PLATFORM"
     namespace "$SHOP"
-}
-
-prepare_images() {
-    local tag
-    if [[ -z $IMAGES ]]; then
-        "$ROOT_DIR/scripts/images" --debug --out "$STATE_DIR/images" --tag "$TAG" --repository "$REPOSITORY"
-        GRAPNEL=$ROOT_DIR/target/debug/grapnel
-        cluster load "$STATE_DIR/images/grapnel.tar" "$STATE_DIR/images/grapnel-controller.tar"
-        name_images "$REPOSITORY" "$TAG" "$NEXT_TAG"
-    else
-        cluster load "$IMAGES/grapnel.tar" "$IMAGES/grapnel-controller.tar"
-        for tag in "$TAG" "$NEXT_TAG"; do
-            name_images "$(archive_name "$IMAGES/grapnel.tar" repository)" "$(archive_name "$IMAGES/grapnel.tar" tag)" "$tag"
-        done
-        GRAPNEL=$STATE_DIR/grapnel
-        program_of "$IMAGES/grapnel.tar" >"$GRAPNEL.part"
-        chmod +x "$GRAPNEL.part"
-        mv "$GRAPNEL.part" "$GRAPNEL"
-    fi
-    cluster load "$(receiver_image)"
-}
-
-# One more name for both images.
-name_images() { # repository tag new-tag
-    local name
-    for name in grapnel grapnel-controller; do
-        ctr --address "$STATE_DIR/cluster/containerd.sock" --namespace k8s.io \
-            images tag --force "$1/$name:$2" "$REPOSITORY/$name:$3" >/dev/null
-    done
-}
-
-archive_name() { # archive repository|tag
-    local name
-    name=$(tar -xOf "$1" ./index.json | jq -r '.manifests[0].annotations["io.containerd.image.name"]')
-    if [[ $2 == tag ]]; then printf '%s\n' "${name##*:}"; else name=${name%:*} && printf '%s\n' "${name%/*}"; fi
-}
-
-# The program in the last layer of an image.
-program_of() { # archive
-    local manifest layer
-    manifest=$(tar -xOf "$1" ./index.json | jq -r '.manifests[0].digest | sub(":"; "/")')
-    layer=$(tar -xOf "$1" "./blobs/$manifest" | jq -r '.layers[-1].digest | sub(":"; "/")')
-    tar -xOf "$1" "./blobs/$layer" | tar -xzO ./usr/local/bin/grapnel
-}
-
-# A receiver of webhooks that prints what it gets: a shell script under busybox, so that it shares nothing with what it looks at.
-receiver_image() {
-    local root=$STATE_DIR/receiver/root archive=$STATE_DIR/receiver/receiver.tar
-    mkdir -p "$root/bin"
-    cp /bin/busybox "$root/bin/busybox"
-    ln -sf busybox "$root/bin/sh"
-    cat >"$root/bin/receive" <<'RECEIVE'
-#!/bin/sh
-length=0
-while read -r line; do
-    line=$(printf %s "$line" | busybox tr -d '\r')
-    [ -n "$line" ] || break
-    case $(printf %s "$line" | busybox tr A-Z a-z) in
-        content-length:*) length=${line##*: } ;;
-        webhook-id:* | webhook-signature:*) printf '%s ' "$line" >/proc/1/fd/1 ;;
-    esac
-done
-busybox head -c "$length" >/proc/1/fd/1
-echo >/proc/1/fd/1
-printf 'HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n'
-RECEIVE
-    chmod 755 "$root/bin/receive"
-    rm -rf "$STATE_DIR/receiver/work"
-    oci_image "$STATE_DIR/receiver/work" "$archive" "$RECEIVER_IMAGE" 0 \
-        '{"Entrypoint": ["/bin/busybox", "nc", "-ll", "-p", "8080", "-e", "/bin/receive"], "Env": ["PATH=/bin"], "User": "65532:65532"}' "$root"
-    rm -rf "$STATE_DIR/receiver/work"
-    printf '%s\n' "$archive"
 }
 
 write_values() {
