@@ -55,7 +55,7 @@ the_installation() {
     type_in "helm install grapnel $ROOT_DIR/charts/grapnel -n $PLATFORM -f $STATE_DIR/values.yaml --wait >/dev/null"
     type_in "kubectl -n $PLATFORM get pods"
     start_receiver
-    text "In the namespace $SHOP a pod named receiver prints what it is sent."
+    text "In the namespace $SHOP the Deployment receiver prints what it is sent."
 }
 
 an_integration() {
@@ -72,7 +72,7 @@ a_webhook() {
     type_in "signature=\$(printf %s '$body' | openssl dgst -sha256 -hmac secret-of-acme -r | cut -d ' ' -f 1)"
     type_in "curl -s $API/webhooks/acme -H 'content-type: application/json' -H \"x-acme-signature: \$signature\" -d '$body' | jq -c .data"
     await 60 "the delivery" order_arrived
-    type_in "kubectl -n $SHOP logs receiver"
+    type_in "kubectl -n $SHOP logs deployment/receiver"
 }
 
 order_arrived() { receiver_log | grep order-42; }
