@@ -50,7 +50,7 @@ async fn a_wrong_scheme_is_refused_in_the_same_words_everywhere() {
         (
             json!({"type": "hmac", "message": "{timestamp}{body}", "signature": signature}),
             "spec.verification.scheme.timestamp",
-            "must be set",
+            "must have from",
         ),
     ] {
         let path = installation.directory.join("wrong.json");
