@@ -120,6 +120,10 @@ async fn rows_and_workers_stay_while_the_definition_is_missing() {
     }
     let orders = installation.wait_until_ready("orders").await.id();
     let others = installation.wait_until_ready("others").await.id();
+    wait_for("the api to know them", async || {
+        installation.post(api.port, "orders", ACME_SECRET, "0").await == 202
+    })
+    .await;
     // Without its end being carried out, as when a cluster is restored from a backup.
     controller.kill();
     setup::remove_all_integrations(&installation.client).await;
