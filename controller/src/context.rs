@@ -10,7 +10,7 @@ use std::time::Duration;
 use grapnel::queue::Link;
 use grapnel::sealing::SealingKeys;
 use grapnel::store::{epoch, migrate};
-use grapnel_crds::{Integration, IntegrationStatus, ScalingDecision};
+use grapnel_crds::{Integration, IntegrationStatus, ScalingDecision, UnusedSecret};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Client;
 use kube::api::Api;
@@ -86,10 +86,20 @@ pub struct Memory {
     pub registered: Option<Registration>,
     /// Changes of a Secret that the object refers to.
     pub secret_changes: u64,
+    /// Absent before the first look.
+    pub secrets: Option<SecretsMemory>,
     pub reported: Option<Reported>,
     /// Queues that were declared, and seen ever since.
     pub declared: BTreeSet<String>,
     pub scale: ScaleMemory,
+}
+
+/// What the last look at all verification secrets found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SecretsMemory {
+    /// Whether one that a handshake captured is not in its Secret yet.
+    pub capture_waits: bool,
+    pub unused: Vec<UnusedSecret>,
 }
 
 /// What a row was made of when it was last compared. While none of it changes, there is nothing to compare again.

@@ -25,6 +25,12 @@ pub const SCALE_IGNORED: &str = "ScaleIgnored";
 pub const DELIVERIES_GIVEN_UP: &str = "DeliveriesGivenUp";
 /// A deletion that left things behind on request.
 pub const ABANDONED: &str = "Abandoned";
+/// A secret that the provider gave is in its Secret.
+pub const SECRET_CAPTURED: &str = "SecretCaptured";
+/// A secret that the provider gave was forgotten on request.
+pub const CAPTURE_DISCARDED: &str = "CaptureDiscarded";
+/// A previous secret is not needed any more.
+pub const PREVIOUS_SECRET_UNUSED: &str = "PreviousSecretUnused";
 
 /// An Event of ours.
 pub fn event(type_: EventType, action: &str, reason: &str, note: &str) -> Event {
@@ -75,6 +81,22 @@ pub fn transitions(before: Option<&IntegrationStatus>, after: &IntegrationStatus
             ));
         }
     }
+    if let Some((_, waiting)) = changed(condition::CAPTURE_WAITING) {
+        events.push(event(EventType::Warning, "Capture", &waiting.reason, &waiting.message));
+    }
+    if let Some((_, accepted)) = changed(condition::ACCEPTED)
+        && accepted.reason == reason::DOUBTFUL_SCHEME
+    {
+        events.push(event(EventType::Warning, "Reconcile", &accepted.reason, &accepted.message));
+    }
+    let unused = |status: Option<&IntegrationStatus>| {
+        status.and_then(|status| status.verification.clone()).unwrap_or_default()
+    };
+    let (old, new) = (unused(before), unused(Some(after)));
+    if new.unused_previous_secrets.iter().any(|secret| !old.unused_previous_secrets.contains(secret)) {
+        let note = new.message.unwrap_or_default();
+        events.push(event(EventType::Normal, "Verify", PREVIOUS_SECRET_UNUSED, &note));
+    }
     let decision = |status: Option<&IntegrationStatus>| {
         status.and_then(|status| status.scaling.as_ref()?.last_decision.clone())
     };
@@ -103,7 +125,7 @@ pub async fn publish_about(recorder: &Recorder, reference: &ObjectReference, eve
 
 #[cfg(test)]
 mod tests {
-    use grapnel_crds::{ScalingDecision, ScalingStatus};
+    use grapnel_crds::{ScalingDecision, ScalingStatus, UnusedSecret, VerificationStatus};
     use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -163,6 +185,42 @@ mod tests {
         assert_eq!(told(Some(&known), &unknown), ["MetricUnavailable"]);
         assert_eq!(told(Some(&unknown), &known), ["MetricAvailable"]);
         assert!(told(None, &known).is_empty());
+    }
+
+    #[test]
+    fn a_waiting_capture_and_a_doubt_are_told_once_and_again_for_another_reason() {
+        let ready = status(&[("Accepted", "True", "AsDesired")], None);
+        let doubtful = status(&[("Accepted", "True", "DoubtfulScheme")], None);
+        assert_eq!(told(Some(&ready), &doubtful), ["DoubtfulScheme"]);
+        assert!(told(Some(&doubtful), &doubtful).is_empty() && told(Some(&doubtful), &ready).is_empty());
+        let asks = status(&[("CaptureWaiting", "True", "ConsentMissing")], None);
+        let forbidden = status(&[("CaptureWaiting", "True", "SecretForbidden")], None);
+        assert_eq!(told(None, &asks), ["ConsentMissing"]);
+        assert!(told(Some(&asks), &asks).is_empty());
+        assert_eq!(told(Some(&asks), &forbidden), ["SecretForbidden"]);
+        assert!(told(Some(&forbidden), &ready).is_empty());
+    }
+
+    #[test]
+    fn each_unused_secret_is_told_once() {
+        let secret = |name: &str| UnusedSecret {
+            name: name.to_owned(),
+            key: "secret".to_owned(),
+            unused_since: Time(Timestamp::UNIX_EPOCH),
+            last_used_time: None,
+        };
+        let unused = |names: &[&str]| IntegrationStatus {
+            verification: Some(VerificationStatus {
+                unused_previous_secrets: names.iter().copied().map(secret).collect(),
+                message: Some("why".to_owned()),
+            }),
+            ..IntegrationStatus::default()
+        };
+        let none = IntegrationStatus::default();
+        assert_eq!(told(Some(&none), &unused(&["a"])), [PREVIOUS_SECRET_UNUSED]);
+        assert!(told(Some(&unused(&["a"])), &unused(&["a"])).is_empty());
+        assert_eq!(told(Some(&unused(&["a"])), &unused(&["a", "b"])), [PREVIOUS_SECRET_UNUSED]);
+        assert!(told(Some(&unused(&["a", "b"])), &unused(&["b"])).is_empty());
     }
 
     #[test]

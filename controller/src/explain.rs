@@ -71,6 +71,9 @@ fn describe(integration: &Integration) -> (String, usize) {
     secrets.sort();
     secrets.dedup();
     lines += &format!("\n  needs the Secrets: {}", secrets.join(", "));
+    if let Some(doubt) = preset::doubt(spec) {
+        lines += &format!("\n  warning: {doubt}");
+    }
     (lines, 0)
 }
 
@@ -103,6 +106,19 @@ mod tests {
         ] {
             assert!(lines.contains(part), "{lines}");
         }
+    }
+
+    #[test]
+    fn what_is_doubtful_is_a_warning_and_no_mistake() {
+        let (lines, problems) = described(
+            "{provider: github, verification: {secretRef: {name: s}, scheme: {timestamp: {from: 'header:x-time'}}}, \
+             destinations: [{name: a, url: 'https://a.example.com'}]}",
+        );
+        assert_eq!(problems, 0);
+        assert!(
+            lines.contains("warning: spec.verification.scheme.timestamp: the timestamp is not signed"),
+            "{lines}"
+        );
     }
 
     #[test]

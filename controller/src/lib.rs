@@ -22,6 +22,7 @@ pub mod status;
 pub mod events;
 pub mod cleanup;
 pub mod sweep;
+pub mod secrets;
 
 pub mod scale;
 

@@ -1,5 +1,5 @@
-//! One pass over one Integration: validate → resolve Secrets → claim the route and write the row → declare queues →
-//! apply the worker Deployment → report.
+//! One pass over one Integration: put a captured secret where it belongs → validate → resolve Secrets → claim the route and
+//! write the row → declare queues → apply the worker Deployment → report.
 //!
 //! What always holds: a pass may end anywhere and be repeated from the beginning; it writes only what differs; a step
 //! that fails leaves what earlier passes have built as it is, so webhooks go on under the last good settings.
@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use grapnel_crds::conditions::reason;
+use grapnel::preset;
+use grapnel_crds::conditions::{UNKNOWN, reason};
 use grapnel_crds::names::{self, FINALIZER};
 use grapnel_crds::{Integration, IntegrationState};
 use jiff::Timestamp;
@@ -23,14 +24,17 @@ use tokio::time::{Instant, timeout};
 use crate::context::{CallError, Context, MANAGER, Registration, Reported, Watched};
 use crate::resolve_secrets::{Unresolved, resolve_secrets};
 use crate::scale::consider;
-use crate::status::{Observed, Problem, Scaling, Step, status};
-use crate::{apply_workers, backoff, cleanup, events, metrics, queues, register, undecodable};
+use crate::status::{Captured, Observed, Problem, Scaling, Step, status};
+use crate::{apply_workers, backoff, cleanup, events, metrics, queues, register, secrets, undecodable};
 
 /// A pass takes milliseconds; this ends one that every backend delays as long as it can.
 const PASS_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How often an object is looked at although nothing happened: a lost notification only delays.
 pub const RESYNC: Duration = Duration::from_secs(600);
+
+/// How often a captured secret is tried again whose Secret could not be written.
+const CAPTURE_AGAIN: Duration = Duration::from_secs(30);
 
 /// How long a row counts as compared: less than the shortest time between two looks.
 const COMPARE_AGAIN: Duration = Duration::from_secs(450);
@@ -87,13 +91,23 @@ async fn pass(object: &Watched, ctx: &Context) -> Result<Action, CallError> {
         Err(invalid) => return undecodable::report(ctx, object, invalid).await,
     };
     let integration = ensure_finalizer(ctx, integration).await?;
-    let (observed, failure) = steps(ctx, &integration).await;
+    let (captured, capture_failure) = match secrets::captured::settle(ctx, &integration).await {
+        Ok(captured) => (captured, None),
+        Err(error) => (Captured::Unknown, Some(error)),
+    };
+    let (mut observed, failure) = steps(ctx, &integration).await;
+    observed.unused =
+        ctx.with_memory(id, |memory| memory.secrets.as_ref().map(|secrets| secrets.unused.clone()));
+    // Nobody tells when the right to write a Secret is there.
+    let waits_for_us = matches!(&captured, Captured::Waiting(problem) if problem.status == UNKNOWN);
+    observed.captured = captured;
     report(ctx, &integration, &observed).await?;
-    match failure {
+    match failure.or(capture_failure) {
         Some(error) => Err(error),
         None => {
             ctx.with_memory(id, |memory| memory.failures = 0);
-            Ok(Action::requeue(backoff::jittered(RESYNC, rand::random())))
+            let again = if waits_for_us { CAPTURE_AGAIN } else { RESYNC };
+            Ok(Action::requeue(backoff::jittered(again, rand::random())))
         }
     }
 }
@@ -112,6 +126,7 @@ async fn steps(ctx: &Context, integration: &Integration) -> (Observed, Option<Ca
         return (observed, None);
     }
     observed.accepted = Step::Done;
+    observed.doubt = preset::doubt(&integration.spec);
     if is_registered(ctx, integration) {
         (observed.secrets, observed.registered) = (Step::Done, Step::Done);
     } else {

@@ -28,7 +28,7 @@ use crate::context::{Context, MANAGER, Parts, Settings};
 use crate::lease::{Elector, Identity, Kept, Lead};
 use crate::scale::readings::Management;
 use crate::watch::namespaces::Namespaces;
-use crate::{crd_wait, metrics, scale, sweep, watch};
+use crate::{crd_wait, metrics, scale, secrets, sweep, watch};
 
 /// Triggers that may wait; what finds no room is found by the sweep.
 const TRIGGERS: usize = 8192;
@@ -192,6 +192,7 @@ fn control_stage(prepared: Prepared, lead: Lead, concurrency: u16, state: &Arc<S
             scale::tick::run(follower, management, follower_token).await;
         }
     });
+    stage.spawn("verification secrets", secrets::run(Arc::clone(&ctx), token.clone()));
     stage.spawn("sweep", sweep::run(ctx, token));
     stage
 }

@@ -7,11 +7,13 @@
 use grapnel_crds::conditions::{self, FALSE, TRUE, UNKNOWN, condition, reason};
 use grapnel_crds::{
     Integration, IntegrationState, IntegrationStatus, RouteStatus, ScalingDecision, ScalingMode,
-    ScalingStatus, WorkersStatus, names,
+    ScalingStatus, UnusedSecret, WorkersStatus, names,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use url::Url;
+
+use crate::secrets::unused::secrets_status;
 
 /// What one step of reconciling came to.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -53,7 +55,24 @@ pub struct Observed {
     pub queues: Step,
     pub workers: Workers,
     pub scaling: Scaling,
+    pub captured: Captured,
+    /// Absent before the first look at them.
+    pub unused: Option<Vec<UnusedSecret>>,
+    /// What is doubtful about the scheme, though it can be used.
+    pub doubt: Option<&'static str>,
     pub deletion: Option<Deletion>,
+}
+
+/// A secret that the provider gave in a handshake.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Captured {
+    /// What was told before stays.
+    #[default]
+    Unknown,
+    /// None waits.
+    Settled,
+    /// One waits, and why.
+    Waiting(Problem),
 }
 
 /// The worker Deployment.
@@ -113,6 +132,9 @@ pub fn status(
         let (status, reason, message) = of_step(step);
         list.set(type_, status, reason, &message);
     }
+    if let Some(doubt) = observed.doubt.filter(|_| told && observed.accepted == Step::Done) {
+        list.set(condition::ACCEPTED, TRUE, reason::DOUBTFUL_SCHEME, doubt);
+    }
     let (workers_status, workers_reason, workers_message) = workers_available(&observed.workers);
     list.set(condition::WORKERS_AVAILABLE, workers_status, workers_reason, &workers_message);
     if told {
@@ -122,6 +144,13 @@ pub fn status(
     list.set(condition::READY, summary.status, summary.reason, &summary.message);
     list.set_while(condition::RECONCILING, summary.reconciling, summary.reason, &summary.message);
     list.set_while(condition::STALLED, summary.stalled, summary.reason, &summary.message);
+    match &observed.captured {
+        Captured::Unknown => {}
+        Captured::Settled => list.set_while(condition::CAPTURE_WAITING, false, "", ""),
+        Captured::Waiting(problem) => {
+            list.set_while(condition::CAPTURE_WAITING, true, problem.reason, &problem.message);
+        }
+    }
     IntegrationStatus {
         observed_generation: integration.metadata.generation,
         conditions: list.conditions,
@@ -131,6 +160,7 @@ pub fn status(
         } else {
             before.route
         },
+        verification: secrets_status(integration, observed.unused.clone(), before.verification),
         workers: Some(workers_status_of(integration, &observed.workers)),
         scaling: scaling_status(&observed.scaling, before.scaling),
     }

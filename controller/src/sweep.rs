@@ -2,7 +2,7 @@
 //!
 //! An object can be missed when it appears while the watch is broken, and an object can go without its cleanup when
 //! someone takes its finalizer away. Before anything is removed, the API server is asked whether the object is really
-//! gone: the cache alone may be behind.
+//! gone: the cache alone may be behind. While the API server does not know the resource, nothing is removed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,20 +15,27 @@ use grapnel_crds::names::{
     INTEGRATION_ID_LABEL, INTEGRATION_NAME_ANNOTATION, INTEGRATION_NAMESPACE_LABEL, queue_name,
 };
 use kube::ResourceExt;
+use kube::core::Status;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::cleanup::stop_workers;
 use crate::context::{CallError, Context, MANAGER};
+use crate::crd_wait;
 use crate::reconcile::{id_of, object_ref};
 
 const EVERY: Duration = Duration::from_secs(30);
 
 /// Runs until told to stop.
 pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
+    let mut resource_is_there = true;
     while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
         if !ctx.lead.is_held() {
             continue;
+        }
+        let look = crd_wait::tell_changes(&ctx.client, &ctx.settings.watched, &mut resource_is_there);
+        if stop.run_until_cancelled(look).await.is_none() {
+            return;
         }
         trigger_missed(&ctx);
         let Some(removed) = stop.run_until_cancelled(remove_orphans(&ctx)).await else { return };
@@ -83,8 +90,17 @@ async fn remove_orphans(ctx: &Context) -> Result<(), CallError> {
 
 async fn is_gone(ctx: &Context, id: Uuid, namespace: &str, name: &str) -> Result<bool, CallError> {
     let api = ctx.integrations_api(namespace);
-    let found = ctx.api(api.get_metadata_opt(name)).await?;
-    Ok(found.is_none_or(|found| found.uid().and_then(|uid| Uuid::parse_str(&uid).ok()) != Some(id)))
+    match ctx.api(api.get_metadata(name)).await {
+        Ok(found) => Ok(found.uid().and_then(|uid| Uuid::parse_str(&uid).ok()) != Some(id)),
+        Err(CallError::Api(kube::Error::Api(status))) if status.code == 404 => Ok(is_about(&status, name)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an answer says that there is no object of that name. The API server answers with the same code when it does not
+/// know the resource, and then nothing is known of its objects.
+fn is_about(status: &Status, name: &str) -> bool {
+    status.details.as_ref().is_some_and(|details| details.name == name)
 }
 
 async fn remove_row(ctx: &Context, id: Uuid) -> Result<(), CallError> {
@@ -96,4 +112,22 @@ async fn remove_row(ctx: &Context, id: Uuid) -> Result<(), CallError> {
     }
     ctx.database(retire::retire(&ctx.pool, id, ctx.lead.epoch, MANAGER)).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn an_object_is_gone_only_when_the_answer_is_about_it() {
+        let answer = |details: Value| -> Status {
+            serde_json::from_value(json!({"code": 404, "details": details})).unwrap()
+        };
+        assert!(is_about(&answer(json!({"name": "orders", "kind": "integrations"})), "orders"));
+        // The API server does not know the resource: a text, or a status without a name.
+        assert!(!is_about(&answer(json!(null)), "orders"));
+        assert!(!is_about(&answer(json!({})), "orders"));
+    }
 }

@@ -35,6 +35,8 @@ pub mod condition {
     pub const RECONCILING: &str = "Reconciling";
     /// A change cannot be carried out until someone acts; present only while it is True.
     pub const STALLED: &str = "Stalled";
+    /// A secret that the provider gave in a handshake is not in its Secret yet; present only while it is True.
+    pub const CAPTURE_WAITING: &str = "CaptureWaiting";
 
     /// The types that are always present once the controller has seen the object, in the order of reconciling.
     pub const ALWAYS_PRESENT: [&str; 7] =
@@ -66,7 +68,10 @@ pub mod reason {
     /// Accepted, False: another Integration holds the route.
     pub const ROUTE_CONFLICT: &str = "RouteConflict";
 
-    /// SecretsResolved, False: a referenced Secret does not exist.
+    /// Accepted, True: the scheme can be used and is doubtful; the message names the field.
+    pub const DOUBTFUL_SCHEME: &str = "DoubtfulScheme";
+
+    /// SecretsResolved, False, or CaptureWaiting: a referenced Secret does not exist.
     pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
     /// SecretsResolved, False: a referenced Secret does not have the key.
     pub const SECRET_KEY_MISSING: &str = "SecretKeyMissing";
@@ -74,8 +79,15 @@ pub mod reason {
     pub const SECRET_EMPTY: &str = "SecretEmpty";
     /// SecretsResolved, False: the value of a referenced key is not what the provider's scheme needs.
     pub const SECRET_INVALID: &str = "SecretInvalid";
-    /// SecretsResolved, Unknown: a referenced Secret may not be read.
+    /// SecretsResolved, Unknown, or CaptureWaiting: a referenced Secret may not be read, or not be written.
     pub const SECRET_FORBIDDEN: &str = "SecretForbidden";
+
+    /// CaptureWaiting: the Secret does not say that a captured secret may be put into it.
+    pub const CONSENT_MISSING: &str = "ConsentMissing";
+    /// CaptureWaiting: the API server refused the change of the Secret; the message is its answer.
+    pub const SECRET_REJECTED: &str = "SecretRejected";
+    /// CaptureWaiting: the captured secret was sealed with a key that the controller does not have.
+    pub const CAPTURE_UNREADABLE: &str = "CaptureUnreadable";
 
     /// Registered, Unknown or False: PostgreSQL did not answer.
     pub const DATABASE_UNAVAILABLE: &str = "DatabaseUnavailable";

@@ -43,7 +43,10 @@ pub use scheme::{
     TimeUnit, TimestampSource,
 };
 pub use secret::{Secret, SecretError, SecretValue, resolve_secret};
-pub use status::{IntegrationStatus, RouteStatus, ScalingDecision, ScalingStatus, WorkersStatus};
+pub use status::{
+    IntegrationStatus, RouteStatus, ScalingDecision, ScalingStatus, UnusedSecret, VerificationStatus,
+    WorkersStatus,
+};
 pub use validate::FieldError;
 pub use verification::{SecretRef, Verification};
 pub use workers::{Scaling, ScalingMode, Workers};

@@ -28,6 +28,10 @@ pub const INTEGRATION_NAMESPACE_LABEL: &str = "grapnel.dev/integration-namespace
 /// 253 characters and label values 63.
 pub const INTEGRATION_NAME_ANNOTATION: &str = "grapnel.dev/integration-name";
 
+/// Annotation of a Secret: what becomes of a secret that a handshake captured. `"true"` has it put under the key that the
+/// Integration names, once; `"discard"` has it forgotten. Either way the annotation is taken off.
+pub const CAPTURE_ANNOTATION: &str = "grapnel.dev/capture";
+
 const QUEUE_PREFIX: &str = "grapnel.";
 
 /// The id of an Integration in the database, the HTTP API, metrics and logs.

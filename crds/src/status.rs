@@ -17,8 +17,8 @@ pub struct IntegrationStatus {
     pub observed_generation: Option<i64>,
 
     /// Ready says whether webhooks are accepted and delivered as the spec asks. Accepted, SecretsResolved, Registered,
-    /// QueuesReady, WorkersAvailable and ScalingActive say why not. Reconciling and Stalled are present only while
-    /// they are True.
+    /// QueuesReady, WorkersAvailable and ScalingActive say why not. Reconciling, Stalled and CaptureWaiting are present
+    /// only while they are True.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::conditions::schema")]
     pub conditions: Vec<Condition>,
@@ -31,6 +31,10 @@ pub struct IntegrationStatus {
     /// Where the provider posts to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<RouteStatus>,
+
+    /// The secrets that webhooks are verified with; absent when there is nothing to tell of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<VerificationStatus>,
 
     /// The worker pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -53,6 +57,43 @@ pub struct RouteStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub url: Option<String>,
+}
+
+/// The secrets that webhooks are verified with.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VerificationStatus {
+    /// Secrets of spec.verification.previousSecretRefs that can be removed from there: they have been listed for 24 hours or
+    /// more, have proved no webhook in that time, and the current secret has proved one since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 2))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into(), "key".into()]))]
+    pub unused_previous_secrets: Vec<UnusedSecret>,
+
+    /// The same in words, with what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub message: Option<String>,
+}
+
+/// A previous secret that is not needed any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnusedSecret {
+    /// The name of the Secret.
+    #[schemars(length(max = 253))]
+    pub name: String,
+
+    /// The key in the Secret.
+    #[schemars(length(max = 253))]
+    pub key: String,
+
+    /// Since when it is known to prove nothing: its last webhook, or when it was first listed, whichever was later.
+    pub unused_since: Time,
+
+    /// When it proved a webhook last; absent when it never did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used_time: Option<Time>,
 }
 
 /// The worker pods.

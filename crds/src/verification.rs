@@ -10,11 +10,13 @@ use crate::{Scheme, rules};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Verification {
-    /// The secret that the provider signs with or sends. Required.
+    /// The secret that the provider signs with or sends. Required. Where the provider gives the secret in a handshake, the
+    /// Secret begins with any text; with the annotation grapnel.dev/capture: "true" the one that is given replaces it.
     pub secret_ref: SecretRef,
 
     /// Secrets that are accepted beside the current one while it is being replaced: at most 2, all different. Put the
-    /// old secret here before the provider uses the new one, and remove it afterwards. Default: none.
+    /// old secret here before the provider uses the new one, and remove it afterwards: status.verification tells when it is
+    /// not used any more. Default: none.
     #[serde(default)]
     #[schemars(length(max = 2))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into(), "key".into()]))]

@@ -4,13 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
 use sqlx::postgres::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::integrations::Table;
 use crate::sealing::SealingKeys;
 use crate::secrets::Secrets;
-use crate::store::{integrations as rows, partitions};
+use crate::store::{captured, integrations as rows, partitions};
 use crate::telemetry::chain;
 
 const EVERY: Duration = Duration::from_secs(3600);
@@ -61,6 +62,7 @@ impl Maintenance {
     async fn round(&self) -> sqlx::Result<()> {
         partitions::ensure(&self.pool).await?;
         self.reseal().await?;
+        self.reseal_captured().await?;
         let dropped = partitions::drop_expired(&self.pool).await?;
         if !dropped.is_empty() {
             tracing::info!(partitions = dropped.len(), "history past its retention was dropped");
@@ -87,6 +89,28 @@ impl Maintenance {
                 }
                 Err(error) => {
                     tracing::error!(integration.id = %row.id, error = %chain(&error), "secrets cannot be sealed anew");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for secrets that wait to be put into their Secrets.
+    async fn reseal_captured(&self) -> sqlx::Result<()> {
+        for waiting in captured::load_all(&self.pool).await? {
+            if !self.keys.needs_reseal(&waiting.sealed) {
+                continue;
+            }
+            let id = waiting.integration_id;
+            match self.keys.open(id.as_bytes(), &waiting.sealed) {
+                Ok(secret) => {
+                    let sealed = self.keys.seal(id.as_bytes(), secret.expose_secret());
+                    if captured::reseal(&self.pool, &waiting, &sealed).await? {
+                        tracing::info!(integration.id = %id, "a captured secret was sealed under the new key");
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(integration.id = %id, error = %chain(&error), "a captured secret cannot be sealed anew");
                 }
             }
         }

@@ -10,6 +10,7 @@ use std::sync::{Arc, LazyLock};
 use grapnel_crds::{Acknowledgement, FieldError, Handshake, IntegrationSpec, Mapping, Scheme};
 use serde::Deserialize;
 
+use crate::ingress::verify;
 use embedded::PRESETS;
 pub use fixture::Fixture;
 
@@ -113,6 +114,11 @@ pub fn problems(spec: &IntegrationSpec, valid: bool) -> Vec<FieldError> {
         None if valid => resolve(spec).err().unwrap_or_default(),
         None => Vec::new(),
     }
+}
+
+/// What is doubtful about how an Integration verifies, though it can be used so. It names the field.
+pub fn doubt(spec: &IntegrationSpec) -> Option<&'static str> {
+    verify::doubt(&resolve(spec).ok()?.scheme, spec.verification.tolerance_seconds)
 }
 
 /// Says so when there is no preset for the provider, and it is not a custom one.

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use grapnel_crds::Verification;
+use grapnel_crds::{SecretRef, Verification};
 use jiff::Timestamp;
 use sqlx::postgres::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -23,17 +23,22 @@ pub struct Uses(Vec<Used>);
 
 #[derive(Debug)]
 struct Used {
-    /// The reference, `name/key`.
+    /// The [`reference`].
     secret: String,
     /// Since the last write.
     count: AtomicU64,
     last_second: AtomicI64,
 }
 
+/// How uses name a secret.
+pub fn reference(secret_ref: &SecretRef) -> String {
+    format!("{}/{}", secret_ref.name, secret_ref.key)
+}
+
 impl Uses {
     pub fn new(verification: &Verification) -> Self {
-        let used = |secret_ref: &grapnel_crds::SecretRef| Used {
-            secret: format!("{}/{}", secret_ref.name, secret_ref.key),
+        let used = |secret_ref: &SecretRef| Used {
+            secret: reference(secret_ref),
             count: AtomicU64::new(0),
             last_second: AtomicI64::new(0),
         };

@@ -202,6 +202,16 @@ class Access(unittest.TestCase):
                     self.assertLessEqual(set(rule["verbs"]), {"get", "list", "watch"}, key)
                 self.assertNotIn("*", rule["verbs"] + rule["resources"], key)
 
+    def test_captured_secrets_need_one_right_more_and_only_where_it_watches(self):
+        def rules(*sets):
+            return [(key, rule) for key, document in render(*sets).items() for rule in document.get("rules") or []]
+        expected = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["patch"]}
+        more = [rule for rule in rules("controller.captureSecrets=true") if rule not in rules()]
+        self.assertEqual(more, [(("ClusterRole", "platform-grapnel-controller"), expected)])
+        watched = "controller.watchNamespaces={shop}"
+        more = [rule for rule in rules(watched, "controller.captureSecrets=true") if rule not in rules(watched)]
+        self.assertEqual(more, [(("Role", "platform-grapnel-controller@shop"), expected)])
+
     def test_users_may_not_write_status(self):
         for key, document in render().items():
             if "aggregate-to" in yaml.safe_dump(document["metadata"].get("labels", {})):

@@ -31,7 +31,7 @@ fn all_done(wanted: i32, ready: i32) -> Observed {
             desired: Some(wanted),
             ..Scaling::default()
         },
-        deletion: None,
+        ..Observed::default()
     }
 }
 
@@ -168,4 +168,64 @@ fn what_was_told_of_scaling_stays_until_it_is_known_again() {
     for restarted in [Scaling::default(), expected] {
         assert_eq!(status(&object, &with(restarted), None, at(9)), before, "nothing to write");
     }
+}
+
+#[test]
+fn a_captured_secret_that_waits_is_told_beside_ready() {
+    let mut object = integration(json!({}));
+    let waiting = Problem::stalled(reason::CONSENT_MISSING, "it waits");
+    let waits = Observed { captured: Captured::Waiting(waiting), ..all_done(0, 0) };
+    let told = status(&object, &waits, None, at(0));
+    assert_eq!(said(&told, condition::CAPTURE_WAITING), pair(TRUE, reason::CONSENT_MISSING));
+    assert_eq!(said(&told, condition::READY), pair(TRUE, reason::AS_DESIRED));
+    object.status = Some(told.clone());
+    assert_eq!(
+        status(&object, &all_done(0, 0), None, at(9)),
+        told,
+        "a restarted controller does not know yet"
+    );
+    let settled = Observed { captured: Captured::Settled, ..all_done(0, 0) };
+    assert_eq!(said(&status(&object, &settled, None, at(9)), condition::CAPTURE_WAITING), absent());
+}
+
+#[test]
+fn an_unused_secret_is_told_until_it_is_used_or_not_listed() {
+    let verification = |refs: serde_json::Value| json!({"verification": {"secretRef": {"name": "acme"}, "previousSecretRefs": refs}});
+    let mut object = integration(verification(json!([{"name": "old"}, {"name": "older"}])));
+    let unused = UnusedSecret {
+        name: "old".to_owned(),
+        key: "secret".to_owned(),
+        unused_since: Time(at(0)),
+        last_used_time: None,
+    };
+    let known = Observed { unused: Some(vec![unused.clone()]), ..all_done(0, 0) };
+    let told = status(&object, &known, None, at(99));
+    let verified = told.verification.clone().unwrap();
+    assert_eq!(verified.unused_previous_secrets, [unused]);
+    let message = "old (key secret) has proved no webhook since 1970-01-01T00:00:00Z, and the current secret has: remove it from \
+                   spec.verification.previousSecretRefs";
+    assert_eq!(verified.message.as_deref(), Some(message));
+
+    object.status = Some(told.clone());
+    assert_eq!(
+        status(&object, &all_done(0, 0), None, at(100)),
+        told,
+        "a restarted controller does not know yet"
+    );
+    let used = Observed { unused: Some(Vec::new()), ..all_done(0, 0) };
+    assert_eq!(status(&object, &used, None, at(100)).verification, None);
+    let mut removed = integration(verification(json!([{"name": "older"}])));
+    removed.status = Some(told);
+    assert_eq!(status(&removed, &all_done(0, 0), None, at(100)).verification, None);
+}
+
+#[test]
+fn a_doubt_is_told_of_what_is_accepted() {
+    let doubtful = Observed { doubt: Some("it proves nothing"), ..all_done(0, 0) };
+    let told = status(&integration(json!({})), &doubtful, None, at(0));
+    assert_eq!(said(&told, condition::ACCEPTED), pair(TRUE, reason::DOUBTFUL_SCHEME));
+    assert_eq!(said(&told, condition::READY), pair(TRUE, reason::AS_DESIRED));
+    let accepted = Step::Failed(Problem::stalled(reason::INVALID_SPEC, "wrong"));
+    let refused = status(&integration(json!({})), &Observed { accepted, ..doubtful }, None, at(0));
+    assert_eq!(said(&refused, condition::ACCEPTED), pair(FALSE, reason::INVALID_SPEC));
 }

@@ -205,14 +205,32 @@ impl Installation {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
+    /// Runs a program to its end.
+    pub(crate) fn run(&self, binary: &str, arguments: &[&str]) {
+        process::run_to_end(binary, arguments, &self.environment);
+    }
+
+    /// Whether a program succeeded, and all that it said.
+    pub(crate) fn try_run(&self, binary: &str, arguments: &[&str]) -> (bool, String) {
+        process::try_run(binary, arguments, &self.environment)
+    }
+
     /// kubectl as the administrator uses it, in the namespace of the objects.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
+        let (succeeded, said) = self.try_kubectl(arguments);
+        assert!(succeeded, "{arguments:?}: {said}");
+        said
+    }
+
+    /// Whether kubectl succeeded, and what it said then or instead.
+    pub(crate) fn try_kubectl(&self, arguments: &[&str]) -> (bool, String) {
         let program = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
         let mut command = std::process::Command::new(program);
         let output =
             command.args(["--namespace", &self.namespace]).args(arguments).output().expect("kubectl starts");
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let succeeded = output.status.success();
+        let said = if succeeded { output.stdout } else { output.stderr };
+        (succeeded, String::from_utf8_lossy(&said).into_owned())
     }
 
     /// Applies an Integration as a user does.

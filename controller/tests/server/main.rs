@@ -8,6 +8,8 @@ mod harness;
 
 mod lifecycle;
 mod rotation;
+mod captures;
+mod mistakes;
 mod claims;
 mod namespaces;
 mod scaling;
@@ -15,6 +17,7 @@ mod owners;
 mod deletion;
 mod fencing;
 mod crashes;
+mod uninstall;
 mod rights;
 mod whole_cluster;
 mod thousand;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::{Value, json};
 
+use crate::captures;
 use crate::harness::{ACME_SECRET, Installation, access, acme_spec, variable, wait_for};
 
 /// Resource with its subresource, and verb.
@@ -63,6 +64,10 @@ async fn every_right_is_needed_and_none_is_missing() {
     installation.wait_for_condition("orders", "Ready", "False", "SecretNotFound").await;
     installation.apply_secret("acme", ACME_SECRET).await;
     installation.wait_until_ready("orders").await;
+    let id = installation.get("orders").await.expect("the object").id();
+    captures::consent(&installation, "acme", "true").await;
+    captures::capture(&installation, id, "a-secret-that-the-provider-gave").await;
+    captures::wait_until_settled(&installation, "orders", id).await;
     installation.delete("orders").await;
     installation.wait_until_gone("orders").await;
 

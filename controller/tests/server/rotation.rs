@@ -1,8 +1,10 @@
-//! A secret is rotated without a webhook refused.
+//! A secret is rotated without a webhook refused, and the previous one is told when nobody needs it any more.
 
-use serde_json::json;
+use grapnel_crds::{Integration, VerificationStatus};
+use serde_json::{Value, json};
+use uuid::Uuid;
 
-use crate::harness::{Installation, acme_spec, merged, wait_for};
+use crate::harness::{ACME_SECRET, Installation, acme_spec, merged, wait_for};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_and_the_previous_secret_are_both_accepted_while_both_are_named() {
@@ -28,4 +30,97 @@ async fn the_next_and_the_previous_secret_are_both_accepted_while_both_are_named
     })
     .await;
     assert_eq!(installation.post(api.port, "acme", next, "5").await, 202);
+}
+
+fn with_previous() -> Value {
+    json!({"verification": {"secretRef": {"name": "acme"}, "previousSecretRefs": [{"name": "acme-previous"}]}})
+}
+
+async fn age(installation: &Installation, id: Uuid, hours: i32) {
+    let statement = "UPDATE previous_secrets SET listed_at = now() - make_interval(hours => $2) WHERE integration_id = $1";
+    let done =
+        sqlx::query(statement).bind(id).bind(hours).execute(&installation.pool).await.expect("an update");
+    assert_eq!(done.rows_affected(), 1);
+}
+
+async fn use_secret(installation: &Installation, id: Uuid, secret: &str, hours_ago: i32) {
+    let statement = "INSERT INTO verification_secret_uses VALUES ($1, $2, now() - make_interval(hours => $3))
+        ON CONFLICT (integration_id, secret) DO UPDATE SET last_used_at = excluded.last_used_at";
+    let insert = sqlx::query(statement).bind(id).bind(secret).bind(hours_ago);
+    insert.execute(&installation.pool).await.expect("a row");
+}
+
+async fn is_listed(installation: &Installation, id: Uuid) -> bool {
+    let count =
+        sqlx::query_scalar("SELECT count(*) FROM previous_secrets WHERE integration_id = $1").bind(id);
+    let count: i64 = count.fetch_one(&installation.pool).await.expect("a number");
+    count == 1
+}
+
+fn told(object: &Integration) -> Option<VerificationStatus> {
+    object.status.as_ref().and_then(|status| status.verification.clone())
+}
+
+async fn wait_until_told(installation: &Installation, expected: &[&str]) -> VerificationStatus {
+    let mut last = VerificationStatus::default();
+    wait_for("the unused secrets to be told", async || {
+        last = installation.get("orders").await.as_ref().and_then(told).unwrap_or_default();
+        last.unused_previous_secrets.iter().map(|secret| secret.name.as_str()).eq(expected.iter().copied())
+    })
+    .await;
+    last
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_previous_secret_that_proves_nothing_for_a_day_is_told_once() {
+    let installation = Installation::new().await;
+    let mut controller = installation.start_leader_in("pod-1").await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    installation.apply_secret("acme-previous", "the-secret-of-yesterday").await;
+    let id = installation.apply("orders", merged(acme_spec("acme"), with_previous())).await.id();
+    installation.wait_until_ready("orders").await;
+    wait_for("it to be known as listed", async || is_listed(&installation, id).await).await;
+
+    // One that was never used has had the time to be, and the current one proves webhooks.
+    age(&installation, id, 25).await;
+    use_secret(&installation, id, "acme/secret", 1).await;
+    let unused = wait_until_told(&installation, &["acme-previous"]).await;
+    let first = &unused.unused_previous_secrets[0];
+    assert_eq!((first.key.as_str(), &first.last_used_time), ("secret", &None));
+    assert!(unused.message.is_some_and(|message| message.contains("spec.verification.previousSecretRefs")));
+    wait_for("the Event", async || {
+        let reasons = installation.event_reasons("orders").await;
+        reasons.iter().filter(|reason| *reason == "PreviousSecretUnused").count() == 1
+    })
+    .await;
+    installation.wait_until_ready("orders").await;
+
+    // A new process tells nothing again.
+    controller.kill();
+    let controller = installation.start_leader_in("pod-1").await;
+    wait_for("two looks and three ticks", async || {
+        controller.counter("grapnel_controller_scale_tick_duration_seconds_count", &[], &[]).await >= 4
+    })
+    .await;
+    assert_eq!(controller.api_writes().await, 0);
+
+    // It proves a webhook after all, and later none for a day.
+    use_secret(&installation, id, "acme-previous/secret", 0).await;
+    wait_until_told(&installation, &[]).await;
+    use_secret(&installation, id, "acme-previous/secret", 24).await;
+    let unused = wait_until_told(&installation, &["acme-previous"]).await;
+    assert!(unused.unused_previous_secrets[0].last_used_time.is_some());
+
+    // What is not listed is not told, and when it is listed again its time begins anew.
+    installation.apply("orders", acme_spec("acme")).await;
+    wait_for("it not to be told", async || {
+        installation.get("orders").await.as_ref().and_then(told).is_none()
+    })
+    .await;
+    wait_for("it not to be listed", async || !is_listed(&installation, id).await).await;
+    installation.apply("orders", merged(acme_spec("acme"), with_previous())).await;
+    wait_for("it to be listed again", async || is_listed(&installation, id).await).await;
+    let fresh = "SELECT count(*) FROM previous_secrets WHERE listed_at > now() - interval '5 minutes'";
+    let fresh: i64 = sqlx::query_scalar(fresh).fetch_one(&installation.pool).await.expect("a number");
+    assert_eq!(fresh, 1);
 }

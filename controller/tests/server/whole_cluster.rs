@@ -75,6 +75,84 @@ async fn a_controller_waits_for_the_definition_of_its_resource() {
     installation.wait_until_ready("orders").await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_definition_that_is_removed_ends_its_objects_in_order_and_not_the_controller() {
+    let installation = Installation::of_the_cluster().await;
+    let api = installation.start_api();
+    let mut controller = installation.start_leader().await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    installation.apply("orders", acme_spec("acme")).await;
+    let first = installation.wait_until_ready("orders").await.id();
+    // The API server deletes every object with it, and waits for their finalizers.
+    setup::remove_crd(&installation.client).await;
+    assert_eq!(installation.row(first).await.expect("the row stays")["deleted"], json!(true));
+    wait_for("the workers to go", async || installation.replicas(first).await.is_none()).await;
+    wait_for("it to be told", async || {
+        controller.counter("grapnel_controller_crd_missing", &[], &[]).await == 1
+    })
+    .await;
+    assert!(!controller.has_ended(), "{}", controller.log());
+    assert_eq!(controller.probe("/livez").await, 200);
+
+    setup::install_crd(&installation.client).await;
+    installation.apply("orders", acme_spec("acme")).await;
+    let again = installation.wait_until_ready("orders").await.id();
+    assert_ne!(again, first);
+    wait_for("the api to know it", async || {
+        installation.post(api.port, "acme", ACME_SECRET, "1").await == 202
+    })
+    .await;
+    wait_for("it to be told", async || {
+        controller.counter("grapnel_controller_crd_missing", &[], &[]).await == 0
+    })
+    .await;
+    assert!(!controller.has_ended(), "{}", controller.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_and_workers_stay_while_the_definition_is_missing() {
+    let installation = Installation::of_the_cluster().await;
+    let api = installation.start_api();
+    let mut controller = installation.start_leader_in("pod-1").await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    for name in ["orders", "others"] {
+        installation.apply(name, acme_spec(name)).await;
+    }
+    let orders = installation.wait_until_ready("orders").await.id();
+    let others = installation.wait_until_ready("others").await.id();
+    wait_for("the api to know them", async || {
+        installation.post(api.port, "orders", ACME_SECRET, "0").await == 202
+    })
+    .await;
+    // Without its end being carried out, as when a cluster is restored from a backup.
+    controller.kill();
+    setup::remove_all_integrations(&installation.client).await;
+    setup::remove_crd(&installation.client).await;
+    let controller = installation.start_controller_in("pod-1");
+    wait_for("it to say what is missing", async || controller.log().contains("is not installed")).await;
+    for id in [orders, others] {
+        assert_eq!(installation.row(id).await.expect("a row")["deleted"], json!(false));
+        assert!(installation.replicas(id).await.is_some());
+    }
+    assert_eq!(installation.post(api.port, "orders", ACME_SECRET, "1").await, 202, "the data plane goes on");
+
+    // What is created again takes its route over; what is not goes.
+    setup::install_crd(&installation.client).await;
+    installation.apply("orders", acme_spec("orders")).await;
+    assert_ne!(installation.wait_until_ready("orders").await.id(), orders);
+    for id in [orders, others] {
+        wait_for("the row and the workers of the object that is gone to go", async || {
+            let row = installation.row(id).await.expect("a row");
+            row["deleted"] == json!(true) && installation.replicas(id).await.is_none()
+        })
+        .await;
+    }
+    wait_for("the api to know it", async || {
+        installation.post(api.port, "orders", ACME_SECRET, "2").await == 202
+    })
+    .await;
+}
+
 /// A definition that takes whatever the spec says, as one of another version may.
 async fn loosen_definition(installation: &Installation) {
     let mut definition = serde_json::to_value(grapnel_crds::crd()).expect("JSON");

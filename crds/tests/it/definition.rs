@@ -158,6 +158,8 @@ fn the_published_fields_are_those_that_are_written() {
                         "lastTransitionTime": "2026-11-23T10:00:00Z"}],
         "integrationId": "3d2c8a52-3f0e-4a54-9f0a-2f5d6e1f7c10",
         "route": {"path": "/api/v1/webhooks/acme", "url": "https://hooks.example.com/api/v1/webhooks/acme"},
+        "verification": {"message": "m", "unusedPreviousSecrets": [
+            {"name": "old", "key": "secret", "unusedSince": "2026-11-23T10:00:00Z", "lastUsedTime": "2026-11-23T10:00:00Z"}]},
         "workers": {"deployment": "w", "selector": "a=b", "replicas": 1, "readyReplicas": 1},
         "scaling": {"desiredReplicas": 1, "lastScaleTime": "2026-11-23T10:00:00Z", "limitedBy": "MaxReplicas",
                     "lastDecision": {"time": "2026-11-23T10:00:00Z", "from": 0, "to": 1, "reason": "Backlog",

@@ -1,8 +1,8 @@
 //! What a handshake leaves behind: a secret that the provider gave us.
 //!
-//! It is sealed in its row until it is in the Secret of the Integration. The first one stays, since who knows
-//! the URL could send another; it never verifies anything by itself. In development it is told in the log, where there is
-//! nobody else to put it into a Secret.
+//! It is sealed in its row until the controller has put it into the Secret of the Integration. The first one stays, since
+//! who knows the URL could send another; it never verifies anything by itself. In development it is told in the log, where
+//! there is nobody else to put it into a Secret.
 
 use std::sync::Arc;
 

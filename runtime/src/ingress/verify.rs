@@ -175,6 +175,29 @@ impl std::fmt::Debug for Verifier {
     }
 }
 
+/// What is doubtful about a scheme, though it can be used: the [`Verifier::warning`] of one whose secrets are not known.
+pub fn doubt(scheme: &Scheme, tolerance_seconds: Option<i32>) -> Option<&'static str> {
+    let (SchemeType::Hmac | SchemeType::Ed25519 | SchemeType::Ecdsa | SchemeType::Digest) = scheme.kind?
+    else {
+        return None;
+    };
+    let message = Template::parse(scheme.message.as_deref()?)?;
+    let time = SignedTime::new(scheme.timestamp.as_ref()?, tolerance_seconds).ok()?;
+    unsigned_time(&message, &time)
+}
+
+fn unsigned_time(message: &Template, time: &SignedTime) -> Option<&'static str> {
+    let covered = message.has_timestamp()
+        || time.place().is_some_and(|place| {
+            message.covers_place(place)
+                || (matches!(place, Place::Json(_) | Place::Form(_)) && message.covers_body())
+        });
+    (time.is_enforced() && !covered).then_some(
+        "spec.verification.scheme.timestamp: the timestamp is not signed, so its age proves nothing; put {timestamp} into \
+         the message or set toleranceSeconds to 0",
+    )
+}
+
 impl Verifier {
     /// `tolerance_seconds` and `url` are those of the integration, and go before what the scheme says.
     ///
@@ -248,16 +271,7 @@ impl Verifier {
     /// What is doubtful about the scheme, though it can be used.
     pub fn warning(&self) -> Option<&'static str> {
         let Kind::Signed { message, .. } = &self.kind else { return None };
-        let time = self.time.as_ref().filter(|time| time.is_enforced())?;
-        let covered = message.has_timestamp()
-            || time.place().is_some_and(|place| {
-                message.covers_place(place)
-                    || (matches!(place, Place::Json(_) | Place::Form(_)) && message.covers_body())
-            });
-        (!covered).then_some(
-            "spec.verification.scheme.timestamp: the timestamp is not signed, so its age proves nothing; put {timestamp} into \
-             the message or set toleranceSeconds to 0",
-        )
+        unsigned_time(message, self.time.as_ref()?)
     }
 
     /// Whether the scheme takes the step.

@@ -16,8 +16,10 @@ use crate::telemetry::chain;
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Every migration, in order. A file is added here and never edited once released.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "initial", include_str!("../../../migrations/0001_initial.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "initial", include_str!("../../../migrations/0001_initial.sql")),
+    (2, "previous secrets", include_str!("../../../migrations/0002_previous_secrets.sql")),
+];
 
 /// The schema version that this binary was written for.
 pub const REQUIRED_VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;

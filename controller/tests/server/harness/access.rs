@@ -17,17 +17,27 @@ use super::{variable, wait_for};
 
 const ACCOUNT: &str = "grapnel-controller";
 const RULES_OF_WATCHED: &str = include_str!("../../../../charts/grapnel/files/controller-cluster-rules.yaml");
+const RULES_OF_CAPTURE: &str = include_str!("../../../../charts/grapnel/files/controller-capture-rules.yaml");
 const RULES_OF_PLATFORM: &str =
     include_str!("../../../../charts/grapnel/files/controller-platform-rules.yaml");
 
 /// What the controller may do in the namespaces that it watches.
 pub(crate) fn rules_of_watched() -> Vec<PolicyRule> {
-    serde_saphyr::from_str(RULES_OF_WATCHED).expect("a list of rules")
+    [rules_without_capture(), rules(RULES_OF_CAPTURE)].concat()
+}
+
+/// The same where captured secrets are not put into Secrets.
+pub(crate) fn rules_without_capture() -> Vec<PolicyRule> {
+    rules(RULES_OF_WATCHED)
 }
 
 /// What the controller may do in the platform's namespace.
 pub(crate) fn rules_of_platform() -> Vec<PolicyRule> {
-    serde_saphyr::from_str(RULES_OF_PLATFORM).expect("a list of rules")
+    rules(RULES_OF_PLATFORM)
+}
+
+fn rules(text: &str) -> Vec<PolicyRule> {
+    serde_saphyr::from_str(text).expect("a list of rules")
 }
 
 /// The name by which the audit log knows the controller of a platform.

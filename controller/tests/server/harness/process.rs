@@ -33,6 +33,13 @@ pub(crate) fn run_to_end(binary: &str, arguments: &[&str], environment: &[(Strin
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Whether it succeeded, and all that it said.
+pub(crate) fn try_run(binary: &str, arguments: &[&str], environment: &[(String, String)]) -> (bool, String) {
+    let output = command(binary, arguments, environment).output().expect("it starts");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
 impl Process {
     pub(crate) fn start(
         binary: &str,

@@ -236,7 +236,11 @@ fn the_signed_url_is_the_configured_one_and_never_the_host_headers() {
 
 #[test]
 fn timestamp_outside_the_signature_is_warned_of() {
-    let warned = |yaml: &str| verifier(&scheme(yaml), &[KEY]).warning().is_some();
+    let warned = |yaml: &str| {
+        let warning = verifier(&scheme(yaml), &[KEY]).warning();
+        assert_eq!(doubt(&scheme(yaml), None), warning, "the same without the secrets");
+        warning.is_some()
+    };
     let signature = "signature: {from: 'header:x-sig'}";
     let timestamp = "timestamp: {from: 'header:x-time', toleranceSeconds: 300}";
     assert!(warned(&format!("{{type: hmac, message: '{{body}}', {signature}, {timestamp}}}")));

@@ -1,0 +1,138 @@
+//! A mistake is told in the same words wherever an Integration is taken: by the API server or the controller, by
+//! `grapnel dev`, and by `grapnel-controller explain`.
+
+use grapnel_crds::conditions;
+use serde_json::{Value, json};
+
+use crate::harness::{Installation, acme_spec, merged, wait_for};
+
+fn manifest(installation: &Installation, spec: Value) -> Value {
+    json!({
+        "apiVersion": grapnel_crds::API_VERSION, "kind": grapnel_crds::KIND,
+        "metadata": {"name": "orders", "namespace": installation.namespace}, "spec": spec,
+    })
+}
+
+/// What `explain` and `dev` say about a file with this object.
+fn said_offline(installation: &Installation, spec: Value) -> [(bool, String); 2] {
+    let path = installation.directory.join("orders.yaml");
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme", "namespace": installation.namespace},
+        "stringData": {"secret": "a-secret"},
+    });
+    // A program of JSON is one of YAML.
+    std::fs::write(&path, format!("{}\n---\n{secret}\n", manifest(installation, spec)))
+        .expect("write a file");
+    let file = path.to_str().expect("a path in UTF-8");
+    [
+        installation.try_run("grapnel-controller", &["explain", file]),
+        installation.try_run("grapnel", &["dev", "--file", file]),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_scheme_is_refused_in_the_same_words_everywhere() {
+    let installation = Installation::new().await;
+    let scheme = |scheme: Value| {
+        let verification = json!({"secretRef": {"name": "acme"}, "scheme": scheme});
+        let mapping = json!({"eventType": ["/type"]});
+        let custom = json!({"provider": "custom", "verification": verification, "mapping": mapping});
+        merged(acme_spec("acme"), custom)
+    };
+    let signature = json!({"from": "header:x-signature"});
+    for (wrong, field, words) in [
+        (json!({"type": "hmac", "signature": signature}), "spec.verification.scheme.message", "must be set"),
+        (
+            json!({"type": "hmac", "message": "{body}", "signature": {"from": "x-signature"}}),
+            "spec.verification.scheme.signature.from",
+            "must say where the signature is",
+        ),
+        (
+            json!({"type": "hmac", "message": "{timestamp}{body}", "signature": signature}),
+            "spec.verification.scheme.timestamp",
+            "must have from",
+        ),
+    ] {
+        let path = installation.directory.join("wrong.json");
+        std::fs::write(&path, manifest(&installation, scheme(wrong.clone())).to_string())
+            .expect("write a file");
+        let (accepted, server) = installation.try_kubectl(&[
+            "create",
+            "--dry-run=server",
+            "--filename",
+            path.to_str().expect("UTF-8"),
+        ]);
+        assert!(!accepted, "{wrong} was accepted");
+        let complaint = complaint(&server, field);
+        assert!(complaint.contains(words), "{server}");
+        for (accepted, said) in said_offline(&installation, scheme(wrong.clone())) {
+            assert!(!accepted && said.contains(&complaint), "{complaint:?} is not in: {said}");
+        }
+    }
+}
+
+/// The line of a refusal that is about the field, without what the server puts around it.
+fn complaint(said: &str, field: &str) -> String {
+    let line =
+        said.lines().find(|line| line.contains(field)).unwrap_or_else(|| panic!("{field} is not in: {said}"));
+    let start = line.find(field).unwrap_or_default();
+    let text = line[start..].trim().strip_prefix(field).unwrap_or_default();
+    // Between them: `Invalid value: "…": `.
+    let words = text.split_once("Invalid value: \"").and_then(|(_, rest)| rest.split_once("\": "));
+    let words = words.map_or(text.trim_start_matches(": "), |(_, words)| words);
+    format!("{field}: {words}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_preset_is_told_in_the_same_words_everywhere() {
+    let installation = Installation::new().await;
+    let _controller = installation.start_leader().await;
+    installation.apply_secret("acme", "a-secret").await;
+    let spec = merged(acme_spec("acme"), json!({"provider": "initech"}));
+    installation.apply("orders", spec.clone()).await;
+    let object = installation.wait_for_condition("orders", "Accepted", "False", "UnsupportedProvider").await;
+    let status = object.status.expect("a status");
+    let condition = conditions::find(&status.conditions, "Accepted").expect("the condition");
+    assert!(
+        condition.message.starts_with("spec.provider: there is no preset for \"initech\""),
+        "{condition:?}"
+    );
+    for (accepted, said) in said_offline(&installation, spec) {
+        assert!(!accepted && said.contains(&condition.message), "{condition:?} is not in: {said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_doubtful_scheme_is_accepted_with_the_same_warning_everywhere() {
+    let mut installation = Installation::new().await;
+    let _controller = installation.start_leader().await;
+    installation.apply_secret("acme", "a-secret").await;
+    let doubtful = json!({"timestamp": {"from": "header:x-sent-at", "toleranceSeconds": 300}});
+    let verification = json!({"verification": {"secretRef": {"name": "acme"}, "scheme": doubtful}});
+    let spec = merged(acme_spec("acme"), verification);
+    installation.apply("orders", spec.clone()).await;
+    let object = installation.wait_for_condition("orders", "Accepted", "True", "DoubtfulScheme").await;
+    installation.wait_until_ready("orders").await;
+    let status = object.status.expect("a status");
+    let warning = conditions::find(&status.conditions, "Accepted").expect("the condition").message.clone();
+    assert!(
+        warning.starts_with("spec.verification.scheme.timestamp: the timestamp is not signed"),
+        "{warning}"
+    );
+    wait_for("the Event", async || {
+        installation.event_reasons("orders").await.contains(&"DoubtfulScheme".to_owned())
+    })
+    .await;
+
+    // It would run for ever, so that it finds no database.
+    installation.set("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none");
+    let [(explained, said), (started, log)] = said_offline(&installation, spec.clone());
+    assert!(explained && said.contains(&warning), "{said}");
+    assert!(!started && log.contains(&warning), "{log}");
+
+    // With the time in the message there is no doubt.
+    let signed = json!({"message": "{timestamp}{body}", "timestamp": {"from": "header:x-sent-at"}});
+    let verification = json!({"verification": {"secretRef": {"name": "acme"}, "scheme": signed}});
+    installation.apply("orders", merged(spec, verification)).await;
+    installation.wait_for_condition("orders", "Accepted", "True", "AsDesired").await;
+}
