@@ -19,8 +19,10 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::ArgGroup;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::secret_file;
 
 mod config;
 mod plan;
@@ -174,12 +176,9 @@ impl ProbeArgs {
 }
 
 fn read_secret(file: &Path) -> anyhow::Result<SecretString> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    // Editors end a file with a line break; it is not part of the secret.
-    let secret =
-        text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
-    ensure!(!secret.is_empty(), "{} is empty", file.display());
-    Ok(SecretString::from(secret))
+    let secret = secret_file::read_text(file).with_context(|| format!("read {}", file.display()))?;
+    ensure!(!secret.expose_secret().is_empty(), "{} is empty", file.display());
+    Ok(secret)
 }
 
 /// Runs the probe and prints its ledger on standard output.
