@@ -152,7 +152,7 @@ struct Judged<'a> {
 impl Judged<'_> {
     fn incoming<'b>(&'b self, body: &'b [u8]) -> Incoming<'b> {
         let Request { method, uri, headers, .. } = self.request;
-        Incoming { method, uri, headers, body, public_url: None }
+        Incoming { method, uri, headers, body, public_url: None, json: None }
     }
 
     /// The steps in words, and whether the request verifies.

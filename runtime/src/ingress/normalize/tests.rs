@@ -7,7 +7,8 @@ fn read(provider: &str, body: &[u8]) -> Result<Fields, Malformed> {
     let mapper = Mapper::new(&preset::find(provider).expect("a preset").mapping).expect("a mapping");
     let (method, uri, headers) =
         (axum::http::Method::POST, axum::http::Uri::from_static("/"), HeaderMap::new());
-    let incoming = Incoming { method: &method, uri: &uri, headers: &headers, body, public_url: None };
+    let incoming =
+        Incoming { method: &method, uri: &uri, headers: &headers, body, public_url: None, json: None };
     mapper.read(&incoming, BodyForm::Json)
 }
 
