@@ -27,6 +27,8 @@ use crate::secret_file;
 mod config;
 mod plan;
 mod template;
+mod pattern;
+mod imitation;
 mod signature;
 mod connection;
 mod send;
@@ -62,8 +64,8 @@ pub struct ProbeArgs {
     /// The webhook route: http://HOST/api/v1/webhooks/ROUTE
     #[arg(long, value_name = "URL")]
     target: String,
-    /// Whose webhooks to send
-    #[arg(long, value_enum)]
+    /// Whose webhooks to send: acme, globex or, with --no-sink, any preset that is signed with an HMAC
+    #[arg(long)]
     provider: Provider,
     /// File with the provider's secret or token
     #[arg(long, value_name = "FILE")]
