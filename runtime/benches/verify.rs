@@ -103,7 +103,10 @@ fn kinds(criterion: &mut Criterion) {
 
 fn hmac_presets(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("hmac");
-    group.warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    group
+        .sample_size(30)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(500));
     for name in preset::providers() {
         let preset = preset::find(name).expect("a preset");
         if preset.verification.kind == Some(SchemeType::Hmac) {

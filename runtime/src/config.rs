@@ -1,7 +1,7 @@
 //! What each role is told from outside, parsed and validated before the first connection.
 //!
 //! Every option is also an environment variable, and an empty variable counts as absent. A secret may be given as
-//! `NAME_FILE`, the path of a file that holds it (read as `secret_file` does); giving both is an error. Secrets are
+//! `NAME_FILE`, the path of a file that holds it (see `secret_file`); giving both is an error. Secrets are
 //! [`SecretString`]s from here on, and no message repeats one.
 
 use std::ffi::OsStr;

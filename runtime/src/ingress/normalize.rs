@@ -17,14 +17,13 @@ use super::json::{self, Found, Pointer, Pointers};
 use super::place::{Incoming, Place};
 use crate::event::{BodyForm, DeliveredAs};
 
+mod time;
+
 /// Deeper nesting is refused: it is no event, and receivers' parsers may not survive it.
 const MAX_DEPTH: u32 = 128;
 
 /// The longest text that becomes a field of an event, in bytes.
 const MAX_TEXT_BYTES: usize = 512;
-
-/// 0000-01-01T00:00:00Z.
-const YEAR_ZERO: i64 = -62_167_219_200;
 
 /// The fields of an event, and where its payload is in the body.
 #[derive(Debug, PartialEq)]
@@ -196,7 +195,7 @@ impl Mapper {
     fn occurred_at(&self, reader: &Reader<'_, '_>) -> Result<Option<Timestamp>, Malformed> {
         let required = self.requires(MappedField::OccurredAt);
         let Some(text) = reader.first(&self.occurred_at, required)? else { return Ok(None) };
-        match time(&text, self.time_format) {
+        match time::read(&text, self.time_format) {
             None if required => {
                 let field = self.occurred_at.first().map(Source::field).unwrap_or_default();
                 let form = match self.time_format {
@@ -302,31 +301,6 @@ impl Reader<'_, '_> {
             text => Ok(text),
         }
     }
-}
-
-/// RFC 3339 has no years before 0000. The parser would read them, and PostgreSQL has not all of them.
-fn time(text: &str, format: TimeFormat) -> Option<Timestamp> {
-    let time = match format {
-        TimeFormat::Rfc3339 => text.parse().ok(),
-        TimeFormat::Unix => unix(text),
-        TimeFormat::UnixMilliseconds => Timestamp::from_millisecond(text.parse().ok()?).ok(),
-        TimeFormat::HttpDate => {
-            let time = httpdate::parse_http_date(text).ok()?;
-            Timestamp::try_from(time).ok()
-        }
-    };
-    time.filter(|time| time.as_second() >= YEAR_ZERO)
-}
-
-/// Seconds with at most nine decimals that count.
-fn unix(text: &str) -> Option<Timestamp> {
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(seconds) || !digits(fraction) {
-        return None;
-    }
-    let nanoseconds: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
-    Timestamp::new(seconds.parse().ok()?, nanoseconds.parse().ok()?).ok()
 }
 
 fn check_text(field: &str, text: &str) -> Result<(), Malformed> {
