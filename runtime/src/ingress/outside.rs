@@ -124,4 +124,6 @@ impl Outside {
 }
 
 #[cfg(test)]
+pub mod certificates;
+#[cfg(test)]
 mod tests;

@@ -14,16 +14,11 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use super::certificates::file;
 use super::*;
 use crate::ingress::place::Incoming;
 use crate::ingress::verify::{Refused, Verifier};
 use crate::preset;
-
-macro_rules! file {
-    ($name:literal) => {
-        include_bytes!(concat!("../../../tests/certificates/", $name))
-    };
-}
 
 const PAYPAL: &str = "https://api.paypal.com/v1/notifications/certs/CERT-360caa42";
 const SNS: &str = "https://sns.eu-central-1.amazonaws.com/SimpleNotificationService-0a1b.pem";
@@ -42,8 +37,8 @@ struct Server {
 impl Server {
     fn new(head: &'static str, body: &'static [u8]) -> Self {
         rustls::crypto::ring::default_provider().install_default().ok();
-        let certificate = CertificateDer::from_pem_slice(file!("server.pem")).expect("a certificate");
-        let key = PrivateKeyDer::from_pem_slice(file!("server.key")).expect("a key");
+        let certificate = CertificateDer::from_pem_slice(file("server.pem")).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_slice(file("server.key")).expect("a key");
         let config = ServerConfig::builder()
             .with_no_client_auth()
             .with_single_cert(vec![certificate], key)
@@ -73,7 +68,7 @@ impl Server {
     }
 
     fn outside(&self) -> Outside {
-        self.outside_that_trusts(&[file!("root.pem")])
+        self.outside_that_trusts(&[file("root.pem")])
     }
 
     fn outside_that_trusts(&self, roots: &[&[u8]]) -> Outside {
@@ -103,7 +98,7 @@ fn verifier(provider: &str, secret: &str) -> Verifier {
 }
 
 fn signature(message: &str) -> String {
-    let key = PrivateKeyDer::from_pem_slice(file!("signer.key")).expect("a key");
+    let key = PrivateKeyDer::from_pem_slice(file("signer.key")).expect("a key");
     let pair = RsaKeyPair::from_pkcs8(key.secret_der()).expect("a pair");
     let mut signature = vec![0; pair.public().modulus_len()];
     pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message.as_bytes(), &mut signature).expect("signed");
@@ -168,7 +163,7 @@ async fn judge(
 
 #[tokio::test]
 async fn paypals_webhook_is_judged_by_the_certificate_that_it_points_to() {
-    let server = Server::new("200 OK", file!("paypal.pem"));
+    let server = Server::new("200 OK", file("paypal.pem"));
     let (outside, verifier, webhook) = (server.outside(), verifier("paypal", "WH-1"), paypal());
     assert_eq!(judge(&outside, &verifier, &webhook, NOW).await, Ok(0));
     let changed = Webhook { body: webhook.body.replace("SALE", "GIFT"), headers: webhook.headers.clone() };
@@ -180,7 +175,7 @@ async fn paypals_webhook_is_judged_by_the_certificate_that_it_points_to() {
 
 #[tokio::test]
 async fn notification_of_sns_is_judged_by_the_certificate_that_it_points_to() {
-    let server = Server::new("200 OK", file!("sns.pem"));
+    let server = Server::new("200 OK", file("sns.pem"));
     let (outside, verifier, webhook) = (server.outside(), verifier("aws-sns", TOPIC), sns());
     assert_eq!(judge(&outside, &verifier, &webhook, NOW).await, Ok(0));
     let changed = Webhook { body: webhook.body.replace(r#""m""#, r#""n""#), headers: HeaderMap::new() };
@@ -191,7 +186,7 @@ async fn notification_of_sns_is_judged_by_the_certificate_that_it_points_to() {
 
 #[tokio::test]
 async fn certificate_counts_only_while_it_is_valid() {
-    let server = Server::new("200 OK", file!("paypal.pem"));
+    let server = Server::new("200 OK", file("paypal.pem"));
     let (outside, verifier, webhook) = (server.outside(), verifier("paypal", "WH-1"), paypal());
     for moment in ["2020-01-31T09:00:00Z", "2200-01-31T09:00:00Z"] {
         let judged = judge(&outside, &verifier, &webhook, moment).await;
@@ -201,20 +196,20 @@ async fn certificate_counts_only_while_it_is_valid() {
 
 #[tokio::test]
 async fn certificate_must_name_the_provider() {
-    let stranger = Server::new("200 OK", file!("stranger.pem"));
+    let stranger = Server::new("200 OK", file("stranger.pem"));
     let judged = judge(&stranger.outside(), &verifier("paypal", "WH-1"), &paypal(), NOW).await;
     assert_eq!(judged, Err(Refused::CertificateName));
     // One provider's certificate is not another's, though both are signed with the same key here.
-    let server = Server::new("200 OK", file!("paypal.pem"));
+    let server = Server::new("200 OK", file("paypal.pem"));
     let judged = judge(&server.outside(), &verifier("aws-sns", TOPIC), &sns(), NOW).await;
     assert_eq!(judged, Err(Refused::CertificateName));
 }
 
 #[tokio::test]
 async fn server_that_cannot_prove_its_name_is_not_asked() {
-    let server = Server::new("200 OK", file!("paypal.pem"));
+    let server = Server::new("200 OK", file("paypal.pem"));
     // Another root is trusted, or the name is not in the server's certificate.
-    let distrustful = server.outside_that_trusts(&[file!("stranger.pem")]);
+    let distrustful = server.outside_that_trusts(&[file("stranger.pem")]);
     assert_eq!(distrustful.certificate(&url(PAYPAL)).await, Err(NotAnswered));
     let sandbox = url("https://api.sandbox.paypal.com/v1/notifications/certs/CERT-1");
     assert_eq!(server.outside().certificate(&sandbox).await, Err(NotAnswered));
@@ -227,8 +222,8 @@ async fn server_that_cannot_prove_its_name_is_not_asked() {
 async fn answer_that_is_no_certificate_is_kept_as_none_for_a_while() {
     let large = Box::leak(vec![b'\n'; MAX_CERTIFICATE_BYTES + 1].into_boxed_slice());
     for (head, body) in [
-        ("302 Found\r\nlocation: https://api.paypal.com/other", &file!("paypal.pem")[..]),
-        ("404 Not Found", file!("paypal.pem")),
+        ("302 Found\r\nlocation: https://api.paypal.com/other", file("paypal.pem")),
+        ("404 Not Found", file("paypal.pem")),
         ("200 OK", b"no certificate"),
         ("200 OK", large),
     ] {

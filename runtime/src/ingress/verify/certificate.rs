@@ -80,16 +80,17 @@ impl RsaKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingress::outside::certificates::file;
 
     #[test]
     fn what_is_no_certificate_with_an_rsa_key_is_none() {
-        let paypal = include_bytes!("../../../tests/certificates/paypal.pem");
+        let paypal = file("paypal.pem");
         assert!(Certificate::parse(paypal).is_some());
         let der = CertificateDer::from_pem_slice(paypal).expect("PEM");
         assert_eq!(Certificate::parse(&der), Certificate::parse(paypal));
         assert_eq!(Certificate::parse(&der[..der.len() - 1]), None);
         // Its key is of another kind.
-        assert_eq!(Certificate::parse(include_bytes!("../../../tests/certificates/root.pem")), None);
+        assert_eq!(Certificate::parse(file("root.pem")), None);
         assert_eq!(Certificate::parse(b""), None);
     }
 }
