@@ -54,6 +54,13 @@ pub struct Scheme {
     #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::SOURCES)]
     pub require: Vec<String>,
 
+    /// What must not be there, since the signature would not cover it: at most 8 sources such as
+    /// json:/notificationItems/1. Default: the preset's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("items" = source_items()))]
+    #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::SOURCES)]
+    pub forbid: Vec<String>,
+
     /// A digest of the body that is carried elsewhere in the request and is itself signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body_digest: Option<BodyDigest>,
@@ -298,6 +305,7 @@ impl Scheme {
                 tolerance_seconds: either(&upper.tolerance_seconds, &lower.tolerance_seconds),
             }),
             require: if self.require.is_empty() { lower.require.clone() } else { self.require.clone() },
+            forbid: if self.forbid.is_empty() { lower.forbid.clone() } else { self.forbid.clone() },
             body_digest: join(&self.body_digest, &lower.body_digest, |upper, lower| BodyDigest {
                 from: either(&upper.from, &lower.from),
                 hash: either(&upper.hash, &lower.hash),

@@ -1,7 +1,7 @@
 //! What each role is told from outside, parsed and validated before the first connection.
 //!
 //! Every option is also an environment variable, and an empty variable counts as absent. A secret may be given as
-//! `NAME_FILE`, the path of a file that holds it (one trailing newline is dropped); giving both is an error. Secrets are
+//! `NAME_FILE`, the path of a file that holds it (see `secret_file`); giving both is an error. Secrets are
 //! [`SecretString`]s from here on, and no message repeats one.
 
 use std::ffi::OsStr;
@@ -21,7 +21,7 @@ use url::Url;
 
 use crate::clock::Clock;
 use crate::sealing::SealingKeys;
-use crate::{limits, queue, store};
+use crate::{limits, queue, secret_file, store};
 
 /// A configuration that cannot be used; the message names the variable.
 #[derive(Debug, Error)]
@@ -68,14 +68,10 @@ fn secret(
         (Some(_), Some(_)) => Err(ConfigError::Both { name }),
         (Some(text), None) => Ok(Some(text.clone())),
         (None, Some(path)) => {
-            let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-                name,
-                path: path.to_owned(),
-                source,
-            })?;
-            let text = text.strip_suffix('\n').unwrap_or(&text);
-            let text = text.strip_suffix('\r').unwrap_or(text);
-            Ok((!text.is_empty()).then(|| SecretString::from(text.to_owned())))
+            let text = secret_file::read_text(path);
+            let unreadable = |source| ConfigError::Unreadable { name, path: path.to_owned(), source };
+            let text = text.map_err(unreadable)?;
+            Ok(Some(text).filter(|text| !text.expose_secret().is_empty()))
         }
         (None, None) => Ok(None),
     }

@@ -1,5 +1,6 @@
 //! The data plane of Grapnel, in the order in which a webhook meets it.
 
+pub mod secret_file;
 pub mod config;
 pub mod telemetry;
 pub mod shutdown;

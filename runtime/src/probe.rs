@@ -19,12 +19,16 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::ArgGroup;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::secret_file;
 
 mod config;
 mod plan;
 mod template;
+mod pattern;
+mod imitation;
 mod signature;
 mod connection;
 mod send;
@@ -60,8 +64,8 @@ pub struct ProbeArgs {
     /// The webhook route: http://HOST/api/v1/webhooks/ROUTE
     #[arg(long, value_name = "URL")]
     target: String,
-    /// Whose webhooks to send
-    #[arg(long, value_enum)]
+    /// Whose webhooks to send: acme, globex or, with --no-sink, any preset that is signed with an HMAC
+    #[arg(long)]
     provider: Provider,
     /// File with the provider's secret or token
     #[arg(long, value_name = "FILE")]
@@ -174,12 +178,9 @@ impl ProbeArgs {
 }
 
 fn read_secret(file: &Path) -> anyhow::Result<SecretString> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    // Editors end a file with a line break; it is not part of the secret.
-    let secret =
-        text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
-    ensure!(!secret.is_empty(), "{} is empty", file.display());
-    Ok(SecretString::from(secret))
+    let secret = secret_file::read_text(file).with_context(|| format!("read {}", file.display()))?;
+    ensure!(!secret.expose_secret().is_empty(), "{} is empty", file.display());
+    Ok(secret)
 }
 
 /// Runs the probe and prints its ledger on standard output.

@@ -16,6 +16,7 @@ use secrecy::zeroize::Zeroizing;
 use crate::ingress::place::Incoming;
 use crate::ingress::verify::{Refused, Step, Verifier};
 use crate::preset;
+use crate::secret_file::{self, without_line_end};
 
 /// Bytes of the message that are shown.
 const SHOWN_BYTES: usize = 400;
@@ -28,7 +29,7 @@ pub struct VerifyArgs {
     /// A file whose first Integration the request is judged by, in place of a preset
     #[arg(long, value_name = "FILE", conflicts_with = "provider")]
     integration: Option<PathBuf>,
-    /// A file with a secret; one newline at its end is dropped. Repeat it for the previous secrets
+    /// A file with a secret; one line end that closes it is dropped. Repeat it for the previous secrets
     #[arg(long = "secret-file", required = true, value_name = "FILE")]
     secret_files: Vec<PathBuf>,
     /// The request as it was received: its first line, its headers, an empty line, and its body
@@ -102,17 +103,7 @@ fn integration(path: &Path) -> anyhow::Result<IntegrationSpec> {
 }
 
 fn secret(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
-    let mut secret = Zeroizing::new(std::fs::read(path).with_context(|| format!("read {}", path.display()))?);
-    if let Some(shorter) = without_line_end(&secret) {
-        let length = shorter.len();
-        secret.truncate(length);
-    }
-    Ok(secret)
-}
-
-/// The text before the line end that closes it, of either kind.
-fn without_line_end(text: &[u8]) -> Option<&[u8]> {
-    text.strip_suffix(b"\n").map(|text| text.strip_suffix(b"\r").unwrap_or(text))
+    secret_file::read(path).with_context(|| format!("read {}", path.display()))
 }
 
 /// Reads a request as it goes over the wire, with either kind of line ends before the body.
@@ -161,7 +152,7 @@ struct Judged<'a> {
 impl Judged<'_> {
     fn incoming<'b>(&'b self, body: &'b [u8]) -> Incoming<'b> {
         let Request { method, uri, headers, .. } = self.request;
-        Incoming { method, uri, headers, body, public_url: None }
+        Incoming { method, uri, headers, body, public_url: None, json: None }
     }
 
     /// The steps in words, and whether the request verifies.
@@ -212,7 +203,7 @@ impl Judged<'_> {
                 Some("apart from its age the request verifies; --now sets the time to judge by")
             }
             Refused::Mismatch | Refused::TimestampOff { .. } => {
-                if without_line_end(body).is_some_and(verifies) {
+                if verifies(without_line_end(body)) {
                     return Some("it verifies without the line end after the body: the capture added one");
                 }
                 let longer = |end: &[u8]| [body, end].concat();

@@ -119,6 +119,7 @@ impl Errors {
             self.pattern(&format!("{path}.timestamp.from"), timestamp.from.as_ref(), rules::TIMESTAMP_SOURCE);
         }
         self.each(&format!("{path}.require"), &scheme.require, rules::SOURCES);
+        self.each(&format!("{path}.forbid"), &scheme.forbid, rules::SOURCES);
         if let Some(digest) = &scheme.body_digest {
             self.pattern(&format!("{path}.bodyDigest.from"), digest.from.as_ref(), rules::SOURCE);
         }

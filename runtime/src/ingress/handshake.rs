@@ -9,8 +9,8 @@ use axum::response::Response;
 use grapnel_crds as crds;
 use grapnel_crds::Proof;
 use secrecy::zeroize::Zeroizing;
-use subtle::ConstantTimeEq;
 
+use super::comparison::Known;
 use super::place::{Incoming, Place};
 use super::template::{Context, Keyed, Keyless, Template, Url};
 use super::verify::Verifier;
@@ -161,7 +161,7 @@ impl Handshakes {
         conditions.iter().all(|condition| {
             let Some(value) = condition.place.find(incoming) else { return false };
             match &condition.equals {
-                Some(expected) => value.ct_eq(&expected.build(&context, &Keyless)).into(),
+                Some(expected) => Known(expected.build(&context, &Keyless)).is(&value),
                 None => !value.is_empty(),
             }
         })

@@ -9,6 +9,10 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+pub use pointers::{Found, Pointers};
+
+mod pointers;
+
 /// A JSON Pointer (RFC 6901).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pointer {
@@ -69,12 +73,17 @@ impl<'a> Document<'a> {
 
 fn step<'a>(value: &'a RawValue, segment: &str) -> Option<&'a RawValue> {
     if value.get().starts_with('[') {
-        let is_index = segment == "0" || !segment.starts_with(['0', '+']);
-        let index: usize = segment.parse().ok().filter(|_| is_index)?;
+        let index = index(segment)?;
         return elements(value)?.into_iter().nth(index);
     }
     let members: Members<'a> = serde_json::from_str(value.get()).ok()?;
     members.get(segment)
+}
+
+/// The place of an element in its list: digits without zeros before them.
+fn index(segment: &str) -> Option<usize> {
+    let is_index = segment == "0" || !segment.starts_with(['0', '+']);
+    segment.parse().ok().filter(|_| is_index)
 }
 
 /// The text of a value: decoded when it is a string, as it stands when it is a number or a boolean. Null, objects and lists

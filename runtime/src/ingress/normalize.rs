@@ -10,20 +10,20 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, header};
 use grapnel_crds::{BodyKind, Deliver, MappedField, Mapping, TimeFormat};
 use jiff::Timestamp;
+use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::json::{self, Document, Pointer};
+use super::json::{self, Found, Pointer, Pointers};
 use super::place::{Incoming, Place};
 use crate::event::{BodyForm, DeliveredAs};
+
+mod time;
 
 /// Deeper nesting is refused: it is no event, and receivers' parsers may not survive it.
 const MAX_DEPTH: u32 = 128;
 
 /// The longest text that becomes a field of an event, in bytes.
 const MAX_TEXT_BYTES: usize = 512;
-
-/// 0000-01-01T00:00:00Z.
-const YEAR_ZERO: i64 = -62_167_219_200;
 
 /// The fields of an event, and where its payload is in the body.
 #[derive(Debug, PartialEq)]
@@ -57,6 +57,8 @@ pub struct Mapper {
     subject: Vec<Source>,
     required: Vec<MappedField>,
     payload: Pointer,
+    /// The members of a JSON body that are looked at.
+    json: Pointers,
     accept: Vec<BodyKind>,
     /// The member of the normalized payload that carries the provider's payload.
     pub payload_name: Arc<str>,
@@ -89,6 +91,15 @@ impl Source {
         }
     }
 
+    /// The pointer of a member of a JSON body.
+    fn pointer(&self) -> Option<&Pointer> {
+        match self {
+            Self::Text(pointer) => Some(pointer),
+            Self::Place(place) => place.pointer(),
+            Self::Literal(_) | Self::Request => None,
+        }
+    }
+
     fn field(&self) -> Cow<'_, str> {
         match self {
             Self::Text(pointer) | Self::Place(Place::Json(pointer)) => Cow::Borrowed(&pointer.field),
@@ -103,14 +114,21 @@ impl Mapper {
     pub fn new(mapping: &Mapping) -> Option<Self> {
         let sources =
             |texts: &[String]| texts.iter().map(|text| Source::parse(text)).collect::<Option<Vec<_>>>();
+        let (external_event_id, event_type) =
+            (sources(&mapping.external_event_id)?, sources(&mapping.event_type)?);
+        let (occurred_at, subject) = (sources(&mapping.occurred_at)?, sources(&mapping.subject)?);
+        let payload = Pointer::parse(mapping.payload.as_deref().unwrap_or_default())?;
+        let looked_at = [&external_event_id, &event_type, &occurred_at, &subject].into_iter().flatten();
+        let looked_at = looked_at.filter_map(Source::pointer).chain([&payload]);
         Some(Self {
-            external_event_id: sources(&mapping.external_event_id)?,
-            event_type: sources(&mapping.event_type)?,
-            occurred_at: sources(&mapping.occurred_at)?,
+            json: Pointers::new(looked_at),
+            external_event_id,
+            event_type,
+            occurred_at,
             time_format: mapping.occurred_at_format.unwrap_or(TimeFormat::Rfc3339),
-            subject: sources(&mapping.subject)?,
+            subject,
             required: mapping.required.clone(),
-            payload: Pointer::parse(mapping.payload.as_deref().unwrap_or_default())?,
+            payload,
             accept: if mapping.accept.is_empty() { vec![BodyKind::Json] } else { mapping.accept.clone() },
             payload_name: mapping.payload_name.as_deref().unwrap_or("data").into(),
             delivered_as: match mapping.deliver {
@@ -152,18 +170,18 @@ impl Mapper {
     /// A body that is not of its form, or a field that is missing or not of its form; the error names it.
     pub fn read(&self, incoming: &Incoming<'_>, form: BodyForm) -> Result<Fields, Malformed> {
         let body = incoming.body;
-        let document = match form {
+        let found = match form {
             BodyForm::Json => Some(self.parse(body)?),
             BodyForm::Form | BodyForm::Opaque => None,
         };
-        let reader = Reader { incoming, document: document.as_ref() };
+        let reader = Reader { incoming, found: found.as_ref() };
         let external_event_id =
             reader.first(&self.external_event_id, self.requires(MappedField::ExternalEventId))?;
         let event_type = reader.first(&self.event_type, true)?;
         let event_type = event_type.ok_or_else(|| malformed("eventType", "is required"))?;
         let occurred_at = self.occurred_at(&reader)?;
-        let payload = match &document {
-            Some(document) => self.payload(document, body)?,
+        let payload = match &found {
+            Some(found) => self.payload(found, body)?,
             None => 0..body.len(),
         };
         let subject = reader.first(&self.subject, self.requires(MappedField::Subject))?;
@@ -177,7 +195,7 @@ impl Mapper {
     fn occurred_at(&self, reader: &Reader<'_, '_>) -> Result<Option<Timestamp>, Malformed> {
         let required = self.requires(MappedField::OccurredAt);
         let Some(text) = reader.first(&self.occurred_at, required)? else { return Ok(None) };
-        match time(&text, self.time_format) {
+        match time::read(&text, self.time_format) {
             None if required => {
                 let field = self.occurred_at.first().map(Source::field).unwrap_or_default();
                 let form = match self.time_format {
@@ -192,24 +210,25 @@ impl Mapper {
         }
     }
 
-    /// An object, or a list where all of it is delivered.
-    fn parse<'a>(&self, body: &'a [u8]) -> Result<Document<'a>, Malformed> {
+    /// What is looked for in an object, or in a list where all of it is delivered.
+    fn parse<'a>(&'a self, body: &'a [u8]) -> Result<Found<'a>, Malformed> {
         check_depth(body)?;
-        let document = Document::parse(body)
-            .map_err(|error| malformed("body", format!("not a JSON object in UTF-8 ({error})")))?;
-        match &document {
-            Document::Object(_) => Ok(document),
-            Document::Other(value) if self.payload.is_whole() && value.get().starts_with('[') => Ok(document),
-            Document::Other(_) => Err(malformed("body", "not a JSON object in UTF-8")),
+        let found = self.json.find(body);
+        let found =
+            found.map_err(|error| malformed("body", format!("not a JSON object in UTF-8 ({error})")))?;
+        match body.trim_ascii_start().first() {
+            Some(b'{') => Ok(found),
+            Some(b'[') if self.payload.is_whole() => Ok(found),
+            _ => Err(malformed("body", "not a JSON object in UTF-8")),
         }
     }
 
-    fn payload(&self, document: &Document<'_>, body: &[u8]) -> Result<Range<usize>, Malformed> {
+    fn payload(&self, found: &Found<'_>, body: &[u8]) -> Result<Range<usize>, Malformed> {
         if self.payload.is_whole() {
             return Ok(0..body.len());
         }
         let field = &self.payload.field;
-        let payload = document.find(&self.payload).ok_or_else(|| malformed(field, "is required"))?;
+        let payload = found.get(&self.payload).flatten().ok_or_else(|| malformed(field, "is required"))?;
         if !payload.get().starts_with('{') {
             return Err(malformed(field, "must be an object"));
         }
@@ -232,10 +251,15 @@ pub fn content(form: BodyForm, body: &[u8]) -> Cow<'_, [u8]> {
 /// What fields are read from.
 struct Reader<'r, 'a> {
     incoming: &'r Incoming<'a>,
-    document: Option<&'r Document<'a>>,
+    /// Of a JSON body.
+    found: Option<&'r Found<'a>>,
 }
 
 impl Reader<'_, '_> {
+    fn member(&self, pointer: &Pointer) -> Option<&RawValue> {
+        self.found?.get(pointer).flatten()
+    }
+
     /// The first source that has a text. A required field must have one; the error is about the first source that is there
     /// but has none, or about the first.
     fn first(&self, sources: &[Source], required: bool) -> Result<Option<String>, Malformed> {
@@ -262,14 +286,11 @@ impl Reader<'_, '_> {
         let text = match source {
             Source::Literal(text) => Some(Cow::Borrowed(text.as_str())),
             Source::Request => None,
-            Source::Text(pointer) => match self.document.and_then(|document| document.find(pointer)) {
+            Source::Text(pointer) => match self.member(pointer) {
                 Some(value) => Some(json::text(value).ok_or("must be a text")?),
                 None => None,
             },
-            Source::Place(Place::Json(pointer)) => {
-                let value = self.document.and_then(|document| document.find(pointer));
-                value.and_then(json::scalar)
-            }
+            Source::Place(Place::Json(pointer)) => self.member(pointer).and_then(json::scalar),
             Source::Place(place) => place.find(self.incoming).map(|bytes| match bytes {
                 Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
                 Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
@@ -280,31 +301,6 @@ impl Reader<'_, '_> {
             text => Ok(text),
         }
     }
-}
-
-/// RFC 3339 has no years before 0000. The parser would read them, and PostgreSQL has not all of them.
-fn time(text: &str, format: TimeFormat) -> Option<Timestamp> {
-    let time = match format {
-        TimeFormat::Rfc3339 => text.parse().ok(),
-        TimeFormat::Unix => unix(text),
-        TimeFormat::UnixMilliseconds => Timestamp::from_millisecond(text.parse().ok()?).ok(),
-        TimeFormat::HttpDate => {
-            let time = httpdate::parse_http_date(text).ok()?;
-            Timestamp::try_from(time).ok()
-        }
-    };
-    time.filter(|time| time.as_second() >= YEAR_ZERO)
-}
-
-/// Seconds with at most nine decimals that count.
-fn unix(text: &str) -> Option<Timestamp> {
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(seconds) || !digits(fraction) {
-        return None;
-    }
-    let nanoseconds: String = fraction.chars().chain(std::iter::repeat('0')).take(9).collect();
-    Timestamp::new(seconds.parse().ok()?, nanoseconds.parse().ok()?).ok()
 }
 
 fn check_text(field: &str, text: &str) -> Result<(), Malformed> {

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
 
-use super::verify::RsaKey;
+use super::verify::Certificate;
 
 /// A provider waits for an answer no longer than seconds.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -42,13 +42,13 @@ pub struct Outside {
 #[derive(Debug)]
 struct Kept {
     url: Url,
-    key: Option<RsaKey>,
+    certificate: Option<Certificate>,
     since: Instant,
 }
 
 impl Kept {
     fn is_current(&self) -> bool {
-        self.since.elapsed() < if self.key.is_some() { FRESH } else { PATIENCE }
+        self.since.elapsed() < if self.certificate.is_some() { FRESH } else { PATIENCE }
     }
 }
 
@@ -56,7 +56,12 @@ impl Outside {
     /// # Errors
     /// When TLS cannot be set up.
     pub fn new() -> reqwest::Result<Self> {
-        let http = reqwest::Client::builder()
+        Self::with(reqwest::Client::builder())
+    }
+
+    /// With what else is known of hosts and of whom to trust.
+    fn with(builder: reqwest::ClientBuilder) -> reqwest::Result<Self> {
+        let http = builder
             .https_only(true)
             .http1_only()
             .no_proxy()
@@ -72,22 +77,22 @@ impl Outside {
         self.get(url).await.map(drop)
     }
 
-    /// The key of the certificate at the URL.
-    pub async fn certificate(&self, url: &Url) -> Result<RsaKey, NotAnswered> {
+    /// The certificate at the URL.
+    pub async fn certificate(&self, url: &Url) -> Result<Certificate, NotAnswered> {
         let mut kept = self.certificates.lock().await;
         if let Some(found) = kept.iter().find(|kept| kept.url == *url && kept.is_current()) {
-            return found.key.clone().ok_or(NotAnswered);
+            return found.certificate.clone().ok_or(NotAnswered);
         }
-        let key = match self.get(url.clone()).await {
-            Ok(bytes) => RsaKey::of_certificate(&bytes),
+        let certificate = match self.get(url.clone()).await {
+            Ok(bytes) => Certificate::parse(&bytes),
             Err(NotAnswered) => None,
         };
         kept.retain(|kept| kept.url != *url);
         if kept.len() >= KEPT {
             kept.remove(0);
         }
-        kept.push(Kept { url: url.clone(), key: key.clone(), since: Instant::now() });
-        key.ok_or(NotAnswered)
+        kept.push(Kept { url: url.clone(), certificate: certificate.clone(), since: Instant::now() });
+        certificate.ok_or(NotAnswered)
     }
 
     async fn get(&self, url: Url) -> Result<Vec<u8>, NotAnswered> {
@@ -96,8 +101,16 @@ impl Outside {
             tracing::warn!(host, error = %crate::telemetry::chain(&error.without_url()), "a provider's URL did not answer");
             NotAnswered
         };
-        let mut answer =
-            self.http.get(url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+        let mut answer = self.http.get(url).send().await.map_err(failed)?;
+        // A redirect that is not followed has a body too.
+        if !answer.status().is_success() {
+            tracing::warn!(
+                host,
+                status = answer.status().as_u16(),
+                "a provider's URL did not answer as it should"
+            );
+            return Err(NotAnswered);
+        }
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(failed)? {
             if body.len() + chunk.len() > MAX_CERTIFICATE_BYTES {
@@ -109,3 +122,8 @@ impl Outside {
         Ok(body)
     }
 }
+
+#[cfg(test)]
+pub mod certificates;
+#[cfg(test)]
+mod tests;

@@ -5,8 +5,9 @@
 use std::borrow::Cow;
 
 use axum::http::{HeaderMap, HeaderName, Method, Uri};
+use serde_json::value::RawValue;
 
-use super::json::{self, Document, Pointer};
+use super::json::{self, Document, Found, Pointer};
 
 /// A request as it was received.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +19,8 @@ pub struct Incoming<'a> {
     pub body: &'a [u8],
     /// What stands before the path in the URL that providers call, without a slash at its end.
     pub public_url: Option<&'a str>,
+    /// Values of the body that were looked up together; others are when they are asked for.
+    pub json: Option<&'a Found<'a>>,
 }
 
 /// Where a value is.
@@ -52,13 +55,30 @@ impl Place {
             }
             Self::Query(name) => parameter(incoming.uri.query()?.as_bytes(), name),
             Self::Form(name) => parameter(incoming.body, name),
-            Self::Json(pointer) => {
-                let document = Document::parse(incoming.body).ok()?;
-                json::scalar(document.find(pointer)?).map(|text| match text {
-                    Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-                    Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-                })
-            }
+            Self::Json(pointer) => json::scalar(member(incoming, pointer)?).map(|text| match text {
+                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+            }),
+        }
+    }
+
+    /// Whether anything is there: a value, of whatever kind, or several.
+    pub fn is_there(&self, incoming: &Incoming<'_>) -> bool {
+        let named =
+            |encoded: &[u8], name: &str| url::form_urlencoded::parse(encoded).any(|(known, _)| known == name);
+        match self {
+            Self::Header(name) => incoming.headers.contains_key(name),
+            Self::Query(name) => incoming.uri.query().is_some_and(|query| named(query.as_bytes(), name)),
+            Self::Form(name) => named(incoming.body, name),
+            Self::Json(pointer) => member(incoming, pointer).is_some(),
+        }
+    }
+
+    /// The pointer of a member of a JSON body.
+    pub fn pointer(&self) -> Option<&Pointer> {
+        match self {
+            Self::Json(pointer) => Some(pointer),
+            Self::Header(_) | Self::Query(_) | Self::Form(_) => None,
         }
     }
 
@@ -70,6 +90,13 @@ impl Place {
             Self::Form(name) => format!("the form field {name}"),
             Self::Json(pointer) => pointer.field.clone(),
         }
+    }
+}
+
+fn member<'a>(incoming: &Incoming<'a>, pointer: &Pointer) -> Option<&'a RawValue> {
+    match incoming.json.and_then(|found| found.get(pointer)) {
+        Some(found) => found,
+        None => Document::parse(incoming.body).ok()?.find(pointer),
     }
 }
 

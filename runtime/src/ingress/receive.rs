@@ -1,45 +1,32 @@
 //! The handler: the steps in the order in which a request is refused (404, 429, 413, 401, 415, 400, 503), then the
 //! commit, then the answer. A provider's handshake is answered on the way, before or after it is verified, and is no event.
 
-use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Extension, OriginalUri, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use grapnel_crds::Proof as Needed;
 use ipnet::IpNet;
 use jiff::Timestamp;
-use serde::Serialize;
-use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
-use super::body::{BodyBudget, BodyError, Received};
+use super::acknowledge::acknowledge;
+use super::assemble::{Unstored, new_event};
+use super::body::{BodyBudget, Received};
 use super::capture::Captures;
-use super::commit::{Committer, NotCommitted};
+use super::commit::Committer;
 use super::handshake::{Answer, Handshake};
-use super::normalize::{self, Malformed};
 use super::outside::Outside;
 use super::place::Incoming;
-use super::source;
 use super::verify::Proof;
+use super::{refuse, source};
 use crate::clock::Clock;
-use crate::event::BodyForm;
 use crate::integrations::{Integration, Table};
 use crate::limits::{Limits, Verdict};
-use crate::management::{self, KEY_HEADER};
-use crate::respond::{ApiError, ErrorCode, success};
+use crate::respond::{ApiError, ErrorCode};
 use crate::server::CorrelationId;
-use crate::store::ingest::{NewEvent, Stored};
-
-/// What a provider is asked to wait when we cannot accept.
-const RETRY_AFTER_SECONDS: u64 = 5;
-
-/// Headers that carry a secret in the clear, whatever the provider.
-static SECRET_HEADERS: [HeaderName; 4] =
-    [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION, HeaderName::from_static(KEY_HEADER)];
+use crate::store::ingest::Stored;
 
 /// What the handler needs.
 #[derive(Debug, Clone)]
@@ -59,16 +46,6 @@ pub struct Ingress {
     pub clock: Clock,
 }
 
-/// `data` of a 202 and of the 200 of a duplicate.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Accepted<'a> {
-    event_id: Uuid,
-    status: &'static str,
-    duplicate: bool,
-    correlation_id: &'a str,
-}
-
 /// Receives one webhook.
 pub async fn receive(
     State(ingress): State<Ingress>,
@@ -77,58 +54,14 @@ pub async fn receive(
     request: Request,
 ) -> Response {
     if request.method() != Method::POST && !ingress.has_handshake(&request) {
-        return not_allowed().await;
+        return refuse::not_allowed().await;
     }
     let (outcome, response) = match ingress.receive(peer.ip(), &correlation_id.0, request).await {
         Ok(outcome) => outcome,
-        Err(error) => (outcome_label(error.code()), error.into_response()),
+        Err(error) => (refuse::outcome_label(error.code()), error.into_response()),
     };
     metrics::counter!("grapnel_webhooks_total", "outcome" => outcome).increment(1);
     response
-}
-
-async fn not_allowed() -> Response {
-    let mut response = management::method_not_allowed().await;
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-    response
-}
-
-/// The answer to a stored event: Grapnel's own, unless the provider insists on another.
-fn acknowledge(integration: &Integration, id: Uuid, duplicate: bool, correlation_id: &str) -> Response {
-    let wanted = &integration.compiled.acknowledgement;
-    let mut response = match &wanted.body {
-        Some((content_type, body)) => {
-            let mut response = Response::new(body.to_string().into());
-            *response.status_mut() = if duplicate { StatusCode::OK } else { StatusCode::ACCEPTED };
-            response.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
-            response
-        }
-        None if wanted.status == Some(StatusCode::NO_CONTENT) => Response::new(axum::body::Body::empty()),
-        None => accepted(id, duplicate, correlation_id),
-    };
-    if let Some(status) = wanted.status {
-        *response.status_mut() = status;
-    }
-    response
-}
-
-fn accepted(event_id: Uuid, duplicate: bool, correlation_id: &str) -> Response {
-    let (code, status) =
-        if duplicate { (StatusCode::OK, "duplicate") } else { (StatusCode::ACCEPTED, "queued") };
-    success(code, &Accepted { event_id, status, duplicate, correlation_id })
-}
-
-fn outcome_label(code: ErrorCode) -> &'static str {
-    match code {
-        ErrorCode::ValidationError => "malformed",
-        ErrorCode::Unauthorized => "unauthorized",
-        ErrorCode::NotFound => "unknown_route",
-        ErrorCode::PayloadTooLarge => "too_large",
-        ErrorCode::UnsupportedMediaType => "unsupported_media_type",
-        ErrorCode::RateLimited => "rate_limited",
-        ErrorCode::DependencyUnavailable => "unavailable",
-        ErrorCode::MethodNotAllowed | ErrorCode::Conflict | ErrorCode::InternalServerError => "error",
-    }
 }
 
 impl Ingress {
@@ -143,8 +76,11 @@ impl Ingress {
         let integration = self.route(parts.uri.path())?;
         let source_ip = source::address(peer, headers, &self.trusted_proxies);
         self.limit(&integration, source_ip).await?;
-        let received =
-            self.bodies.read(headers, body, integration.max_body_bytes).await.map_err(body_refused)?;
+        let received = self
+            .bodies
+            .read(headers, body, integration.max_body_bytes)
+            .await
+            .map_err(refuse::body_refused)?;
         let incoming = Incoming {
             method: &parts.method,
             // That of a nested router has lost its beginning, and providers sign the whole.
@@ -152,6 +88,7 @@ impl Ingress {
             headers,
             body: &received.bytes,
             public_url: self.public_url.as_deref(),
+            json: None,
         };
         if let Some(answer) = self.shake_hands(&integration, &incoming, Needed::None).await? {
             return Ok(("handshake", answer));
@@ -162,10 +99,12 @@ impl Ingress {
         }
         // A handshake for another method did not match.
         if parts.method != Method::POST {
-            return Ok(("error", not_allowed().await));
+            return Ok(("error", refuse::not_allowed().await));
         }
-        let form = integration.compiled.mapper.body_form(headers).ok_or_else(unsupported_media_type)?;
-        let event = new_event(&integration, source_ip, correlation_id, &incoming, form, proof)?;
+        let form =
+            integration.compiled.mapper.body_form(headers).ok_or_else(refuse::unsupported_media_type)?;
+        let event = new_event(&integration, source_ip, correlation_id, &incoming, form, proof);
+        let event = event.map_err(refuse::malformed)?;
         self.store(&integration, correlation_id, event, received).await
     }
 
@@ -178,14 +117,12 @@ impl Ingress {
     ) -> Result<(&'static str, Response), ApiError> {
         let event = event.with(received.bytes);
         let id = event.id;
-        match self.committer.commit(event, received.share).await.map_err(not_committed)? {
+        match self.committer.commit(event, received.share).await.map_err(refuse::not_committed)? {
             Stored::New => Ok(("accepted", acknowledge(integration, id, false, correlation_id))),
             Stored::DuplicateOf(first) => {
                 Ok(("duplicate", acknowledge(integration, first, true, correlation_id)))
             }
-            Stored::TryAgain => {
-                Ok(("unavailable", ApiError::unavailable(RETRY_AFTER_SECONDS).into_response()))
-            }
+            Stored::TryAgain => Ok(("unavailable", refuse::unavailable().into_response())),
         }
     }
 
@@ -201,9 +138,9 @@ impl Ingress {
         let judged = match verifier.certificate_url(incoming) {
             Ok(None) => verifier.verify(incoming, self.clock.now()),
             Ok(Some(url)) => {
-                let key = self.outside.certificate(&url).await;
-                let key = key.map_err(|_| ApiError::unavailable(RETRY_AFTER_SECONDS))?;
-                verifier.verify_by(incoming, &key)
+                let certificate = self.outside.certificate(&url).await;
+                let certificate = certificate.map_err(|_| refuse::unavailable())?;
+                verifier.verify_by(incoming, &certificate, self.clock.now())
             }
             Err(refused) => Err(refused),
         };
@@ -246,13 +183,13 @@ impl Ingress {
     ) -> Result<Response, ApiError> {
         if let Some(secret) = handshake.captured(incoming) {
             let kept = self.captures.keep(integration, &handshake.name, &secret).await;
-            kept.map_err(|_| ApiError::unavailable(RETRY_AFTER_SECONDS))?;
+            kept.map_err(|_| refuse::unavailable())?;
         }
         if let Some(url) = handshake.confirmation(incoming) {
             let url = url
                 .map_err(|_| ApiError::invalid("body", "the URL to confirm is not one of the provider's"))?;
             let confirmed = self.outside.confirm(url).await;
-            confirmed.map_err(|_| ApiError::unavailable(RETRY_AFTER_SECONDS))?;
+            confirmed.map_err(|_| refuse::unavailable())?;
         }
         tracing::info!(integration.id = %integration.row.id, handshake = %handshake.name, "handshake answered");
         handshake
@@ -265,7 +202,7 @@ impl Ingress {
     fn route(&self, path: &str) -> Result<Arc<Integration>, ApiError> {
         // A provider may take a 404 as final.
         if !self.integrations.is_read() {
-            return Err(ApiError::unavailable(RETRY_AFTER_SECONDS));
+            return Err(refuse::unavailable());
         }
         let route = path.rsplit('/').next().unwrap_or_default();
         let integrations = self.integrations.load();
@@ -283,162 +220,6 @@ impl Ingress {
                 let message = format!("More than {per_minute} requests in a minute");
                 Err(ApiError::new(ErrorCode::RateLimited, message).retry_after(retry_after_seconds))
             }
-        }
-    }
-}
-
-fn body_refused(error: BodyError) -> ApiError {
-    match error {
-        BodyError::TooLarge => ApiError::new(ErrorCode::PayloadTooLarge, error.to_string()),
-        BodyError::TooSlow | BodyError::Broken => ApiError::invalid("body", error.to_string()),
-        BodyError::Overloaded => ApiError::unavailable(RETRY_AFTER_SECONDS),
-    }
-}
-
-fn not_committed(refused: NotCommitted) -> ApiError {
-    if refused == NotCommitted::Overloaded {
-        metrics::counter!("grapnel_ingest_overloaded_total").increment(1);
-    }
-    ApiError::unavailable(RETRY_AFTER_SECONDS)
-}
-
-fn unsupported_media_type() -> ApiError {
-    ApiError::new(
-        ErrorCode::UnsupportedMediaType,
-        "The content-type must be application/json or end in +json, or be another that the integration accepts",
-    )
-}
-
-/// An event but for its body, which the request still holds.
-struct Unstored(NewEvent);
-
-impl Unstored {
-    fn with(self, raw_body: Bytes) -> NewEvent {
-        NewEvent { raw_body, ..self.0 }
-    }
-}
-
-fn new_event(
-    integration: &Integration,
-    source_ip: IpAddr,
-    correlation_id: &str,
-    incoming: &Incoming<'_>,
-    form: BodyForm,
-    proof: Proof,
-) -> Result<Unstored, ApiError> {
-    let (compiled, headers) = (&integration.compiled, incoming.headers);
-    let fields = compiled
-        .mapper
-        .read(incoming, form)
-        .map_err(|Malformed { field, reason }| ApiError::invalid(&field, reason))?;
-    let (id, event_id) = (integration.row.id, Uuid::now_v7());
-    let idempotency_key = match &fields.external_event_id {
-        Some(external_event_id) => format!("{id}:{external_event_id}"),
-        None if compiled.mapper.is_each_request_an_event() => format!("{id}:request:{event_id}"),
-        None => {
-            let digest = Sha256::digest(normalize::content(form, incoming.body));
-            format!("{id}:payload:{}", hex::encode(digest))
-        }
-    };
-    let received_at = Timestamp::now();
-    Ok(Unstored(NewEvent {
-        id: event_id,
-        integration_id: id,
-        provider: Arc::clone(&integration.provider),
-        external_event_id: fields.external_event_id,
-        event_type: fields.event_type,
-        subject: fields.subject,
-        occurred_at: fields.occurred_at.unwrap_or(received_at),
-        received_at,
-        correlation_id: correlation_id.to_owned(),
-        traceparent: headers.get("traceparent").and_then(trace_context),
-        source_ip,
-        headers: stored_headers(headers, compiled.verifier.secret_header()),
-        raw_body: Bytes::new(),
-        payload_key: Arc::clone(&compiled.mapper.payload_name),
-        payload: fields.payload,
-        body_form: form,
-        delivered_as: compiled.mapper.delivered_as,
-        secret_index: proof.secret,
-        key_hash: key_hash(&idempotency_key),
-        idempotency_key,
-        destinations: Arc::clone(&integration.destination_names),
-    }))
-}
-
-/// The first 16 bytes of the SHA-256: no two keys of one integration will ever share them, and the index is half as
-/// large.
-fn key_hash(idempotency_key: &str) -> Uuid {
-    let digest: [u8; 32] = Sha256::digest(idempotency_key).into();
-    let mut first = [0; 16];
-    first.copy_from_slice(&digest[..16]);
-    Uuid::from_bytes(first)
-}
-
-/// A W3C `traceparent` of version 00, as it came; anything else is not continued.
-fn trace_context(value: &HeaderValue) -> Option<String> {
-    let text = value.to_str().ok()?;
-    let parts: Vec<&str> = text.split('-').collect();
-    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
-    let is_hex = |part: &&str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let is_zero = |part: &str| part.bytes().all(|byte| byte == b'0');
-    let valid = lengths == [2, 32, 16, 2]
-        && parts[0] == "00"
-        && parts.iter().all(is_hex)
-        && !is_zero(parts[1])
-        && !is_zero(parts[2]);
-    valid.then(|| text.to_owned())
-}
-
-/// The headers as JSON, in the order received. Values are bytes; each becomes the character of its number.
-fn stored_headers(headers: &HeaderMap, secret_header: Option<&HeaderName>) -> String {
-    let is_secret = |name: &HeaderName| SECRET_HEADERS.contains(name) || secret_header == Some(name);
-    let pairs: Vec<(&str, Cow<'_, str>)> = headers
-        .iter()
-        .map(|(name, value)| {
-            let text = match value.to_str() {
-                _ if is_secret(name) => Cow::Borrowed("[redacted]"),
-                Ok(text) => Cow::Borrowed(text),
-                Err(_) => Cow::Owned(value.as_bytes().iter().map(|byte| char::from(*byte)).collect()),
-            };
-            (name.as_str(), text)
-        })
-        .collect();
-    serde_json::to_string(&pairs).expect("texts serialize")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_in_headers_are_not_stored() {
-        let mut headers = HeaderMap::new();
-        headers.append("authorization", HeaderValue::from_static("Bearer abc"));
-        headers.append("x-globex-token", HeaderValue::from_static("abc"));
-        headers.append("x-twice", HeaderValue::from_static("1"));
-        headers.append("x-twice", HeaderValue::from_bytes(b"\xe9").expect("a value"));
-        let token = HeaderName::from_static("x-globex-token");
-        let stored = stored_headers(&headers, Some(&token));
-        assert!(!stored.contains("abc"), "{stored}");
-        let pairs: Vec<(String, String)> = serde_json::from_str(&stored).expect("JSON");
-        assert_eq!(pairs.len(), 4);
-        assert!(pairs.contains(&("x-twice".into(), "é".into())));
-    }
-
-    #[test]
-    fn only_a_valid_trace_context_is_continued() {
-        let check = |text: &str| trace_context(&text.parse().expect("a value")).is_some();
-        assert!(check("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
-        for wrong in [
-            "",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
-        ] {
-            assert!(!check(wrong), "{wrong}");
         }
     }
 }

@@ -142,6 +142,14 @@ impl Template {
         self.has(|value| matches!(value, Value::Sign(_)))
     }
 
+    /// The places whose values are part of the text.
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Value(Value::Place(place), _) => Some(place),
+            _ => None,
+        })
+    }
+
     /// The places whose values a key is asked about.
     pub fn keyed_places(&self) -> impl Iterator<Item = &Place> {
         self.0.iter().flat_map(|part| match part {
@@ -305,7 +313,7 @@ fn unescape(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     while let Some(first) = rest.first() {
-        let escape = rest.get(..3).map(<[u8]>::to_ascii_uppercase);
+        let escape = rest.get(..3).filter(|_| *first == b'%').map(<[u8]>::to_ascii_uppercase);
         let known = UNESCAPED.iter().find(|(known, _)| escape.as_deref() == Some(&known[..]));
         out.push(known.map_or(*first, |(_, plain)| *plain));
         rest = &rest[if known.is_some() { 3 } else { 1 }..];
@@ -322,7 +330,7 @@ mod tests {
     fn built(template: &str, headers: &HeaderMap, uri: &str, body: &[u8]) -> String {
         let (uri, method): (Uri, _) = (uri.parse().expect("a URI"), Method::POST);
         let public_url = Some("https://hooks.example.com");
-        let incoming = Incoming { method: &method, uri: &uri, headers, body, public_url };
+        let incoming = Incoming { method: &method, uri: &uri, headers, body, public_url, json: None };
         let context = Context { incoming, timestamp: b"12", secret: b"s", url: Url::AsReceived };
         let template = Template::parse(template).expect("a template");
         String::from_utf8(template.build(&context, &Keyless)).expect("text")

@@ -11,124 +11,29 @@ use std::borrow::Cow;
 use axum::http::HeaderName;
 use grapnel_crds::{Scheme, SchemeType};
 use jiff::Timestamp;
-use subtle::ConstantTimeEq;
-use thiserror::Error;
 
 use self::candidates::{Lines, Signatures};
-pub use self::certified::RsaKey;
+pub use self::certificate::Certificate;
 use self::certified::{Certified, Form};
 use self::keys::{Digests, Keys};
+use self::refused::wrong;
+pub use self::refused::{Refused, SchemeError, Step};
 use self::timestamp::SignedTime;
+use super::comparison::Known;
+use super::json::Pointers;
 use super::place::{Incoming, Place};
 use super::template::{Context, Keyed, Keyless, Template, Url, is_form};
 
+mod basic;
 mod candidates;
+mod certificate;
 mod certified;
 mod keys;
+mod port;
+mod refused;
 mod timestamp;
 #[cfg(test)]
 mod tests;
-
-/// The request does not prove that it comes from the provider. For operators; a client learns only whether credentials
-/// were there.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Refused {
-    #[error("the signature or token is missing: {0} is not there")]
-    Missing(String),
-    #[error("{0} stands more than once, and the scheme has no separator for a list")]
-    Repeated(String),
-    #[error("{0} is required and is missing, empty or there more than once")]
-    RequiredMissing(String),
-    #[error("no signature could be read: none has the prefix, field and encoding of the scheme")]
-    Unreadable,
-    #[error("the timestamp is missing: {0} is not there")]
-    TimestampMissing(String),
-    #[error("the timestamp cannot be read: it is not in the unit of the scheme")]
-    TimestampMalformed,
-    #[error("the timestamp is {} s {}, and {tolerance_seconds} s are tolerated", .off_seconds.abs(), if *.off_seconds > 0 { "old" } else { "in the future" })]
-    TimestampOff { off_seconds: i64, tolerance_seconds: i64 },
-    #[error("the digest of the body is missing or is not that of the body")]
-    BodyDigest,
-    #[error("the URL is signed, and the platform's public URL is not configured")]
-    NoPublicUrl,
-    #[error("no secret gives any of the signatures over this message")]
-    Mismatch,
-    #[error("the token is not the secret")]
-    WrongToken,
-    #[error("it is signed for another topic than the secret names")]
-    WrongName,
-    #[error("the URL of the certificate is not one of the provider's")]
-    CertificateUrl,
-    #[error("the certificate is not at hand: the secret pins none, and none was fetched")]
-    Certificate,
-}
-
-/// A step of the verification, in the order in which they are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    Required,
-    Signature,
-    Timestamp,
-    BodyDigest,
-    Comparison,
-}
-
-impl Step {
-    pub const ALL: [Self; 5] =
-        [Self::Required, Self::Signature, Self::Timestamp, Self::BodyDigest, Self::Comparison];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Required => "required values",
-            Self::Signature => "signature",
-            Self::Timestamp => "timestamp",
-            Self::BodyDigest => "body digest",
-            Self::Comparison => "comparison",
-        }
-    }
-}
-
-impl Refused {
-    /// The step that failed.
-    pub fn step(&self) -> Step {
-        match self {
-            Self::RequiredMissing(_) => Step::Required,
-            Self::Missing(_)
-            | Self::Repeated(_)
-            | Self::Unreadable
-            | Self::CertificateUrl
-            | Self::Certificate => Step::Signature,
-            Self::TimestampMissing(_) | Self::TimestampMalformed | Self::TimestampOff { .. } => {
-                Step::Timestamp
-            }
-            Self::BodyDigest => Step::BodyDigest,
-            Self::NoPublicUrl | Self::Mismatch | Self::WrongToken | Self::WrongName => Step::Comparison,
-        }
-    }
-
-    /// What a client may know.
-    pub fn public_message(&self) -> &'static str {
-        match self {
-            Self::Missing(_) => "the credentials are missing",
-            _ => "the credentials are wrong",
-        }
-    }
-}
-
-/// A scheme or a secret that no verifier can be made of.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum SchemeError {
-    #[error("a verification secret is empty")]
-    EmptySecret,
-    #[error("a verification secret is not a key: {0}")]
-    Key(&'static str),
-    #[error("spec.verification.scheme.{field}: {problem}")]
-    Scheme { field: &'static str, problem: &'static str },
-}
-
-fn wrong(field: &'static str, problem: &'static str) -> SchemeError {
-    SchemeError::Scheme { field, problem }
-}
 
 /// What proved a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +46,9 @@ pub struct Proof {
 pub struct Verifier {
     kind: Kind,
     require: Vec<Place>,
+    forbid: Vec<Place>,
+    /// The members of a JSON body that are looked at.
+    json: Pointers,
     time: Option<SignedTime>,
     body_digest: Option<BodyDigest>,
     /// In place of the platform's public URL and the path.
@@ -161,6 +69,19 @@ enum Kind {
     },
     Basic(Digests),
     Certified(Certified),
+}
+
+impl Kind {
+    /// Where a request is looked at.
+    fn places(&self) -> impl Iterator<Item = &Place> {
+        let (message, signatures) = match self {
+            Self::Signed { message, signatures, .. } => (Some(message), Some(signatures)),
+            Self::Token { signatures, .. } => (None, Some(signatures)),
+            Self::Basic(_) | Self::Certified(_) => (None, None),
+        };
+        let message = message.into_iter().flat_map(Template::places);
+        message.chain(signatures.and_then(Signatures::place))
+    }
 }
 
 struct BodyDigest {
@@ -213,7 +134,10 @@ impl Verifier {
             return Err(SchemeError::EmptySecret);
         }
         let place = |field, text: &str| Place::parse(text).ok_or_else(|| wrong(field, "names no place"));
-        let require = scheme.require.iter().map(|text| place("require", text)).collect::<Result<_, _>>()?;
+        let places = |field, texts: &[String]| {
+            texts.iter().map(|text| place(field, text)).collect::<Result<Vec<_>, _>>()
+        };
+        let (require, forbid) = (places("require", &scheme.require)?, places("forbid", &scheme.forbid)?);
         let secrets: Vec<&[u8]> = secrets.iter().map(AsRef::as_ref).collect();
         let time = scheme
             .timestamp
@@ -249,9 +173,15 @@ impl Verifier {
         {
             return Err(wrong("timestamp.from", "is in a list, and signature.separator is none"));
         }
+        let looked_at = [&require, &forbid].into_iter().flatten();
+        let looked_at = looked_at.chain(kind.places()).chain(time.iter().filter_map(SignedTime::place));
+        let looked_at = looked_at.chain(body_digest.iter().map(|digest| &digest.from));
+        let json = Pointers::new(looked_at.filter_map(Place::pointer));
         Ok(Self {
             kind,
             require,
+            forbid,
+            json,
             time,
             body_digest,
             url: url.map(str::to_owned),
@@ -277,7 +207,7 @@ impl Verifier {
     /// Whether the scheme takes the step.
     pub fn has_step(&self, step: Step) -> bool {
         match step {
-            Step::Required => !self.require.is_empty(),
+            Step::Required => !self.require.is_empty() || !self.forbid.is_empty(),
             Step::Timestamp => self.time.is_some(),
             Step::BodyDigest => self.body_digest.is_some(),
             Step::Signature | Step::Comparison => true,
@@ -286,10 +216,36 @@ impl Verifier {
 
     /// Whether the request proves where it comes from, and by which secret.
     pub fn verify(&self, incoming: &Incoming<'_>, now: Timestamp) -> Result<Proof, Refused> {
+        self.judge(incoming, None, now)
+    }
+
+    /// As `verify`, by the certificate that was fetched.
+    pub fn verify_by(
+        &self,
+        incoming: &Incoming<'_>,
+        certificate: &Certificate,
+        now: Timestamp,
+    ) -> Result<Proof, Refused> {
+        self.judge(incoming, Some(certificate), now)
+    }
+
+    fn judge(
+        &self,
+        incoming: &Incoming<'_>,
+        fetched: Option<&Certificate>,
+        now: Timestamp,
+    ) -> Result<Proof, Refused> {
+        // What is no JSON has none of them.
+        let json = (!self.json.is_empty())
+            .then(|| self.json.find(incoming.body).unwrap_or_else(|_| self.json.nothing()));
+        let incoming = &Incoming { json: json.as_ref(), ..*incoming };
         for place in &self.require {
             if place.find(incoming).is_none_or(|value| value.is_empty()) {
                 return Err(Refused::RequiredMissing(place.describe()));
             }
+        }
+        if let Some(place) = self.forbid.iter().find(|place| place.is_there(incoming)) {
+            return Err(Refused::Forbidden(place.describe()));
         }
         match &self.kind {
             Kind::Signed { message, keys, signatures } => {
@@ -309,10 +265,12 @@ impl Verifier {
                 found.map(|secret| Proof { secret }).ok_or(Refused::WrongToken)
             }
             Kind::Basic(tokens) => {
-                let credentials = basic_credentials(incoming)?;
+                let credentials = basic::credentials(incoming)?;
                 tokens.position(&credentials).map(|secret| Proof { secret }).ok_or(Refused::WrongToken)
             }
-            Kind::Certified(certified) => certified.verify(incoming, None).map(|secret| Proof { secret }),
+            Kind::Certified(certified) => {
+                certified.verify(incoming, fetched, now).map(|secret| Proof { secret })
+            }
         }
     }
 
@@ -321,16 +279,6 @@ impl Verifier {
         match &self.kind {
             Kind::Certified(certified) => certified.certificate_url(incoming),
             Kind::Signed { .. } | Kind::Token { .. } | Kind::Basic(_) => Ok(None),
-        }
-    }
-
-    /// As `verify`, by the certificate that was fetched.
-    pub fn verify_by(&self, incoming: &Incoming<'_>, key: &RsaKey) -> Result<Proof, Refused> {
-        match &self.kind {
-            Kind::Certified(certified) => {
-                certified.verify(incoming, Some(key)).map(|secret| Proof { secret })
-            }
-            Kind::Signed { .. } | Kind::Token { .. } | Kind::Basic(_) => Err(Refused::Certificate),
         }
     }
 
@@ -358,9 +306,8 @@ impl Verifier {
         };
         let mut buffer = [0; candidates::LONGEST];
         let claimed = digest.encoding.decode(&claimed, &mut buffer).ok_or(Refused::BodyDigest)?;
-        let actual = ring::digest::digest(digest.algorithm, incoming.body);
-        let equal: bool = actual.as_ref().ct_eq(claimed).into();
-        if equal { Ok(()) } else { Err(Refused::BodyDigest) }
+        let actual = Known(ring::digest::digest(digest.algorithm, incoming.body));
+        if actual.is(claimed) { Ok(()) } else { Err(Refused::BodyDigest) }
     }
 
     fn match_signature(
@@ -387,7 +334,7 @@ impl Verifier {
         if found.is_none() && self.url_port_variants && message.has_url() {
             let url_alone =
                 Template::parse("{url}").map(|url| url.build(&as_it_is, &Keyless)).unwrap_or_default();
-            for variant in port_variants(&String::from_utf8_lossy(&url_alone)) {
+            for variant in port::variants(&String::from_utf8_lossy(&url_alone)) {
                 found = found.or_else(|| matched(&Context { url: Url::Text(&variant), ..as_it_is }));
             }
         }
@@ -424,33 +371,4 @@ impl Verifier {
         };
         (!template.asks_for_hmac() || keys.has_hmac()) && (!template.asks_for_signature() || keys.can_sign())
     }
-}
-
-/// `user:password`, decoded.
-fn basic_credentials(incoming: &Incoming<'_>) -> Result<Vec<u8>, Refused> {
-    use base64::Engine;
-    let mut values = incoming.headers.get_all(axum::http::header::AUTHORIZATION).iter();
-    let value =
-        values.next().ok_or_else(|| Refused::Missing("the header authorization".to_owned()))?.as_bytes();
-    if values.next().is_some() {
-        return Err(Refused::Repeated("the header authorization".to_owned()));
-    }
-    let (scheme, encoded) = value.split_at_checked(6).ok_or(Refused::Unreadable)?;
-    if !scheme.eq_ignore_ascii_case(b"basic ") {
-        return Err(Refused::Unreadable);
-    }
-    base64::engine::general_purpose::STANDARD.decode(encoded).map_err(|_| Refused::Unreadable)
-}
-
-/// The URL without its port, and with the default port of its scheme.
-fn port_variants(url: &str) -> Vec<String> {
-    let Some((scheme, rest)) = url.split_once("://") else { return Vec::new() };
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
-    };
-    let default_port = if scheme == "http" { 80 } else { 443 };
-    vec![format!("{scheme}://{host}{path}"), format!("{scheme}://{host}:{default_port}{path}")]
 }

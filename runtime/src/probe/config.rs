@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -10,15 +11,49 @@ use secrecy::SecretString;
 use url::{Host, Url};
 
 use super::signature::SigningKey;
+use crate::preset;
 
 /// The provider whose webhooks are imitated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
     /// HMAC-SHA256 of the body, in hex.
     Acme,
     /// A token in a header.
     Globex,
+    /// A preset that is signed with an HMAC. Its events cannot be told apart when they are delivered.
+    Preset(&'static str),
+}
+
+impl Provider {
+    /// Its name, as the preset has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Provider::Acme => "acme",
+            Provider::Globex => "globex",
+            Provider::Preset(name) => name,
+        }
+    }
+}
+
+impl FromStr for Provider {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Provider> {
+        match text {
+            "acme" => Ok(Provider::Acme),
+            "globex" => Ok(Provider::Globex),
+            _ => {
+                let known = preset::providers().into_iter().find(|name| *name == text);
+                known.map(Provider::Preset).context("there is no such preset")
+            }
+        }
+    }
+}
+
+impl serde::Serialize for Provider {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
 }
 
 /// How much is sent.

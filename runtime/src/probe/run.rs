@@ -93,7 +93,7 @@ impl Run {
         let sink = match &config.sink {
             None => None,
             Some(sink) => {
-                let text = Text::new(config.provider, &config.run_id, config.body_bytes);
+                let text = Text::new(config.provider, &config.run_id, config.body_bytes)?;
                 Some(Sink::start(sink.clone(), text, config.body_bytes, Arc::clone(&ledger))?)
             }
         };

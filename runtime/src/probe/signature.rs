@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -48,6 +48,7 @@ impl Credentials {
                 token.set_sensitive(true);
                 Ok(Credentials::Globex(token))
             }
+            Provider::Preset(name) => bail!("{name} has credentials of its own"),
         }
     }
 

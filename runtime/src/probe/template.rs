@@ -6,32 +6,46 @@
 
 use std::time::Instant;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body_util::Full;
 use jiff::Timestamp;
+use secrecy::ExposeSecret;
 
 use super::config::{Config, Provider, RunId, Target};
+use super::imitation::Imitation;
+use super::pattern::Values;
 use super::signature::Credentials;
+use crate::preset;
 
 const TIME_LENGTH: usize = "2026-01-01T00:00:00.000Z".len();
 
 /// Everything about a request that does not change.
 pub(crate) struct Template {
-    text: Text,
-    credentials: Credentials,
+    form: Form,
     headers: HeaderMap,
     target: Target,
     /// A pair of readings of the two clocks.
     origin: (Instant, Timestamp),
 }
 
+/// Of what the events are made.
+enum Form {
+    /// Numbered so that their deliveries are recognized.
+    Own {
+        text: Text,
+        credentials: Credentials,
+    },
+    Preset(Imitation),
+}
+
 /// One event, ready to be sent any number of times.
 pub(crate) struct Message {
     body: Bytes,
-    credentials: (HeaderName, HeaderValue),
+    /// Those beside the headers that all events have.
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Template {
@@ -40,9 +54,20 @@ impl Template {
         headers.insert(HOST, config.target.host_header().clone());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(USER_AGENT, HeaderValue::from_static("grapnel-probe"));
+        let form = match config.provider {
+            Provider::Preset(name) => {
+                let preset = preset::find(name).context("there is no such preset")?;
+                let secret = config.secret.expose_secret().as_bytes();
+                let (url, run) = (config.target.to_string(), config.run_id.as_str());
+                Form::Preset(Imitation::new(&preset, secret, &url, run, config.body_bytes)?)
+            }
+            Provider::Acme | Provider::Globex => Form::Own {
+                text: Text::new(config.provider, &config.run_id, config.body_bytes)?,
+                credentials: Credentials::new(config.provider, &config.secret)?,
+            },
+        };
         Ok(Template {
-            text: Text::new(config.provider, &config.run_id, config.body_bytes),
-            credentials: Credentials::new(config.provider, &config.secret)?,
+            form,
             headers,
             target: config.target.clone(),
             origin: (Instant::now(), Timestamp::now()),
@@ -59,7 +84,9 @@ impl Template {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.path().clone();
         let mut headers = self.headers.clone();
-        headers.insert(message.credentials.0.clone(), message.credentials.1.clone());
+        for (name, value) in &message.headers {
+            headers.insert(name.clone(), value.clone());
+        }
         *request.headers_mut() = headers;
         request
     }
@@ -77,11 +104,22 @@ impl Composer<'_> {
         let (then, then_on_the_wall) = self.template.origin;
         let since =
             i64::try_from(now.saturating_duration_since(then).as_millis()).context("read the clock")?;
-        let time = self.clock.text(then_on_the_wall.as_millisecond() + since);
-        self.template.text.write(&mut self.buffer, number, time);
-        let body = self.buffer.split().freeze();
-        let credentials = self.template.credentials.header(&body, &mut self.buffer)?;
-        Ok(Message { body, credentials })
+        let unix_ms = then_on_the_wall.as_millisecond() + since;
+        let time = self.clock.text(unix_ms);
+        match &self.template.form {
+            Form::Own { text, credentials } => {
+                text.write(&mut self.buffer, number, time);
+                let body = self.buffer.split().freeze();
+                let header = credentials.header(&body, &mut self.buffer)?;
+                Ok(Message { body, headers: vec![header] })
+            }
+            Form::Preset(imitation) => {
+                let mut digits = [0; 20];
+                let values = Values::new(decimal(number, &mut digits), unix_ms, time);
+                let (body, headers) = imitation.compose(&values)?;
+                Ok(Message { body, headers })
+            }
+        }
     }
 }
 
@@ -149,7 +187,9 @@ pub(crate) enum Integrity {
 }
 
 impl Text {
-    pub(crate) fn new(provider: Provider, run: &RunId, body_bytes: usize) -> Text {
+    /// # Errors
+    /// For the webhooks of a preset: nothing in their deliveries says which event they are.
+    pub(crate) fn new(provider: Provider, run: &RunId, body_bytes: usize) -> anyhow::Result<Text> {
         let run = run.as_str();
         let (head, after_id, after_time, data) = match provider {
             Provider::Acme => (
@@ -164,6 +204,9 @@ impl Text {
                 format!(r#"","resource":{{"id":"{run}-"#),
                 "resource",
             ),
+            Provider::Preset(name) => {
+                bail!("deliveries of {name} cannot be told apart: they can only be sent with --no-sink")
+            }
         };
         let after_data_id = format!(r#"","probe":{{"run":"{run}","number":"#);
         let after_number: &'static [u8] = br#","sentAt":""#;
@@ -172,7 +215,7 @@ impl Text {
         let rest = head.len() + after_id.len() + after_time.len() + after_data_id.len() + after_number.len();
         let rest = rest + before_padding.len() + r#""}}"#.len() + 3 * 5 + 2 * TIME_LENGTH;
         let padding: String = ('a'..='z').cycle().take(body_bytes.saturating_sub(rest)).collect();
-        Text {
+        Ok(Text {
             head: head.into_bytes(),
             after_id: after_id.as_bytes().to_vec(),
             after_time: after_time.into_bytes(),
@@ -182,7 +225,7 @@ impl Text {
             data,
             run: run.to_owned(),
             padding,
-        }
+        })
     }
 
     fn write(&self, buffer: &mut BytesMut, number: u64, time: &[u8; TIME_LENGTH]) {
@@ -294,7 +337,7 @@ mod tests {
     use super::*;
 
     fn text(provider: Provider) -> Text {
-        Text::new(provider, &RunId::parse("run-1").expect("a good id"), 1024)
+        Text::new(provider, &RunId::parse("run-1").expect("a good id"), 1024).expect("a text")
     }
 
     fn body(provider: Provider, number: u64) -> Vec<u8> {
@@ -351,7 +394,7 @@ mod tests {
         let mut shortened = relayed(&sent);
         shortened["data"]["padding"] = json!("abc");
         assert_eq!(text.compare(shortened.to_string().as_bytes(), 7), Integrity::Altered);
-        let globex = Text::new(Provider::Globex, &RunId::parse("run-1").expect("a good id"), 1024);
+        let globex = self::text(Provider::Globex);
         let relayed = relayed(&body(Provider::Globex, 7)).to_string();
         assert_eq!(globex.identify(relayed.as_bytes()), Identity::Ours(7));
         assert_ne!(globex.compare(relayed.as_bytes(), 7), Integrity::Altered);

@@ -82,9 +82,20 @@ pub async fn claim(
     rows.iter().map(claimed).collect()
 }
 
+/// Where in the body of the event `e` lies what is delivered, as `p`: all of it when it is delivered raw.
+macro_rules! payload_position {
+    () => {
+        "CROSS JOIN LATERAL (
+        SELECT CASE WHEN e.delivered_as = 1 THEN 0 ELSE e.payload_start END AS start,
+            CASE WHEN e.delivered_as = 1 THEN octet_length(e.raw_body) ELSE e.payload_length END AS length
+    ) AS p"
+    };
+}
+
 // The bounds prune the partitions: the ids alone would have every one of them probed. Repeated on the join for the
 // same reason.
-const CLAIM: &str = "/* claim::claim */
+const CLAIM: &str = concat!(
+    "/* claim::claim */
     WITH claimed AS (
         UPDATE deliveries d
         SET status = 'processing',
@@ -109,19 +120,19 @@ const CLAIM: &str = "/* claim::claim */
         CASE WHEN e.delivered_as = 2 THEN e.occurred_at END AS occurred_at
     FROM claimed c
     JOIN events e ON e.id = c.event_id AND e.id = ANY($1) AND e.id BETWEEN $2 AND $3
-    CROSS JOIN LATERAL (
-        SELECT CASE WHEN e.delivered_as = 1 THEN 0 ELSE e.payload_start END AS start,
-            CASE WHEN e.delivered_as = 1 THEN octet_length(e.raw_body) ELSE e.payload_length END AS length
-    ) AS p";
+    ",
+    payload_position!()
+);
 
 /// The payload of a claimed delivery that did not come with it.
 pub async fn long_payload(pool: &PgPool, claimed: &Claimed) -> sqlx::Result<Vec<u8>> {
-    sqlx::query_scalar(
+    sqlx::query_scalar(concat!(
         "/* claim::long_payload */
-        SELECT CASE WHEN delivered_as = 1 THEN raw_body
-            ELSE substring(raw_body FROM payload_start + 1 FOR payload_length) END
-        FROM events WHERE id = $1",
-    )
+        SELECT substring(e.raw_body FROM p.start + 1 FOR p.length)
+        FROM events e ",
+        payload_position!(),
+        " WHERE e.id = $1"
+    ))
     .bind(claimed.event_id)
     .fetch_one(pool)
     .await

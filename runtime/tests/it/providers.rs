@@ -1,6 +1,7 @@
 //! Providers as data: every preset through the real route, handshakes, mappings, and vectors made elsewhere.
 
 mod commands;
+mod covered;
 mod fixtures;
 mod handshakes;
 mod mapping;

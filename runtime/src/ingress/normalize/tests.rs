@@ -7,7 +7,8 @@ fn read(provider: &str, body: &[u8]) -> Result<Fields, Malformed> {
     let mapper = Mapper::new(&preset::find(provider).expect("a preset").mapping).expect("a mapping");
     let (method, uri, headers) =
         (axum::http::Method::POST, axum::http::Uri::from_static("/"), HeaderMap::new());
-    let incoming = Incoming { method: &method, uri: &uri, headers: &headers, body, public_url: None };
+    let incoming =
+        Incoming { method: &method, uri: &uri, headers: &headers, body, public_url: None, json: None };
     mapper.read(&incoming, BodyForm::Json)
 }
 
@@ -80,7 +81,7 @@ proptest! {
 #[test]
 fn times_are_read_in_their_format_alone() {
     let check = |text: &str, format, expected: Option<&str>| {
-        assert_eq!(time(text, format).map(|time| time.to_string()).as_deref(), expected, "{text}");
+        assert_eq!(time::read(text, format).map(|time| time.to_string()).as_deref(), expected, "{text}");
     };
     check("2026-01-31T10:00:00+01:00", TimeFormat::Rfc3339, Some("2026-01-31T09:00:00Z"));
     check("1769850000", TimeFormat::Unix, Some("2026-01-31T09:00:00Z"));

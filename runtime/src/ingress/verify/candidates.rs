@@ -117,6 +117,13 @@ impl Signatures {
         }
     }
 
+    pub(super) fn place(&self) -> Option<&Place> {
+        match &self.from {
+            From::Place(place) => Some(place),
+            From::HeaderPrefix(_) => None,
+        }
+    }
+
     /// The values that are there. A header that stands twice is one list only when lists are joined by commas.
     pub(super) fn lines<'a>(&self, incoming: &Incoming<'a>) -> Result<Lines<'a>, Refused> {
         let place = match &self.from {

@@ -1,28 +1,25 @@
 //! The two schemes that data cannot express: the key is in a certificate that the request points to.
 //!
 //! Anyone may send a URL, so only the provider's own hosts are asked, over TLS, and only for what looks like one of its
-//! certificates; the answer is kept. A secret is what must be signed for us: the ARN of a topic, or the id of a webhook. It
-//! may be followed by PEM certificates, which are then the only ones that are believed, and nothing is fetched.
+//! certificates; the answer is kept. It must name the provider and be valid when the request is judged. A secret is what must
+//! be signed for us: the ARN of a topic, or the id of a webhook. It may be followed by PEM certificates, which are then the
+//! only ones that are believed, whatever they say, and nothing is fetched.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
 use ring::signature::{
     RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256, RsaParameters,
-    UnparsedPublicKey,
 };
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use url::Url;
-use webpki::EndEntityCert;
 
 use super::super::handshake::host_matches;
 use super::super::json::{self, Document, Pointer};
 use super::super::place::{Incoming, Place};
+use super::certificate::{Certificate, RsaKey};
 use super::{Refused, SchemeError};
-
-/// An RSA public key, as PKCS#1 has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RsaKey(Vec<u8>);
 
 /// Where the parts of a signature are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,25 +53,30 @@ struct Claim {
     certificate_url: String,
 }
 
-impl RsaKey {
-    /// The key of a certificate in PEM or DER; `None` when there is none, or it is not one of RSA.
-    pub fn of_certificate(bytes: &[u8]) -> Option<Self> {
-        let certificate = match CertificateDer::from_pem_slice(bytes) {
-            Ok(certificate) => certificate,
-            Err(_) => CertificateDer::from(bytes),
-        };
-        let entity = EndEntityCert::try_from(&certificate).ok()?;
-        rsa_key(&entity.subject_public_key_info())
+impl Form {
+    /// Whether the host is one of those that the provider's certificates name.
+    fn is_signer(self, host: &str) -> bool {
+        match self {
+            // sns.amazonaws.com, and in some regions others such as sns-signing.me-south-1.amazonaws.com.
+            Self::Sns => {
+                let first = host.split('.').next().unwrap_or_default();
+                (first == "sns" || first.starts_with("sns-"))
+                    && (host.ends_with(".amazonaws.com") || host.ends_with(".amazonaws.com.cn"))
+            }
+            Self::Paypal => {
+                ["messageverificationcerts.paypal.com", "messageverificationcerts.sandbox.paypal.com"]
+                    .contains(&host)
+            }
+        }
     }
-}
 
-/// What follows the algorithm in the SubjectPublicKeyInfo of an RSA key of 1024 bits and more (RFC 3279).
-fn rsa_key(info: &SubjectPublicKeyInfoDer<'_>) -> Option<RsaKey> {
-    const ALGORITHM: [u8; 15] =
-        [0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
-    let rest = info.as_ref().strip_prefix(&[0x30, 0x82])?.get(2..)?.strip_prefix(&ALGORITHM)?;
-    let key = rest.strip_prefix(&[0x03, 0x82])?.get(2..)?.strip_prefix(&[0x00])?;
-    Some(RsaKey(key.to_vec()))
+    /// Whether a certificate that was fetched is the provider's at this time.
+    fn check(self, certificate: &Certificate, now: Timestamp) -> Result<(), Refused> {
+        if !certificate.names_any(|host| self.is_signer(host)) {
+            return Err(Refused::CertificateName);
+        }
+        if certificate.is_valid_at(now) { Ok(()) } else { Err(Refused::CertificateTime) }
+    }
 }
 
 impl Certified {
@@ -110,17 +112,23 @@ impl Certified {
     }
 
     /// Which secret the request is signed for, by the certificate of its URL or by a pinned one.
-    pub(super) fn verify(&self, incoming: &Incoming<'_>, fetched: Option<&RsaKey>) -> Result<usize, Refused> {
+    pub(super) fn verify(
+        &self,
+        incoming: &Incoming<'_>,
+        fetched: Option<&Certificate>,
+        now: Timestamp,
+    ) -> Result<usize, Refused> {
         let claim = self.claim(incoming)?;
-        let pinned = &self.expected[claim.secret].pinned;
-        let keys = if pinned.is_empty() { fetched.map_or(&[][..], std::slice::from_ref) } else { pinned };
-        if keys.is_empty() {
-            return Err(Refused::Certificate);
-        }
-        let verifies = |key: &RsaKey| {
-            let key = UnparsedPublicKey::new(claim.algorithm, &key.0);
-            key.verify(&claim.message, &claim.signature).is_ok()
+        let pinned = self.expected[claim.secret].pinned.as_slice();
+        let keys = match (pinned, fetched) {
+            ([], None) => return Err(Refused::Certificate),
+            ([], Some(certificate)) => {
+                self.form.check(certificate, now)?;
+                std::slice::from_ref(certificate.key())
+            }
+            (pinned, _) => pinned,
         };
+        let verifies = |key: &RsaKey| key.verifies(claim.algorithm, &claim.message, &claim.signature);
         if keys.iter().any(verifies) { Ok(claim.secret) } else { Err(Refused::Mismatch) }
     }
 
@@ -212,8 +220,9 @@ impl Expected {
         let mut pinned = Vec::new();
         for certificate in CertificateDer::pem_slice_iter(secret) {
             let certificate = certificate.map_err(|_| SchemeError::Key("a certificate in it is not PEM"))?;
-            let key = RsaKey::of_certificate(&certificate);
-            pinned.push(key.ok_or(SchemeError::Key("a certificate in it has no RSA key"))?);
+            let certificate = Certificate::parse(&certificate);
+            let certificate = certificate.ok_or(SchemeError::Key("a certificate in it has no RSA key"))?;
+            pinned.push(certificate.key().clone());
         }
         Ok(Self { name: name.to_owned(), pinned })
     }
@@ -245,6 +254,32 @@ mod tests {
             "https://api.paypal.com/v1/other",
         ] {
             assert!(!asks(&sns, url) && !asks(&paypal, url), "{url}");
+        }
+    }
+
+    #[test]
+    fn only_the_providers_own_names_are_believed_in_a_certificate() {
+        for host in [
+            "sns.amazonaws.com",
+            "sns-us-gov-west-1.amazonaws.com",
+            "sns-signing.me-south-1.amazonaws.com",
+            "sns-cn-north-1.amazonaws.com.cn",
+        ] {
+            assert!(Form::Sns.is_signer(host) && !Form::Paypal.is_signer(host), "{host}");
+        }
+        assert!(Form::Paypal.is_signer("messageverificationcerts.paypal.com"));
+        assert!(Form::Paypal.is_signer("messageverificationcerts.sandbox.paypal.com"));
+        for host in [
+            "amazonaws.com",
+            "snsx.amazonaws.com",
+            "bucket.s3.amazonaws.com",
+            "sns.amazonaws.com.example",
+            "sns.example",
+            "api.paypal.com",
+            "messageverificationcerts.paypal.com.example",
+            "",
+        ] {
+            assert!(!Form::Sns.is_signer(host) && !Form::Paypal.is_signer(host), "{host}");
         }
     }
 

@@ -12,9 +12,8 @@ use ring::signature::{
 };
 use ring::{digest, hmac};
 use secrecy::zeroize::Zeroizing;
-use subtle::ConstantTimeEq;
 
-use super::{Context, Keyed, Keyless, SchemeError, Template};
+use super::{Context, Keyed, Keyless, Known, SchemeError, Template};
 
 /// Keys are pasted by people, with their padding or without it.
 const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -36,7 +35,7 @@ pub(super) enum Keys {
 }
 
 /// SHA-256 of each secret, so that a comparison tells nothing about a length.
-pub(super) struct Digests(Vec<[u8; 32]>);
+pub(super) struct Digests(Vec<Known<[u8; 32]>>);
 
 pub(super) fn digest_algorithm(hash: Option<Hash>) -> &'static digest::Algorithm {
     match hash.unwrap_or(Hash::Sha256) {
@@ -64,7 +63,7 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 impl Digests {
     pub(super) fn new(secrets: &[&[u8]]) -> Self {
-        Self(secrets.iter().map(|secret| sha256(secret)).collect())
+        Self(secrets.iter().map(|secret| Known(sha256(secret))).collect())
     }
 
     /// Which secret it is. All are compared, whichever matches.
@@ -72,7 +71,7 @@ impl Digests {
         let digest = sha256(text);
         let mut found = None;
         for (index, known) in self.0.iter().enumerate().rev() {
-            if digest.ct_eq(known).into() {
+            if known.is(&digest) {
                 found = Some(index);
             }
         }
@@ -147,7 +146,10 @@ impl Keys {
         context: &Context<'_>,
         any: impl Fn(&dyn Fn(&[u8]) -> bool) -> bool,
     ) -> Option<usize> {
-        let equals = |computed: &[u8]| any(&|candidate| computed.ct_eq(candidate).into());
+        let equals = |computed: &[u8]| {
+            let computed = Known(computed);
+            any(&|candidate| computed.is(candidate))
+        };
         match self {
             Self::Hmac(keys) => keys.iter().position(|key| {
                 let mut mac = hmac::Context::with_key(key);

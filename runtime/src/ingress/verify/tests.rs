@@ -47,7 +47,7 @@ fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
 fn verify_at(verifier: &Verifier, headers: &HeaderMap, body: &[u8], seconds: i64) -> Result<usize, Refused> {
     let (method, uri) = (Method::POST, Uri::from_static("/api/v1/webhooks/r?q=1"));
     let public_url = Some("https://hooks.example.com");
-    let incoming = Incoming { method: &method, uri: &uri, headers, body, public_url };
+    let incoming = Incoming { method: &method, uri: &uri, headers, body, public_url, json: None };
     let now = Timestamp::from_second(seconds).expect("a time");
     verifier.verify(&incoming, now).map(|proof| proof.secret)
 }
@@ -118,6 +118,49 @@ fn signatures_are_decoded_strictly() {
         assert!(verify(&verifier, &headers(&[("x-sig", wrong)]), BODY).is_err(), "{wrong}");
     }
     assert!(url_safe == signature || verify(&verifier, &headers(&[("x-sig", &url_safe)]), BODY).is_err());
+}
+
+#[test]
+fn what_is_forbidden_is_refused_wherever_it_is_and_whatever_it_is() {
+    let forbid = scheme(
+        "{type: hmac, message: '{body}', signature: {from: 'header:x-sig'}, \
+          forbid: ['header:x-more', 'query:q2', 'json:/list/1', 'form:f']}",
+    );
+    let verifier = verifier(&forbid, &[KEY]);
+    let judge = |uri: &'static str, more: &[(&'static str, &str)], body: &str| {
+        let mut headers = headers(more);
+        let signature = hex::encode(mac(KEY.as_bytes(), body.as_bytes()));
+        headers.insert("x-sig", signature.parse().expect("a value"));
+        let (method, uri) = (Method::POST, Uri::from_static(uri));
+        let incoming = Incoming {
+            method: &method,
+            uri: &uri,
+            headers: &headers,
+            body: body.as_bytes(),
+            public_url: None,
+            json: None,
+        };
+        verifier.verify(&incoming, Timestamp::UNIX_EPOCH).map(|proof| proof.secret)
+    };
+    for body in
+        [r#"{"list":[{}]}"#, r#"{"list":{"0":1}}"#, "no JSON", "", "g=1", r#"{"list":[0,1],"list":[2]}"#]
+    {
+        assert_eq!(judge("/r?q=1", &[], body), Ok(0), "{body}");
+    }
+    let refused = |place: &str| Err(Refused::Forbidden(place.to_owned()));
+    assert_eq!(judge("/r", &[("x-more", "")], "{}"), refused("the header x-more"));
+    assert_eq!(judge("/r?q2=1&q2=2", &[], "{}"), refused("the query parameter q2"));
+    assert_eq!(judge("/r", &[], "f&f=2"), refused("the form field f"));
+    for body in [
+        r#"{"list":[{},{}]}"#,
+        r#"{"list":[0,null]}"#,
+        r#"{"list":[0,[]]}"#,
+        r#"{"list":{"1":0}}"#,
+        r#"{"list":[0],"\u006cist":[0,1]}"#,
+        r#"{"list":[1e999,1]}"#,
+    ] {
+        assert_eq!(judge("/r", &[], body), refused("list.1"), "{body}");
+    }
 }
 
 #[test]

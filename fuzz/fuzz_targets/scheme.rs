@@ -1,0 +1,95 @@
+//! Any text as an Integration: read, validated and compiled, as files, the controller and the api do it.
+//!
+//! Nothing panics. What is valid compiles, or is refused with an error that names a field or says that the secret is no
+//! key. What compiles accepts no request that carries no proof.
+//!
+//! The input is how the rest is read, a number (of the provider, where one is completed), and a text.
+
+#![no_main]
+
+use grapnel::ingress::handshake::Answer;
+use grapnel::preset;
+use grapnel::provider::Compiled;
+use grapnel_crds::{Document, Integration, IntegrationSpec, Proof, parse_documents};
+use grapnel_fuzz::request::Request;
+use grapnel_fuzz::seeds;
+use grapnel_fuzz::signer::{NOW, Signer};
+use jiff::Timestamp;
+use libfuzzer_sys::fuzz_target;
+use serde_json::Value;
+
+const REQUEST: &str = "POST /api/v1/webhooks/r?a=b&t=1769850000\n\
+    x-sig: t=1769850000,v1=00\nauthorization: Basic QTpC\ncontent-type: application/json\n\n\
+    {\"id\":\"1\",\"type\":\"t\",\"data\":{\"list\":[1,\"2\",null]},\"time\":1769850000}";
+
+fuzz_target!(|input: &[u8]| {
+    let [action, number, text @ ..] = input else { return };
+    match action % 4 {
+        0 => {
+            if let Ok(text) = std::str::from_utf8(text) {
+                documents(text);
+            }
+        }
+        // Parts of a spec, for a custom provider or for a preset that they change.
+        action @ (1 | 2) => {
+            let Ok(text) = std::str::from_utf8(text) else { return };
+            let Ok(parts) = serde_saphyr::from_str::<Value>(text) else { return };
+            let names = preset::providers();
+            let provider =
+                if action == 1 { preset::CUSTOM } else { names[usize::from(*number) % names.len()] };
+            documents(&seeds::integration(provider, &parts).to_string());
+        }
+        // A row of the database, which was validated by another version or by nobody.
+        _ => {
+            if let Ok(spec) = serde_json::from_slice::<IntegrationSpec>(text) {
+                drop(compile(&spec));
+            }
+        }
+    }
+});
+
+fn documents(text: &str) {
+    let documents = match parse_documents(text) {
+        Ok(documents) => documents,
+        Err(error) => return assert!(!error.to_string().is_empty()),
+    };
+    for document in documents {
+        let Document::Integration(object) = document else { continue };
+        valid_ones_compile(&object);
+    }
+}
+
+fn valid_ones_compile(object: &Integration) {
+    let errors = object.validate();
+    assert!(errors.iter().all(|error| !error.message.is_empty()));
+    let problems = preset::problems(&object.spec, errors.is_empty());
+    if !errors.is_empty() || !problems.is_empty() {
+        return;
+    }
+    if let Err(error) = compile(&object.spec) {
+        let error = error.to_string();
+        let names_a_field = error.starts_with("spec.") || error.starts_with("a verification secret");
+        assert!(names_a_field, "it is valid, and refused with: {error}");
+    }
+}
+
+fn compile(spec: &IntegrationSpec) -> Result<(), grapnel::provider::ProviderError> {
+    let scheme = preset::resolve(spec).map(|provider| provider.scheme).unwrap_or_default();
+    let compiled = Compiled::new(spec, &[Signer::new(&scheme).secret])?;
+    let request = Request::parse(REQUEST.as_bytes());
+    let incoming = request.incoming();
+    let now = Timestamp::from_second(NOW).expect("a time");
+    assert!(compiled.verifier.verify(&incoming, now).is_err(), "it accepts what has no proof");
+    drop(compiled.verifier.message(&incoming));
+    for proof in [Proof::None, Proof::Required] {
+        if let Some(Answer::Handshake(handshake)) = compiled.handshakes.find(&incoming, proof) {
+            drop(handshake.captured(&incoming));
+            drop(handshake.confirmation(&incoming));
+            drop(handshake.respond(&incoming, &compiled.verifier));
+        }
+    }
+    if let Some(form) = compiled.mapper.body_form(&request.headers) {
+        drop(compiled.mapper.read(&incoming, form));
+    }
+    Ok(())
+}

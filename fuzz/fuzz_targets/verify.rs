@@ -1,0 +1,147 @@
+//! Any request against the compiled scheme, handshakes and mapping of every preset.
+//!
+//! Nothing panics; nothing that is unsigned verifies; what was signed and then changed does not verify. A preset's own
+//! fixture, signed, does: without that the rest would prove nothing, so it is checked first.
+//!
+//! The input is the number of a preset, what is done to the request, where, and the request as text.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use grapnel::ingress::handshake::Answer;
+use grapnel::ingress::normalize;
+use grapnel::ingress::verify::Certificate;
+use grapnel::preset;
+use grapnel::provider::Compiled;
+use grapnel_crds::Proof;
+use grapnel_fuzz::request::Request;
+use grapnel_fuzz::seeds;
+use grapnel_fuzz::signer::{NOW, Signer};
+use jiff::{SignedDuration, Timestamp};
+use libfuzzer_sys::fuzz_target;
+
+struct Subject {
+    name: &'static str,
+    compiled: Compiled,
+    signer: Signer,
+    /// Whether the age of a request is bounded.
+    timed: bool,
+}
+
+static SUBJECTS: LazyLock<Vec<Subject>> = LazyLock::new(|| {
+    let subject = |name: &'static str| {
+        let preset = preset::find(name).expect("a preset");
+        let signer = Signer::new(&preset.verification);
+        let compiled = Compiled::of_preset(&preset, &[&signer.secret]).expect("a preset compiles");
+        let timestamp = preset.verification.timestamp.as_ref();
+        let timed = timestamp.is_some_and(|timestamp| timestamp.tolerance_seconds != Some(0));
+        let subject = Subject { name, compiled, signer, timed };
+        let fixture = Request::parse(seeds::request(&preset).as_bytes());
+        if let Some(signed) = subject.sign(&fixture, |_| ()) {
+            assert!(subject.accepts(&signed, now()), "{name} refuses its own fixture");
+        }
+        subject
+    };
+    preset::providers().into_iter().map(subject).collect()
+});
+
+/// Whose key nobody here has.
+static CERTIFICATE: LazyLock<Certificate> = LazyLock::new(|| {
+    let text = include_bytes!("../../runtime/tests/certificates/sns.pem");
+    Certificate::parse(text).expect("a certificate")
+});
+
+fn while_it_is_valid() -> Timestamp {
+    now() + SignedDuration::from_hours(24 * 365)
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_second(NOW).expect("a time")
+}
+
+impl Subject {
+    fn sign(&self, request: &Request, spoil: impl Fn(&mut Vec<u8>)) -> Option<Request> {
+        self.signer.sign(&self.compiled.verifier, request, spoil)
+    }
+
+    fn accepts(&self, request: &Request, now: Timestamp) -> bool {
+        self.compiled.verifier.verify(&request.incoming(), now).is_ok()
+    }
+
+    /// The whole way of a request, as the ingress takes it.
+    fn meets(&self, request: &Request) {
+        let incoming = request.incoming();
+        for proof in [Proof::None, Proof::Required] {
+            if let Some(Answer::Handshake(handshake)) = self.compiled.handshakes.find(&incoming, proof) {
+                drop(handshake.captured(&incoming));
+                drop(handshake.confirmation(&incoming));
+                drop(handshake.respond(&incoming, &self.compiled.verifier));
+            }
+        }
+        drop(self.compiled.verifier.certificate_url(&incoming));
+        drop(Certificate::parse(&request.body));
+        let judged = self.compiled.verifier.verify_by(&incoming, &CERTIFICATE, while_it_is_valid());
+        assert!(judged.is_err(), "{}: an unsigned request verifies by a certificate", self.name);
+        if let Some(form) = self.compiled.mapper.body_form(&request.headers)
+            && let Ok(fields) = self.compiled.mapper.read(&incoming, form)
+        {
+            assert!(fields.payload.end <= request.body.len(), "{}: the payload is no slice", self.name);
+            drop(normalize::content(form, &request.body));
+        }
+    }
+
+    /// A request that was changed after it was signed is refused, unless the change makes no difference to what is signed.
+    fn refuses_a_change(&self, signed: &Request, at: usize, bit: u8) {
+        let mut changed = signed.clone();
+        if changed.body.is_empty() {
+            return;
+        }
+        let at = at % changed.body.len();
+        changed.body[at] ^= 1 << (bit % 8);
+        let message = |request: &Request| self.compiled.verifier.message(&request.incoming());
+        if message(&changed) != message(signed) {
+            assert!(!self.accepts(&changed, now()), "{}: a changed body verifies", self.name);
+        }
+    }
+}
+
+fuzz_target!(|input: &[u8]| {
+    let [number, action, high, low, text @ ..] = input else { return };
+    let subjects = &*SUBJECTS;
+    let subject = &subjects[usize::from(*number) % subjects.len()];
+    let at = usize::from(u16::from_be_bytes([*high, *low]));
+    let request = Request::parse(text);
+    subject.meets(&request);
+    assert!(!subject.accepts(&request, now()), "{}: an unsigned request verifies", subject.name);
+    match action % 4 {
+        0 => {}
+        1 => {
+            let spoiled = subject.sign(&request, |signature| {
+                let at = at % signature.len();
+                signature[at] ^= 1 << (action / 4 % 8);
+            });
+            if let Some(spoiled) = spoiled {
+                assert!(!subject.accepts(&spoiled, now()), "{}: a spoiled signature verifies", subject.name);
+            }
+        }
+        2 => {
+            if let Some(signed) = subject.sign(&request, |_| ())
+                && subject.accepts(&signed, now())
+            {
+                subject.refuses_a_change(&signed, at, action / 4);
+            }
+        }
+        _ => {
+            // What is right now is wrong at another time, before and after.
+            if let Some(signed) = subject.sign(&request, |_| ()) {
+                let off = SignedDuration::from_hours(48);
+                for moment in [now() - off, now() + off] {
+                    let late = subject.timed && subject.accepts(&signed, moment);
+                    // A time of the body may be of that very moment.
+                    assert!(!late || !subject.accepts(&signed, now()), "{}: it has no age", subject.name);
+                }
+            }
+        }
+    }
+});

@@ -1,0 +1,56 @@
+//! Reads files that hold a secret, in one way everywhere: the bytes as they are, but for one line end (LF or CRLF) that
+//! closes them. Editors put it there, and it is no part of the secret.
+
+use std::io;
+use std::path::Path;
+
+use secrecy::SecretString;
+use secrecy::zeroize::Zeroizing;
+
+/// The secret in the file.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut secret = Zeroizing::new(std::fs::read(path)?);
+    let length = without_line_end(&secret).len();
+    secret.truncate(length);
+    Ok(secret)
+}
+
+/// The secret in the file, which is a text.
+///
+/// # Errors
+/// When the file cannot be read, or is not UTF-8.
+pub fn read_text(path: &Path) -> io::Result<SecretString> {
+    let secret = read(path)?;
+    let text = std::str::from_utf8(&secret)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no text"))?;
+    Ok(SecretString::from(text))
+}
+
+/// The text before the line end that closes it, if one does.
+pub fn without_line_end(text: &[u8]) -> &[u8] {
+    text.strip_suffix(b"\n").map_or(text, |text| text.strip_suffix(b"\r").unwrap_or(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_end_is_no_part_of_a_secret() {
+        for (text, secret) in [
+            ("a\n", "a"),
+            ("a\r\n", "a"),
+            ("a", "a"),
+            ("a\n\n", "a\n"),
+            ("a\r", "a\r"),
+            (" a \n", " a "),
+            ("\n", ""),
+            ("", ""),
+        ] {
+            assert_eq!(without_line_end(text.as_bytes()), secret.as_bytes(), "{text:?}");
+        }
+    }
+}
