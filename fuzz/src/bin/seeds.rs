@@ -20,7 +20,7 @@ fn main() -> std::io::Result<()> {
     for (index, name) in preset::providers().into_iter().enumerate() {
         let preset = preset::find(name).expect("a preset");
         let request = seeds::request(&preset);
-        for action in 0..4 {
+        for action in [0, 1, 2, 3, 33] {
             let input = [&[index as u8, action, 0, 40], request.as_bytes()].concat();
             fs::write(folder.join("verify").join(format!("{name}-{action}")), input)?;
         }
