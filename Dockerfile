@@ -12,7 +12,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     target=$(rustc -vV | sed -n 's/^host: //p') && \
     RUSTFLAGS='-C target-feature=+crt-static --remap-path-prefix=/src=/grapnel --remap-path-prefix=/usr/local/cargo=/cargo' \
-    CFLAGS='-ffile-prefix-map=/usr/local/cargo=/cargo' \
+    CFLAGS='-ffile-prefix-map=/usr/local/cargo=/cargo' SOURCE_DATE_EPOCH=0 \
     cargo build --locked --profile dist --target "$target" \
         --package grapnel-runtime --bin grapnel --package grapnel-controller --bin grapnel-controller && \
     mkdir -p /image/usr/local/bin /image/etc/ssl/certs && \
