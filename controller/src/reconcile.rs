@@ -11,7 +11,7 @@ use std::time::Duration;
 use grapnel::preset;
 use grapnel_crds::conditions::{UNKNOWN, reason};
 use grapnel_crds::names::{self, FINALIZER};
-use grapnel_crds::{Integration, IntegrationState};
+use grapnel_crds::{FieldError, Integration, IntegrationState};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
@@ -112,6 +112,13 @@ async fn pass(object: &Watched, ctx: &Context) -> Result<Action, CallError> {
     }
 }
 
+/// What the API server refuses as well, but for what a newer definition lets through.
+fn refusal(integration: &Integration, errors: &[FieldError]) -> Problem {
+    let message = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let unknown = preset::unknown(&integration.spec).is_some();
+    Problem::stalled(if unknown { reason::UNSUPPORTED_PROVIDER } else { reason::INVALID_SPEC }, message)
+}
+
 /// The steps in their order. What they came to is reported also when one failed, which is answered beside it.
 async fn steps(ctx: &Context, integration: &Integration) -> (Observed, Option<CallError>) {
     let mut observed = Observed {
@@ -121,8 +128,7 @@ async fn steps(ctx: &Context, integration: &Integration) -> (Observed, Option<Ca
     };
     let errors = integration.validate();
     if !errors.is_empty() {
-        let message = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-        observed.accepted = Step::Failed(Problem::stalled(reason::INVALID_SPEC, message));
+        observed.accepted = Step::Failed(refusal(integration, &errors));
         return (observed, None);
     }
     observed.accepted = Step::Done;
@@ -300,4 +306,23 @@ pub async fn report(ctx: &Context, integration: &Integration, observed: &Observe
     let events = events::transitions(integration.status.as_ref(), &next);
     events::publish(&ctx.recorder, integration, &events).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preset_that_is_newer_than_the_controller_is_told_apart_from_a_mistake() {
+        let reason = |provider: &str, url: &str| {
+            let spec = json!({
+                "provider": provider, "verification": {"secretRef": {"name": "s"}},
+                "destinations": [{"name": "orders", "url": url}],
+            });
+            let integration = Integration::new("orders", serde_json::from_value(spec).unwrap());
+            refusal(&integration, &integration.validate()).reason
+        };
+        assert_eq!(reason("initech", "https://orders.example"), reason::UNSUPPORTED_PROVIDER);
+        assert_eq!(reason("acme", "ftp://orders.example"), reason::INVALID_SPEC);
+    }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::defaults::{int, section};
 use crate::{
-    Acknowledgement, Destination, Handshake, IntegrationStatus, Mapping, Verification, Workers,
+    Acknowledgement, Destination, Handshake, IntegrationStatus, Mapping, Verification, Workers, presets,
     provider_rules, rules,
 };
 
@@ -64,10 +64,10 @@ use crate::{
 pub struct IntegrationSpec {
     /// The preset that says how webhooks of this source are verified and read, such as acme, globex, github or stripe;
     /// custom for a source without a preset. Required; a DNS label of at most 63 characters. It cannot be changed.
-    /// A provider that this version of Grapnel does not know is reported as Accepted=False with the reason
-    /// UnsupportedProvider.
+    /// A preset that the definition knows and the controller does not, since it is older, is reported as Accepted=False with
+    /// the reason UnsupportedProvider.
     #[schemars(length(min = 1, max = 63))]
-    #[x_kube(validation = rules::DNS_LABEL, validation = rules::PROVIDER_IMMUTABLE)]
+    #[x_kube(validation = rules::DNS_LABEL, validation = presets::KNOWN, validation = rules::PROVIDER_IMMUTABLE)]
     pub provider: String,
 
     /// The path segment that the provider posts to: /api/v1/webhooks/{route}. A DNS label of at most 63 characters.

@@ -11,6 +11,7 @@
 
 mod defaults;
 mod rules;
+pub mod presets;
 mod provider_rules;
 mod checks;
 mod url_rules;

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use grapnel_crds::{Acknowledgement, FieldError, Handshake, IntegrationSpec, Mapping, Scheme};
+use grapnel_crds::{Acknowledgement, FieldError, Handshake, IntegrationSpec, Mapping, Scheme, presets};
 use serde::Deserialize;
 
 use crate::ingress::verify;
@@ -16,9 +16,6 @@ pub use fixture::Fixture;
 
 mod embedded;
 mod fixture;
-
-/// The provider of Integrations that say everything themselves.
-pub const CUSTOM: &str = "custom";
 
 /// How the webhooks of one provider are verified, answered and read.
 #[derive(Debug, Clone, Deserialize)]
@@ -106,14 +103,10 @@ pub fn resolve(spec: &IntegrationSpec) -> Result<Provider, Vec<FieldError>> {
     if missing.is_empty() { Ok(provider) } else { Err(missing) }
 }
 
-/// What is wrong with the provider of an Integration beyond its own rules. `valid` says whether those hold: what a custom
-/// provider lacks breaks them too, and is told once.
+/// What is wrong with the provider of an Integration beyond its own rules. `valid` says whether those hold: an unknown
+/// preset, and what a custom provider lacks, break them too, and are told once.
 pub fn problems(spec: &IntegrationSpec, valid: bool) -> Vec<FieldError> {
-    match unknown(spec) {
-        Some(unknown) => vec![unknown],
-        None if valid => resolve(spec).err().unwrap_or_default(),
-        None => Vec::new(),
-    }
+    if valid { resolve(spec).err().unwrap_or_default() } else { Vec::new() }
 }
 
 /// What is doubtful about how an Integration verifies, though it can be used so. It names the field.
@@ -123,11 +116,8 @@ pub fn doubt(spec: &IntegrationSpec) -> Option<&'static str> {
 
 /// Says so when there is no preset for the provider, and it is not a custom one.
 pub fn unknown(spec: &IntegrationSpec) -> Option<FieldError> {
-    let name = &spec.provider;
-    let message =
-        || format!("there is no preset for {name:?}; there are {}, and custom", providers().join(", "));
-    let unknown = name != CUSTOM && find(name).is_none();
-    unknown.then(|| FieldError { field: "spec.provider".to_owned(), message: message() })
+    let unknown = !presets::is_known(&spec.provider);
+    unknown.then(|| FieldError { field: "spec.provider".to_owned(), message: presets::UNKNOWN.to_owned() })
 }
 
 /// Those of the Integration, then those of the preset that it does not replace.

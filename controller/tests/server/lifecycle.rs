@@ -166,12 +166,3 @@ async fn nothing_is_written_while_nothing_happens() {
     .await;
     assert_eq!(restarted.api_writes().await, 0);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_provider_that_is_not_known_is_told() {
-    let installation = Installation::new().await;
-    let _controller = installation.start_leader().await;
-    installation.apply_secret("acme", ACME_SECRET).await;
-    installation.apply("orders", merged(acme_spec("acme"), json!({"provider": "initech"}))).await;
-    installation.wait_for_condition("orders", "Accepted", "False", "UnsupportedProvider").await;
-}

@@ -53,21 +53,7 @@ async fn a_wrong_scheme_is_refused_in_the_same_words_everywhere() {
             "must have from",
         ),
     ] {
-        let path = installation.directory.join("wrong.json");
-        std::fs::write(&path, manifest(&installation, scheme(wrong.clone())).to_string())
-            .expect("write a file");
-        let (accepted, server) = installation.try_kubectl(&[
-            "create",
-            "--dry-run=server",
-            "--filename",
-            path.to_str().expect("UTF-8"),
-        ]);
-        assert!(!accepted, "{wrong} was accepted");
-        let complaint = complaint(&server, field);
-        assert!(complaint.contains(words), "{server}");
-        for (accepted, said) in said_offline(&installation, scheme(wrong.clone())) {
-            assert!(!accepted && said.contains(&complaint), "{complaint:?} is not in: {said}");
-        }
+        refused_everywhere(&installation, scheme(wrong), field, words);
     }
 }
 
@@ -84,21 +70,27 @@ fn complaint(said: &str, field: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_preset_is_told_in_the_same_words_everywhere() {
+async fn an_unknown_preset_is_refused_in_the_same_words_everywhere() {
     let installation = Installation::new().await;
-    let _controller = installation.start_leader().await;
-    installation.apply_secret("acme", "a-secret").await;
-    let spec = merged(acme_spec("acme"), json!({"provider": "initech"}));
-    installation.apply("orders", spec.clone()).await;
-    let object = installation.wait_for_condition("orders", "Accepted", "False", "UnsupportedProvider").await;
-    let status = object.status.expect("a status");
-    let condition = conditions::find(&status.conditions, "Accepted").expect("the condition");
-    assert!(
-        condition.message.starts_with("spec.provider: there is no preset for \"initech\""),
-        "{condition:?}"
+    refused_everywhere(
+        &installation,
+        merged(acme_spec("acme"), json!({"provider": "initech"})),
+        "spec.provider",
+        "there is no such preset; there are acme, adyen, ",
     );
-    for (accepted, said) in said_offline(&installation, spec) {
-        assert!(!accepted && said.contains(&condition.message), "{condition:?} is not in: {said}");
+}
+
+/// By the API server, by `dev` and by `explain`, with the same complaint about the field.
+fn refused_everywhere(installation: &Installation, spec: Value, field: &str, words: &str) {
+    let path = installation.directory.join("wrong.json");
+    std::fs::write(&path, manifest(installation, spec.clone()).to_string()).expect("write a file");
+    let path = path.to_str().expect("UTF-8");
+    let (accepted, server) = installation.try_kubectl(&["create", "--dry-run=server", "--filename", path]);
+    assert!(!accepted, "{spec} was accepted");
+    let complaint = complaint(&server, field);
+    assert!(complaint.contains(words), "{server}");
+    for (accepted, said) in said_offline(installation, spec) {
+        assert!(!accepted && said.contains(&complaint), "{complaint:?} is not in: {said}");
     }
 }
 

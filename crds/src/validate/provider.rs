@@ -1,18 +1,18 @@
 //! The rules about how webhooks are verified, answered and read.
 
 use super::Errors;
+use crate::presets::{self, CUSTOM};
 use crate::provider_rules as rules;
 use crate::rules::{CelRule, DNS_LABEL, SIGNED_URL};
 use crate::{
     Condition, FieldError, Hash, Integration, KeyEncoding, Mapping, Scheme, SchemeType, Verification, checks,
 };
 
-/// The provider of Integrations that have no preset.
-pub(crate) const CUSTOM: &str = "custom";
-
 impl Integration {
     pub(super) fn check_provider(&self, errors: &mut Errors) {
         let spec = &self.spec;
+        let known = presets::is_known(&spec.provider) || !checks::is_dns_label(&spec.provider);
+        errors.rule(known, "spec.provider", presets::KNOWN);
         errors.verification("spec.verification", &spec.verification);
         if let Some(mapping) = &spec.mapping {
             errors.mapping("spec.mapping", mapping);

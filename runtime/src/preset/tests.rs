@@ -14,6 +14,10 @@ fn every_file_is_embedded_under_its_providers_name() {
         .collect();
     let embedded: BTreeSet<String> = PRESETS.iter().map(|(name, _)| format!("{name}.yaml")).collect();
     assert_eq!(files, embedded);
+    assert!(
+        presets::NAMES.iter().eq(PRESETS.iter().map(|(name, _)| name)),
+        "the names that the definition has"
+    );
     for (name, text) in PRESETS {
         let preset: Preset = serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(&*preset.provider, name);
