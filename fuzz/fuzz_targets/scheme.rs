@@ -10,7 +10,7 @@
 use grapnel::ingress::handshake::Answer;
 use grapnel::preset;
 use grapnel::provider::Compiled;
-use grapnel_crds::{Document, Integration, IntegrationSpec, Proof, parse_documents};
+use grapnel_crds::{Document, Integration, IntegrationSpec, Proof, parse_documents, presets};
 use grapnel_fuzz::request::Request;
 use grapnel_fuzz::seeds;
 use grapnel_fuzz::signer::{NOW, Signer};
@@ -36,7 +36,7 @@ fuzz_target!(|input: &[u8]| {
             let Ok(parts) = serde_saphyr::from_str::<Value>(text) else { return };
             let names = preset::providers();
             let provider =
-                if action == 1 { preset::CUSTOM } else { names[usize::from(*number) % names.len()] };
+                if action == 1 { presets::CUSTOM } else { names[usize::from(*number) % names.len()] };
             documents(&seeds::integration(provider, &parts).to_string());
         }
         // A row of the database, which was validated by another version or by nobody.

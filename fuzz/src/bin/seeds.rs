@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use grapnel::preset;
+use grapnel_crds::presets;
 use grapnel_fuzz::seeds;
 use serde_json::Value;
 
@@ -25,7 +26,7 @@ fn main() -> std::io::Result<()> {
             fs::write(folder.join("verify").join(format!("{name}-{action}")), input)?;
         }
         let parts = seeds::parts(name);
-        let whole = seeds::integration(preset::CUSTOM, &parts);
+        let whole = seeds::integration(presets::CUSTOM, &parts);
         for (action, text) in [whole.to_string(), parts.to_string()].into_iter().enumerate() {
             let input = [&[action as u8, index as u8], text.as_bytes()].concat();
             fs::write(folder.join("scheme").join(format!("{name}-{action}")), input)?;
