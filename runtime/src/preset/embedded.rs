@@ -1,78 +1,12 @@
 //! The files of the presets.
 
-macro_rules! presets {
-    ($($name:literal),* $(,)?) => {
-        [$(($name, include_str!(concat!("../../presets/", $name, ".yaml")))),*]
+use grapnel_crds::presets::NAMES;
+
+macro_rules! embed {
+    ($($name:literal,)*) => {
+        /// Each provider with the text of its file; a test compares the names with the folder.
+        pub(super) static PRESETS: [(&str, &str); NAMES.len()] =
+            [$(($name, include_str!(concat!("../../presets/", $name, ".yaml")))),*];
     };
 }
-
-/// Each provider with the text of its file; a test compares the list with the folder.
-pub(super) static PRESETS: [(&str, &str); 67] = presets![
-    "acme",
-    "adyen",
-    "adyen-platform",
-    "asana",
-    "aws-sns",
-    "azure-event-grid",
-    "bitbucket",
-    "box",
-    "buildkite",
-    "calendly",
-    "circleci",
-    "clerk",
-    "cloudevents",
-    "coinbase-commerce",
-    "discord",
-    "discord-interactions",
-    "docusign",
-    "dropbox",
-    "github",
-    "gitlab",
-    "gitlab-signed",
-    "globex",
-    "gocardless",
-    "heroku",
-    "hubspot",
-    "hubspot-v1",
-    "hubspot-v2",
-    "intercom",
-    "jira",
-    "line",
-    "linear",
-    "mailgun",
-    "meta",
-    "microsoft-graph",
-    "mux",
-    "notion",
-    "okta",
-    "openai",
-    "paddle",
-    "pagerduty",
-    "paypal",
-    "qq-bot",
-    "razorpay",
-    "recurly",
-    "resend",
-    "scalr",
-    "sendgrid",
-    "sentry",
-    "shopify",
-    "slack",
-    "square",
-    "standard-webhooks",
-    "standard-webhooks-v1a",
-    "stripe",
-    "svix",
-    "telegram",
-    "trello",
-    "twilio",
-    "typeform",
-    "vercel",
-    "whatsapp",
-    "woocommerce",
-    "workos",
-    "x",
-    "xero",
-    "zendesk",
-    "zoom",
-];
+grapnel_crds::with_presets!(embed);
