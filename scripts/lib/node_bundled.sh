@@ -46,25 +46,13 @@ from_nothing() {
 }
 
 write_bundled_values() {
+    common_values
     cat <<VALUES
-fullnameOverride: grapnel
-images:
-  runtime: {repository: $REPOSITORY/grapnel, tag: "$TAG"}
-  controller: {repository: $REPOSITORY/grapnel-controller, tag: "$TAG"}
 bundled:
   postgres: {image: "$REPOSITORY/datastores:1"}
   redis: {image: "$REPOSITORY/datastores:1"}
   rabbitmq: {image: "$REPOSITORY/datastores:1"}
-allowedDestinationCidrs: [10.0.0.0/8]
-api:
-  service: {type: NodePort, nodePort: $NODE_PORT}
-  # Every webhook of a test comes from one address.
-  rateLimitPerMinute: 0
 VALUES
-}
-
-helm_does() { # helm-argument…
-    helm "$@" >>"$RUN_DIR/helm.log" 2>&1 || die "helm $1 failed: $(tail -n 1 "$RUN_DIR/helm.log")"
 }
 
 delete_datastore() { # name

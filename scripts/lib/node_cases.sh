@@ -20,7 +20,7 @@ case_install() {
 
 # `helm test` sends signed webhooks through all of it, and leaves nothing behind.
 case_test() {
-    helm test "$RELEASE" --namespace "$PLATFORM" --timeout "${PATIENCE}s" >>"$RUN_DIR/helm.log" 2>&1 || die "helm test failed"
+    helm_does test "$RELEASE" --namespace "$PLATFORM" --timeout "${PATIENCE}s"
     await 60 "what the test left behind to go" nothing_of_the_test
 }
 nothing_of_the_test() { [[ -z $(platform get pods,secrets,services,integrations --selector app.kubernetes.io/component=test -o name) ]]; }

@@ -32,17 +32,23 @@ prepare() {
 }
 
 write_values() {
+    common_values
+    cat <<VALUES
+external:
+  postgres: {url: "$DATABASE_URL"}
+  redis: {url: "$REDIS_URL"}
+  rabbitmq: {url: "$RABBITMQ_URL", managementUrl: "$RABBITMQ_MANAGEMENT_URL"}
+publicUrl: http://$GRAPNEL_NODE_ADDRESS:$NODE_PORT
+VALUES
+}
+
+common_values() {
     cat <<VALUES
 fullnameOverride: grapnel
 images:
   runtime: {repository: $REPOSITORY/grapnel, tag: "$TAG"}
   controller: {repository: $REPOSITORY/grapnel-controller, tag: "$TAG"}
-external:
-  postgres: {url: "$DATABASE_URL"}
-  redis: {url: "$REDIS_URL"}
-  rabbitmq: {url: "$RABBITMQ_URL", managementUrl: "$RABBITMQ_MANAGEMENT_URL"}
 allowedDestinationCidrs: [10.0.0.0/8]
-publicUrl: http://$GRAPNEL_NODE_ADDRESS:$NODE_PORT
 api:
   service: {type: NodePort, nodePort: $NODE_PORT}
   # Every webhook of a test comes from one address.
@@ -58,8 +64,12 @@ namespace() { # name
 
 # The definition may still belong to a release of another namespace.
 install_release() { # helm-argument…
-    helm upgrade --take-ownership --install "$RELEASE" "$ROOT_DIR/charts/grapnel" --namespace "$PLATFORM" --values "$STATE_DIR/values.yaml" \
-        --wait --timeout "${PATIENCE}s" "$@" >>"$RUN_DIR/helm.log" 2>&1 || die "helm did not install: $(tail -n 1 "$RUN_DIR/helm.log")"
+    helm_does upgrade --take-ownership --install "$RELEASE" "$ROOT_DIR/charts/grapnel" --namespace "$PLATFORM" --values "$STATE_DIR/values.yaml" \
+        --wait --timeout "${PATIENCE}s" "$@"
+}
+
+helm_does() { # helm-argument…
+    helm "$@" >>"$RUN_DIR/helm.log" 2>&1 || die "helm $1 failed: $(tail -n 1 "$RUN_DIR/helm.log")"
 }
 
 # Waits until a function says yes, or fails with what was waited for.

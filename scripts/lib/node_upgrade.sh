@@ -28,7 +28,7 @@ upgrade() {
 
 # The older release goes on with the newer schema.
 rollback() {
-    helm rollback "$RELEASE" --namespace "$PLATFORM" --wait --timeout "${PATIENCE}s" >>"$RUN_DIR/helm.log" 2>&1
+    helm_does rollback "$RELEASE" --namespace "$PLATFORM" --wait --timeout "${PATIENCE}s"
 }
 
 delete_api_pods() {
