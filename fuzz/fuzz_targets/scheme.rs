@@ -7,9 +7,9 @@
 
 #![no_main]
 
-use grapnel::ingress::handshake::Answer;
-use grapnel::preset;
-use grapnel::provider::Compiled;
+use grapnel_core::handshake::Answer;
+use grapnel_core::preset;
+use grapnel_core::compiled_provider::Compiled;
 use grapnel_crds::{Document, Integration, IntegrationSpec, Proof, parse_documents, presets};
 use grapnel_fuzz::request::Request;
 use grapnel_fuzz::seeds;
@@ -73,7 +73,7 @@ fn valid_ones_compile(object: &Integration) {
     }
 }
 
-fn compile(spec: &IntegrationSpec) -> Result<(), grapnel::provider::ProviderError> {
+fn compile(spec: &IntegrationSpec) -> Result<(), grapnel_core::compiled_provider::ProviderError> {
     let scheme = preset::resolve(spec).map(|provider| provider.scheme).unwrap_or_default();
     let compiled = Compiled::new(spec, &[Signer::new(&scheme).secret])?;
     let request = Request::parse(REQUEST.as_bytes());

@@ -9,11 +9,11 @@
 
 use std::sync::LazyLock;
 
-use grapnel::ingress::handshake::Answer;
-use grapnel::ingress::normalize;
-use grapnel::ingress::verify::Certificate;
-use grapnel::preset;
-use grapnel::provider::Compiled;
+use grapnel_core::handshake::Answer;
+use grapnel_core::mapping;
+use grapnel_core::verification::Certificate;
+use grapnel_core::preset;
+use grapnel_core::compiled_provider::Compiled;
 use grapnel_crds::Proof;
 use grapnel_fuzz::request::Request;
 use grapnel_fuzz::seeds;

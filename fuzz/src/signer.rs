@@ -5,7 +5,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use grapnel::ingress::verify::Verifier;
+use grapnel_core::verification::Verifier;
 use grapnel_crds::{Hash, KeyEncoding, Scheme, SchemeType, SignatureEncoding};
 use http::{HeaderName, HeaderValue};
 use ring::rand::SystemRandom;

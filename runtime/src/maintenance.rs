@@ -8,11 +8,11 @@ use secrecy::ExposeSecret;
 use sqlx::postgres::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use crate::integrations::Table;
-use crate::sealing::SealingKeys;
-use crate::secrets::Secrets;
-use crate::store::{captured, integrations as rows, partitions};
-use crate::telemetry::chain;
+use crate::integrations::cache::Table;
+use grapnel_core::error_chain::chain;
+use grapnel_core::sealing::SealingKeys;
+use grapnel_core::secrets::Secrets;
+use grapnel_store::{captured_secrets, integrations as rows, partitions};
 
 const EVERY: Duration = Duration::from_secs(3600);
 
@@ -97,7 +97,7 @@ impl Maintenance {
 
     /// The same for secrets that wait to be put into their Secrets.
     async fn reseal_captured(&self) -> sqlx::Result<()> {
-        for waiting in captured::load_all(&self.pool).await? {
+        for waiting in captured_secrets::load_all(&self.pool).await? {
             if !self.keys.needs_reseal(&waiting.sealed) {
                 continue;
             }
@@ -105,7 +105,7 @@ impl Maintenance {
             match self.keys.open(id.as_bytes(), &waiting.sealed) {
                 Ok(secret) => {
                     let sealed = self.keys.seal(id.as_bytes(), secret.expose_secret());
-                    if captured::reseal(&self.pool, &waiting, &sealed).await? {
+                    if captured_secrets::reseal(&self.pool, &waiting, &sealed).await? {
                         tracing::info!(integration.id = %id, "a captured secret was sealed under the new key");
                     }
                 }

@@ -14,9 +14,11 @@ use tokio::sync::Notify;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::respond::{ApiError, ErrorCode};
+use crate::http::envelope::{ApiError, ErrorCode};
 
 mod keys;
+pub mod health;
+pub mod openapi;
 mod query;
 mod cursor;
 mod path;

@@ -12,11 +12,10 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::hint::Hint;
-use crate::queue::publish::Publisher;
-use crate::store;
-use crate::store::hot::HotConnection;
-use crate::store::ingest::{NewEvent, Stored};
+use grapnel_core::hint::Hint;
+use grapnel_platform::queue::publish::Publisher;
+use grapnel_store::dedicated_connection::HotConnection;
+use grapnel_store::events::{NewEvent, Stored};
 
 /// Events that may wait for a commit; at the goal rate, less than a second of them.
 const WAITING: usize = 8_192;
@@ -138,7 +137,7 @@ impl CommitTask {
         match self.store_all(events, queued).await {
             Ok(stored) => stored.into_iter().map(Ok).collect(),
             // One event that PostgreSQL will not take must not refuse the others of its batch.
-            Err(error) if events.len() > 1 && store::is_data_error(&error) => {
+            Err(error) if events.len() > 1 && grapnel_store::is_data_error(&error) => {
                 let mut stored = Vec::with_capacity(events.len());
                 for event in events {
                     let alone = self.store_all(std::slice::from_mut(event), queued).await;
@@ -155,7 +154,7 @@ impl CommitTask {
 
     async fn store_all(&mut self, events: &mut [NewEvent], queued: bool) -> sqlx::Result<Vec<Stored>> {
         let connection = self.connection.get().await?;
-        let stored = timeout(DEADLINE, store::ingest::store(connection, events, queued)).await;
+        let stored = timeout(DEADLINE, grapnel_store::events::store(connection, events, queued)).await;
         let stored = stored.unwrap_or(Err(sqlx::Error::PoolTimedOut));
         self.connection.keep_if_usable(&stored);
         stored
@@ -176,7 +175,7 @@ fn refuse_late(received: &mut Vec<Waiting>) {
 }
 
 fn refuse(error: &sqlx::Error) -> NotCommitted {
-    tracing::error!(error = %crate::telemetry::chain(error), "a batch of events was not committed");
+    tracing::error!(error = %grapnel_core::error_chain::chain(error), "a batch of events was not committed");
     metrics::counter!("grapnel_ingest_commit_failures_total").increment(1);
     NotCommitted::Failed
 }

@@ -1,15 +1,15 @@
 //! How what the store says is answered.
 
-use axum::http::StatusCode;
 use axum::response::Response;
+use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::cursor::{self, ListOrder};
 use super::query::MAX_PAGE_SIZE;
-use crate::respond::{ApiError, ErrorCode, success_with_meta};
-use crate::store::read::{Page, StoreFailure, TOTAL_CAP};
-use crate::telemetry::chain;
+use crate::http::envelope::{ApiError, ErrorCode, success_with_meta};
+use grapnel_core::error_chain::chain;
+use grapnel_store::views::{Page, StoreFailure, TOTAL_CAP};
 
 /// `meta` of a list.
 #[derive(Debug, Serialize, ToSchema)]

@@ -7,9 +7,9 @@ use super::ManagementState;
 use super::answer::{self, ListMeta};
 use super::cursor::ListOrder;
 use super::query::Query;
-use crate::openapi::PagingParameters;
-use crate::respond::{ApiError, Envelope};
-use crate::store::read::{Attempt, AttemptFilter, AttemptStatus, list_attempts};
+use crate::http::envelope::{ApiError, Envelope};
+use crate::management::openapi::PagingParameters;
+use grapnel_store::views::{Attempt, AttemptFilter, AttemptStatus, list_attempts};
 
 const STATUSES: [(&str, AttemptStatus); 2] =
     [("success", AttemptStatus::Success), ("failed", AttemptStatus::Failed)];

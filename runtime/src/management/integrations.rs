@@ -7,9 +7,9 @@ use super::answer::{self, ListMeta};
 use super::cursor::ListOrder;
 use super::query::Query;
 use super::{MAX_NAME_CHARS, ManagementState};
-use crate::openapi::PagingParameters;
-use crate::respond::{ApiError, Envelope};
-use crate::store::read::{Integration, IntegrationFilter, list_integrations};
+use crate::http::envelope::{ApiError, Envelope};
+use crate::management::openapi::PagingParameters;
+use grapnel_store::views::{Integration, IntegrationFilter, list_integrations};
 
 /// List the configured integrations
 ///

@@ -1,8 +1,8 @@
 //! `POST /events/{id}/replay`.
 
 use axum::extract::{RawQuery, Request, State};
-use axum::http::StatusCode;
 use axum::response::Response;
+use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::path::PathId;
 use super::query::Query;
 use super::{ManagementState, answer, body};
-use crate::respond::{ApiError, Envelope, ErrorCode, ErrorEnvelope, success};
-use crate::store::replay::{NewReplay, Requested, request_replay};
+use crate::http::envelope::{ApiError, Envelope, ErrorCode, ErrorEnvelope, success};
+use grapnel_store::replays::{NewReplay, Requested, request_replay};
 
 const MAX_BODY_BYTES: usize = 16 * 1024;
 

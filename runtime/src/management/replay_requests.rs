@@ -1,17 +1,17 @@
 //! `GET /replay-requests` and `GET /replay-requests/{id}`.
 
 use axum::extract::{RawQuery, State};
-use axum::http::StatusCode;
 use axum::response::Response;
+use http::StatusCode;
 
 use super::ManagementState;
 use super::answer::{self, ListMeta};
 use super::cursor::ListOrder;
 use super::path::PathId;
 use super::query::Query;
-use crate::openapi::PagingParameters;
-use crate::respond::{ApiError, Envelope, success};
-use crate::store::read::{
+use crate::http::envelope::{ApiError, Envelope, success};
+use crate::management::openapi::PagingParameters;
+use grapnel_store::views::{
     ReplayFilter, ReplayRequest, ReplayStatus, list_replay_requests, load_replay_request,
 };
 
@@ -46,7 +46,7 @@ pub(super) async fn list(
     params(("id" = uuid::Uuid, Path, description = "The request's id")),
     responses(
         (status = 200, description = "The request", body = Envelope<ReplayRequest>),
-        (status = 404, description = "There is no such request", body = crate::respond::ErrorEnvelope),
+        (status = 404, description = "There is no such request", body = crate::http::envelope::ErrorEnvelope),
     ),
 )]
 pub(super) async fn read(

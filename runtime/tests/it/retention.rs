@@ -1,6 +1,6 @@
 //! Days come ahead of time and go as a whole.
 
-use grapnel::store::partitions;
+use grapnel_store::partitions;
 use sqlx::postgres::PgPool;
 
 use super::harness::{Platform, acme_integration, destination, integration};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use grapnel::store::claim::{Claimed, claim};
-use grapnel::store::record::{NextState, Recorded, record};
+use grapnel_store::deliveries::claim::{Claimed, claim};
+use grapnel_store::deliveries::record::{NextState, Recorded, record};
 use uuid::Uuid;
 
 use crate::harness::{Platform, acme_event, acme_integration, destination};

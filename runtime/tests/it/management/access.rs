@@ -2,8 +2,8 @@
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
+use grapnel::management::openapi::document;
 use grapnel::management::{KEY_HEADER, ManagementState, router};
-use grapnel::openapi::document;
 use uuid::Uuid;
 
 use super::harness::{Api, KEY, PREVIOUS_KEY, send, state};

@@ -7,12 +7,11 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
-use grapnel::event::{BodyForm, DeliveredAs};
 use grapnel::management::{KEY_HEADER, ManagementKeys, ManagementState, router};
-use grapnel::store;
-use grapnel::store::claim::{Claimed, claim};
-use grapnel::store::ingest::{self, NewEvent, Stored};
-use grapnel::store::record::{NextState, Recorded, record};
+use grapnel_core::payload::{BodyForm, DeliveredAs};
+use grapnel_store::deliveries::claim::{Claimed, claim};
+use grapnel_store::deliveries::record::{NextState, Recorded, record};
+use grapnel_store::events::{self, NewEvent, Stored};
 use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use serde_json::Value;
@@ -67,7 +66,7 @@ impl Api {
         // What the API logs is shown with a test that fails; another test may have been first to say so.
         drop(tracing_subscriber::fmt().with_test_writer().try_init());
         let database = Database::create().await;
-        let pool = store::pool(&database.url(), "test", 4).expect("a pool");
+        let pool = grapnel_store::pool(&database.url(), "test", 4).expect("a pool");
         let replays = Arc::new(Notify::new());
         let router = router(state(pool.clone(), Arc::clone(&replays)));
         Self { pool, router, replays, _database: database }
@@ -114,7 +113,7 @@ impl Api {
             .iter()
             .map(|name| serde_json::json!({"name": name, "url": format!("https://{name}.example.com/hooks")}))
             .collect();
-        let row = store::integrations::IntegrationRow {
+        let row = grapnel_core::integration::IntegrationRow {
             id,
             uid: id.to_string(),
             namespace: "shop".into(),
@@ -129,15 +128,16 @@ impl Api {
             secrets: b"sealed".to_vec(),
         };
         let kept: Vec<_> = destinations.iter().map(|name| (*name).to_owned()).collect();
-        let written = store::integrations::upsert(&self.pool, &row, &kept, "test").await.expect("a row");
-        assert_eq!(written, store::integrations::Written::Applied);
+        let written =
+            grapnel_store::integrations::upsert(&self.pool, &row, &kept, "test").await.expect("a row");
+        assert_eq!(written, grapnel_store::integrations::Written::Applied);
     }
 
     /// Stores an event, its deliveries queued.
     pub(crate) async fn store(&self, event: NewEvent) -> Uuid {
         let id = event.id;
         let mut connection = self.pool.acquire().await.expect("a connection");
-        let stored = ingest::store(&mut connection, &mut [event], true).await.expect("a commit");
+        let stored = events::store(&mut connection, &mut [event], true).await.expect("a commit");
         assert_eq!(stored, [Stored::New]);
         id
     }
@@ -176,7 +176,7 @@ impl Api {
         let mut connection = self.pool.acquire().await.expect("a connection");
         let written = record(&mut connection, &[result]).await.expect("a commit");
         let replays: Vec<_> = written.iter().filter_map(|written| written.replay_request_id).collect();
-        store::replay::settle(&mut connection, &replays).await.expect("a commit");
+        grapnel_store::replays::settle(&mut connection, &replays).await.expect("a commit");
         !written.is_empty()
     }
 
