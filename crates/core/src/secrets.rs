@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::ids::IntegrationId;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::ExposeSecret;
 use secrecy::zeroize::{Zeroize, Zeroizing};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use uuid::Uuid;
 
 use crate::sealing::{OpenError, SealingKeys};
 
@@ -61,12 +61,16 @@ impl Secrets {
     }
 
     /// Seals for the row of one integration: a value copied to another row does not open there.
-    pub fn seal(&self, keys: &SealingKeys, integration_id: Uuid) -> Vec<u8> {
+    pub fn seal(&self, keys: &SealingKeys, integration_id: IntegrationId) -> Vec<u8> {
         let plain = Zeroizing::new(serde_json::to_vec(self).expect("texts and lists serialize"));
         keys.seal(integration_id.as_bytes(), &plain)
     }
 
-    pub fn open(keys: &SealingKeys, integration_id: Uuid, sealed: &[u8]) -> Result<Self, SecretsError> {
+    pub fn open(
+        keys: &SealingKeys,
+        integration_id: IntegrationId,
+        sealed: &[u8],
+    ) -> Result<Self, SecretsError> {
         let plain = keys.open(integration_id.as_bytes(), sealed)?;
         serde_json::from_slice(plain.expose_secret()).map_err(|_| SecretsError::Form)
     }

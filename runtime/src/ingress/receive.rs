@@ -27,7 +27,7 @@ use grapnel_core::request::Incoming;
 use grapnel_core::verification::Proof;
 use grapnel_platform::clock::Clock;
 use grapnel_platform::http_server::CorrelationId;
-use grapnel_store::events::Stored;
+use grapnel_store::events::IngestOutcome;
 
 /// What the handler needs.
 #[derive(Debug, Clone)]
@@ -119,11 +119,11 @@ impl Ingress {
         let event = event.with(received.bytes);
         let id = event.id;
         match self.committer.commit(event, received.share).await.map_err(refuse::not_committed)? {
-            Stored::New => Ok(("accepted", acknowledge(integration, id, false, correlation_id))),
-            Stored::DuplicateOf(first) => {
+            IngestOutcome::New => Ok(("accepted", acknowledge(integration, id, false, correlation_id))),
+            IngestOutcome::DuplicateOf(first) => {
                 Ok(("duplicate", acknowledge(integration, first, true, correlation_id)))
             }
-            Stored::TryAgain => Ok(("unavailable", refuse::unavailable().into_response())),
+            IngestOutcome::TryAgain => Ok(("unavailable", refuse::unavailable().into_response())),
         }
     }
 

@@ -13,12 +13,12 @@ use std::time::Duration;
 use grapnel_crds::names;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 
+use grapnel_core::ids::IntegrationId;
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::{DEADLINE, Link, QueueError, declare, within_deadline};
 use grapnel_core::hint::{self, Hint};
@@ -286,7 +286,7 @@ async fn confirm(mut to_confirm: mpsc::Receiver<Published>, ends: &Ends) -> Resu
 /// The queues that were declared on one channel.
 struct Queues<'a> {
     prefix: &'a str,
-    names: HashMap<(Uuid, Arc<str>), ShortString>,
+    names: HashMap<(IntegrationId, Arc<str>), ShortString>,
 }
 
 impl Queues<'_> {
@@ -314,7 +314,7 @@ impl Queues<'_> {
         if let Some(queue) = self.names.get(&key) {
             return Ok(queue.clone());
         }
-        let name = names::queue_name(self.prefix, hint.integration_id, &hint.destination);
+        let name = names::queue_name(self.prefix, hint.integration_id.uuid(), &hint.destination);
         declare(channel, &name).await?;
         let name = ShortString::from(name);
         self.names.insert(key, name.clone());
