@@ -24,7 +24,8 @@ securityContext:
   runAsUser: {{ $user }}
   runAsGroup: {{ $user }}
   fsGroup: {{ $user }}
-  # Always would make RabbitMQ's cookie readable by the group, which RabbitMQ refuses.
+  {{- /* Always would make RabbitMQ's cookie readable by the group, which RabbitMQ refuses. Not a YAML comment, since the name of
+  the migration Job is a hash of its text. */}}
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile: {type: RuntimeDefault}
 {{- end -}}

@@ -291,7 +291,8 @@ class Traffic(unittest.TestCase):
 
 class Monitoring(unittest.TestCase):
     def test_only_metrics_that_exist_are_asked_for(self):
-        sources = "".join(path.read_text() for folder in ("runtime/src", "controller/src") for path in (ROOT / folder).rglob("*.rs"))
+        folders = [ROOT / "runtime/src", ROOT / "controller/src", *ROOT.glob("crates/*/src")]
+        sources = "".join(path.read_text() for folder in folders for path in folder.rglob("*.rs"))
         exist = set(re.findall(r'"(grapnel_[a-z_]+)"', sources))
         for name in ("alerts.yaml", "dashboard.json"):
             used = set(re.findall(r"grapnel_[a-z_]+", (CHART / "files" / name).read_text()))
