@@ -1,7 +1,7 @@
-//! Which previous secrets are not needed any more: a function of when they proved webhooks, and of the time.
+//! The previous secrets that are no longer needed: a function of when they last verified a webhook, and of the time.
 //!
-//! A secret that is listed as a previous one is unused when the current one has proved a webhook since, and it has proved
-//! none itself for long enough. The time before it was listed does not count.
+//! A secret that is listed as a previous one is unused if it has not verified any webhook for long enough, and the current
+//! one has since. The time before it was listed does not count.
 
 use grapnel::secret_uses::reference;
 use grapnel::store::secret_uses::{Listed, PreviousSecret};
@@ -10,13 +10,13 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use uuid::Uuid;
 
-use crate::status::whole_seconds;
+use crate::object::whole_seconds;
 
-/// How long a previous secret must have proved nothing. Whatever sends at least daily is seen within it, and so are the
-/// retries of most providers.
+/// The time without a verified webhook after which a previous secret is unused. A sender that posts at least daily shows up within it, and
+/// so do the retries of most providers.
 pub const UNUSED_AFTER: SignedDuration = SignedDuration::from_hours(24);
 
-/// What an Integration lists.
+/// Returns the previous secrets that an Integration lists.
 pub fn listed(id: Uuid, integration: &Integration) -> impl Iterator<Item = Listed> {
     let verification = &integration.spec.verification;
     verification.previous_secret_refs.iter().map(move |secret_ref| Listed {
@@ -26,7 +26,7 @@ pub fn listed(id: Uuid, integration: &Integration) -> impl Iterator<Item = Liste
     })
 }
 
-/// Those of an Integration's previous secrets that are unused, in the order in which it lists them.
+/// Returns the previous secrets of an Integration that are unused, in the order in which it lists them.
 pub fn unused(
     id: Uuid,
     integration: &Integration,
@@ -52,8 +52,8 @@ fn unused_since(previous: &PreviousSecret, now: Timestamp) -> Option<Timestamp> 
     (replaced && now.duration_since(since) >= UNUSED_AFTER).then_some(since)
 }
 
-/// What there is to tell. What was told before stays until it is known again, but for a secret that is not listed any more.
-pub fn secrets_status(
+/// Builds the status list; keeps the previous one until usage is known, without secrets that are no longer listed.
+pub fn verification_status(
     integration: &Integration,
     unused: Option<Vec<UnusedSecret>>,
     before: Option<VerificationStatus>,
@@ -68,11 +68,11 @@ pub fn secrets_status(
     Some(VerificationStatus { unused_previous_secrets: unused, message: Some(message) })
 }
 
-/// What to do about them, for people.
+/// The message that says what to do about them.
 fn message(unused: &[UnusedSecret]) -> Option<String> {
     let each = unused.iter().map(|secret| {
         let (name, key, since) = (&secret.name, &secret.key, secret.unused_since.0);
-        format!("{name} (key {key}) has proved no webhook since {since}, and the current secret has")
+        format!("{name} (key {key}) has not verified any webhook since {since}, but the current secret has")
     });
     let each: Vec<String> = each.collect();
     (!each.is_empty())
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_unused_a_day_after_its_last_webhook_when_the_current_one_proves_them() {
+    fn a_secret_is_unused_a_day_after_its_last_webhook_if_the_current_one_has_verified_some() {
         check(0, Some(10), Some(20), 34, Some(10));
         check(0, Some(10), Some(20), 33, None);
         check(0, Some(10), Some(10), 99, None);
@@ -114,7 +114,7 @@ mod tests {
         check(50, Some(10), Some(60), 74, Some(50));
         check(50, None, Some(60), 73, None);
         check(50, None, Some(60), 74, Some(50));
-        // The current secret has the name of the one before, and proved webhooks as that one.
+        // The current secret has the name of the one before, and verified webhooks under it.
         check(50, None, Some(40), 99, None);
     }
 }

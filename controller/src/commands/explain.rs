@@ -1,11 +1,13 @@
-//! `grapnel-controller explain FILE…`: the rules of the API server and of the controller, without either, for checks
-//! before anything is applied.
+//! `grapnel-controller explain FILE…`: checks the rules of the API server and of the controller without either, before
+//! anything is applied.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use grapnel::{files, preset};
 use grapnel_crds::{Document, Integration, ScalingMode, names, parse_documents};
+
+use crate::reconcile::secrets::references;
 
 #[derive(Debug, clap::Args)]
 pub struct ExplainArgs {
@@ -14,7 +16,7 @@ pub struct ExplainArgs {
     files: Vec<PathBuf>,
 }
 
-/// Prints what each Integration would come to, or what is wrong with it; fails when anything is.
+/// Prints the effect of each Integration, or its problems; fails if there are any.
 pub fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let mut problems = 0_usize;
     for (path, text) in files::read(&args.files)? {
@@ -37,7 +39,7 @@ pub fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     Ok(if problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The lines about one object, and how many problems they tell of.
+/// Returns the lines about one object, and how many problems they report.
 fn describe(integration: &Integration) -> (String, usize) {
     let name = integration.metadata.name.as_deref().unwrap_or_default();
     let heading = format!("Integration {}/{name}", integration.namespace_or_default());
@@ -50,9 +52,11 @@ fn describe(integration: &Integration) -> (String, usize) {
     let spec = &integration.spec;
     let scaling = &spec.workers.scaling;
     let workers = match scaling.mode {
-        ScalingMode::Auto => format!("{} to {}, by the backlog", scaling.min_replicas, scaling.max_replicas),
-        ScalingMode::Manual => format!("{}, by spec.workers.replicas", spec.workers.replicas),
-        ScalingMode::External => "by an autoscaler, through the scale subresource".to_owned(),
+        ScalingMode::Auto => {
+            format!("{} to {}, following the backlog", scaling.min_replicas, scaling.max_replicas)
+        }
+        ScalingMode::Manual => format!("{}, from spec.workers.replicas", spec.workers.replicas),
+        ScalingMode::External => "set by an autoscaler, through the scale subresource".to_owned(),
     };
     let mut lines = format!(
         "{heading} is valid\n  state: {:?}\n  webhooks: POST {}\n  workers: {workers}",
@@ -65,14 +69,14 @@ fn describe(integration: &Integration) -> (String, usize) {
             destination.name, destination.url, destination.retry.max_attempts
         );
     }
-    let mut secrets: Vec<String> = crate::resolve_secrets::references(integration)
+    let mut secrets: Vec<String> = references(integration)
         .map(|secret_ref| format!("{} (key {})", secret_ref.name, secret_ref.key))
         .collect();
     secrets.sort();
     secrets.dedup();
-    lines += &format!("\n  needs the Secrets: {}", secrets.join(", "));
-    if let Some(doubt) = preset::doubt(spec) {
-        lines += &format!("\n  warning: {doubt}");
+    lines += &format!("\n  requires the Secrets: {}", secrets.join(", "));
+    if let Some(warning) = preset::doubt(spec) {
+        lines += &format!("\n  warning: {warning}");
     }
     (lines, 0)
 }
@@ -109,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_doubtful_is_a_warning_and_no_mistake() {
+    fn a_weak_scheme_is_a_warning_and_not_an_error() {
         let (lines, problems) = described(
             "{provider: github, verification: {secretRef: {name: s}, scheme: {timestamp: {from: 'header:x-time'}}}, \
              destinations: [{name: a, url: 'https://a.example.com'}]}",
@@ -122,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_is_told_at_once() {
+    fn all_problems_are_reported_at_once() {
         let (lines, problems) = described(
             "{provider: initech, verification: {secretRef: {name: s}}, destinations: [{name: a, url: 'ftp://a'}]}",
         );

@@ -1,8 +1,8 @@
-//! `grapnel-controller uninstall`: removes what a chart cannot, because the controller made it: the worker Deployments, and
-//! the finalizers of Integrations, which nobody would take away any more.
+//! `grapnel-controller uninstall`: removes what the controller created and a chart therefore cannot remove: the worker
+//! Deployments, and the finalizers of Integrations, which would block their deletion.
 //!
-//! The controller goes first, since it would make everything anew. Integrations, rows, queues and history stay, and an
-//! installation that comes later goes on with them. Every step may run twice.
+//! The controller is stopped first, since it would create everything again. Integrations, rows, queues and history stay,
+//! and a later installation continues with them. Every step may run twice.
 
 use std::time::Duration;
 
@@ -18,16 +18,16 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::context::{API_DEADLINE, MANAGER};
 
-/// How long the controller may take to stop; then it is gone on without it.
+/// How long the controller may take to stop; then the uninstallation proceeds anyway.
 const STOP_DEADLINE: Duration = Duration::from_secs(45);
 
-/// Between two looks at whether the controller is gone.
+/// Between two checks whether the controller has stopped.
 const POLL: Duration = Duration::from_millis(500);
 
-/// How many objects are asked for at a time.
+/// How many objects are listed at a time.
 const PAGE: u32 = 500;
 
-/// How often an object that changes meanwhile is read again.
+/// How often an object that changes in the meantime is read again.
 const PATCH_ATTEMPTS: u32 = 5;
 
 #[derive(Debug, Args)]
@@ -46,7 +46,7 @@ pub struct UninstallArgs {
 pub async fn uninstall(args: UninstallArgs) -> anyhow::Result<()> {
     let config = Config::infer().await.context("find the API server")?;
     let namespace = args.namespace.unwrap_or_else(|| config.default_namespace.clone());
-    let client = Client::try_from(config).context("make a client of the API server")?;
+    let client = Client::try_from(config).context("create a client of the API server")?;
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
     stop_controller(&deployments, &args.controller_deployment).await.context("stop the controller")?;
     delete_workers(&deployments).await.context("delete the workers")?;
@@ -56,12 +56,12 @@ pub async fn uninstall(args: UninstallArgs) -> anyhow::Result<()> {
         args.watch_namespaces.iter().map(|name| Api::namespaced(client.clone(), name)).collect()
     };
     for api in &integrations {
-        release_all(&client, api).await.context("take the finalizers off Integrations")?;
+        remove_finalizers(&client, api).await.context("remove the finalizers of Integrations")?;
     }
     Ok(())
 }
 
-/// In the foreground: the Deployment is gone when its pods are.
+/// Deletes in the foreground: the Deployment exists until its pods are gone.
 async fn stop_controller(deployments: &Api<Deployment>, name: &str) -> anyhow::Result<()> {
     let deadline = Instant::now() + STOP_DEADLINE;
     match call(deployments.delete(name, &DeleteParams::foreground())).await {
@@ -70,7 +70,7 @@ async fn stop_controller(deployments: &Api<Deployment>, name: &str) -> anyhow::R
     }
     while call(deployments.get_metadata_opt(name)).await?.is_some() {
         if Instant::now() > deadline {
-            tracing::warn!("the controller has not stopped in time; going on");
+            tracing::warn!("the controller has not stopped in time; proceeding anyway");
             break;
         }
         sleep(POLL).await;
@@ -89,17 +89,17 @@ async fn delete_workers(deployments: &Api<Deployment>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn release_all(client: &Client, api: &Api<Integration>) -> anyhow::Result<()> {
+async fn remove_finalizers(client: &Client, api: &Api<Integration>) -> anyhow::Result<()> {
     let mut page = ListParams::default().limit(PAGE);
     loop {
         let found = match call(api.list_metadata(&page)).await {
             Ok(found) => found,
-            // Without the custom resource there is nothing that could have a finalizer.
+            // Without the custom resource no object can have a finalizer.
             Err(error) if is_missing(&error) => return Ok(()),
             Err(error) => return Err(error),
         };
         for object in found.items {
-            release(client, object).await?;
+            remove_finalizer(client, object).await?;
         }
         match found.metadata.continue_ {
             Some(token) if !token.is_empty() => page.continue_token = Some(token),
@@ -108,7 +108,7 @@ async fn release_all(client: &Client, api: &Api<Integration>) -> anyhow::Result<
     }
 }
 
-async fn release(client: &Client, mut object: PartialObjectMeta<Integration>) -> anyhow::Result<()> {
+async fn remove_finalizer(client: &Client, mut object: PartialObjectMeta<Integration>) -> anyhow::Result<()> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let api: Api<Integration> = Api::namespaced(client.clone(), &namespace);
     for _ in 0..PATCH_ATTEMPTS {
@@ -117,7 +117,7 @@ async fn release(client: &Client, mut object: PartialObjectMeta<Integration>) ->
         }
         let kept: Vec<&String> =
             object.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
-        // With the version, so that no finalizer is lost that somebody adds at this moment.
+        // With the version, so that a finalizer that someone else adds at this moment is not lost.
         let patch = json!({"metadata": {"resourceVersion": object.resource_version(), "finalizers": kept}});
         match call(api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))).await {
             Ok(_) => {
@@ -132,10 +132,10 @@ async fn release(client: &Client, mut object: PartialObjectMeta<Integration>) ->
             Err(error) => return Err(error),
         }
     }
-    anyhow::bail!("{namespace}/{name} changes all the time")
+    anyhow::bail!("{namespace}/{name} keeps changing")
 }
 
-/// One call of the API server, with a deadline.
+/// Awaits one call of the API server, with a deadline.
 async fn call<T>(request: impl Future<Output = kube::Result<T>>) -> anyhow::Result<T> {
     Ok(timeout(API_DEADLINE, request).await.context("the API server did not answer in time")??)
 }

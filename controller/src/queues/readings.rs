@@ -1,29 +1,30 @@
-//! What is queued, read from RabbitMQ's management API in one request for all Integrations.
+//! Reads the backlog of all queues from RabbitMQ's management API, in one request for all Integrations.
 //!
-//! AMQP itself tells only of ready messages; those that workers hold count too, or the last worker would be stopped
-//! under its work. A queue without numbers, or one that is not in the answer, is unknown and never zero.
+//! AMQP itself reports only ready messages; those that workers hold count too, or the last worker would be stopped
+//! while it still has work. A queue without numbers, or one that is not in the response, is unknown and never zero.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use grapnel_crds::names::parse_queue_name;
+use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
 use uuid::Uuid;
 
-use super::decide::Backlog;
+use crate::replicas::decide::Backlog;
 
-/// A reading takes less than a tick.
+/// Shorter than a tick.
 const DEADLINE: Duration = Duration::from_secs(4);
 
-/// About ten thousand queues: more is an answer that nobody asked for.
-const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+/// Enough for far more than ten thousand queues.
+const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
 /// The management API of one vhost.
 #[derive(Debug)]
-pub struct Management {
+pub struct ManagementApi {
     client: reqwest::Client,
     queues: Url,
     user: String,
@@ -31,9 +32,9 @@ pub struct Management {
 }
 
 /// The queues of each Integration, by destination; `None` for a queue without numbers.
-pub type Readings = HashMap<Uuid, BTreeMap<String, Option<Backlog>>>;
+pub type QueueReadings = HashMap<Uuid, BTreeMap<String, Option<Backlog>>>;
 
-impl Management {
+impl ManagementApi {
     /// The vhost is that of `RABBITMQ_URL`, and so are the credentials when the management URL has none.
     pub fn new(management_url: &SecretString, rabbitmq_url: &SecretString) -> anyhow::Result<Self> {
         let parse = |url: &SecretString, name: &str| {
@@ -43,18 +44,18 @@ impl Management {
         let amqp = parse(rabbitmq_url, "RABBITMQ_URL")?;
         ensure!(matches!(base.scheme(), "http" | "https"), "RABBITMQ_MANAGEMENT_URL: must be http or https");
         let with_credentials = if base.username().is_empty() { &amqp } else { &base };
-        let user = decoded(with_credentials.username());
-        let password = SecretString::from(decoded(with_credentials.password().unwrap_or_default()));
+        let user = percent_decode(with_credentials.username());
+        let password = SecretString::from(percent_decode(with_credentials.password().unwrap_or_default()));
         let stripped = base.set_username("").and_then(|()| base.set_password(None));
-        ensure!(stripped.is_ok(), "RABBITMQ_MANAGEMENT_URL: has no host");
+        ensure!(stripped.is_ok(), "RABBITMQ_MANAGEMENT_URL: must have a host");
         let vhost = match amqp.path().strip_prefix('/').unwrap_or_default() {
             "" => "%2F",
             vhost => vhost,
         };
         let path = format!("{}/api/queues/{vhost}", base.path().trim_end_matches('/'));
         base.set_path(&path);
-        // Only the columns that are needed: the whole answer is fifty times as long. Newer servers skip the rest of the
-        // statistics when told so, older ones ignore it.
+        // Only the columns that are needed: the full response is fifty times as long. Newer servers skip the rest of the
+        // statistics with the other two parameters; older ones ignore them.
         base.set_query(Some(
             "columns=name,messages_ready,messages_unacknowledged&disable_stats=true&enable_queue_totals=true",
         ));
@@ -68,54 +69,39 @@ impl Management {
         Ok(Self { client, queues: base, user, password })
     }
 
-    /// Every queue under the prefix.
-    pub async fn read(&self, prefix: &str) -> anyhow::Result<Readings> {
+    /// Reads every queue under the prefix.
+    pub async fn read(&self, prefix: &str) -> anyhow::Result<QueueReadings> {
         let request =
             self.client.get(self.queues.clone()).basic_auth(&self.user, Some(self.password.expose_secret()));
         let mut response =
             request.send().await.map_err(reqwest::Error::without_url).context("ask RabbitMQ")?;
         if response.status() != reqwest::StatusCode::OK {
-            bail!("RabbitMQ's management API answered {}", response.status());
+            bail!("RabbitMQ's management API returned {}", response.status());
         }
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(reqwest::Error::without_url)? {
-            ensure!(body.len() + chunk.len() <= MAX_ANSWER_BYTES, "the answer is too long");
+            ensure!(body.len() + chunk.len() <= MAX_RESPONSE_BYTES, "the response is too long");
             body.extend_from_slice(&chunk);
         }
         parse(&body, prefix)
     }
 }
 
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, others @ ..] = rest {
-        let hex = others.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match hex.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) if *first == b'%' => {
-                bytes.push(byte);
-                rest = &others[2..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = others;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+fn percent_decode(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 #[derive(Deserialize)]
-struct Queue {
+struct QueueTotals {
     name: String,
     messages_ready: Option<u64>,
     messages_unacknowledged: Option<u64>,
 }
 
-fn parse(body: &[u8], prefix: &str) -> anyhow::Result<Readings> {
-    // A queue with numbers that are no numbers makes all unknown: then it is not the API that we know.
-    let queues: Vec<Queue> = serde_json::from_slice(body).context("read RabbitMQ's answer")?;
-    let mut readings = Readings::new();
+fn parse(body: &[u8], prefix: &str) -> anyhow::Result<QueueReadings> {
+    // One queue with invalid numbers makes all unknown: the response then has another format than this code knows.
+    let queues: Vec<QueueTotals> = serde_json::from_slice(body).context("decode RabbitMQ's response")?;
+    let mut readings = QueueReadings::new();
     for queue in queues {
         let Some((id, destination)) = parse_queue_name(prefix, &queue.name) else { continue };
         let backlog = match (queue.messages_ready, queue.messages_unacknowledged) {
@@ -127,8 +113,8 @@ fn parse(body: &[u8], prefix: &str) -> anyhow::Result<Readings> {
     Ok(readings)
 }
 
-/// The backlog over these destinations; `None` unless all of them are known.
-pub fn total<'a>(
+/// Returns the backlog over these destinations; `None` unless all of them are known.
+pub fn total_backlog<'a>(
     queues: Option<&BTreeMap<String, Option<Backlog>>>,
     mut destinations: impl Iterator<Item = &'a str>,
 ) -> Option<Backlog> {
@@ -156,14 +142,18 @@ mod tests {
         let readings = parse(body.as_bytes(), "").unwrap();
         let queues = readings.get(&Uuid::parse_str(ID).unwrap());
         assert_eq!(readings.len(), 1);
-        assert_eq!(total(queues, ["a"].into_iter()).map(Backlog::load), Some(5));
-        assert_eq!(total(queues, ["a", "b"].into_iter()), None, "one without numbers makes the sum unknown");
-        assert_eq!(total(queues, ["a", "c"].into_iter()), None, "and so does one that is missing");
-        assert_eq!(total(None, ["a"].into_iter()), None);
+        assert_eq!(total_backlog(queues, ["a"].into_iter()).map(Backlog::load), Some(5));
+        assert_eq!(
+            total_backlog(queues, ["a", "b"].into_iter()),
+            None,
+            "one without numbers makes the sum unknown"
+        );
+        assert_eq!(total_backlog(queues, ["a", "c"].into_iter()), None, "and so does one that is missing");
+        assert_eq!(total_backlog(None, ["a"].into_iter()), None);
     }
 
     #[test]
-    fn an_answer_of_another_form_is_no_reading() {
+    fn a_response_of_another_format_is_an_error() {
         for body in ["", "{}", r#"{"error":"x"}"#, r#"[{"name":"a","messages_ready":-1}]"#] {
             assert!(parse(body.as_bytes(), "").is_err(), "{body}");
         }
@@ -173,7 +163,7 @@ mod tests {
     fn the_vhost_and_the_credentials_are_those_of_the_broker() {
         let url = |text: &str| SecretString::from(text.to_owned());
         let of = |management: &str, amqp: &str| {
-            let management = Management::new(&url(management), &url(amqp)).unwrap();
+            let management = ManagementApi::new(&url(management), &url(amqp)).unwrap();
             let path = management.queues.path().to_owned();
             (path, management.user, management.password.expose_secret().to_owned())
         };

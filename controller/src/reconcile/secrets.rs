@@ -1,6 +1,6 @@
 //! Reads the Secrets that an Integration refers to, all of them in its own namespace.
 //!
-//! A Secret is read when it is needed and not kept: the watch carries metadata only. Nothing of a value is in a problem.
+//! A Secret is read when it is needed and not kept: the watch carries metadata only. No problem contains any of a value.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,50 +11,51 @@ use k8s_openapi::api::core::v1::Secret as SecretObject;
 use kube::api::Api;
 use secrecy::zeroize::Zeroizing;
 
-use crate::context::{CallError, Context};
-use crate::status::Problem;
+use crate::context::Context;
+use crate::error::CallError;
+use crate::report::status::StepProblem;
 
-/// Why the secrets of an Integration are not known.
+/// Why the secrets of an Integration could not be resolved.
 #[derive(Debug)]
-pub enum Unresolved {
-    /// What the condition tells.
-    Problem(Problem),
+pub enum SecretsError {
+    /// To be reported in the condition.
+    Problem(StepProblem),
     Call(CallError),
 }
 
-/// The names of all Secrets that an Integration refers to.
-fn referenced(integration: &Integration) -> BTreeSet<&str> {
-    references(integration).map(|secret_ref| secret_ref.name.as_str()).collect()
-}
-
-/// Whether an Integration refers to the Secret of that name.
+/// Returns whether an Integration refers to the Secret of that name.
 pub fn refers_to(integration: &Integration, name: &str) -> bool {
     references(integration).any(|secret_ref| secret_ref.name == name)
 }
 
-/// Every reference of an Integration to a Secret.
+/// Returns every reference of an Integration to a Secret.
 pub fn references(integration: &Integration) -> impl Iterator<Item = &SecretRef> {
     let signing = integration.spec.destinations.iter().flat_map(|destination| destination.signing_refs());
     integration.spec.verification.secret_refs().chain(signing)
 }
 
-/// The secrets as the row holds them.
-pub async fn resolve_secrets(ctx: &Context, integration: &Integration) -> Result<Secrets, Unresolved> {
+/// Reads all Secrets of an Integration and resolves its references.
+pub async fn resolve_secrets(ctx: &Context, integration: &Integration) -> Result<Secrets, SecretsError> {
     let namespace = integration.namespace_or_default();
     let api: Api<SecretObject> = Api::namespaced(ctx.client.clone(), &namespace);
     let mut secrets = Vec::new();
-    for name in referenced(integration) {
+    for name in referenced_names(integration) {
         match ctx.api(api.get_opt(name)).await {
             Ok(Some(object)) => secrets.push(values(&namespace, name, object)),
             Ok(None) => {}
             Err(CallError::Api(kube::Error::Api(status))) if status.is_forbidden() => {
-                let message = format!("the Secret {namespace}/{name} may not be read");
-                return Err(Unresolved::Problem(Problem::passing(reason::SECRET_FORBIDDEN, message)));
+                let message = format!("the controller is not allowed to read the Secret {namespace}/{name}");
+                return Err(SecretsError::Problem(StepProblem::transient(reason::SECRET_FORBIDDEN, message)));
             }
-            Err(error) => return Err(Unresolved::Call(error)),
+            Err(error) => return Err(SecretsError::Call(error)),
         }
     }
-    collect(integration, &namespace, &secrets).map_err(Unresolved::Problem)
+    collect(integration, &namespace, &secrets).map_err(SecretsError::Problem)
+}
+
+/// Returns the names of all Secrets that an Integration refers to.
+fn referenced_names(integration: &Integration) -> BTreeSet<&str> {
+    references(integration).map(|secret_ref| secret_ref.name.as_str()).collect()
 }
 
 fn values(namespace: &str, name: &str, object: SecretObject) -> Secret {
@@ -63,16 +64,16 @@ fn values(namespace: &str, name: &str, object: SecretObject) -> Secret {
     Secret { namespace: namespace.to_owned(), name: name.to_owned(), values }
 }
 
-fn collect(integration: &Integration, namespace: &str, secrets: &[Secret]) -> Result<Secrets, Problem> {
+fn collect(integration: &Integration, namespace: &str, secrets: &[Secret]) -> Result<Secrets, StepProblem> {
     let value = |secret_ref: &SecretRef| match resolve_secret(secret_ref, namespace, secrets) {
         Ok(value) => Ok(Zeroizing::new(value.expose().to_vec())),
-        Err(error) => Err(Problem::stalled(error.reason(), error.to_string())),
+        Err(error) => Err(StepProblem::stalled(error.reason(), error.to_string())),
     };
     let verification =
-        integration.spec.verification.secret_refs().map(value).collect::<Result<Vec<_>, Problem>>()?;
+        integration.spec.verification.secret_refs().map(value).collect::<Result<Vec<_>, StepProblem>>()?;
     let mut signing = BTreeMap::new();
     for destination in &integration.spec.destinations {
-        let keys = destination.signing_refs().map(value).collect::<Result<Vec<_>, Problem>>()?;
+        let keys = destination.signing_refs().map(value).collect::<Result<Vec<_>, StepProblem>>()?;
         if !keys.is_empty() {
             signing.insert(destination.name.clone(), keys);
         }

@@ -1,68 +1,62 @@
-//! An object that this version cannot read, such as one that was stored under another definition of the resource.
+//! Reports an object that this version cannot decode, such as one that was stored under another definition of the resource.
 //!
-//! It is left alone: its row, queues and workers go on as they are, and the other objects do not notice. Its conditions
-//! say what cannot be read. Nothing is written while they say so.
+//! It is left alone: its row, queues and workers stay as they are, and other objects are not affected. Its conditions say
+//! what cannot be decoded. Nothing is written while they already say so.
 
-use grapnel_crds::Integration;
 use grapnel_crds::conditions::{self, FALSE, TRUE, condition, reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
-use crate::context::{CallError, Context, MANAGER, Watched};
-use crate::reconcile::{RESYNC, object_ref};
-use crate::status::whole_seconds;
-use crate::{backoff, events, metrics};
+use super::RESYNC;
+use crate::api::{apply_status, dynamic_integrations};
+use crate::context::Context;
+use crate::error::CallError;
+use crate::object::{WatchedObject, object_ref, whole_seconds};
+use crate::report::events;
+use crate::{backoff, metrics};
 
-/// A message is for people; what cannot be read may be long.
+/// The error may contain a long value; the message is meant to be read by people.
 const MAX_MESSAGE_BYTES: usize = 512;
 
-/// Says so in the object's conditions, if they do not yet.
-pub async fn report(ctx: &Context, object: &Watched, invalid: &InvalidObject) -> Result<Action, CallError> {
+/// Sets the object's conditions, if they do not report the error yet.
+pub async fn report_undecodable(
+    ctx: &Context,
+    object: &WatchedObject,
+    invalid: &InvalidObject,
+) -> Result<Action, CallError> {
     metrics::undecodable();
-    let again = Action::requeue(backoff::jittered(RESYNC, rand::random()));
-    let resource = ApiResource::erase::<Integration>(&());
-    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let api: Api<DynamicObject> = Api::namespaced_with(ctx.client.clone(), &namespace, &resource);
-    let Some(found) = ctx.api(api.get_opt(&name)).await? else { return Ok(again) };
+    let resync = Action::requeue(backoff::jittered(RESYNC, rand::random()));
+    let (api, resource) = dynamic_integrations(ctx, &object.namespace().unwrap_or_default());
+    let Some(found) = ctx.api(api.get_opt(&object.name_any())).await? else { return Ok(resync) };
     if found.uid() != object.uid() {
-        return Ok(again);
+        return Ok(resync);
     }
     let before = &found.data["status"];
     let message = message(&invalid.error);
     let status = status(before, &message, found.metadata.generation, Timestamp::now());
     if status == *before {
-        return Ok(again);
+        return Ok(resync);
     }
-    tracing::error!(integration = %object_ref(object), error = %invalid.error, "an object cannot be read");
-    ctx.leading()?;
-    let patch = json!({
-        "apiVersion": grapnel_crds::API_VERSION,
-        "kind": grapnel_crds::KIND,
-        "metadata": {"name": name, "uid": found.metadata.uid},
-        "status": status,
-    });
-    let parameters = PatchParams::apply(MANAGER).force();
-    ctx.api(api.patch_status(&name, &parameters, &Patch::Apply(&patch))).await?;
-    metrics::status_written();
+    tracing::error!(integration = %object_ref(object), error = %invalid.error, "cannot decode an object");
+    apply_status(ctx, &found, &status).await?;
     let event = events::event(EventType::Warning, "Reconcile", reason::INVALID_SPEC, &message);
     events::publish_about(&ctx.recorder, &found.object_ref(&resource), &[event]).await;
-    Ok(again)
+    Ok(resync)
 }
 
 fn message(error: &str) -> String {
-    let text = format!("the object cannot be read: {error}");
+    let text = format!("the object cannot be decoded: {error}");
     let end =
         text.char_indices().map(|(start, _)| start).take_while(|start| *start <= MAX_MESSAGE_BYTES).last();
     if text.len() <= MAX_MESSAGE_BYTES { text } else { text[..end.unwrap_or_default()].to_owned() }
 }
 
-/// The status that is there, with the conditions that are known to be so.
+/// Returns the previous status with the conditions that follow from the error.
 fn status(before: &Value, message: &str, generation: Option<i64>, now: Timestamp) -> Value {
     let mut list: Vec<Condition> = serde_json::from_value(before["conditions"].clone()).unwrap_or_default();
     for (type_, status) in
@@ -92,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_told_stays_and_nothing_is_told_twice() {
+    fn other_conditions_stay_and_nothing_is_reported_twice() {
         let now = |second| Timestamp::from_second(second).unwrap();
         let before = json!({"integrationId": "1", "conditions": [
             {"type": "Ready", "status": "True", "reason": "AsDesired", "message": "", "lastTransitionTime": "2026-11-24T10:00:00Z"},
@@ -110,7 +104,7 @@ mod tests {
 
     #[test]
     fn a_long_message_is_cut_between_characters() {
-        assert_eq!(message("x"), "the object cannot be read: x");
+        assert_eq!(message("x"), "the object cannot be decoded: x");
         assert!(message(&"→".repeat(1000)).len() <= MAX_MESSAGE_BYTES);
     }
 }

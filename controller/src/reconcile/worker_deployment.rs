@@ -1,7 +1,7 @@
-//! What the worker Deployment of an Integration looks like: a function of the object and the platform's configuration.
+//! Builds the worker Deployment of an Integration: a function of the object and the platform's configuration.
 //!
-//! What always holds: the pods run as the restricted Pod Security Standard asks and have no token for the API server;
-//! the image, the credentials and the account are the platform's; `spec.replicas` is not here, because another step
+//! Invariants: the pods comply with the restricted Pod Security Standard and have no token for the API server;
+//! the image, the credentials and the account are the platform's; `spec.replicas` is not set here, because another step
 //! owns it; and the same object gives the same Deployment.
 
 use std::collections::BTreeMap;
@@ -21,22 +21,22 @@ use kube::api::ObjectMeta;
 
 use crate::config::WorkerPod;
 
-/// The container that delivers.
+/// The name of the container.
 const CONTAINER: &str = "worker";
 
-/// The operations port of a worker, by its name and number.
+/// The name and number of a worker's operations port.
 const OPS_PORT: (&str, i32) = ("ops", 9090);
 
-/// What a worker needs to stop beyond the longest request that may be in flight.
+/// The time that a worker needs to stop after the longest request that may be in flight.
 const GRACE: Duration = Duration::from_secs(15);
 
-/// Of the pod's grace period, what is left for the kubelet to notice that the process has ended.
+/// The part of the pod's grace period in which the kubelet notices that the process has ended.
 const GRACE_MARGIN: Duration = Duration::from_secs(5);
 
-/// The user that the image is made for.
+/// The user that the image is built for.
 const USER: i64 = 65_532;
 
-/// The Deployment, in the platform's namespace.
+/// Builds the Deployment, in the platform's namespace.
 pub fn worker_deployment(integration: &Integration, namespace: &str, pod: &WorkerPod) -> Deployment {
     let id = integration.id();
     let labels = names::worker_labels(id, &integration.namespace_or_default());
@@ -64,7 +64,7 @@ pub fn worker_deployment(integration: &Integration, namespace: &str, pod: &Worke
                 type_: Some("RollingUpdate".to_owned()),
                 rolling_update: Some(RollingUpdateDeployment {
                     max_surge: Some(IntOrString::String("25%".to_owned())),
-                    // A worker that is not there yet delays; too few of them would delay more.
+                    // Waiting for a new worker causes a delay; too few workers would cause a longer one.
                     max_unavailable: Some(IntOrString::Int(0)),
                 }),
             }),
@@ -146,13 +146,13 @@ fn pod_spec(integration: &Integration, pod: &WorkerPod) -> PodSpec {
     }
 }
 
-/// A request in flight may take its whole timeout, and its result is then still to be recorded.
+/// A request in flight may take its full timeout, and its result must be recorded after that.
 fn grace_period(integration: &Integration) -> Duration {
     let longest = integration.spec.destinations.iter().map(|destination| destination.timeout()).max();
     longest.unwrap_or_default() + GRACE
 }
 
-/// The platform's variables and those that make the worker this Integration's. The latter cannot be overridden.
+/// The platform's variables and those that bind the worker to this Integration. The latter cannot be overridden.
 fn env(integration: &Integration, pod: &WorkerPod, grace: Duration) -> Vec<EnvVar> {
     let own = [
         ("GRAPNEL_INTEGRATION", integration.id().to_string()),

@@ -1,9 +1,9 @@
-//! How many workers an Integration should have: a function of its settings, its backlog, the past and the time.
+//! How many workers a backlog needs: a function of the settings, the backlog, the history and the time.
 //!
-//! The semantics are those of the HorizontalPodAutoscaler with a step to zero: the average backlog for each worker is
-//! aimed at, with a tolerance; up at most by the larger of doubling and four in a minute; down only to the highest
-//! number that was asked for within the stabilization window; the last worker goes after the backlog has been empty
-//! for the cooldown. What is not known never lowers the number.
+//! The semantics are those of the HorizontalPodAutoscaler with an additional step to zero. The target is an average
+//! backlog for each worker, with a tolerance. The number rises at most by the larger of doubling and four in a minute,
+//! and falls only to the highest number that was recommended within the stabilization window. The last worker stops after
+//! the backlog has been empty for the cooldown. An unknown backlog never lowers the number.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use grapnel_crds::conditions::limit;
 
 use super::history::History;
 
-/// Within a tenth of the target nothing is changed, as the HorizontalPodAutoscaler has it.
+/// Within a tenth of the target nothing changes, as in the HorizontalPodAutoscaler.
 const TOLERANCE_PERCENT: i64 = 10;
 
-/// How many workers may be added in a minute when doubling gives fewer: the HorizontalPodAutoscaler's default.
+/// How many workers may be added in a minute if doubling gives fewer: the HorizontalPodAutoscaler's default.
 const UP_AT_LEAST: i32 = 4;
 
-/// The settings of an Integration, with the platform's own limit.
+/// The scaling settings of an Integration, with the platform's own limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Policy {
     pub min: i32,
     pub max: i32,
-    /// The platform's limit; it keeps down what `max` would allow.
+    /// The platform's limit, which may be lower than `max`.
     pub platform_max: i32,
     pub target: i32,
     pub activation: i32,
@@ -53,7 +53,7 @@ impl Policy {
         self.min.clamp(0, self.upper())
     }
 
-    /// Keeps a number within the bounds and names the bound that it met.
+    /// Clamps a number to the bounds and names the bound that applied.
     fn clamp(&self, replicas: i32) -> (i32, Option<&'static str>) {
         if replicas > self.upper() {
             let by = if self.platform_max < self.max { limit::PLATFORM_LIMIT } else { limit::MAX_REPLICAS };
@@ -66,11 +66,11 @@ impl Policy {
     }
 }
 
-/// What is queued for an Integration, over all its destinations.
+/// The messages that are queued for an Integration, over all its destinations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Backlog {
     pub ready: u64,
-    /// With a worker and not yet done.
+    /// Delivered to a worker and not yet finished.
     pub unacknowledged: u64,
 }
 
@@ -86,16 +86,16 @@ impl fmt::Display for Backlog {
     }
 }
 
-/// How many workers to ask for, and why.
+/// The number of workers to run, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     pub replicas: i32,
-    /// What keeps the number from being what the backlog alone would give; one of `conditions::limit`.
+    /// The limit that keeps the number from what the backlog alone would need; one of `conditions::limit`.
     pub limited_by: Option<&'static str>,
     pub message: String,
 }
 
-/// Decides with a reading of this moment, which becomes part of the past.
+/// Decides from a current reading, which is added to the history.
 pub fn decide(
     policy: &Policy,
     current: i32,
@@ -115,33 +115,33 @@ pub fn decide(
     }
 }
 
-/// Decides without a reading: the number stays, within the bounds that the user set.
+/// Decides without a reading: the number stays, within the configured bounds.
 pub fn hold(policy: &Policy, current: i32) -> Decision {
     let (replicas, _) = policy.clamp(current);
     Decision {
         replicas,
         limited_by: Some(limit::UNKNOWN_BACKLOG),
-        message: "the backlog is not known, so the number of workers is held".to_owned(),
+        message: "the backlog is unknown, so the number of workers is held".to_owned(),
     }
 }
 
-/// The number that the backlog alone asks for.
+/// Returns the number that the backlog alone needs.
 fn recommend(policy: &Policy, current: i32, load: u64) -> i32 {
     let load = i64::try_from(load).unwrap_or(i64::MAX);
     let target = i64::from(policy.target.max(1));
     let needed = i32::try_from(load.saturating_add(target - 1) / target).unwrap_or(i32::MAX);
     if current <= 0 {
-        // A threshold above zero is met strictly; it has no meaning when there is always a worker.
+        // The threshold must be exceeded; it has no meaning when there is always a worker.
         let active = policy.lower() > 0 || load > i64::from(policy.activation);
         return if active { needed } else { 0 };
     }
-    let aimed = i64::from(current).saturating_mul(target);
-    let off = (load - aimed).unsigned_abs();
-    let within_tolerance = off.saturating_mul(100) <= (aimed * TOLERANCE_PERCENT).unsigned_abs();
+    let ideal = i64::from(current).saturating_mul(target);
+    let deviation = (load - ideal).unsigned_abs();
+    let within_tolerance = deviation.saturating_mul(100) <= (ideal * TOLERANCE_PERCENT).unsigned_abs();
     if within_tolerance { current } else { needed }
 }
 
-/// Keeps a lower number from taking effect before it has been enough for the window, and zero before the cooldown.
+/// Holds back a lower number until it has been enough for the window, and zero until the cooldown is over.
 fn stabilize(
     policy: &Policy,
     current: i32,
@@ -163,7 +163,7 @@ fn stabilize(
     (settled, (settled > recommended).then_some(limit::STABILIZATION))
 }
 
-/// Doubling or four more in a minute, whichever is more. What the user's minimum asks for is not held back.
+/// Allows doubling or four more in a minute, whichever is more. The configured minimum is not held back.
 fn limit_rate(
     current: i32,
     wanted: i32,

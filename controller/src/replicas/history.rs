@@ -1,13 +1,13 @@
-//! What the scaler remembers of one Integration: what its backlog asked for, and what was done about it.
+//! The scaling history of one Integration: the numbers that its backlog needed, and the changes that were made.
 //!
-//! It lives in memory. After a restart, a change of leader or a gap in the readings the memory counts as unfilled, and
-//! nothing is scaled down on it until it spans the window again. Its size is bounded: of the readings only those are
-//! kept that can still be the highest of a window.
+//! It lives in memory. After a restart, a change of leader or a gap in the readings it counts as incomplete, and nothing
+//! is scaled down until it spans the window again. Its size is bounded: it keeps only the readings that can still be the
+//! highest of a window.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Readings further apart than this leave a hole that nobody knows the backlog of: the memory starts anew.
+/// A longer gap between two readings means that the backlog was unknown in between: the history starts over.
 const LONGEST_GAP: Duration = Duration::from_secs(60);
 
 /// The period of the scale-up limit.
@@ -22,14 +22,14 @@ pub struct History {
     known_since: Option<Duration>,
     last_read: Duration,
     empty_since: Option<Duration>,
-    /// Recommendations with falling numbers: each is the highest since its time.
+    /// Recommendations in falling order: each is the highest since its time.
     peaks: VecDeque<(Duration, i32)>,
     /// Workers that were added within the last [`UP_PERIOD`].
     raised: VecDeque<(Duration, i32)>,
 }
 
 impl History {
-    /// Notes a reading: the number of workers that it asks for, and whether the backlog was empty.
+    /// Records a reading: the number of workers that it needs, and whether the backlog was empty.
     pub fn observe(&mut self, now: Duration, recommended: i32, empty: bool) {
         if self.known_since.is_none() || now.saturating_sub(self.last_read) > LONGEST_GAP {
             self.known_since = Some(now);
@@ -47,8 +47,8 @@ impl History {
         }
     }
 
-    /// Notes that the number of workers was changed.
-    pub fn scaled(&mut self, now: Duration, from: i32, to: i32) {
+    /// Records a change of the number of workers.
+    pub fn record_change(&mut self, now: Duration, from: i32, to: i32) {
         while self.raised.front().is_some_and(|(time, _)| now.saturating_sub(*time) >= UP_PERIOD) {
             self.raised.pop_front();
         }
@@ -57,7 +57,7 @@ impl History {
         }
     }
 
-    /// The highest number that was asked for within the window that ends now; `None` while the memory does not span it.
+    /// Returns the highest number that was needed within the window that ends now; `None` while the history is shorter.
     pub fn highest_within(&self, window: Duration, now: Duration) -> Option<i32> {
         let since = self.known_since?;
         if now.saturating_sub(since) < window {
@@ -67,12 +67,12 @@ impl History {
         recent.map(|(_, number)| *number)
     }
 
-    /// How long every reading has found the backlog empty; `None` when the last one did not.
+    /// Returns how long every reading has found the backlog empty; `None` if the last one did not.
     pub fn empty_for(&self, now: Duration) -> Option<Duration> {
         self.empty_since.map(|since| now.saturating_sub(since))
     }
 
-    /// How many workers were added within the last [`UP_PERIOD`].
+    /// Returns how many workers were added within the last [`UP_PERIOD`].
     pub fn raised_recently(&self, now: Duration) -> i32 {
         let recent = self.raised.iter().filter(|(time, _)| now.saturating_sub(*time) < UP_PERIOD);
         recent.fold(0, |sum, (_, added)| sum.saturating_add(*added))
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_of_a_window_is_known_once_the_window_is_spanned() {
+    fn the_highest_of_a_window_is_known_once_the_history_spans_it() {
         let mut history = History::default();
         for (second, number) in [(0, 9), (5, 3), (10, 4), (15, 2)] {
             history.observe(at(second), number, false);
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_in_the_readings_starts_the_memory_anew() {
+    fn a_gap_in_the_readings_starts_the_history_over() {
         let mut history = History::default();
         history.observe(at(0), 0, true);
         history.observe(at(50), 0, true);
@@ -113,20 +113,20 @@ mod tests {
     #[test]
     fn added_workers_count_for_a_minute() {
         let mut history = History::default();
-        history.scaled(at(0), 1, 4);
-        history.scaled(at(30), 4, 6);
-        history.scaled(at(40), 6, 5);
+        history.record_change(at(0), 1, 4);
+        history.record_change(at(30), 4, 6);
+        history.record_change(at(40), 6, 5);
         assert_eq!(history.raised_recently(at(45)), 5);
         assert_eq!(history.raised_recently(at(70)), 2);
         assert_eq!(history.raised_recently(at(90)), 0);
     }
 
     #[test]
-    fn the_memory_is_bounded() {
+    fn the_history_is_bounded() {
         let mut history = History::default();
         for second in 0..20_000 {
             history.observe(at(second), i32::try_from(20_000 - second).unwrap(), false);
-            history.scaled(at(second), 0, 1);
+            history.record_change(at(second), 0, 1);
         }
         assert!(history.peaks.len() <= 3602, "{}", history.peaks.len());
         assert!(history.raised.len() <= 61, "{}", history.raised.len());

@@ -1,7 +1,7 @@
-//! Events: what happened to an Integration, once for each transition.
+//! Kubernetes Events about an Integration, one for each transition.
 //!
-//! They follow from the difference between two statuses, so a controller that reconciles again says nothing again. An
-//! Event that cannot be published is dropped: the status says the same.
+//! They follow from the difference between two statuses, so repeated passes do not repeat them. An Event that cannot be
+//! published is dropped: the status contains the same information.
 
 use std::time::Duration;
 
@@ -13,26 +13,26 @@ use kube::Resource;
 use kube::runtime::events::{Event, EventType, Recorder};
 use tokio::time::timeout;
 
-/// An Event is worth this much waiting.
+/// How long publishing one Event may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The API server refuses longer notes.
+/// The API server rejects longer notes.
 const MAX_NOTE_BYTES: usize = 1024;
 
-/// A `kubectl scale` in the mode Auto.
+/// Reason: someone used `kubectl scale` in the mode Auto.
 pub const SCALE_IGNORED: &str = "ScaleIgnored";
-/// Deliveries that were not finished when the object was deleted.
+/// Reason: some deliveries were not finished when the object was deleted.
 pub const DELIVERIES_GIVEN_UP: &str = "DeliveriesGivenUp";
-/// A deletion that left things behind on request.
+/// Reason: a deletion left things behind on request.
 pub const ABANDONED: &str = "Abandoned";
-/// A secret that the provider gave is in its Secret.
+/// Reason: a captured secret is now in its Secret.
 pub const SECRET_CAPTURED: &str = "SecretCaptured";
-/// A secret that the provider gave was forgotten on request.
+/// Reason: a captured secret was discarded on request.
 pub const CAPTURE_DISCARDED: &str = "CaptureDiscarded";
-/// A previous secret is not needed any more.
+/// Reason: a previous secret is no longer needed.
 pub const PREVIOUS_SECRET_UNUSED: &str = "PreviousSecretUnused";
 
-/// An Event of ours.
+/// Builds an Event, with its note cut to the length that the API server accepts.
 pub fn event(type_: EventType, action: &str, reason: &str, note: &str) -> Event {
     let mut end = note.len().min(MAX_NOTE_BYTES);
     while !note.is_char_boundary(end) {
@@ -47,7 +47,7 @@ pub fn event(type_: EventType, action: &str, reason: &str, note: &str) -> Event 
     }
 }
 
-/// What is worth telling about the change of a status.
+/// Returns the Events for the change from one status to another.
 pub fn transitions(before: Option<&IntegrationStatus>, after: &IntegrationStatus) -> Vec<Event> {
     let mut events = Vec::new();
     let find = |status: Option<&IntegrationStatus>, type_: &str| -> Option<Condition> {
@@ -59,10 +59,11 @@ pub fn transitions(before: Option<&IntegrationStatus>, after: &IntegrationStatus
         (!same).then_some((old, new))
     };
     if let Some((_, ready)) = changed(condition::READY) {
-        // Progress is no news before anything has failed or succeeded.
+        // Progress alone is not reported until something has failed or succeeded.
         if ready.status == TRUE {
-            let word = if ready.reason == reason::AS_DESIRED { condition::READY } else { &ready.reason };
-            events.push(event(EventType::Normal, "Reconcile", word, &ready.message));
+            let is_plain = ready.reason == reason::AS_DESIRED;
+            let reason = if is_plain { condition::READY } else { &ready.reason };
+            events.push(event(EventType::Normal, "Reconcile", reason, &ready.message));
         } else if ready.reason == reason::DRAINING || ready.reason == reason::DELETING {
             events.push(event(EventType::Normal, "Delete", &ready.reason, &ready.message));
         } else if ready.reason != reason::PROGRESSING && ready.reason != reason::WORKERS_STARTING {
@@ -81,18 +82,18 @@ pub fn transitions(before: Option<&IntegrationStatus>, after: &IntegrationStatus
             ));
         }
     }
-    if let Some((_, waiting)) = changed(condition::CAPTURE_WAITING) {
-        events.push(event(EventType::Warning, "Capture", &waiting.reason, &waiting.message));
+    if let Some((_, pending)) = changed(condition::CAPTURE_WAITING) {
+        events.push(event(EventType::Warning, "Capture", &pending.reason, &pending.message));
     }
     if let Some((_, accepted)) = changed(condition::ACCEPTED)
         && accepted.reason == reason::DOUBTFUL_SCHEME
     {
         events.push(event(EventType::Warning, "Reconcile", &accepted.reason, &accepted.message));
     }
-    let unused = |status: Option<&IntegrationStatus>| {
+    let verification = |status: Option<&IntegrationStatus>| {
         status.and_then(|status| status.verification.clone()).unwrap_or_default()
     };
-    let (old, new) = (unused(before), unused(Some(after)));
+    let (old, new) = (verification(before), verification(Some(after)));
     if new.unused_previous_secrets.iter().any(|secret| !old.unused_previous_secrets.contains(secret)) {
         let note = new.message.unwrap_or_default();
         events.push(event(EventType::Normal, "Verify", PREVIOUS_SECRET_UNUSED, &note));
@@ -107,18 +108,18 @@ pub fn transitions(before: Option<&IntegrationStatus>, after: &IntegrationStatus
     events
 }
 
-/// Publishes them about the object.
+/// Publishes Events about an Integration.
 pub async fn publish(recorder: &Recorder, integration: &Integration, events: &[Event]) {
     publish_about(recorder, &integration.object_ref(&()), events).await;
 }
 
-/// Publishes them about an object that may not be readable otherwise.
+/// Publishes Events about an object that may not be decodable.
 pub async fn publish_about(recorder: &Recorder, reference: &ObjectReference, events: &[Event]) {
     for event in events {
         match timeout(DEADLINE, recorder.publish(event, reference)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, reason = event.reason, "an Event was not published"),
-            Err(_) => tracing::warn!(reason = event.reason, "an Event was not published in time"),
+            Ok(Err(error)) => tracing::warn!(%error, reason = event.reason, "cannot publish an Event"),
+            Err(_) => tracing::warn!(reason = event.reason, "publishing an Event timed out"),
         }
     }
 }
@@ -155,54 +156,56 @@ mod tests {
         }
     }
 
-    fn told(before: Option<&IntegrationStatus>, after: &IntegrationStatus) -> Vec<String> {
+    fn reasons(before: Option<&IntegrationStatus>, after: &IntegrationStatus) -> Vec<String> {
         transitions(before, after).into_iter().map(|event| event.reason).collect()
     }
 
     #[test]
-    fn each_transition_is_told_once() {
+    fn each_transition_is_reported_once() {
         let progressing = status(&[("Ready", "False", "Progressing")], None);
         let missing = status(&[("Ready", "False", "SecretNotFound")], None);
         let ready = status(&[("Ready", "True", "AsDesired")], None);
-        assert!(told(None, &progressing).is_empty());
-        assert_eq!(told(Some(&progressing), &missing), ["SecretNotFound"]);
-        assert!(told(Some(&missing), &missing).is_empty());
-        assert_eq!(told(Some(&missing), &ready), ["Ready"]);
+        assert!(reasons(None, &progressing).is_empty());
+        assert_eq!(reasons(Some(&progressing), &missing), ["SecretNotFound"]);
+        assert!(reasons(Some(&missing), &missing).is_empty());
+        assert_eq!(reasons(Some(&missing), &ready), ["Ready"]);
     }
 
     #[test]
-    fn a_change_of_the_number_of_workers_is_told_with_its_numbers() {
+    fn a_change_of_the_number_of_workers_is_reported_with_its_numbers() {
         let (before, after) = (status(&[], Some(1)), status(&[], Some(2)));
         let events = transitions(Some(&before), &after);
         assert_eq!(events[0].note.as_deref(), Some("1→4: backlog 180"));
-        assert!(told(Some(&after), &after).is_empty());
+        assert!(reasons(Some(&after), &after).is_empty());
     }
 
     #[test]
-    fn an_unreadable_backlog_is_told_when_it_begins_and_when_it_ends() {
+    fn an_unreadable_backlog_is_reported_when_it_begins_and_when_it_ends() {
         let known = status(&[("ScalingActive", "True", "AsDesired")], None);
         let unknown = status(&[("ScalingActive", "False", "MetricUnavailable")], None);
-        assert_eq!(told(Some(&known), &unknown), ["MetricUnavailable"]);
-        assert_eq!(told(Some(&unknown), &known), ["MetricAvailable"]);
-        assert!(told(None, &known).is_empty());
+        assert_eq!(reasons(Some(&known), &unknown), ["MetricUnavailable"]);
+        assert_eq!(reasons(Some(&unknown), &known), ["MetricAvailable"]);
+        assert!(reasons(None, &known).is_empty());
     }
 
     #[test]
-    fn a_waiting_capture_and_a_doubt_are_told_once_and_again_for_another_reason() {
+    fn a_pending_capture_and_a_warning_are_reported_once_and_again_for_another_reason() {
         let ready = status(&[("Accepted", "True", "AsDesired")], None);
         let doubtful = status(&[("Accepted", "True", "DoubtfulScheme")], None);
-        assert_eq!(told(Some(&ready), &doubtful), ["DoubtfulScheme"]);
-        assert!(told(Some(&doubtful), &doubtful).is_empty() && told(Some(&doubtful), &ready).is_empty());
+        assert_eq!(reasons(Some(&ready), &doubtful), ["DoubtfulScheme"]);
+        assert!(
+            reasons(Some(&doubtful), &doubtful).is_empty() && reasons(Some(&doubtful), &ready).is_empty()
+        );
         let asks = status(&[("CaptureWaiting", "True", "ConsentMissing")], None);
         let forbidden = status(&[("CaptureWaiting", "True", "SecretForbidden")], None);
-        assert_eq!(told(None, &asks), ["ConsentMissing"]);
-        assert!(told(Some(&asks), &asks).is_empty());
-        assert_eq!(told(Some(&asks), &forbidden), ["SecretForbidden"]);
-        assert!(told(Some(&forbidden), &ready).is_empty());
+        assert_eq!(reasons(None, &asks), ["ConsentMissing"]);
+        assert!(reasons(Some(&asks), &asks).is_empty());
+        assert_eq!(reasons(Some(&asks), &forbidden), ["SecretForbidden"]);
+        assert!(reasons(Some(&forbidden), &ready).is_empty());
     }
 
     #[test]
-    fn each_unused_secret_is_told_once() {
+    fn each_unused_secret_is_reported_once() {
         let secret = |name: &str| UnusedSecret {
             name: name.to_owned(),
             key: "secret".to_owned(),
@@ -217,10 +220,10 @@ mod tests {
             ..IntegrationStatus::default()
         };
         let none = IntegrationStatus::default();
-        assert_eq!(told(Some(&none), &unused(&["a"])), [PREVIOUS_SECRET_UNUSED]);
-        assert!(told(Some(&unused(&["a"])), &unused(&["a"])).is_empty());
-        assert_eq!(told(Some(&unused(&["a"])), &unused(&["a", "b"])), [PREVIOUS_SECRET_UNUSED]);
-        assert!(told(Some(&unused(&["a", "b"])), &unused(&["b"])).is_empty());
+        assert_eq!(reasons(Some(&none), &unused(&["a"])), [PREVIOUS_SECRET_UNUSED]);
+        assert!(reasons(Some(&unused(&["a"])), &unused(&["a"])).is_empty());
+        assert_eq!(reasons(Some(&unused(&["a"])), &unused(&["a", "b"])), [PREVIOUS_SECRET_UNUSED]);
+        assert!(reasons(Some(&unused(&["a", "b"])), &unused(&["b"])).is_empty());
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! What an Integration reports: a function of what the steps came to and of what was reported before.
+//! The status of an Integration: a function of the outcomes of the steps and of the previous status.
 //!
-//! What always holds: the same observation gives the same status, so a status is written only when something changed; a
-//! time changes only with the thing that it dates; no message carries a secret. Ready means that webhooks are accepted
+//! Invariants: the same observation gives the same status, so a status is written only when something changed; a
+//! time changes only together with what it dates; no message contains a secret. Ready means that webhooks are accepted
 //! and delivered as the spec asks: an Integration that is paused, disabled or scaled to zero is ready.
 
 use grapnel_crds::conditions::{self, FALSE, TRUE, UNKNOWN, condition, reason};
@@ -13,141 +13,143 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use url::Url;
 
-use crate::secrets::unused::secrets_status;
+use crate::object::whole_seconds;
+use crate::replicas::ScalingCondition;
+use crate::unused_secrets::verification_status;
 
-/// What one step of reconciling came to.
+/// The outcome of one step of a pass, as its condition reports it.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub enum Step {
+pub enum StepStatus {
     /// An earlier step did not succeed.
     #[default]
-    Untried,
+    NotTried,
     Done,
-    Failed(Problem),
+    Failed(StepProblem),
 }
 
 /// Why a step did not succeed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Problem {
-    /// False when it is so, Unknown when it could not be found out.
+pub struct StepProblem {
+    /// False if the step failed, Unknown if its outcome could not be determined.
     pub status: &'static str,
     pub reason: &'static str,
     pub message: String,
 }
 
-impl Problem {
-    /// Something that stays so until someone acts.
+impl StepProblem {
+    /// A problem that lasts until someone acts.
     pub fn stalled(reason: &'static str, message: impl Into<String>) -> Self {
         Self { status: FALSE, reason, message: message.into() }
     }
 
-    /// Something that is tried again.
-    pub fn passing(reason: &'static str, message: impl Into<String>) -> Self {
+    /// A problem that is retried.
+    pub fn transient(reason: &'static str, message: impl Into<String>) -> Self {
         Self { status: UNKNOWN, reason, message: message.into() }
+    }
+
+    pub fn is_transient(&self) -> bool {
+        self.status == UNKNOWN
     }
 }
 
-/// Everything that the status tells.
+/// The observations of a pass, from which the status follows.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Observed {
-    pub accepted: Step,
-    pub secrets: Step,
-    pub registered: Step,
-    pub queues: Step,
-    pub workers: Workers,
-    pub scaling: Scaling,
-    pub captured: Captured,
-    /// Absent before the first look at them.
-    pub unused: Option<Vec<UnusedSecret>>,
-    /// What is doubtful about the scheme, though it can be used.
-    pub doubt: Option<&'static str>,
-    pub deletion: Option<Deletion>,
+pub struct Observation {
+    pub accepted: StepStatus,
+    pub secrets: StepStatus,
+    pub registered: StepStatus,
+    pub queues: StepStatus,
+    pub workers: ObservedWorkers,
+    pub scaling: ObservedScaling,
+    pub capture: CaptureStatus,
+    /// Absent before the first poll.
+    pub unused_secrets: Option<Vec<UnusedSecret>>,
+    /// A warning about a scheme that can be used but is weak.
+    pub warning: Option<&'static str>,
+    pub deletion: Option<DeletionPhase>,
 }
 
-/// A secret that the provider gave in a handshake.
+/// A secret that the provider sent in a handshake.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub enum Captured {
-    /// What was told before stays.
+pub enum CaptureStatus {
+    /// Not polled yet; the previous condition stays.
     #[default]
     Unknown,
-    /// None waits.
-    Settled,
-    /// One waits, and why.
-    Waiting(Problem),
+    NonePending,
+    /// One is not in its Secret yet, and why.
+    Pending(StepProblem),
 }
 
 /// The worker Deployment.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Workers {
-    pub deployment: Step,
+pub struct ObservedWorkers {
+    pub deployment: StepStatus,
     pub wanted: i32,
     pub replicas: i32,
     pub ready: i32,
-    /// What Kubernetes says about workers that do not become ready.
+    /// The message of Kubernetes about workers that do not become ready.
     pub failing: Option<String>,
 }
 
-/// Status, reason and message of the condition ScalingActive.
-pub type Active = (&'static str, &'static str, String);
-
-/// What the scaler last came to.
+/// The last decision of the scaler.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Scaling {
+pub struct ObservedScaling {
     /// Absent before the first tick, unless the spec alone decides.
-    pub active: Option<Active>,
-    /// What the first tick will come to, as far as can be said before.
-    pub expected: Option<Active>,
+    pub condition: Option<ScalingCondition>,
+    /// The condition that the first tick is expected to report.
+    pub expected: Option<ScalingCondition>,
     pub desired: Option<i32>,
     pub limited_by: Option<String>,
     pub last_decision: Option<ScalingDecision>,
 }
 
-/// How far the deletion of the object is.
+/// The phase of the object's deletion.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Deletion {
+pub enum DeletionPhase {
     /// Deliveries are still going out.
     Draining(String),
-    /// Things are being removed, or wait for a backend.
+    /// Things are being removed, or a backend is awaited.
     Deleting(String),
 }
 
-/// The status to report now.
+/// Builds the status to report now.
 pub fn status(
     integration: &Integration,
-    observed: &Observed,
+    observed: &Observation,
     public_url: Option<&Url>,
     now: Timestamp,
 ) -> IntegrationStatus {
     let before = integration.status.clone().unwrap_or_default();
     let mut list =
-        Conditions { conditions: before.conditions, generation: integration.metadata.generation, now };
+        ConditionList { conditions: before.conditions, generation: integration.metadata.generation, now };
     let steps = [
         (condition::ACCEPTED, &observed.accepted),
         (condition::SECRETS_RESOLVED, &observed.secrets),
         (condition::REGISTERED, &observed.registered),
         (condition::QUEUES_READY, &observed.queues),
     ];
-    // What was true of the object before its deletion is left as it was told.
-    let told = observed.deletion.is_none();
-    for (type_, step) in steps.into_iter().filter(|_| told) {
-        let (status, reason, message) = of_step(step);
+    // The conditions that held before the deletion are left as they were reported.
+    let is_live = observed.deletion.is_none();
+    for (type_, step) in steps.into_iter().filter(|_| is_live) {
+        let (status, reason, message) = step_condition(step);
         list.set(type_, status, reason, &message);
     }
-    if let Some(doubt) = observed.doubt.filter(|_| told && observed.accepted == Step::Done) {
-        list.set(condition::ACCEPTED, TRUE, reason::DOUBTFUL_SCHEME, doubt);
+    if let Some(warning) = observed.warning.filter(|_| is_live && observed.accepted == StepStatus::Done) {
+        list.set(condition::ACCEPTED, TRUE, reason::DOUBTFUL_SCHEME, warning);
     }
-    let (workers_status, workers_reason, workers_message) = workers_available(&observed.workers);
-    list.set(condition::WORKERS_AVAILABLE, workers_status, workers_reason, &workers_message);
-    if told {
-        scaling_active(&mut list, &observed.scaling);
+    let (available, why, message) = workers_available(&observed.workers);
+    list.set(condition::WORKERS_AVAILABLE, available, why, &message);
+    if is_live {
+        set_scaling_active(&mut list, &observed.scaling);
     }
     let summary = summarize(integration, observed);
     list.set(condition::READY, summary.status, summary.reason, &summary.message);
     list.set_while(condition::RECONCILING, summary.reconciling, summary.reason, &summary.message);
     list.set_while(condition::STALLED, summary.stalled, summary.reason, &summary.message);
-    match &observed.captured {
-        Captured::Unknown => {}
-        Captured::Settled => list.set_while(condition::CAPTURE_WAITING, false, "", ""),
-        Captured::Waiting(problem) => {
+    match &observed.capture {
+        CaptureStatus::Unknown => {}
+        CaptureStatus::NonePending => list.set_while(condition::CAPTURE_WAITING, false, "", ""),
+        CaptureStatus::Pending(problem) => {
             list.set_while(condition::CAPTURE_WAITING, true, problem.reason, &problem.message);
         }
     }
@@ -155,42 +157,41 @@ pub fn status(
         observed_generation: integration.metadata.generation,
         conditions: list.conditions,
         integration_id: Some(integration.id().to_string()),
-        route: if told {
-            (observed.accepted == Step::Done).then(|| route_status(integration, public_url))
+        route: if is_live {
+            (observed.accepted == StepStatus::Done).then(|| route_status(integration, public_url))
         } else {
             before.route
         },
-        verification: secrets_status(integration, observed.unused.clone(), before.verification),
-        workers: Some(workers_status_of(integration, &observed.workers)),
+        verification: verification_status(integration, observed.unused_secrets.clone(), before.verification),
+        workers: Some(workers_status(integration, &observed.workers)),
         scaling: scaling_status(&observed.scaling, before.scaling),
     }
 }
 
-/// A controller that has just started leaves what was told of an Integration until it has looked at its backlog.
-fn scaling_active(list: &mut Conditions, scaling: &Scaling) {
-    let told = conditions::find(&list.conditions, condition::SCALING_ACTIVE).cloned();
-    match (scaling.active.clone(), told) {
-        (Some((status, reason, message)), _) => {
-            list.set(condition::SCALING_ACTIVE, status, reason, &message);
+/// After a restart the previous condition stays until the backlog of the Integration has been read.
+fn set_scaling_active(list: &mut ConditionList, scaling: &ObservedScaling) {
+    let before = conditions::find(&list.conditions, condition::SCALING_ACTIVE).cloned();
+    let before = before.filter(|before| before.reason != reason::NOT_YET_TRIED);
+    let unread =
+        || ScalingCondition::new(UNKNOWN, reason::NOT_YET_TRIED, "the backlog has not been read yet");
+    match (scaling.condition.clone(), before) {
+        (None, Some(before)) => {
+            list.set(condition::SCALING_ACTIVE, &before.status, &before.reason, &before.message);
         }
-        (None, Some(told)) if told.reason != reason::NOT_YET_TRIED => {
-            list.set(condition::SCALING_ACTIVE, &told.status, &told.reason, &told.message);
-        }
-        (None, _) => {
-            let unread = (UNKNOWN, reason::NOT_YET_TRIED, "the backlog has not been read yet".to_owned());
-            let (status, reason, message) = scaling.expected.clone().unwrap_or(unread);
-            list.set(condition::SCALING_ACTIVE, status, reason, &message);
+        (current, _) => {
+            let current = current.or_else(|| scaling.expected.clone()).unwrap_or_else(unread);
+            list.set(condition::SCALING_ACTIVE, current.status, current.reason, &current.message);
         }
     }
 }
 
-struct Conditions {
+struct ConditionList {
     conditions: Vec<Condition>,
     generation: Option<i64>,
     now: Timestamp,
 }
 
-impl Conditions {
+impl ConditionList {
     fn set(&mut self, type_: &str, status: &str, reason: &str, message: &str) {
         let condition = Condition {
             type_: type_.to_owned(),
@@ -212,26 +213,23 @@ impl Conditions {
     }
 }
 
-/// The API server keeps times to the second: what is compared with what it sends back must have no more.
-pub fn whole_seconds(time: Timestamp) -> Timestamp {
-    Timestamp::from_second(time.as_second()).unwrap_or(time)
-}
-
-fn of_step(step: &Step) -> (&'static str, &'static str, String) {
+fn step_condition(step: &StepStatus) -> (&'static str, &'static str, String) {
     match step {
-        Step::Done => (TRUE, reason::AS_DESIRED, String::new()),
-        Step::Untried => (UNKNOWN, reason::NOT_YET_TRIED, "an earlier step has not succeeded".to_owned()),
-        Step::Failed(problem) => (problem.status, problem.reason, problem.message.clone()),
+        StepStatus::Done => (TRUE, reason::AS_DESIRED, String::new()),
+        StepStatus::NotTried => {
+            (UNKNOWN, reason::NOT_YET_TRIED, "an earlier step has not succeeded".to_owned())
+        }
+        StepStatus::Failed(problem) => (problem.status, problem.reason, problem.message.clone()),
     }
 }
 
-fn workers_available(workers: &Workers) -> (&'static str, &'static str, String) {
+fn workers_available(workers: &ObservedWorkers) -> (&'static str, &'static str, String) {
     match &workers.deployment {
-        Step::Done => {}
-        other => return of_step(other),
+        StepStatus::Done => {}
+        other => return step_condition(other),
     }
     if workers.wanted == 0 {
-        return (TRUE, reason::SCALED_TO_ZERO, "no worker is asked for".to_owned());
+        return (TRUE, reason::SCALED_TO_ZERO, "no worker is needed".to_owned());
     }
     if workers.ready >= workers.wanted {
         return (TRUE, reason::AS_DESIRED, String::new());
@@ -243,7 +241,8 @@ fn workers_available(workers: &Workers) -> (&'static str, &'static str, String) 
     (FALSE, reason::WORKERS_STARTING, message)
 }
 
-struct Summary {
+/// The conditions Ready, Reconciling and Stalled.
+struct ReadySummary {
     status: &'static str,
     reason: &'static str,
     message: String,
@@ -251,8 +250,8 @@ struct Summary {
     stalled: bool,
 }
 
-fn summarize(integration: &Integration, observed: &Observed) -> Summary {
-    let summary = |status, reason, message: &str| Summary {
+fn summarize(integration: &Integration, observed: &Observation) -> ReadySummary {
+    let summary = |status, reason, message: &str| ReadySummary {
         status,
         reason,
         message: message.to_owned(),
@@ -260,11 +259,11 @@ fn summarize(integration: &Integration, observed: &Observed) -> Summary {
         stalled: false,
     };
     match &observed.deletion {
-        Some(Deletion::Draining(message)) => {
-            return Summary { reconciling: true, ..summary(FALSE, reason::DRAINING, message) };
+        Some(DeletionPhase::Draining(message)) => {
+            return ReadySummary { reconciling: true, ..summary(FALSE, reason::DRAINING, message) };
         }
-        Some(Deletion::Deleting(message)) => {
-            return Summary { reconciling: true, ..summary(FALSE, reason::DELETING, message) };
+        Some(DeletionPhase::Deleting(message)) => {
+            return ReadySummary { reconciling: true, ..summary(FALSE, reason::DELETING, message) };
         }
         None => {}
     }
@@ -277,15 +276,15 @@ fn summarize(integration: &Integration, observed: &Observed) -> Summary {
     ];
     for step in steps {
         match step {
-            Step::Done => {}
-            Step::Untried => {
+            StepStatus::Done => {}
+            StepStatus::NotTried => {
                 let message = "a change is being carried out";
-                return Summary { reconciling: true, ..summary(FALSE, reason::PROGRESSING, message) };
+                return ReadySummary { reconciling: true, ..summary(FALSE, reason::PROGRESSING, message) };
             }
-            Step::Failed(problem) => {
-                let stalled = problem.status == FALSE;
+            StepStatus::Failed(problem) => {
+                let stalled = !problem.is_transient();
                 let failed = summary(FALSE, problem.reason, &problem.message);
-                return Summary { reconciling: !stalled, stalled, ..failed };
+                return ReadySummary { reconciling: !stalled, stalled, ..failed };
             }
         }
     }
@@ -297,19 +296,19 @@ fn summarize(integration: &Integration, observed: &Observed) -> Summary {
         }
         IntegrationState::Disabled => return summary(TRUE, reason::DISABLED, "webhooks are refused"),
     }
-    let (status, workers_reason, message) = workers_available(&observed.workers);
-    match workers_reason {
-        _ if status == TRUE => summary(TRUE, reason::AS_DESIRED, "webhooks are accepted and delivered"),
-        reason::WORKERS_FAILING => Summary { stalled: true, ..summary(FALSE, workers_reason, &message) },
-        // The first worker of an Integration that rests at zero, and every further one, start in the course of things.
-        _ if observed.workers.ready > 0 || rests_at_zero(integration) => {
+    let (available, why, message) = workers_available(&observed.workers);
+    match why {
+        _ if available == TRUE => summary(TRUE, reason::AS_DESIRED, "webhooks are accepted and delivered"),
+        reason::WORKERS_FAILING => ReadySummary { stalled: true, ..summary(FALSE, why, &message) },
+        // The first worker of an Integration that scales to zero, and every further one, start as part of normal operation.
+        _ if observed.workers.ready > 0 || scales_to_zero(integration) => {
             summary(TRUE, reason::AS_DESIRED, "webhooks are accepted and delivered")
         }
-        _ => Summary { reconciling: true, ..summary(FALSE, workers_reason, &message) },
+        _ => ReadySummary { reconciling: true, ..summary(FALSE, why, &message) },
     }
 }
 
-fn rests_at_zero(integration: &Integration) -> bool {
+fn scales_to_zero(integration: &Integration) -> bool {
     let scaling = &integration.spec.workers.scaling;
     scaling.mode == ScalingMode::Auto && scaling.min_replicas == 0
 }
@@ -320,18 +319,18 @@ fn route_status(integration: &Integration, public_url: Option<&Url>) -> RouteSta
     RouteStatus { path, url }
 }
 
-fn workers_status_of(integration: &Integration, workers: &Workers) -> WorkersStatus {
+fn workers_status(integration: &Integration, workers: &ObservedWorkers) -> WorkersStatus {
     let id = integration.id();
     WorkersStatus {
-        deployment: (workers.deployment == Step::Done).then(|| names::worker_deployment(id)),
+        deployment: (workers.deployment == StepStatus::Done).then(|| names::worker_deployment(id)),
         selector: Some(names::selector_string(&names::worker_selector(id))),
         replicas: workers.replicas,
         ready_replicas: workers.ready,
     }
 }
 
-/// A controller that has just started knows nothing of the past; what was reported before stays until it does.
-fn scaling_status(scaling: &Scaling, before: Option<ScalingStatus>) -> Option<ScalingStatus> {
+/// After a restart the previous status stays until the scaler has decided.
+fn scaling_status(scaling: &ObservedScaling, before: Option<ScalingStatus>) -> Option<ScalingStatus> {
     let Some(desired_replicas) = scaling.desired else { return before };
     let last_decision = scaling.last_decision.clone().or(before.and_then(|before| before.last_decision));
     Some(ScalingStatus {

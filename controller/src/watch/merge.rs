@@ -1,120 +1,85 @@
-//! Which namespaces are watched, and how the watches of several fill one cache.
+//! Merges the watches of several namespaces into one, so that they fill one cache.
 //!
-//! What always holds: the cache counts as filled once every namespace was listed, and a watch that lists its namespace
-//! again changes nothing of the others.
+//! This re-implements what kube's reflector does for one watch: a mistake here loses or resurrects objects, so change it
+//! only together with the tests below. Invariants: the cache counts as filled once every namespace has been listed, and a
+//! watch that lists its namespace again changes nothing of the others.
 
 use std::collections::BTreeSet;
 
 use futures::stream::{self, BoxStream, select_all};
 use futures::{Stream, StreamExt};
-use k8s_openapi::NamespaceResourceScope;
-use kube::api::{Api, ObjectMeta};
+use kube::Resource;
+use kube::api::ObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::watcher::{self, Event};
-use kube::{Client, Resource};
 
-use crate::context::Watched;
+use crate::object::WatchedObject;
 
-/// Namespaces by name, or all of the cluster.
-#[derive(Debug, Clone, Default)]
-pub struct Namespaces(BTreeSet<String>);
+type WatchStream<'a> = BoxStream<'a, watcher::Result<Event<WatchedObject>>>;
 
-impl Namespaces {
-    /// Without a name: all of the cluster.
-    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
-        Self(names.into_iter().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect())
-    }
-
-    pub fn contains(&self, namespace: &str) -> bool {
-        self.0.is_empty() || self.0.contains(namespace)
-    }
-
-    /// What has to be watched to see all of them.
-    pub fn apis<K>(&self, client: &Client) -> Vec<Api<K>>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-    {
-        if self.0.is_empty() {
-            return vec![Api::all(client.clone())];
-        }
-        self.0.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
-    }
-
-    /// One of them, to see whether there is such a resource.
-    pub fn first_api<K>(&self, client: &Client) -> Api<K>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
-    {
-        match self.0.first() {
-            None => Api::all(client.clone()),
-            Some(namespace) => Api::namespaced(client.clone(), namespace),
-        }
-    }
-}
-
-type Watch<'a> = BoxStream<'a, watcher::Result<Event<Watched>>>;
-
-/// Several watches as one, with one beginning.
-pub fn merged(watches: Vec<Watch<'_>>) -> impl Stream<Item = watcher::Result<Event<Watched>>> {
-    let mut merging = Merging::of(watches.len());
+/// Merges several watches into one, with one initial list.
+pub fn merge_watches(
+    watches: Vec<WatchStream<'_>>,
+) -> impl Stream<Item = watcher::Result<Event<WatchedObject>>> {
+    let mut merge = WatchMerge::new(watches.len());
     let numbered = watches.into_iter().enumerate().map(|(number, watch)| {
         let watch = watch.map(move |event| (number, event));
         watch.boxed()
     });
     select_all(numbered).flat_map(move |(number, event)| {
         stream::iter(match event {
-            Ok(event) => merging.next(number, event).into_iter().map(Ok).collect(),
+            Ok(event) => merge.next(number, event).into_iter().map(Ok).collect(),
             Err(error) => vec![Err(error)],
         })
     })
 }
 
 /// Namespace and name.
-type Key = (Option<String>, Option<String>);
+type ObjectKey = (Option<String>, Option<String>);
 
-fn key(object: &Watched) -> Key {
+fn key(object: &WatchedObject) -> ObjectKey {
     (object.meta().namespace.clone(), object.meta().name.clone())
 }
 
-/// How far each watch is.
-struct Merging {
-    began: bool,
-    /// Watches that have not listed yet.
+/// The progress of each watch.
+struct WatchMerge {
+    has_begun: bool,
+    /// Watches that have not listed their namespace yet.
     listing: BTreeSet<usize>,
-    watches: Vec<Known>,
-    /// Objects that went while other watches were listing.
-    gone: BTreeSet<Key>,
+    watches: Vec<NamespaceObjects>,
+    /// Objects that were deleted while other watches were listing.
+    deleted: BTreeSet<ObjectKey>,
 }
 
 #[derive(Default, Clone)]
-struct Known {
-    objects: BTreeSet<Key>,
-    /// Those of a list that is not complete.
-    listed: BTreeSet<Key>,
+struct NamespaceObjects {
+    objects: BTreeSet<ObjectKey>,
+    /// The objects of a list that is not complete yet.
+    listed: BTreeSet<ObjectKey>,
 }
 
-impl Merging {
-    fn of(watches: usize) -> Self {
+impl WatchMerge {
+    fn new(watches: usize) -> Self {
         Self {
-            began: false,
+            has_begun: false,
             listing: (0..watches).collect(),
-            watches: vec![Known::default(); watches],
-            gone: BTreeSet::new(),
+            watches: vec![NamespaceObjects::default(); watches],
+            deleted: BTreeSet::new(),
         }
     }
 
-    /// What an event of a watch means for the cache of all of them.
-    fn next(&mut self, number: usize, event: Event<Watched>) -> Vec<Event<Watched>> {
+    /// Translates an event of one watch into events for the shared cache.
+    fn next(&mut self, number: usize, event: Event<WatchedObject>) -> Vec<Event<WatchedObject>> {
         let known = &mut self.watches[number];
         match event {
             Event::Init => {
                 known.listed.clear();
-                if std::mem::replace(&mut self.began, true) { Vec::new() } else { vec![Event::Init] }
+                if std::mem::replace(&mut self.has_begun, true) { Vec::new() } else { vec![Event::Init] }
             }
             Event::InitApply(object) => {
                 known.listed.insert(key(&object));
-                // Also when the list ends early: the next one then tells whether it is still there.
+                // Also if the list ends early: the next one then shows whether the object still exists.
                 known.objects.insert(key(&object));
                 vec![self.applied(object)]
             }
@@ -130,45 +95,48 @@ impl Merging {
             Event::InitDone => {
                 let listed = std::mem::take(&mut known.listed);
                 let before = std::mem::replace(&mut known.objects, listed);
-                let gone: Vec<Key> = before.difference(&known.objects).cloned().collect();
+                let missing: Vec<ObjectKey> = before.difference(&known.objects).cloned().collect();
                 let was_filling = !self.listing.is_empty();
                 self.listing.remove(&number);
                 let mut events = Vec::new();
                 if was_filling {
-                    self.gone.extend(gone);
+                    self.deleted.extend(missing);
                     if self.listing.is_empty() {
                         events.push(Event::InitDone);
-                        events.extend(std::mem::take(&mut self.gone).into_iter().map(deleted));
+                        events.extend(std::mem::take(&mut self.deleted).into_iter().map(deletion));
                     }
                 } else {
-                    events.extend(gone.into_iter().map(deleted));
+                    events.extend(missing.into_iter().map(deletion));
                 }
                 events
             }
         }
     }
 
-    fn applied(&mut self, object: Watched) -> Event<Watched> {
+    fn applied(&mut self, object: WatchedObject) -> Event<WatchedObject> {
         if self.listing.is_empty() {
             return Event::Apply(object);
         }
-        self.gone.remove(&key(&object));
+        self.deleted.remove(&key(&object));
         Event::InitApply(object)
     }
 
-    fn removed(&mut self, keys: impl IntoIterator<Item = Key>) -> Vec<Event<Watched>> {
+    fn removed(&mut self, keys: impl IntoIterator<Item = ObjectKey>) -> Vec<Event<WatchedObject>> {
         if self.listing.is_empty() {
-            return keys.into_iter().map(deleted).collect();
+            return keys.into_iter().map(deletion).collect();
         }
-        self.gone.extend(keys);
+        self.deleted.extend(keys);
         Vec::new()
     }
 }
 
-/// A cache looks at the name alone.
-fn deleted((namespace, name): Key) -> Event<Watched> {
+/// A cache identifies an object by its name alone.
+fn deletion((namespace, name): ObjectKey) -> Event<WatchedObject> {
     let metadata = ObjectMeta { namespace, name, ..ObjectMeta::default() };
-    Event::Delete(DeserializeGuard(Err(InvalidObject { error: "it is gone".to_owned(), metadata })))
+    Event::Delete(DeserializeGuard(Err(InvalidObject {
+        error: "the object no longer exists".to_owned(),
+        metadata,
+    })))
 }
 
 #[cfg(test)]
@@ -178,19 +146,19 @@ mod tests {
 
     use super::*;
 
-    fn object(namespace: &str, name: &str) -> Watched {
-        let Event::Delete(object) = deleted((Some(namespace.to_owned()), Some(name.to_owned()))) else {
+    fn object(namespace: &str, name: &str) -> WatchedObject {
+        let Event::Delete(object) = deletion((Some(namespace.to_owned()), Some(name.to_owned()))) else {
             panic!("not a deletion")
         };
         object
     }
 
-    /// Feeds a cache and answers what is in it.
-    fn cached(events: Vec<(usize, Event<Watched>)>) -> Option<Vec<String>> {
+    /// Feeds a cache and returns the names in it.
+    fn cached(events: Vec<(usize, Event<WatchedObject>)>) -> Option<Vec<String>> {
         let (store, mut writer) = reflector::store();
-        let mut merging = Merging::of(2);
+        let mut merge = WatchMerge::new(2);
         for (number, event) in events {
-            for event in merging.next(number, event) {
+            for event in merge.next(number, event) {
                 writer.apply_watcher_event(&event);
             }
         }
@@ -200,7 +168,7 @@ mod tests {
         is_filled.then_some(names)
     }
 
-    fn listed(number: usize, names: &[&str]) -> Vec<(usize, Event<Watched>)> {
+    fn listed(number: usize, names: &[&str]) -> Vec<(usize, Event<WatchedObject>)> {
         let namespace = format!("ns-{number}");
         let objects = names.iter().map(|name| (number, Event::InitApply(object(&namespace, name))));
         [(number, Event::Init)].into_iter().chain(objects).chain([(number, Event::InitDone)]).collect()
@@ -217,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_repeated_takes_away_what_is_gone_of_its_own_namespace_only() {
+    fn a_repeated_list_removes_only_the_missing_objects_of_its_own_namespace() {
         let filled = [listed(0, &["a", "c"]), listed(1, &["b"])].concat();
         assert_eq!(
             cached([filled.clone(), listed(0, &["c", "d"])].concat()),
@@ -229,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changes_while_others_are_listed_is_not_lost() {
+    fn changes_during_the_lists_of_other_namespaces_are_not_lost() {
         let events = [
             listed(0, &["a", "b"]),
             vec![
@@ -241,13 +209,5 @@ mod tests {
             listed(1, &["d"]),
         ];
         assert_eq!(cached(events.concat()), Some(vec!["b".into(), "c".into(), "d".into()]));
-    }
-
-    #[test]
-    fn without_a_name_all_are_watched() {
-        let all = Namespaces::new([String::new(), " ".to_owned()]);
-        assert!(all.contains("shop"));
-        let some = Namespaces::new(["shop ".to_owned(), "desk".to_owned()]);
-        assert!(some.contains("shop") && some.contains("desk") && !some.contains("other"));
     }
 }

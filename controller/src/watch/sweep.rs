@@ -1,8 +1,8 @@
-//! Finds what no notification told of: objects that were never reconciled, and what was left by objects that are gone.
+//! Finds what no notification showed: objects that were never reconciled, and leftovers of objects that no longer exist.
 //!
-//! An object can be missed when it appears while the watch is broken, and an object can go without its cleanup when
-//! someone takes its finalizer away. Before anything is removed, the API server is asked whether the object is really
-//! gone: the cache alone may be behind. While the API server does not know the resource, nothing is removed.
+//! An object can be missed if it is created while the watch is interrupted, and it can be deleted without its cleanup if
+//! someone removes its finalizer. Before anything is removed, the API server is asked whether the object really no longer
+//! exists: the cache alone may be behind. While the API server does not know the resource, nothing is removed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,52 +10,50 @@ use std::time::Duration;
 
 use grapnel::store::integrations as rows;
 use grapnel::store::retire;
+use grapnel::telemetry::chain;
 use grapnel_crds::IntegrationSpec;
-use grapnel_crds::names::{
-    INTEGRATION_ID_LABEL, INTEGRATION_NAME_ANNOTATION, INTEGRATION_NAMESPACE_LABEL, queue_name,
-};
+use grapnel_crds::names::{INTEGRATION_ID_LABEL, INTEGRATION_NAME_ANNOTATION, INTEGRATION_NAMESPACE_LABEL};
 use kube::ResourceExt;
 use kube::core::Status;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::cleanup::stop_workers;
-use crate::context::{CallError, Context, MANAGER};
-use crate::crd_wait;
-use crate::reconcile::{id_of, object_ref};
+use crate::context::{Context, MANAGER};
+use crate::error::CallError;
+use crate::object::{id_of, object_ref};
+use crate::reconcile::workers::delete_workers;
+use crate::{crd_wait, queues};
 
-const EVERY: Duration = Duration::from_secs(30);
+const INTERVAL: Duration = Duration::from_secs(30);
 
-/// Runs until told to stop.
+/// Runs until stopped.
 pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
-    let mut resource_is_there = true;
-    while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
-        if !ctx.lead.is_held() {
+    let mut is_installed = true;
+    while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
+        if !ctx.leadership.is_held() {
             continue;
         }
-        let look = crd_wait::tell_changes(&ctx.client, &ctx.settings.watched, &mut resource_is_there);
-        if stop.run_until_cancelled(look).await.is_none() {
+        let check = crd_wait::log_changes(&ctx.client, &ctx.settings.watched, &mut is_installed);
+        if stop.run_until_cancelled(check).await.is_none() {
             return;
         }
         trigger_missed(&ctx);
         let Some(removed) = stop.run_until_cancelled(remove_orphans(&ctx)).await else { return };
         if let Err(error) = removed {
-            tracing::warn!(error = %grapnel::telemetry::chain(&error), "leftovers cannot be removed yet");
+            tracing::warn!(error = %chain(&error), "cannot remove leftovers yet");
         }
     }
 }
 
-/// Triggers objects whose present version was not reconciled. A status that was just written makes such a version, and
-/// is looked at once.
+/// Triggers objects whose current version was not reconciled. A status that was just written creates such a version, which
+/// then gets one pass.
 fn trigger_missed(ctx: &Context) {
     let objects = ctx.integrations.state();
     let ids: BTreeSet<Uuid> = objects.iter().map(|object| id_of(object)).collect();
-    ctx.remember_only(&ids);
+    ctx.memory.retain(&ids);
     for object in &objects {
         let version = object.resource_version();
-        let missed =
-            ctx.with_memory(id_of(object), |memory| memory.failures == 0 && memory.reconciled != version);
-        if missed {
+        if ctx.memory.with(id_of(object), |memory| memory.pass.has_missed(version.as_deref())) {
             ctx.trigger(object_ref(object));
         }
     }
@@ -63,7 +61,7 @@ fn trigger_missed(ctx: &Context) {
 
 async fn remove_orphans(ctx: &Context) -> Result<(), CallError> {
     let known: BTreeSet<Uuid> = ctx.integrations.state().iter().map(|object| id_of(object)).collect();
-    // What belongs to namespaces that are not watched is another controller's to judge.
+    // Namespaces that are not watched are another controller's responsibility.
     let is_missing = |known: &BTreeSet<Uuid>, id: Uuid, namespace: &str| {
         !known.contains(&id) && ctx.settings.watched.contains(namespace)
     };
@@ -72,23 +70,23 @@ async fn remove_orphans(ctx: &Context) -> Result<(), CallError> {
         let namespace = deployment.labels().get(INTEGRATION_NAMESPACE_LABEL);
         let name = deployment.annotations().get(INTEGRATION_NAME_ANNOTATION);
         let (Some(id), Some(namespace), Some(name)) = (id, namespace, name) else { continue };
-        if is_missing(&known, id, namespace) && is_gone(ctx, id, namespace, name).await? {
-            tracing::warn!(integration.id = %id, "stopping the workers of an object that is gone");
-            stop_workers(ctx, id).await?;
+        if is_missing(&known, id, namespace) && is_deleted(ctx, id, namespace, name).await? {
+            tracing::warn!(integration.id = %id, "stopping the workers of an object that no longer exists");
+            delete_workers(ctx, id).await?;
         }
     }
     for row in ctx.database(retire::live(&ctx.pool)).await? {
         if is_missing(&known, row.id, &row.namespace)
-            && is_gone(ctx, row.id, &row.namespace, &row.name).await?
+            && is_deleted(ctx, row.id, &row.namespace, &row.name).await?
         {
-            tracing::warn!(integration.id = %row.id, "retiring the row of an object that is gone");
+            tracing::warn!(integration.id = %row.id, "retiring the row of an object that no longer exists");
             remove_row(ctx, row.id).await?;
         }
     }
     Ok(())
 }
 
-async fn is_gone(ctx: &Context, id: Uuid, namespace: &str, name: &str) -> Result<bool, CallError> {
+async fn is_deleted(ctx: &Context, id: Uuid, namespace: &str, name: &str) -> Result<bool, CallError> {
     let api = ctx.integrations_api(namespace);
     match ctx.api(api.get_metadata(name)).await {
         Ok(found) => Ok(found.uid().and_then(|uid| Uuid::parse_str(&uid).ok()) != Some(id)),
@@ -97,8 +95,8 @@ async fn is_gone(ctx: &Context, id: Uuid, namespace: &str, name: &str) -> Result
     }
 }
 
-/// Whether an answer says that there is no object of that name. The API server answers with the same code when it does not
-/// know the resource, and then nothing is known of its objects.
+/// Returns whether a response says that there is no object of that name. The API server answers with the same code if it
+/// does not know the resource, and then nothing is known about its objects.
 fn is_about(status: &Status, name: &str) -> bool {
     status.details.as_ref().is_some_and(|details| details.name == name)
 }
@@ -106,11 +104,8 @@ fn is_about(status: &Status, name: &str) -> bool {
 async fn remove_row(ctx: &Context, id: Uuid) -> Result<(), CallError> {
     let found = ctx.database(rows::find(&ctx.pool, id)).await?;
     let spec: Option<IntegrationSpec> = found.and_then(|found| serde_json::from_str(&found.row.spec).ok());
-    for destination in spec.iter().flat_map(|spec| &spec.destinations) {
-        ctx.leading()?;
-        ctx.link.delete_queue(&queue_name(&ctx.settings.queue_prefix, id, &destination.name)).await?;
-    }
-    ctx.database(retire::retire(&ctx.pool, id, ctx.lead.epoch, MANAGER)).await?;
+    queues::delete_all(ctx, id, &spec).await?;
+    ctx.database(retire::retire(&ctx.pool, id, ctx.leadership.epoch, MANAGER)).await?;
     Ok(())
 }
 
@@ -121,13 +116,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_is_gone_only_when_the_answer_is_about_it() {
-        let answer = |details: Value| -> Status {
+    fn an_object_is_deleted_only_if_the_response_is_about_it() {
+        let response = |details: Value| -> Status {
             serde_json::from_value(json!({"code": 404, "details": details})).unwrap()
         };
-        assert!(is_about(&answer(json!({"name": "orders", "kind": "integrations"})), "orders"));
+        assert!(is_about(&response(json!({"name": "orders", "kind": "integrations"})), "orders"));
         // The API server does not know the resource: a text, or a status without a name.
-        assert!(!is_about(&answer(json!(null)), "orders"));
-        assert!(!is_about(&answer(json!({})), "orders"));
+        assert!(!is_about(&response(json!(null)), "orders"));
+        assert!(!is_about(&response(json!({})), "orders"));
     }
 }

@@ -1,14 +1,15 @@
-//! What becomes of verification secrets while no object changes: captured ones wait to be put into their Secrets, and
-//! previous ones fall out of use.
+//! Polls the database for changes to verification secrets that no watch shows: captured secrets that are not in their
+//! Secrets yet, and previous secrets that are no longer used.
 //!
-//! Every few seconds two statements ask for all Integrations at once. What they found is remembered, and an object is
-//! reconciled when that is news, so nothing is read or written for one while nothing happens.
+//! Every few seconds two statements ask for all Integrations at once. Their result is remembered, and an object is
+//! triggered only if it changed, so nothing is read or written for an object at rest.
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use grapnel::store::{captured as captures, secret_uses};
+use grapnel::telemetry::chain;
 use grapnel_crds::Integration;
 use grapnel_crds::conditions::{self, condition};
 use jiff::Timestamp;
@@ -16,63 +17,62 @@ use kube::Resource;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::context::{CallError, Context, SecretsMemory, Watched};
-use crate::reconcile::object_ref;
-use crate::watch;
-
-pub mod captured;
-pub mod unused;
+use crate::context::Context;
+use crate::error::CallError;
+use crate::memory::SecretFindings;
+use crate::object::{WatchedObject, object_ref, wait_until_filled};
+use crate::unused_secrets::{listed, unused};
 
 /// A provider that waits for its secret to be used sends again within minutes; this is much less.
-const EVERY: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_secs(10);
 
-/// Runs until told to stop.
+/// Runs until stopped.
 pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
-    let looks = async {
-        watch::filled(&ctx.integrations).await;
+    let polls = async {
+        wait_until_filled(&ctx.integrations).await;
         loop {
-            if ctx.lead.is_held()
-                && let Err(error) = look(&ctx).await
+            if ctx.leadership.is_held()
+                && let Err(error) = poll(&ctx).await
             {
-                tracing::warn!(error = %grapnel::telemetry::chain(&error), "verification secrets cannot be looked after");
+                tracing::warn!(error = %chain(&error), "cannot poll verification secrets");
             }
-            tokio::time::sleep(EVERY).await;
+            tokio::time::sleep(POLL).await;
         }
     };
-    stop.run_until_cancelled(looks).await;
+    stop.run_until_cancelled(polls).await;
 }
 
-/// Remembers what there is to tell, and triggers the objects for which that is news.
-async fn look(ctx: &Context) -> Result<(), CallError> {
+/// Remembers the findings, and triggers the objects whose findings changed.
+async fn poll(ctx: &Context) -> Result<(), CallError> {
     let objects = ctx.integrations.state();
-    let present = |object: &&Arc<Watched>| object.meta().deletion_timestamp.is_none();
+    let is_live = |object: &&Arc<WatchedObject>| object.meta().deletion_timestamp.is_none();
     let readable =
-        objects.iter().filter(present).filter_map(|object| Some((object, object.0.as_ref().ok()?)));
+        objects.iter().filter(is_live).filter_map(|object| Some((object, object.0.as_ref().ok()?)));
     let readable: Vec<_> =
         readable.map(|(object, integration)| (integration.id(), object, integration)).collect();
     let ids: Vec<Uuid> = readable.iter().map(|(id, ..)| *id).collect();
-    let listed: Vec<_> = readable.iter().flat_map(|(id, _, object)| unused::listed(*id, object)).collect();
-    let waiting: HashSet<Uuid> = ctx.database(captures::waiting(&ctx.pool)).await?.into_iter().collect();
+    let listed: Vec<_> = readable.iter().flat_map(|(id, _, object)| listed(*id, object)).collect();
+    let pending: HashSet<Uuid> = ctx.database(captures::waiting(&ctx.pool)).await?.into_iter().collect();
     let previous = ctx.database(secret_uses::follow_previous(&ctx.pool, &ids, &listed)).await?;
     let now = Timestamp::now();
     for (id, object, integration) in readable {
-        let found = SecretsMemory {
-            capture_waits: waiting.contains(&id),
-            unused: unused::unused(id, integration, &previous, now),
+        let findings = SecretFindings {
+            capture_pending: pending.contains(&id),
+            unused: unused(id, integration, &previous, now),
         };
-        let known = ctx.with_memory(id, |memory| memory.secrets.replace(found.clone()));
-        if known.unwrap_or_else(|| told(integration)) != found {
+        let before = ctx.memory.with(id, |memory| memory.secrets.replace(findings.clone()));
+        if before.unwrap_or_else(|| reported_findings(integration)) != findings {
             ctx.trigger(object_ref(object));
         }
     }
     Ok(())
 }
 
-/// What an earlier process told: it is no news when it is still so.
-fn told(integration: &Integration) -> SecretsMemory {
-    let Some(status) = &integration.status else { return SecretsMemory::default() };
-    SecretsMemory {
-        capture_waits: conditions::find(&status.conditions, condition::CAPTURE_WAITING).is_some(),
+/// Returns the findings that an earlier process reported: there is nothing new to report while they are the same.
+fn reported_findings(integration: &Integration) -> SecretFindings {
+    let Some(status) = &integration.status else { return SecretFindings::default() };
+    SecretFindings {
+        capture_pending: conditions::find(&status.conditions, condition::CAPTURE_WAITING).is_some(),
         unused: status.verification.clone().unwrap_or_default().unused_previous_secrets,
     }
 }

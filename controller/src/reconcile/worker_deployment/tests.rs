@@ -75,7 +75,7 @@ fn the_number_of_workers_is_not_part_of_it() {
 }
 
 #[test]
-fn variables_of_the_platform_do_not_make_it_another_integrations_worker() {
+fn variables_of_the_platform_do_not_bind_it_to_another_integration() {
     let deployment = rendered("{}");
     let env = deployment["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
     let ids: Vec<_> = env.iter().filter(|variable| variable["name"] == "GRAPNEL_INTEGRATION").collect();

@@ -22,15 +22,15 @@ fn ready(ready: u64) -> Backlog {
     Backlog { ready, unacknowledged: 0 }
 }
 
-/// Runs one tick and does what was decided.
+/// Runs one tick and carries out its decision.
 fn step(policy: &Policy, current: &mut i32, load: u64, history: &mut History, now: u64) -> Decision {
     let decision = decide(policy, *current, ready(load), history, at(now));
-    history.scaled(at(now), *current, decision.replicas);
+    history.record_change(at(now), *current, decision.replicas);
     *current = decision.replicas;
     decision
 }
 
-/// The numbers over time, one a tick, for loads given by the second.
+/// Returns the number of workers at each tick, for a load by the second.
 fn run(policy: &Policy, start: i32, seconds: u64, load: impl Fn(u64) -> u64) -> Vec<(u64, i32)> {
     let (mut current, mut history) = (start, History::default());
     (0..seconds)
@@ -43,7 +43,7 @@ fn run(policy: &Policy, start: i32, seconds: u64, load: impl Fn(u64) -> u64) -> 
 }
 
 #[test]
-fn a_backlog_of_ten_targets_starts_the_most_workers() {
+fn a_backlog_of_ten_targets_starts_the_maximum_of_workers() {
     let (mut current, mut history) = (0, History::default());
     let decision = step(&POLICY, &mut current, 1000, &mut history, 0);
     assert_eq!((decision.replicas, decision.limited_by), (5, Some(limit::MAX_REPLICAS)));
@@ -55,11 +55,11 @@ fn a_drained_backlog_stops_the_last_worker_after_the_cooldown() {
     let numbers = run(&POLICY, 5, 900, |now| if now < 60 { 1000 } else { 0 });
     let number_at = |second| numbers.iter().rev().find(|(now, _)| *now <= second).map(|(_, number)| *number);
     assert_eq!(number_at(355), Some(5), "the window still holds the backlog");
-    assert_eq!(number_at(365), Some(0), "and 300 s of nothing are the cooldown too");
+    assert_eq!(number_at(365), Some(0), "300 s of an empty backlog are the cooldown too");
 }
 
 #[test]
-fn a_cooldown_longer_than_the_window_leaves_one_worker_meanwhile() {
+fn a_cooldown_longer_than_the_window_leaves_one_worker_until_it_ends() {
     let policy = Policy { stabilization: at(0), cooldown: at(100), ..POLICY };
     let numbers = run(&policy, 5, 200, |_| 0);
     assert_eq!(numbers[0].1, 1);
@@ -77,7 +77,7 @@ fn the_first_worker_needs_more_than_the_activation_backlog() {
 }
 
 #[test]
-fn what_workers_hold_keeps_them() {
+fn unacknowledged_messages_keep_their_workers() {
     let policy = Policy { stabilization: at(0), cooldown: at(0), ..POLICY };
     let held = Backlog { ready: 0, unacknowledged: 250 };
     assert_eq!(decide(&policy, 5, held, &mut History::default(), at(0)).replicas, 3);
@@ -114,17 +114,17 @@ fn nothing_is_lowered_on_an_unknown_backlog() {
     assert_eq!(hold(&POLICY, 4).replicas, 4);
     assert_eq!(hold(&POLICY, 0).replicas, 0);
     let lowered = Policy { max: 2, ..POLICY };
-    assert_eq!(hold(&lowered, 4).replicas, 2, "a bound is the user's word and not a reading");
+    assert_eq!(hold(&lowered, 4).replicas, 2, "a bound is configured, not read");
 }
 
 #[test]
-fn a_restarted_scaler_lowers_nothing_until_its_window_is_filled() {
+fn a_restarted_scaler_lowers_nothing_until_its_history_spans_the_window() {
     let numbers = run(&POLICY, 5, 600, |_| 100);
     assert!(numbers.iter().all(|(now, number)| *number == if *now < 300 { 5 } else { 1 }), "{numbers:?}");
 }
 
 #[test]
-fn the_platform_has_the_last_word() {
+fn the_platform_limit_takes_precedence() {
     let policy = Policy { max: 50, platform_max: 3, ..POLICY };
     let decision = decide(&policy, 3, ready(10_000), &mut History::default(), at(0));
     assert_eq!((decision.replicas, decision.limited_by), (3, Some(limit::PLATFORM_LIMIT)));
@@ -156,7 +156,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_known_lowers_nothing(policy in policies(), current in 0..60_i32) {
+    fn an_unknown_backlog_lowers_nothing(policy in policies(), current in 0..60_i32) {
         let within = current.clamp(policy.min.min(policy.platform_max), policy.max.min(policy.platform_max));
         prop_assert_eq!(hold(&policy, within).replicas, within);
     }
@@ -185,7 +185,7 @@ proptest! {
         }
     }
 
-    /// A steady load with noise of a fifth, over an hour: after the first minutes the number settles, and what is lowered
+    /// A steady load with noise of a fifth, over an hour: after the first minutes the number settles, and once lowered it
     /// is not raised again.
     #[test]
     fn an_hour_of_noisy_load_does_not_flap(
