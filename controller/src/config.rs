@@ -30,8 +30,8 @@ pub struct RunArgs {
     /// Namespaces whose Integrations are watched, separated by commas. Default: all of the cluster
     #[arg(long, env = "GRAPNEL_WATCH_NAMESPACES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
-    /// The uid of the pod, which distinguishes this replica from all others and survives a restart in place. A restarted
-    /// process takes over the Lease of the previous one at once, without waiting for it to expire
+    /// The uid of the pod, which distinguishes this replica from all others and survives a restart in place. A
+    /// restarted process takes over the Lease of the previous one at once, without waiting for it to expire
     #[arg(long, env = "GRAPNEL_POD_UID")]
     pub pod_uid: Option<String>,
     /// The name of the Lease that elects the replica that writes

@@ -1,5 +1,5 @@
-//! Checks whether the API server knows the Integration resource: at the start by waiting for it, since charts are installed
-//! in any order, and regularly afterwards, since it may be removed.
+//! Checks whether the API server knows the Integration resource: at the start by waiting for it, since charts are
+//! installed in any order, and regularly afterwards, since it may be removed.
 
 use std::time::Duration;
 

@@ -109,8 +109,8 @@ struct RowComparison {
 }
 
 impl RegistrationMemory {
-    /// Notes that a Secret of the object changed. To be called before the pass is triggered: a pass that has already read
-    /// the old value is then not the last one.
+    /// Notes that a Secret of the object changed. To be called before the pass is triggered: a pass that has already
+    /// read the old value is then not the last one.
     pub fn note_secret_change(&mut self) {
         self.secret_changes = self.secret_changes.wrapping_add(1);
     }

@@ -1,5 +1,5 @@
-//! The metrics of the controller. Labels are bounded: classes of errors, reasons and verbs, and the id of an Integration
-//! only where a number is useless without it.
+//! The metrics of the controller. Labels are bounded: classes of errors, reasons and verbs, and the id of an
+//! Integration only where a number is useless without it.
 
 use std::task::{Context, Poll};
 use std::time::Duration;

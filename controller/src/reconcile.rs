@@ -1,5 +1,5 @@
-//! One pass over one Integration: put a captured secret into its Secret → validate → register (resolve Secrets, claim the
-//! route, write the row) → declare queues → apply the worker Deployment → report.
+//! One pass over one Integration: put a captured secret into its Secret → validate → register (resolve Secrets, claim
+//! the route, write the row) → declare queues → apply the worker Deployment → report.
 //!
 //! Invariants: a pass may end anywhere and be repeated from the beginning; it writes only what differs; a step
 //! that fails leaves the results of earlier passes in place, so webhooks continue under the last good settings.
@@ -94,7 +94,7 @@ async fn pass(object: &WatchedObject, ctx: &Context) -> Result<Action, CallError
     Ok(Action::requeue(backoff::jittered(next_pass(&observed), rand::random())))
 }
 
-/// Runs the steps in order. Their outcomes are in `observed`, also after an error, which means a retry of the pass.
+/// Runs the steps in order. Their outcomes are in `observed`, even after an error, which causes a retry of the pass.
 async fn run_steps(
     ctx: &Context,
     integration: &Integration,
@@ -122,7 +122,7 @@ async fn build(
     declared
 }
 
-/// Checks the rules that the API server does not enforce.
+/// Checks the spec against the rules of this version.
 fn validate(integration: &Integration, observed: &mut Observation) -> StepOutcome {
     let errors = integration.validate();
     if !errors.is_empty() {
@@ -146,7 +146,8 @@ async fn declare_queues(
     }
 }
 
-/// The API server rejects the same errors, except those that a newer resource definition allows.
+/// Returns the problem to report. The API server rejects most of these errors itself, unless its resource definition is
+/// newer.
 fn rejection(integration: &Integration, errors: &[FieldError]) -> StepProblem {
     let message = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     let unknown = preset::unknown(&integration.spec).is_some();
@@ -173,7 +174,8 @@ fn observe(ctx: &Context, integration: &Integration) -> Observation {
     })
 }
 
-/// Returns the time until the next pass without a trigger. No notification comes when the right to write a Secret is granted.
+/// Returns the time until the next pass without a trigger. There is no notification when the right to write a Secret is
+/// granted.
 fn next_pass(observed: &Observation) -> Duration {
     match &observed.capture {
         CaptureStatus::Pending(problem) if problem.is_transient() => CAPTURE_RETRY,

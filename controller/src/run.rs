@@ -1,6 +1,6 @@
 //! `grapnel-controller run`: waits for the custom resource, waits to become the leader, and then reconciles and scales.
 //!
-//! A replica that waits does nothing else; one that loses the leadership exits, and starts again as one that waits.
+//! A replica that waits does nothing else; one that loses the leadership exits, and waits again after its restart.
 //! Writers stop before the Lease is released, and the operations port closes last.
 
 use std::sync::Arc;

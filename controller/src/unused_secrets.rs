@@ -1,7 +1,7 @@
 //! The previous secrets that are no longer needed: a function of when they last verified a webhook, and of the time.
 //!
-//! A secret that is listed as a previous one is unused if it has not verified any webhook for long enough, and the current
-//! one has since. The time before it was listed does not count.
+//! A secret that is listed as a previous one is unused if it has not verified any webhook for long enough, and the
+//! current one has since. The time before it was listed does not count.
 
 use grapnel::secret_uses::reference;
 use grapnel::store::secret_uses::{Listed, PreviousSecret};
@@ -12,8 +12,8 @@ use uuid::Uuid;
 
 use crate::object::whole_seconds;
 
-/// The time without a verified webhook after which a previous secret is unused. A sender that posts at least daily shows up within it, and
-/// so do the retries of most providers.
+/// The time without a verified webhook after which a previous secret is unused. A sender that posts at least daily
+/// shows up within it, and so do the retries of most providers.
 pub const UNUSED_AFTER: SignedDuration = SignedDuration::from_hours(24);
 
 /// Returns the previous secrets that an Integration lists.

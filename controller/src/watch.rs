@@ -1,8 +1,9 @@
-//! Triggers reconciles: watches Integrations, the Secrets that they refer to, and their worker Deployments; a poll of the
-//! database and a sweep find what no watch shows.
+//! Triggers reconciles: watches Integrations, the Secrets that they refer to, and their worker Deployments; a poll of
+//! the database and a sweep find what no watch shows.
 //!
-//! Secrets are watched as metadata, so no value is kept. Watches end by themselves before a load balancer drops them and
-//! resume within seconds after the API server is back, and an object that cannot be decoded does not hide the others.
+//! Secrets are watched as metadata, so no value is kept. Watches end by themselves before a load balancer drops them
+//! and resume within seconds after the API server is back, and an object that cannot be decoded does not hide the
+//! others.
 
 use std::collections::HashMap;
 use std::sync::Arc;

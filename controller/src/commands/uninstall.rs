@@ -1,8 +1,8 @@
 //! `grapnel-controller uninstall`: removes what the controller created and a chart therefore cannot remove: the worker
 //! Deployments, and the finalizers of Integrations, which would block their deletion.
 //!
-//! The controller is stopped first, since it would create everything again. Integrations, rows, queues and history stay,
-//! and a later installation continues with them. Every step may run twice.
+//! The controller is stopped first, since it would create everything again. Integrations, rows, queues and history
+//! stay, and a later installation continues with them. Every step may run twice.
 
 use std::time::Duration;
 

@@ -19,7 +19,7 @@ use crate::replicas::decide::Backlog;
 /// Shorter than a tick.
 const DEADLINE: Duration = Duration::from_secs(4);
 
-/// Enough for far more than ten thousand queues.
+/// Enough for ten thousand queues and more.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
 /// The management API of one vhost.
@@ -54,8 +54,8 @@ impl ManagementApi {
         };
         let path = format!("{}/api/queues/{vhost}", base.path().trim_end_matches('/'));
         base.set_path(&path);
-        // Only the columns that are needed: the full response is fifty times as long. Newer servers skip the rest of the
-        // statistics with the other two parameters; older ones ignore them.
+        // Only the columns that are needed: the full response is fifty times as long. Newer servers skip the rest of
+        // the statistics with the other two parameters; older ones ignore them.
         base.set_query(Some(
             "columns=name,messages_ready,messages_unacknowledged&disable_stats=true&enable_queue_totals=true",
         ));

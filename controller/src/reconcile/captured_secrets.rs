@@ -1,9 +1,10 @@
-//! Puts a secret that a handshake captured into the Secret that the Integration names, if the owner of the Secret consents.
+//! Puts a secret that a handshake captured into the Secret that the Integration names, if the owner of the Secret
+//! consents.
 //!
-//! Invariants: a Secret is written only if it carries the annotation for it, and the write removes the annotation,
-//! so one consent is valid for one secret; the write is rejected if the Secret has changed since it was read; the captured
-//! secret is deleted only after it has been written. Every action may run twice: a Secret that already has the value needs
-//! no consent. No condition, Event or log line contains any of a value.
+//! Invariants: a Secret is written only if it carries the annotation for it, and the write removes the annotation, so
+//! one consent is valid for one secret; the write is rejected if the Secret has changed since it was read; the captured
+//! secret is deleted only after it has been written. Every action may run twice: a Secret that already has the value
+//! needs no consent. No condition, Event or log line contains any part of a value.
 
 use grapnel::store::captured::{self as rows, Captured as CapturedRow};
 use grapnel_crds::conditions::reason;

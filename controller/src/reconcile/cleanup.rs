@@ -1,9 +1,10 @@
-//! The deletion of an Integration: refuse webhooks → let accepted deliveries go out, up to a deadline → stop the workers →
-//! retire the row → delete the queues → delete the history, if requested → release the object.
+//! The deletion of an Integration: refuse webhooks → let accepted deliveries go out, up to a deadline → stop the
+//! workers → retire the row → delete the queues → delete the history, if requested → release the object.
 //!
-//! Workers are stopped after the drain, because they do the draining. Everything is found by the id of the object, so an
-//! object that lost its route, or never had one, owns nothing and touches nothing of the holder. A backend that is down is
-//! retried with backoff and holds up no other object; the annotation `grapnel.dev/abandon: "true"` does not wait.
+//! Workers are stopped after the drain, because they do the draining. Everything is found by the id of the object, so
+//! an object that lost its route, or never had one, owns nothing and touches nothing of the holder. A backend that is
+//! down is retried with backoff and holds up no other object; the annotation `grapnel.dev/abandon: "true"` does not
+//! wait.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! Registers an Integration: resolves its Secrets, writes the row by which the api and the workers know it, and claims its
-//! route with it.
+//! Registers an Integration: resolves its Secrets, writes the row by which the api and the workers know it, and claims
+//! its route with it.
 //!
-//! The row is compared first and written only if it would change. A row is compiled before it is written, exactly as the
-//! data plane compiles it. The database decides who owns a route, and rejects older generations and older leaders.
+//! The row is compared first and written only if it would change. A row is compiled before it is written, exactly as
+//! the data plane compiles it. The database decides who owns a route, and rejects older generations and older leaders.
 
 use grapnel::apply::FILE_UID;
 use grapnel::integrations::{CompileError, Integration as CompiledIntegration};
@@ -24,7 +24,8 @@ use crate::error::CallError;
 use crate::report::events;
 use crate::report::status::{Observation, StepProblem, StepStatus};
 
-/// Registers an Integration whose row may be out of date. Passes have many causes, and most of them do not concern the row.
+/// Registers an Integration whose row may be out of date. Passes have many causes, and most of them do not concern the
+/// row.
 pub async fn register(
     ctx: &Context,
     integration: &Integration,

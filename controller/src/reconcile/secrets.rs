@@ -1,6 +1,7 @@
 //! Reads the Secrets that an Integration refers to, all of them in its own namespace.
 //!
-//! A Secret is read when it is needed and not kept: the watch carries metadata only. No problem contains any of a value.
+//! A Secret is read when it is needed and not kept: the watch carries metadata only. No problem contains any part of a
+//! value.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,8 @@
-//! Reports an object that this version cannot decode, such as one that was stored under another definition of the resource.
+//! Reports an object that this version cannot decode, such as one that was stored under another definition of the
+//! resource.
 //!
-//! It is left alone: its row, queues and workers stay as they are, and other objects are not affected. Its conditions say
-//! what cannot be decoded. Nothing is written while they already say so.
+//! It is left alone: its row, queues and workers stay as they are, and other objects are not affected. Its conditions
+//! say what cannot be decoded. Nothing is written while they already say so.
 
 use grapnel_crds::conditions::{self, FALSE, TRUE, condition, reason};
 use jiff::Timestamp;

@@ -1,9 +1,9 @@
 //! Applies the worker Deployment, without ever starting a worker that is not needed.
 //!
-//! Two field managers share it: this step owns everything except `spec.replicas`, which the scaler owns through the scale
-//! subresource. A Deployment that is created without a number gets one pod from the API server, so a new one is applied
-//! with zero, the scaler takes ownership of the number, and later applies omit it. `managedFields` shows how far this
-//! went, so it is completed after a crash at any point.
+//! Two field managers share it: this step owns everything except `spec.replicas`, which the scaler owns through the
+//! scale subresource. A Deployment that is created without a number gets one pod from the API server, so a new one is
+//! applied with zero, the scaler takes ownership of the number, and later applies omit it. `managedFields` shows how
+//! far this went, so it is completed after a crash at any point.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 

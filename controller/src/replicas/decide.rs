@@ -2,8 +2,8 @@
 //!
 //! The semantics are those of the HorizontalPodAutoscaler with an additional step to zero. The target is an average
 //! backlog for each worker, with a tolerance. The number rises at most by the larger of doubling and four in a minute,
-//! and falls only to the highest number that was recommended within the stabilization window. The last worker stops after
-//! the backlog has been empty for the cooldown. An unknown backlog never lowers the number.
+//! and falls only to the highest number that was recommended within the stabilization window. The last worker stops
+//! after the backlog has been empty for the cooldown. An unknown backlog never lowers the number.
 
 use std::fmt;
 use std::time::Duration;

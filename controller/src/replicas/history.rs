@@ -1,8 +1,8 @@
 //! The scaling history of one Integration: the numbers that its backlog needed, and the changes that were made.
 //!
-//! It lives in memory. After a restart, a change of leader or a gap in the readings it counts as incomplete, and nothing
-//! is scaled down until it spans the window again. Its size is bounded: it keeps only the readings that can still be the
-//! highest of a window.
+//! It lives in memory. After a restart, a change of leader or a gap in the readings it counts as incomplete, and
+//! nothing is scaled down until it spans the window again. Its size is bounded: it keeps only the readings that can
+//! still be the highest of a window.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -300,7 +300,8 @@ fn summarize(integration: &Integration, observed: &Observation) -> ReadySummary 
     match why {
         _ if available == TRUE => summary(TRUE, reason::AS_DESIRED, "webhooks are accepted and delivered"),
         reason::WORKERS_FAILING => ReadySummary { stalled: true, ..summary(FALSE, why, &message) },
-        // The first worker of an Integration that scales to zero, and every further one, start as part of normal operation.
+        // The first worker of an Integration that scales to zero, and every further one, start as part of normal
+        // operation.
         _ if observed.workers.ready > 0 || scales_to_zero(integration) => {
             summary(TRUE, reason::AS_DESIRED, "webhooks are accepted and delivered")
         }

@@ -1,8 +1,8 @@
 //! Merges the watches of several namespaces into one, so that they fill one cache.
 //!
-//! This re-implements what kube's reflector does for one watch: a mistake here loses or resurrects objects, so change it
-//! only together with the tests below. Invariants: the cache counts as filled once every namespace has been listed, and a
-//! watch that lists its namespace again changes nothing of the others.
+//! This re-implements what kube's reflector does for one watch: a mistake here loses or resurrects objects, so change
+//! it only together with the tests below. Invariants: the cache counts as filled once every namespace has been listed,
+//! and a watch that lists its namespace again changes nothing of the others.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,9 @@
-//! Finds what no notification showed: objects that were never reconciled, and leftovers of objects that no longer exist.
+//! Finds what no notification showed: objects that were never reconciled, and leftovers of objects that no longer
+//! exist.
 //!
-//! An object can be missed if it is created while the watch is interrupted, and it can be deleted without its cleanup if
-//! someone removes its finalizer. Before anything is removed, the API server is asked whether the object really no longer
-//! exists: the cache alone may be behind. While the API server does not know the resource, nothing is removed.
+//! An object can be missed if it is created while the watch is interrupted, and it can be deleted without its cleanup
+//! if someone removes its finalizer. Before anything is removed, the API server is asked whether the object really no
+//! longer exists: the cache alone may be behind. While the API server does not know the resource, nothing is removed.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -45,8 +46,8 @@ pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
     }
 }
 
-/// Triggers objects whose current version was not reconciled. A status that was just written creates such a version, which
-/// then gets one pass.
+/// Triggers objects whose current version was not reconciled. A status that was just written creates such a version,
+/// which then gets one pass.
 fn trigger_missed(ctx: &Context) {
     let objects = ctx.integrations.state();
     let ids: BTreeSet<Uuid> = objects.iter().map(|object| id_of(object)).collect();
@@ -95,8 +96,8 @@ async fn is_deleted(ctx: &Context, id: Uuid, namespace: &str, name: &str) -> Res
     }
 }
 
-/// Returns whether a response says that there is no object of that name. The API server answers with the same code if it
-/// does not know the resource, and then nothing is known about its objects.
+/// Returns whether a response says that there is no object of that name. The API server answers with the same code if
+/// it does not know the resource, and then nothing is known about its objects.
 fn is_about(status: &Status, name: &str) -> bool {
     status.details.as_ref().is_some_and(|details| details.name == name)
 }

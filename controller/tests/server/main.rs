@@ -1,8 +1,8 @@
 //! Tests the control plane from outside: the real binary against a real API server, PostgreSQL and RabbitMQ.
 //!
-//! KUBECONFIG names the API server, and `scripts/services env` the other services. Each test has its own database, queue
-//! prefix and namespaces, and its controller has exactly the rights that the chart grants. Tests run in parallel; those
-//! that affect the whole cluster run alone.
+//! KUBECONFIG names the API server, and `scripts/services env` the other services. Each test has its own database,
+//! queue prefix and namespaces, and its controller has exactly the rights that the chart grants. Tests run in parallel;
+//! those that affect the whole cluster run alone.
 
 mod harness;
 

@@ -16,8 +16,8 @@ use crate::harness::{ACME_SECRET, Installation, acme_spec, merged, wait_for};
 
 const COUNT: usize = 1000;
 
-/// The numbers of objects that report each of these conditions as true. They come from a watch, since listing all objects
-/// repeatedly would be most of the API server's work.
+/// The numbers of objects that report each of these conditions as true. They come from a watch, since listing all
+/// objects repeatedly would be most of the API server's work.
 struct ReadyCounts {
     ready: AtomicUsize,
     scaling: AtomicUsize,

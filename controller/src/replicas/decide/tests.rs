@@ -185,8 +185,8 @@ proptest! {
         }
     }
 
-    /// A steady load with noise of a fifth, over an hour: after the first minutes the number settles, and once lowered it
-    /// is not raised again.
+    /// A steady load with noise of a fifth, over an hour: after the first minutes the number settles, and once lowered
+    /// it is not raised again.
     #[test]
     fn an_hour_of_noisy_load_does_not_flap(
         base in 0..8_000_u64, noise in prop::collection::vec(0..400_u64, 720), start in 0..50_i32,
