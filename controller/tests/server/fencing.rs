@@ -1,4 +1,4 @@
-//! Two writers: only the newer one counts.
+//! Of two writers only the newer one takes effect.
 
 use std::time::{Duration, Instant};
 
@@ -37,11 +37,11 @@ async fn an_older_generation_and_an_older_leader_write_nothing() {
     assert_eq!(write(1, 5).await, Written::Superseded);
     assert_eq!(write(2, 4).await, Written::Superseded);
     assert_eq!(write(3, 5).await, Written::Applied);
-    // A new leader that has nothing to write fences all the same.
+    // A new leader fences the old one even if it has nothing to write.
     assert!(epoch::take_over(pool, 6).await.expect("take over"));
     assert_eq!(write(3, 5).await, Written::Superseded);
     assert_eq!(write(4, 5).await, Written::Superseded);
-    assert!(!epoch::take_over(pool, 5).await.expect("ask"), "the older one is told");
+    assert!(!epoch::take_over(pool, 5).await.expect("ask"), "the older one is refused");
     assert_eq!(retire::retire(pool, id, 5, "test").await.expect("retire"), retire::Retired::Superseded);
     assert!(!retire::start_draining(pool, id, 5).await.expect("drain"));
     assert_eq!(write(4, 6).await, Written::Applied);
@@ -61,13 +61,13 @@ async fn another_replica_takes_over_from_a_killed_leader() {
     installation.apply("orders", merged(acme_spec("acme"), json!({"displayName": "later"}))).await;
     installation.wait_until_ready("orders").await;
     let took = killed.elapsed();
-    println!("the other replica had acted {took:?} after the kill");
+    println!("the other replica had taken over {took:?} after the kill");
     assert!(second.leads());
     assert!(took < Duration::from_secs(20), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_stopped_gives_its_turn_back() {
+async fn a_leader_that_is_stopped_releases_its_lease() {
     let installation = Installation::new().await;
     let mut first = installation.start_leader().await;
     let second = installation.start_controller();
@@ -80,7 +80,7 @@ async fn a_leader_that_is_stopped_gives_its_turn_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_leader_that_wakes_up_writes_nothing_and_ends() {
+async fn a_frozen_leader_that_resumes_writes_nothing_and_exits() {
     let installation = Installation::new().await;
     installation.apply_secret("acme", ACME_SECRET).await;
     let mut first = installation.start_leader().await;
@@ -95,7 +95,7 @@ async fn a_frozen_leader_that_wakes_up_writes_nothing_and_ends() {
     let row = installation.row(id).await.expect("a row");
     assert!(row["epoch"].as_i64().expect("a number") > old_epoch);
     first.signal("CONT");
-    assert!(!first.wait().await.success(), "it ends, to start anew as one that waits");
+    assert!(!first.wait().await.success(), "it exits, to start again as one that waits");
     assert_eq!(installation.row(id).await.expect("a row"), row);
     installation.apply("orders", merged(acme_spec("acme"), json!({"displayName": "latest"}))).await;
     installation.wait_until_ready("orders").await;

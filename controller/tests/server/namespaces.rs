@@ -1,4 +1,4 @@
-//! A controller of some namespaces does not touch the others.
+//! A controller that watches some namespaces does not touch the others.
 
 use grapnel::store::integrations::{self as rows, IntegrationRow, Written};
 use grapnel_crds::Integration;
@@ -7,9 +7,9 @@ use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::harness::{ACME_SECRET, Installation, access, acme_spec, says, setup, wait_for};
+use crate::harness::{ACME_SECRET, Installation, access, acme_spec, has_condition, setup, wait_for};
 
-/// An Integration and its Secret, somewhere.
+/// Applies an Integration and its Secret in a namespace.
 async fn apply_in(installation: &Installation, namespace: &str, name: &str) -> Api<Integration> {
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme"}, "stringData": {"secret": ACME_SECRET},
@@ -27,7 +27,7 @@ async fn apply_in(installation: &Installation, namespace: &str, name: &str) -> A
     objects
 }
 
-/// The row of an Integration of another controller.
+/// Returns the row of an Integration that belongs to another controller.
 fn foreign_row(namespace: &str) -> IntegrationRow {
     let id = Uuid::now_v7();
     IntegrationRow {
@@ -66,12 +66,17 @@ async fn two_namespaces_are_watched_and_a_third_is_left_alone() {
     for (namespace, name) in [(&first, "one"), (&second, "two")] {
         let objects = apply_in(&installation, namespace, name).await;
         wait_for(name, async || {
-            says(&objects.get(name).await.expect("read an Integration"), "Ready", "True", "AsDesired")
+            has_condition(
+                &objects.get(name).await.expect("read an Integration"),
+                "Ready",
+                "True",
+                "AsDesired",
+            )
         })
         .await;
     }
 
-    // A namespace that is watched is swept; the others are not.
+    // A watched namespace is swept; the others are not.
     installation.delete("one").await;
     let one = installation.get("one").await.map(|object| object.id());
     let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
@@ -80,7 +85,7 @@ async fn two_namespaces_are_watched_and_a_third_is_left_alone() {
         .patch_metadata("one", &PatchParams::default(), &release)
         .await
         .expect("release");
-    let one = one.expect("it was there");
+    let one = one.expect("it existed");
     wait_for("the row to be retired", async || {
         installation.row(one).await.is_some_and(|row| row["deleted"] == json!(true))
     })
