@@ -4,7 +4,13 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::Value;
 
-use crate::Integration;
+use crate::spec::integration::Integration;
+
+/// The served and stored version of `Integration`.
+pub const API_VERSION: &str = "grapnel.dev/v1alpha1";
+
+/// The kind of the custom resource.
+pub const KIND: &str = "Integration";
 
 const HEADER: &str = "\
 # Generated from the types in crds/. Do not edit; refresh it with:

@@ -11,11 +11,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Number, Value};
 use serde_saphyr::{Error as YamlError, Options, Spanned};
 
+use crate::crd::{API_VERSION, KIND};
 use crate::names::DEFAULT_NAMESPACE;
-use crate::schema::{self, Findings};
 use crate::secret::{Secret, SecretValue};
-use crate::validate::FieldError;
-use crate::{API_VERSION, Integration, KIND, checks, rules};
+use crate::spec::integration::Integration;
+use crate::validation::FieldError;
+use crate::validation::schema::{self, Findings};
+use crate::{formats, rules};
 
 /// The most text that is read at once. The API server takes objects of 1.5 MiB; this is a few of them.
 const MAX_TEXT_BYTES: usize = 8 * 1024 * 1024;
@@ -190,7 +192,7 @@ fn read_secret(value: &Value) -> Result<Document, Vec<FieldError>> {
     {
         for (key, value) in value[field].as_object().into_iter().flatten() {
             let path = format!("{field}.{key}");
-            if key.len() > 253 || !checks::is_secret_key(key) {
+            if key.len() > 253 || !formats::is_secret_key(key) {
                 errors.push(FieldError::new(&path, rules::SECRET_KEY.message));
             }
             // A value that is not a string is already among the errors.

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
 
-use crate::Integration;
+use crate::spec::integration::Integration;
 
 /// The namespace of an object that names none, as kubectl has it.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -152,7 +152,7 @@ mod tests {
         assert!(queue_name("", id, &destination).len() <= 255, "AMQP short strings have 255 bytes");
         assert!(worker_deployment(id).len() <= 63, "pods are labelled with the names of their Deployments");
         assert!(
-            worker_labels(id, &"n".repeat(63)).values().all(|value| crate::checks::is_label_value(value))
+            worker_labels(id, &"n".repeat(63)).values().all(|value| crate::formats::is_label_value(value))
         );
     }
 

@@ -9,6 +9,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use kube::core::Rule;
 use regex::Regex;
 
+pub(crate) mod provider;
+
 /// A rule as it stands in the schema.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CelRule {

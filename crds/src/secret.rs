@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use secrecy::{ExposeSecret, SecretSlice};
 
-use crate::SecretRef;
 use crate::conditions::reason;
+use crate::spec::verification::SecretRef;
 
 /// The bytes of a secret. They are overwritten when it is dropped.
 #[derive(Clone, Debug)]

@@ -7,11 +7,15 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::defaults::{int, section};
-use crate::{
-    Acknowledgement, Destination, Handshake, IntegrationStatus, Mapping, Verification, Workers, presets,
-    provider_rules, rules,
-};
+use super::defaults::{int, section};
+use super::destination::Destination;
+use super::handshake::Handshake;
+use super::mapping::{Acknowledgement, Mapping};
+use super::verification::Verification;
+use super::workers::Workers;
+use crate::presets;
+use crate::rules::{self, provider as provider_rules};
+use crate::status::IntegrationStatus;
 
 /// What is received, how it is verified, and where it is delivered.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -197,13 +201,6 @@ pub struct Retention {
 impl Default for Retention {
     fn default() -> Self {
         section()
-    }
-}
-
-impl Ingress {
-    /// The largest accepted body in bytes.
-    pub fn max_body(&self) -> usize {
-        usize::try_from(self.max_body_bytes).unwrap_or(0)
     }
 }
 

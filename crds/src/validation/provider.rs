@@ -1,17 +1,20 @@
 //! The rules about how webhooks are verified, answered and read.
 
 use super::Errors;
+use super::error::FieldError;
+use crate::formats;
 use crate::presets::{self, CUSTOM};
-use crate::provider_rules as rules;
-use crate::rules::{CelRule, DNS_LABEL, SIGNED_URL};
-use crate::{
-    Condition, FieldError, Hash, Integration, KeyEncoding, Mapping, Scheme, SchemeType, Verification, checks,
-};
+use crate::rules::{CelRule, DNS_LABEL, SIGNED_URL, provider as rules};
+use crate::spec::handshake::{Condition, Handshake};
+use crate::spec::integration::Integration;
+use crate::spec::mapping::Mapping;
+use crate::spec::scheme::{Hash, KeyEncoding, Scheme, SchemeType};
+use crate::spec::verification::Verification;
 
 impl Integration {
     pub(super) fn check_provider(&self, errors: &mut Errors) {
         let spec = &self.spec;
-        let known = presets::is_known(&spec.provider) || !checks::is_dns_label(&spec.provider);
+        let known = presets::is_known(&spec.provider) || !formats::is_dns_label(&spec.provider);
         errors.rule(known, "spec.provider", presets::KNOWN);
         errors.verification("spec.verification", &spec.verification);
         if let Some(mapping) = &spec.mapping {
@@ -138,8 +141,8 @@ impl Errors {
         self.pattern(&format!("{path}.payloadName"), mapping.payload_name.as_ref(), rules::MEMBER);
     }
 
-    fn handshake(&mut self, path: &str, handshake: &crate::Handshake) {
-        self.rule(checks::is_dns_label(&handshake.name), &format!("{path}.name"), DNS_LABEL);
+    fn handshake(&mut self, path: &str, handshake: &Handshake) {
+        self.rule(formats::is_dns_label(&handshake.name), &format!("{path}.name"), DNS_LABEL);
         let matches = &handshake.matches;
         self.conditions(&format!("{path}.match.conditions"), &matches.conditions);
         self.conditions(&format!("{path}.match.otherwiseForbidden"), &matches.otherwise_forbidden);

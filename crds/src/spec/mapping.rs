@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::provider_rules as rules;
+use crate::rules::provider as rules;
 
 /// Where the fields of an event are in a request, and what is delivered. Each field that is set goes before the preset's. A
 /// source is /POINTER (a JSON Pointer to a text in the body), json:/POINTER (to a text, a number or a boolean), header:NAME,

@@ -7,8 +7,9 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::defaults::{int, section};
-use crate::{Resources, Toleration, rules};
+use super::defaults::{int, section};
+use super::resources::{Resources, Toleration};
+use crate::rules;
 
 /// The pods that deliver the events of an Integration, and how many of them run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]

@@ -8,7 +8,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::provider_rules as rules;
+use crate::rules::provider as rules;
 
 /// How webhooks are verified. Each field that is set goes before the preset's; a custom provider has no preset.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]

@@ -7,7 +7,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{checks, rules};
+use crate::{formats, rules};
 
 /// CPU, memory and ephemeral storage of a worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -38,7 +38,7 @@ pub struct Resources {
 /// Whether two quantities are the same amount: 1000m and 1, 1024Mi and 1Gi. The API server writes them in its own form.
 pub fn same_quantity(one: &str, other: &str) -> bool {
     one == other
-        || matches!((checks::quantity(one), checks::quantity(other)), (Some(one), Some(other)) if one == other)
+        || matches!((formats::quantity(one), formats::quantity(other)), (Some(one), Some(other)) if one == other)
 }
 
 /// A taint that workers tolerate.

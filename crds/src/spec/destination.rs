@@ -6,8 +6,9 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::defaults::{int, section};
-use crate::{SecretRef, rules};
+use super::defaults::{int, section};
+use super::verification::SecretRef;
+use crate::rules;
 
 /// A callback URL that events are delivered to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]

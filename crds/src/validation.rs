@@ -5,47 +5,27 @@
 //! Accepted. So an object that passes here passes there.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::Serialize;
+use destination_url::UrlProblem;
 
+use crate::formats;
 use crate::rules::{self, CelRule};
-use crate::url_rules::{self, UrlProblem};
-use crate::{
-    Destination, Integration, Resources, SecretRef, Toleration, TolerationEffect, TolerationOperator,
-};
-use crate::{Workers, checks, schema};
+use crate::spec::destination::Destination;
+use crate::spec::integration::Integration;
+use crate::spec::resources::{Resources, Toleration, TolerationEffect, TolerationOperator};
+use crate::spec::verification::SecretRef;
+use crate::spec::workers::Workers;
 
+mod error;
+pub(crate) mod schema;
+mod destination_url;
 mod provider;
+
+pub use error::FieldError;
 
 /// Not said by the schema: a rule over the keys of a map would exceed the API server's cost limit.
 const LABEL_KEY: &str = "must have keys that are an optional DNS subdomain and '/', and then at most 63 letters, \
                          digits, '-', '_' and '.'";
-
-/// What is wrong with a field.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct FieldError {
-    /// The full path of the field, such as `spec.destinations[0].url`; empty for the object itself.
-    pub field: String,
-    /// What is wrong and what to do, without the field.
-    pub message: String,
-}
-
-impl FieldError {
-    pub(crate) fn new(field: &str, message: impl Into<String>) -> Self {
-        Self { field: field.to_owned(), message: message.into() }
-    }
-}
-
-impl fmt::Display for FieldError {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.field.is_empty() {
-            formatter.write_str(&self.message)
-        } else {
-            write!(formatter, "{}: {}", self.field, self.message)
-        }
-    }
-}
 
 impl Integration {
     /// Everything that is wrong with the object; nothing when it is valid.
@@ -78,17 +58,17 @@ impl Integration {
             Some(name) if name.len() > 253 => {
                 errors.add("metadata.name", "must be no more than 253 characters")
             }
-            Some(name) => errors.rule(checks::is_dns_subdomain(name), "metadata.name", rules::DNS_SUBDOMAIN),
+            Some(name) => errors.rule(formats::is_dns_subdomain(name), "metadata.name", rules::DNS_SUBDOMAIN),
         }
         if let Some(namespace) = &self.metadata.namespace {
-            let holds = namespace.len() <= 63 && checks::is_dns_label(namespace);
+            let holds = namespace.len() <= 63 && formats::is_dns_label(namespace);
             errors.rule(holds, "metadata.namespace", rules::DNS_LABEL);
         }
-        errors.rule(checks::is_dns_label(&self.spec.provider), "spec.provider", rules::DNS_LABEL);
+        errors.rule(formats::is_dns_label(&self.spec.provider), "spec.provider", rules::DNS_LABEL);
         match &self.spec.route {
-            Some(route) => errors.rule(checks::is_dns_label(route), "spec.route", rules::DNS_LABEL),
+            Some(route) => errors.rule(formats::is_dns_label(route), "spec.route", rules::DNS_LABEL),
             None => {
-                let holds = self.route().len() <= 63 && checks::is_dns_label(self.route());
+                let holds = self.route().len() <= 63 && formats::is_dns_label(self.route());
                 errors.rule(holds, "spec.route", rules::ROUTE_NEEDED);
             }
         }
@@ -119,13 +99,13 @@ impl Errors {
     }
 
     fn secret_ref(&mut self, path: &str, secret_ref: &SecretRef) {
-        self.rule(checks::is_dns_subdomain(&secret_ref.name), &format!("{path}.name"), rules::DNS_SUBDOMAIN);
-        self.rule(checks::is_secret_key(&secret_ref.key), &format!("{path}.key"), rules::SECRET_KEY);
+        self.rule(formats::is_dns_subdomain(&secret_ref.name), &format!("{path}.name"), rules::DNS_SUBDOMAIN);
+        self.rule(formats::is_secret_key(&secret_ref.key), &format!("{path}.key"), rules::SECRET_KEY);
     }
 
     fn destination(&mut self, path: &str, destination: &Destination) {
-        self.rule(checks::is_dns_label(&destination.name), &format!("{path}.name"), rules::DNS_LABEL);
-        for problem in url_rules::problems(&destination.url) {
+        self.rule(formats::is_dns_label(&destination.name), &format!("{path}.name"), rules::DNS_LABEL);
+        for problem in destination_url::problems(&destination.url) {
             match problem {
                 UrlProblem::Rule(rule) => self.rule(false, &format!("{path}.url"), rule),
                 UrlProblem::Unreadable(error) => {
@@ -162,7 +142,7 @@ impl Errors {
         }
         if let Some(name) = &workers.priority_class_name {
             self.rule(
-                checks::is_dns_subdomain(name),
+                formats::is_dns_subdomain(name),
                 &format!("{path}.priorityClassName"),
                 rules::DNS_SUBDOMAIN,
             );
@@ -173,7 +153,7 @@ impl Errors {
         let keys = || workers.pod_annotations.keys();
         self.rule(!keys().any(|key| key.starts_with("grapnel.dev/")), &path, rules::RESERVED_ANNOTATIONS);
         // The keys of annotations are compared in lower case, as the API server does.
-        if !keys().all(|key| checks::is_label_key(&key.to_ascii_lowercase())) {
+        if !keys().all(|key| formats::is_label_key(&key.to_ascii_lowercase())) {
             self.add(&path, LABEL_KEY);
         }
     }
@@ -184,8 +164,8 @@ impl Errors {
                 |key: &String| key.starts_with("grapnel.dev/") || key.starts_with("app.kubernetes.io/");
             self.rule(!labels.keys().any(taken), path, rule);
         }
-        self.rule(labels.values().all(|value| checks::is_label_value(value)), path, rules::LABEL_VALUES);
-        if !labels.keys().all(|key| checks::is_label_key(key)) {
+        self.rule(labels.values().all(|value| formats::is_label_value(value)), path, rules::LABEL_VALUES);
+        if !labels.keys().all(|key| formats::is_label_key(key)) {
             self.add(path, LABEL_KEY);
         }
     }
@@ -197,13 +177,13 @@ impl Errors {
             let known = |key: &String| matches!(key.as_str(), "cpu" | "memory" | "ephemeral-storage");
             self.rule(quantities.keys().all(known), &path, rules::RESOURCE_NAMES);
             let valid =
-                |text: &String| checks::quantity(text).is_some_and(|quantity| !quantity.is_negative());
+                |text: &String| formats::quantity(text).is_some_and(|quantity| !quantity.is_negative());
             self.rule(quantities.values().all(valid), &path, rules::RESOURCE_QUANTITIES);
         }
         let exceeds = |(name, request): (&String, &String)| {
             let limit = resources.limits.as_ref().and_then(|limits| limits.get(name));
-            let limit = limit.and_then(|limit| checks::quantity(limit));
-            matches!((checks::quantity(request), limit), (Some(request), Some(limit)) if request > limit)
+            let limit = limit.and_then(|limit| formats::quantity(limit));
+            matches!((formats::quantity(request), limit), (Some(request), Some(limit)) if request > limit)
         };
         let holds = !resources.requests.iter().flatten().any(exceeds);
         self.rule(holds, &format!("{path}.requests"), rules::REQUESTS_WITHIN_LIMITS);
@@ -213,9 +193,9 @@ impl Errors {
         let key = toleration.key.as_deref().unwrap_or_default();
         let exists = toleration.operator == TolerationOperator::Exists;
         let has_value = toleration.value.as_deref().is_some_and(|value| !value.is_empty());
-        self.rule(key.is_empty() || checks::is_label_key(key), &format!("{path}.key"), rules::TAINT_KEY);
+        self.rule(key.is_empty() || formats::is_label_key(key), &format!("{path}.key"), rules::TAINT_KEY);
         let value = toleration.value.as_deref().unwrap_or_default();
-        self.rule(checks::is_label_value(value), &format!("{path}.value"), rules::TAINT_VALUE);
+        self.rule(formats::is_label_value(value), &format!("{path}.value"), rules::TAINT_VALUE);
         self.rule(!key.is_empty() || exists, &format!("{path}.operator"), rules::TOLERATION_KEY);
         self.rule(!exists || !has_value, &format!("{path}.value"), rules::TOLERATION_VALUE);
         self.rule(

@@ -4,7 +4,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{provider_rules as rules, rules::DNS_LABEL};
+use super::defaults::int;
+use crate::rules::{DNS_LABEL, provider as rules};
 
 /// A request of the provider that is answered and is no event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -109,7 +110,7 @@ pub enum Proof {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Respond {
     /// The status. Default: 200. 200 to 204.
-    #[serde(default = "crate::defaults::int::<200>")]
+    #[serde(default = "int::<200>")]
     #[schemars(range(min = 200, max = 204))]
     pub status: i32,
 

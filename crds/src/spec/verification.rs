@@ -4,7 +4,8 @@
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Scheme, rules};
+use super::scheme::Scheme;
+use crate::rules;
 
 /// The credentials that a webhook must prove.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]

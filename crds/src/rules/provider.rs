@@ -3,7 +3,7 @@
 //! Most are patterns. The API server and the offline validation read the same text with engines of the same syntax, so
 //! neither accepts what the other refuses.
 
-use crate::rules::CelRule;
+use super::CelRule;
 
 /// A header's name, as far as providers use the characters that HTTP allows.
 macro_rules! header_name {

@@ -15,11 +15,12 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
-use crate::validate::FieldError;
+use super::error::FieldError;
+use crate::crd::crd;
 
 /// The schema of an Integration, metadata included.
 pub(crate) static INTEGRATION: LazyLock<Value> = LazyLock::new(|| {
-    let definition = serde_json::to_value(crate::crd()).expect("a definition is plain data");
+    let definition = serde_json::to_value(crd()).expect("a definition is plain data");
     let mut schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
     // The API server adds these to every custom resource.
     schema["properties"]["apiVersion"] = serde_json::json!({"type": "string"});
