@@ -28,15 +28,16 @@ pub use document::{Document, DocumentError, ParseError, parse_documents};
 pub use secret::{Secret, SecretError, SecretValue, resolve_secret};
 pub use spec::destination::{Backoff, Destination, RetryPolicy};
 pub use spec::handshake::{
-    Condition, ConfirmUrl, Handshake, Match, Method, Proof, Respond, RespondHeader,
+    ConfirmationUrl, Handshake, HandshakeAuth, HandshakeCondition, HandshakeHeader, HandshakeMatch,
+    HandshakeMethod, HandshakeResponse,
 };
 pub use spec::integration::{
-    DeletionPolicy, Ingress, Integration, IntegrationSpec, IntegrationState, Retention,
+    DeletionPolicy, IngressLimits, Integration, IntegrationSpec, IntegrationState, Retention,
 };
-pub use spec::mapping::{Acknowledgement, BodyKind, Deliver, MappedField, Mapping, TimeFormat};
+pub use spec::mapping::{Acknowledgement, BodyKind, DeliveryFormat, MappedField, Mapping, TimeFormat};
 pub use spec::resources::{Resources, Toleration, TolerationEffect, TolerationOperator, same_quantity};
 pub use spec::scheme::{
-    BodyDigest, Hash, Key, KeyEncoding, Scheme, SchemeType, Separator, SignatureEncoding,
+    BodyDigest, HashAlgorithm, KeyEncoding, KeyFormat, Scheme, SchemeType, Separator, SignatureEncoding,
     SignatureSource, TimeUnit, TimestampSource,
 };
 pub use spec::verification::{SecretRef, Verification};

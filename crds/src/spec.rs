@@ -1,6 +1,7 @@
 //! The types of the Integration object, a file for each section of its spec.
 
 mod defaults;
+mod source;
 pub mod integration;
 pub mod verification;
 pub mod scheme;

@@ -1,93 +1,86 @@
-//! Where the fields of an event are in a request, what is delivered of it, and how its receipt is answered.
+//! How a request becomes an event: where to find its fields, what to deliver, and how to acknowledge it.
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
+use super::defaults::{list_or_default, or_default};
+use super::source::source_items;
 use crate::rules::provider as rules;
 
-/// Where the fields of an event are in a request, and what is delivered. Each field that is set goes before the preset's. A
-/// source is /POINTER (a JSON Pointer to a text in the body), json:/POINTER (to a text, a number or a boolean), header:NAME,
-/// query:NAME, form:NAME (of a form) or literal:TEXT.
+/// Where to find the fields of an event in a request, and what to deliver. Each field that is set takes precedence over
+/// the preset's. A source is /POINTER (a JSON Pointer to a string in the body), json:/POINTER (to a string, a number or
+/// a boolean), header:NAME, query:NAME, form:NAME (a field of a form) or literal:TEXT.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Mapping {
-    /// The provider's id of the event, by which repeated deliveries are recognized: at most 4 sources, the first that is
-    /// there counts. request stands for no id: every request is an event. Default: the preset's; without any, equal bodies
-    /// are the same event.
+    /// The provider's id of the event, which identifies repeated deliveries: at most 4 sources, of which the first
+    /// present one is used. request means no id: every request is an event. Default: the preset's; without any, equal
+    /// bodies are the same event.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), extend("items" = source_items()))]
     #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::MAPPED_ID)]
     pub external_event_id: Vec<String>,
 
-    /// The event's type: at most 4 sources, the first that is there counts. Default: the preset's.
+    /// The event's type: at most 4 sources, of which the first present one is used. Default: the preset's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), extend("items" = source_items()))]
     #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::MAPPED)]
     pub event_type: Vec<String>,
 
-    /// When it happened: at most 4 sources, the first that is there counts. Default: the preset's; without any, the time of
-    /// receipt.
+    /// When it happened: at most 4 sources, of which the first present one is used. Default: the preset's; without any,
+    /// the time of receipt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), extend("items" = source_items()))]
     #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::MAPPED)]
     pub occurred_at: Vec<String>,
 
-    /// How the time is written.
+    /// The format of the time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub occurred_at_format: Option<TimeFormat>,
 
-    /// What the event is about: at most 4 sources, the first that is there counts. Default: the preset's; an event may have
-    /// none.
+    /// The subject of the event: at most 4 sources, of which the first present one is used. Default: the preset's; an
+    /// event may have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), extend("items" = source_items()))]
     #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::MAPPED)]
     pub subject: Vec<String>,
 
-    /// Fields without which a webhook is refused as malformed: at most 4. Default: the preset's. eventType always is.
+    /// Fields without which a webhook is rejected as malformed: at most 4. Default: the preset's. eventType is always
+    /// required.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub required: Vec<MappedField>,
 
-    /// The part of the body that is delivered, as a JSON Pointer to an object: at most 256 characters. Default: the
-    /// preset's, or empty, which is the whole body.
+    /// The part of the body to deliver, as a JSON Pointer to an object: at most 256 characters. Default: the preset's,
+    /// or empty, which is the whole body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     #[x_kube(validation = rules::POINTER)]
     pub payload: Option<String>,
 
-    /// The member of the normalized payload that carries the delivered part: at most 64 characters. Default: the preset's,
-    /// or data.
+    /// The member of the normalized payload that carries the delivered part: at most 64 characters. Default: the
+    /// preset's, or data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(validation = rules::MEMBER)]
     pub payload_name: Option<String>,
 
-    /// The kinds of bodies that are accepted, by their content-type; others are answered 415. At most 3. Default: the
-    /// preset's, or json alone.
+    /// The accepted kinds of bodies, by content-type; others are answered with 415. At most 3. Default: the preset's,
+    /// or json alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 3))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub accept: Vec<BodyKind>,
 
-    /// What is delivered.
+    /// The format of deliveries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub deliver: Option<Deliver>,
+    pub deliver: Option<DeliveryFormat>,
 }
 
-fn source_items() -> Value {
-    json!({
-        "type": "string",
-        "minLength": 1,
-        "maxLength": 256,
-        "description": "A source of at most 256 characters."
-    })
-}
-
-/// How the time is written. Default: the preset's, or rfc3339. One of rfc3339, unix (seconds since 1970, with a fraction or
-/// without), unixMilliseconds and httpDate.
+/// The format of the time. Default: the preset's, or rfc3339. One of rfc3339, unix (seconds since 1970, with a fraction
+/// or without), unixMilliseconds and httpDate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum TimeFormat {
@@ -109,87 +102,86 @@ pub enum MappedField {
     ExternalEventId,
     /// When it happened.
     OccurredAt,
-    /// What it is about.
+    /// The subject.
     Subject,
 }
 
-/// A kind of bodies. One of json, anyjson (JSON whatever its content-type), form (application/x-www-form-urlencoded) and
+/// A kind of body. One of json, anyjson (JSON with any content-type), form (application/x-www-form-urlencoded) and
 /// opaque (anything, such as XML).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum BodyKind {
-    /// JSON, or no content-type.
+    /// JSON by its content-type, or without one.
     Json,
-    /// JSON, whatever its content-type.
+    /// JSON with any content-type.
     Anyjson,
     /// A form.
     Form,
-    /// Anything else; nothing in it is read.
+    /// Anything else; its contents are not read.
     Opaque,
 }
 
-/// What is delivered. Default: the preset's, or normalized. One of normalized (JSON with provider, eventType, externalEventId
-/// and the payload), raw (the body's bytes with its content-type) and cloudevents (a CloudEvents 1.0 envelope in JSON).
+/// The format of deliveries. Default: the preset's, or normalized. One of normalized (JSON with provider, eventType,
+/// externalEventId and the payload), raw (the body's bytes with its content-type) and cloudevents (a CloudEvents 1.0
+/// envelope in JSON).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Deliver {
+pub enum DeliveryFormat {
     /// The normalized payload.
     Normalized,
-    /// The body as it came.
+    /// The body as it was received.
     Raw,
     /// A CloudEvents 1.0 envelope.
     Cloudevents,
 }
 
-/// What a provider is answered when its webhook was taken: some insist on a status or a text.
+/// The response to an accepted webhook: some providers require a certain status or text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Acknowledgement {
-    /// The status. Default: the preset's, or 202 for a new event and 200 for a repeated one. 200 to 204.
+    /// The status code. Default: the preset's, or 202 for a new event and 200 for a repeated one. 200 to 204.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 200, max = 204))]
     pub status: Option<i32>,
 
-    /// The content-type of the text, of at most 128 characters. Default: the preset's, or text/plain.
+    /// The content-type of the body, of at most 128 characters. Default: the preset's, or text/plain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub content_type: Option<String>,
 
-    /// The text, of at most 1024 characters. Default: the preset's, or Grapnel's own answer with the event's id.
+    /// The body, of at most 1024 characters. Default: the preset's, or Grapnel's own response with the event's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub body: Option<String>,
 }
 
-fn list<T: Clone>(upper: &[T], lower: &[T]) -> Vec<T> {
-    if upper.is_empty() { lower.to_vec() } else { upper.to_vec() }
-}
-
 impl Mapping {
-    /// These fields, and those of `lower` where these say nothing.
-    pub fn over(&self, lower: &Self) -> Self {
+    /// Returns this mapping, with the fields that it leaves unset taken from `defaults`.
+    #[must_use]
+    pub fn with_defaults_from(&self, defaults: &Self) -> Self {
         Self {
-            external_event_id: list(&self.external_event_id, &lower.external_event_id),
-            event_type: list(&self.event_type, &lower.event_type),
-            occurred_at: list(&self.occurred_at, &lower.occurred_at),
-            occurred_at_format: self.occurred_at_format.or(lower.occurred_at_format),
-            subject: list(&self.subject, &lower.subject),
-            required: list(&self.required, &lower.required),
-            payload: self.payload.clone().or_else(|| lower.payload.clone()),
-            payload_name: self.payload_name.clone().or_else(|| lower.payload_name.clone()),
-            accept: list(&self.accept, &lower.accept),
-            deliver: self.deliver.or(lower.deliver),
+            external_event_id: list_or_default(&self.external_event_id, &defaults.external_event_id),
+            event_type: list_or_default(&self.event_type, &defaults.event_type),
+            occurred_at: list_or_default(&self.occurred_at, &defaults.occurred_at),
+            occurred_at_format: or_default(&self.occurred_at_format, &defaults.occurred_at_format),
+            subject: list_or_default(&self.subject, &defaults.subject),
+            required: list_or_default(&self.required, &defaults.required),
+            payload: or_default(&self.payload, &defaults.payload),
+            payload_name: or_default(&self.payload_name, &defaults.payload_name),
+            accept: list_or_default(&self.accept, &defaults.accept),
+            deliver: or_default(&self.deliver, &defaults.deliver),
         }
     }
 }
 
 impl Acknowledgement {
-    /// These fields, and those of `lower` where these say nothing.
-    pub fn over(&self, lower: &Self) -> Self {
+    /// Returns this acknowledgement, with the fields that it leaves unset taken from `defaults`.
+    #[must_use]
+    pub fn with_defaults_from(&self, defaults: &Self) -> Self {
         Self {
-            status: self.status.or(lower.status),
-            content_type: self.content_type.clone().or_else(|| lower.content_type.clone()),
-            body: self.body.clone().or_else(|| lower.body.clone()),
+            status: or_default(&self.status, &defaults.status),
+            content_type: or_default(&self.content_type, &defaults.content_type),
+            body: or_default(&self.body, &defaults.body),
         }
     }
 }

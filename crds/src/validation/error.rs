@@ -1,15 +1,15 @@
-//! What a validation reports.
+//! The errors that a validation reports.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// What is wrong with a field.
+/// An error in a field of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct FieldError {
     /// The full path of the field, such as `spec.destinations[0].url`; empty for the object itself.
     pub field: String,
-    /// What is wrong and what to do, without the field.
+    /// The problem and its remedy, without the field.
     pub message: String,
 }
 
