@@ -40,7 +40,7 @@ pub struct Destination {
     #[schemars(range(min = 1, max = 60))]
     pub timeout_seconds: i32,
 
-    /// The most requests that one worker has in flight to this destination. Default: 64. 1 to 1024.
+    /// The maximum number of requests in flight from one worker to this destination. Default: 64. 1 to 1024.
     #[serde(default = "int::<64>")]
     #[schemars(range(min = 1, max = 1024))]
     pub max_concurrency: i32,
@@ -64,7 +64,7 @@ pub struct Destination {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rules::RETRY_DELAYS)]
 pub struct RetryPolicy {
-    /// The most attempts at a delivery, including the first. Default: 5. 1 to 100; 1 does not retry.
+    /// The maximum number of attempts at a delivery, including the first. Default: 5. 1 to 100; 1 does not retry.
     #[serde(default = "int::<5>")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: i32,
@@ -114,7 +114,7 @@ impl Destination {
         seconds(self.timeout_seconds)
     }
 
-    /// Returns the most requests in flight from one worker, at least one.
+    /// Returns the maximum number of requests in flight from one worker, at least one.
     pub fn concurrency(&self) -> usize {
         usize::try_from(self.max_concurrency.max(1)).unwrap_or(1)
     }
@@ -126,7 +126,7 @@ impl Destination {
 }
 
 impl RetryPolicy {
-    /// Returns the most attempts, at least one.
+    /// Returns the maximum number of attempts, at least one.
     pub fn attempts(&self) -> u32 {
         self.max_attempts.max(1).unsigned_abs()
     }

@@ -28,8 +28,8 @@ pub struct Mapping {
     #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::MAPPED)]
     pub event_type: Vec<String>,
 
-    /// When it happened: at most 4 sources, of which the first present one is used. Default: the preset's; without any,
-    /// the time of receipt.
+    /// The time of the event: at most 4 sources, of which the first present one is used. Default: the preset's; without
+    /// any, the time of receipt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), extend("items" = source_items()))]
     #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::MAPPED)]
@@ -100,7 +100,7 @@ pub enum TimeFormat {
 pub enum MappedField {
     /// The provider's id of the event.
     ExternalEventId,
-    /// When it happened.
+    /// The time of the event.
     OccurredAt,
     /// The subject.
     Subject,

@@ -77,8 +77,8 @@ pub struct Workers {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rules::REPLICA_RANGE)]
 pub struct Scaling {
-    /// Which party decides the number of workers. Default: Auto. One of Auto (Grapnel, from the backlog), Manual
-    /// (spec.workers.replicas) and External (spec.workers.replicas, set by an autoscaler through the scale
+    /// How the number of workers is controlled. Default: Auto. One of Auto (by Grapnel, from the backlog), Manual (by
+    /// spec.workers.replicas) and External (by an autoscaler that sets spec.workers.replicas through the scale
     /// subresource).
     #[serde(default)]
     pub mode: ScalingMode,
@@ -118,15 +118,15 @@ pub struct Scaling {
     pub stabilization_window_seconds: i32,
 }
 
-/// The party that decides the number of workers.
+/// The control of the number of workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ScalingMode {
-    /// Grapnel, from the backlog. The scale subresource is accepted and has no effect.
+    /// By Grapnel, from the backlog. The scale subresource is accepted and has no effect.
     #[default]
     Auto,
-    /// The user, by spec.workers.replicas.
+    /// By the user, who sets spec.workers.replicas.
     Manual,
-    /// An autoscaler, by spec.workers.replicas through the scale subresource.
+    /// By an autoscaler, which sets spec.workers.replicas through the scale subresource.
     External,
 }
 

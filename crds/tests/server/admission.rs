@@ -82,7 +82,11 @@ fn expect_complaint(name: &str, stderr: &str, expected: Option<(&str, &str)>) ->
                 && found.iter().any(|(field, message)| *field == blamed && message.contains(words))
         }
     };
-    if as_expected { Ok(()) } else { Err(format!("{name}: expected {expected:?}, the server reported {stderr:?}")) }
+    if as_expected {
+        Ok(())
+    } else {
+        Err(format!("{name}: expected {expected:?}, the server reported {stderr:?}"))
+    }
 }
 
 /// Returns the fields and messages of a rejection: `The Integration "x" is invalid: spec.a: …`, or one line for each
