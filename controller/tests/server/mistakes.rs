@@ -45,7 +45,7 @@ async fn a_wrong_scheme_is_rejected_in_the_same_words_everywhere() {
         (
             json!({"type": "hmac", "message": "{body}", "signature": {"from": "x-signature"}}),
             "spec.verification.scheme.signature.from",
-            "must say where the signature is",
+            "must be the source of the signature",
         ),
         (
             json!({"type": "hmac", "message": "{timestamp}{body}", "signature": signature}),
@@ -78,7 +78,7 @@ async fn an_unknown_preset_is_rejected_in_the_same_words_everywhere() {
         &installation,
         merged(acme_spec("acme"), json!({"provider": "initech"})),
         "spec.provider",
-        "there is no such preset; there are acme, adyen, ",
+        "unknown preset; must be one of acme, adyen, ",
     );
 }
 

@@ -1,19 +1,23 @@
-//! The Integration object: a configured source of webhooks and the destinations that its events are delivered to.
+//! The Integration object: a configured source of webhooks and the destinations that receive its events.
 //!
-//! The documentation of each field is what `kubectl explain` prints. It names the default, the bounds and the unit,
-//! because `kubectl explain` shows none of them.
+//! `kubectl explain` prints the documentation of each field. It names the default, the bounds and the unit, because
+//! `kubectl explain` shows none of them.
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::defaults::{int, section};
-use crate::{
-    Acknowledgement, Destination, Handshake, IntegrationStatus, Mapping, Verification, Workers, presets,
-    provider_rules, rules,
-};
+use super::defaults::{int, section};
+use super::destination::Destination;
+use super::handshake::Handshake;
+use super::mapping::{Acknowledgement, Mapping};
+use super::verification::Verification;
+use super::workers::Workers;
+use crate::presets;
+use crate::rules::{self, provider as provider_rules};
+use crate::status::IntegrationStatus;
 
-/// What is received, how it is verified, and where it is delivered.
+/// The desired state of an Integration: the webhooks to accept, how to verify them, and where to deliver them.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "grapnel.dev",
@@ -62,54 +66,54 @@ use crate::{
 )]
 #[serde(rename_all = "camelCase")]
 pub struct IntegrationSpec {
-    /// The preset that says how webhooks of this source are verified and read, such as acme, globex, github or stripe;
-    /// custom for a source without a preset. Required; a DNS label of at most 63 characters. It cannot be changed.
-    /// A preset that the definition knows and the controller does not, since it is older, is reported as Accepted=False with
-    /// the reason UnsupportedProvider.
+    /// The preset that defines how webhooks of this source are verified and read, such as acme, globex, github or
+    /// stripe; custom for a source without a preset. Required; a DNS label of at most 63 characters. Immutable. A
+    /// preset that this definition has and an older controller lacks is reported as Accepted=False with the reason
+    /// UnsupportedProvider.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::DNS_LABEL, validation = presets::KNOWN, validation = rules::PROVIDER_IMMUTABLE)]
     pub provider: String,
 
     /// The path segment that the provider posts to: /api/v1/webhooks/{route}. A DNS label of at most 63 characters.
-    /// Default: the name of the object, which must then be a DNS label. It cannot be changed. A route belongs to one
-    /// Integration in the whole cluster; the first claim wins, and the others are reported as Accepted=False with
-    /// the reason RouteConflict.
+    /// Default: the name of the object, which must then be a DNS label. Immutable. A route belongs to one Integration
+    /// in the whole cluster; the first claim wins, and the others are reported as Accepted=False with the reason
+    /// RouteConflict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::DNS_LABEL)]
     pub route: Option<String>,
 
-    /// A name for people, of at most 128 characters. Default: the name of the object.
+    /// A human-readable name of at most 128 characters. Default: the name of the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub display_name: Option<String>,
 
     /// Whether webhooks are accepted and whether events are delivered. Default: Active. One of Active (accept and
-    /// deliver), DeliveryPaused (accept and store, deliver nothing until it is Active again) and Disabled (refuse
+    /// deliver), DeliveryPaused (accept and store, deliver nothing until it is Active again) and Disabled (reject
     /// webhooks with 404 and deliver nothing).
     #[serde(default)]
     pub state: IntegrationState,
 
-    /// Limits for webhooks before they are accepted.
+    /// The limits that a webhook must meet to be accepted.
     #[serde(default)]
-    pub ingress: Ingress,
+    pub ingress: IngressLimits,
 
-    /// The credentials that a webhook must prove. Required.
+    /// How webhooks are verified, and the secrets to verify them with. Required.
     pub verification: Verification,
 
-    /// Where the fields of an event are in a webhook, and what is delivered of it, where it differs from the preset. Required
-    /// when provider is custom.
+    /// How a webhook becomes an event: where to find its fields, and what to deliver. Set what differs from the preset.
+    /// Required when provider is custom.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mapping: Option<Mapping>,
 
-    /// Requests of the provider that are answered and are no events, beside those of the preset: at most 4, with different
+    /// Handshake requests to answer without recording an event, in addition to the preset's: at most 4, with different
     /// names. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
     pub handshakes: Vec<Handshake>,
 
-    /// What the provider is answered when its webhook was taken, where it differs from the preset.
+    /// The response to an accepted webhook. Set what differs from the preset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledgement: Option<Acknowledgement>,
 
@@ -127,19 +131,19 @@ pub struct IntegrationSpec {
     #[serde(default)]
     pub retention: Retention,
 
-    /// What becomes of the history when the object is deleted. Default: Retain. One of Retain (events, attempts and
-    /// audit entries stay until their retention ends; webhooks are refused) and Delete (they are deleted too).
+    /// What happens to the history when the object is deleted. Default: Retain. One of Retain (events, attempts and
+    /// audit entries stay until their retention ends; webhooks are rejected) and Delete (they are deleted too).
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
-    /// How long the deletion of the object waits for the deliveries that are still queued, in seconds. What is left
-    /// then is given up, with an Event that says how much. Default: 300. 0 to 3600; 0 does not wait.
+    /// How long the deletion of the object waits for queued deliveries, in seconds. Deliveries that are left after that
+    /// are abandoned, and an Event reports their number. Default: 300. 0 to 3600; 0 does not wait.
     #[serde(default = "int::<300>")]
     #[schemars(range(min = 0, max = 3600))]
     pub drain_timeout_seconds: i32,
 }
 
-/// Whether an Integration accepts and delivers.
+/// The state of an Integration: whether it accepts webhooks and delivers events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum IntegrationState {
     /// Webhooks are accepted and events are delivered.
@@ -147,11 +151,11 @@ pub enum IntegrationState {
     Active,
     /// Webhooks are accepted and stored; nothing is delivered until the state is Active again.
     DeliveryPaused,
-    /// Webhooks are refused with 404 and nothing is delivered.
+    /// Webhooks are rejected with 404 and nothing is delivered.
     Disabled,
 }
 
-/// What becomes of the history of a deleted Integration.
+/// What happens to the history of a deleted Integration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
     /// Events, attempts and audit entries stay until their retention ends.
@@ -161,24 +165,24 @@ pub enum DeletionPolicy {
     Delete,
 }
 
-/// Limits for webhooks before they are accepted.
+/// The limits that a webhook must meet to be accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Ingress {
-    /// The largest body that is accepted, in bytes; a larger one is answered 413. Default: 1048576 (1 MiB).
+pub struct IngressLimits {
+    /// The largest accepted body, in bytes; a larger one is answered with 413. Default: 1048576 (1 MiB).
     /// 1024 (1 KiB) to 10485760 (10 MiB).
     #[serde(default = "int::<1_048_576>")]
     #[schemars(range(min = 1024, max = 10_485_760))]
     pub max_body_bytes: i32,
 
-    /// Webhooks accepted per minute from one source address; more are answered 429 with Retry-After. Default: the
-    /// platform's limit. 0 to 1000000; 0 is no limit.
+    /// Webhooks accepted per minute from one source address; more are answered with 429 and Retry-After. Default: the
+    /// platform's limit. 0 to 1000000; 0 means no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub rate_limit_per_minute: Option<i32>,
 }
 
-impl Default for Ingress {
+impl Default for IngressLimits {
     fn default() -> Self {
         section()
     }
@@ -188,7 +192,8 @@ impl Default for Ingress {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retention {
-    /// Days that an event, its attempts and its audit entries are kept after it was received. Default: 30. 1 to 3650.
+    /// How many days an event, its attempts and its audit entries are kept after the event was received. Default: 30.
+    /// 1 to 3650.
     #[serde(default = "int::<30>")]
     #[schemars(range(min = 1, max = 3650))]
     pub days: i32,
@@ -200,25 +205,18 @@ impl Default for Retention {
     }
 }
 
-impl Ingress {
-    /// The largest accepted body in bytes.
-    pub fn max_body(&self) -> usize {
-        usize::try_from(self.max_body_bytes).unwrap_or(0)
-    }
-}
-
 impl IntegrationSpec {
-    /// The destination of that name.
+    /// Returns the destination of that name.
     pub fn destination(&self, name: &str) -> Option<&Destination> {
         self.destinations.iter().find(|destination| destination.name == name)
     }
 
-    /// Whether webhooks are accepted.
+    /// Returns whether webhooks are accepted.
     pub fn accepts(&self) -> bool {
         self.state != IntegrationState::Disabled
     }
 
-    /// Whether events are delivered.
+    /// Returns whether events are delivered.
     pub fn delivers(&self) -> bool {
         self.state == IntegrationState::Active
     }

@@ -1,5 +1,5 @@
-//! What a worker pod asks of its node. These are bounded types of our own: the Kubernetes types bring unbounded maps
-//! and fields that a tenant must not set.
+//! The requirements that worker pods have of their nodes. These are bounded types of our own: the Kubernetes types
+//! bring unbounded maps and fields that a tenant must not set.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{checks, rules};
+use crate::{formats, rules};
 
 /// CPU, memory and ephemeral storage of a worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rules::REQUESTS_WITHIN_LIMITS)]
 pub struct Resources {
-    /// What is reserved for a worker, by the resource's name: cpu, memory, ephemeral-storage. The values are quantities
-    /// such as 250m or 128Mi, of at most 32 characters, and are quoted when they look like numbers: "1", "0.5".
-    /// Default: the platform's.
+    /// The resources reserved for a worker, by name: cpu, memory, ephemeral-storage. The values are quantities such as
+    /// 250m or 128Mi, of at most 32 characters. Quote those that look like numbers: "1", "0.5". Default: the
+    /// platform's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
         "maxProperties" = 8,
@@ -25,7 +25,7 @@ pub struct Resources {
     #[x_kube(validation = rules::RESOURCE_NAMES, validation = rules::RESOURCE_QUANTITIES)]
     pub requests: Option<BTreeMap<String, String>>,
 
-    /// What a worker may use at most, in the same form as requests. Default: the platform's.
+    /// The most that a worker may use, in the same form as requests. Default: the platform's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
         "maxProperties" = 8,
@@ -35,10 +35,11 @@ pub struct Resources {
     pub limits: Option<BTreeMap<String, String>>,
 }
 
-/// Whether two quantities are the same amount: 1000m and 1, 1024Mi and 1Gi. The API server writes them in its own form.
+/// Returns whether two quantities are the same amount: 1000m and 1, 1024Mi and 1Gi. The API server writes them in its
+/// own form.
 pub fn same_quantity(one: &str, other: &str) -> bool {
     one == other
-        || matches!((checks::quantity(one), checks::quantity(other)), (Some(one), Some(other)) if one == other)
+        || matches!((formats::parse_quantity(one), formats::parse_quantity(other)), (Some(one), Some(other)) if one == other)
 }
 
 /// A taint that workers tolerate.
@@ -56,7 +57,7 @@ pub struct Toleration {
     #[x_kube(validation = rules::TAINT_KEY)]
     pub key: Option<String>,
 
-    /// How the taint's value is compared. Default: Equal. One of Equal (it is value) and Exists (any value).
+    /// How the taint's value is compared. Default: Equal. One of Equal (it equals value) and Exists (any value).
     #[serde(default)]
     pub operator: TolerationOperator,
 
@@ -71,13 +72,13 @@ pub struct Toleration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effect: Option<TolerationEffect>,
 
-    /// How long a NoExecute taint is tolerated, in seconds. Default: for ever. 0 to 604800 (a week).
+    /// How long a NoExecute taint is tolerated, in seconds. Default: forever. 0 to 604800 (a week).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 604_800))]
     pub toleration_seconds: Option<i32>,
 }
 
-/// How a taint's value is compared.
+/// The comparison of a taint's value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum TolerationOperator {
     /// The taint has this value.

@@ -1,17 +1,20 @@
-//! The rules about how webhooks are verified, answered and read.
+//! The checks of how webhooks are verified, answered and mapped to events.
 
-use super::Errors;
+use super::collector::ErrorCollector;
+use super::error::FieldError;
+use crate::formats;
 use crate::presets::{self, CUSTOM};
-use crate::provider_rules as rules;
-use crate::rules::{CelRule, DNS_LABEL, SIGNED_URL};
-use crate::{
-    Condition, FieldError, Hash, Integration, KeyEncoding, Mapping, Scheme, SchemeType, Verification, checks,
-};
+use crate::rules::{DNS_LABEL, SIGNED_URL, provider as rules};
+use crate::spec::handshake::{Handshake, HandshakeCondition};
+use crate::spec::integration::Integration;
+use crate::spec::mapping::Mapping;
+use crate::spec::scheme::{HashAlgorithm, KeyEncoding, Scheme, SchemeType};
+use crate::spec::verification::Verification;
 
 impl Integration {
-    pub(super) fn check_provider(&self, errors: &mut Errors) {
+    pub(super) fn check_provider(&self, errors: &mut ErrorCollector) {
         let spec = &self.spec;
-        let known = presets::is_known(&spec.provider) || !checks::is_dns_label(&spec.provider);
+        let known = presets::is_known(&spec.provider) || !formats::is_dns_label(&spec.provider);
         errors.rule(known, "spec.provider", presets::KNOWN);
         errors.verification("spec.verification", &spec.verification);
         if let Some(mapping) = &spec.mapping {
@@ -36,16 +39,16 @@ impl Integration {
 }
 
 impl Scheme {
-    /// What is missing in a scheme that nothing else completes: that of a custom provider, or a preset's with what an
-    /// Integration changed.
+    /// Returns the errors of a scheme that must be complete: that of a custom provider, or a preset's with the changes
+    /// of an Integration.
     pub fn missing(&self) -> Vec<FieldError> {
-        let mut errors = Errors::default();
+        let mut errors = ErrorCollector::default();
         errors.scheme("spec.verification.scheme", self);
         self.check_complete(&mut errors);
-        errors.found
+        errors.into_errors()
     }
 
-    fn check_complete(&self, errors: &mut Errors) {
+    fn check_complete(&self, errors: &mut ErrorCollector) {
         let path = "spec.verification.scheme";
         errors.rule(self.kind.is_some(), &format!("{path}.type"), rules::COMPLETE_TYPE);
         let Some(kind) = self.kind else { return };
@@ -68,27 +71,19 @@ impl Scheme {
 }
 
 impl Mapping {
-    /// What is missing in a mapping that nothing else completes.
+    /// Returns the errors of a mapping that must be complete.
     pub fn missing(&self) -> Vec<FieldError> {
-        let mut errors = Errors::default();
+        let mut errors = ErrorCollector::default();
         self.check_complete(&mut errors);
-        errors.found
+        errors.into_errors()
     }
 
-    fn check_complete(&self, errors: &mut Errors) {
+    fn check_complete(&self, errors: &mut ErrorCollector) {
         errors.rule(!self.event_type.is_empty(), "spec.mapping.eventType", rules::COMPLETE_EVENT_TYPE);
     }
 }
 
-impl Errors {
-    fn pattern(&mut self, path: &str, text: Option<&String>, rule: CelRule) {
-        self.rule(text.is_none_or(|text| rule.matches(text)), path, rule);
-    }
-
-    fn each(&mut self, path: &str, texts: &[String], rule: CelRule) {
-        self.rule(texts.iter().all(|text| rule.matches(text)), path, rule);
-    }
-
+impl ErrorCollector {
     fn verification(&mut self, path: &str, verification: &Verification) {
         self.secret_ref(&format!("{path}.secretRef"), &verification.secret_ref);
         for (index, secret_ref) in verification.previous_secret_refs.iter().enumerate() {
@@ -102,7 +97,7 @@ impl Errors {
 
     fn scheme(&mut self, path: &str, scheme: &Scheme) {
         let ecdsa = scheme.kind == Some(SchemeType::Ecdsa);
-        let holds = !ecdsa || scheme.hash.is_none_or(|hash| hash == Hash::Sha256);
+        let holds = !ecdsa || scheme.hash.is_none_or(|hash| hash == HashAlgorithm::Sha256);
         self.rule(holds, &format!("{path}.hash"), rules::ECDSA_HASH);
         let seed = scheme.key.as_ref().is_some_and(|key| key.encoding == Some(KeyEncoding::Seed));
         let holds = !seed || scheme.kind == Some(SchemeType::Ed25519);
@@ -118,28 +113,28 @@ impl Errors {
         if let Some(timestamp) = &scheme.timestamp {
             self.pattern(&format!("{path}.timestamp.from"), timestamp.from.as_ref(), rules::TIMESTAMP_SOURCE);
         }
-        self.each(&format!("{path}.require"), &scheme.require, rules::SOURCES);
-        self.each(&format!("{path}.forbid"), &scheme.forbid, rules::SOURCES);
+        self.each_pattern(&format!("{path}.require"), &scheme.require, rules::SOURCES);
+        self.each_pattern(&format!("{path}.forbid"), &scheme.forbid, rules::SOURCES);
         if let Some(digest) = &scheme.body_digest {
             self.pattern(&format!("{path}.bodyDigest.from"), digest.from.as_ref(), rules::SOURCE);
         }
     }
 
     fn mapping(&mut self, path: &str, mapping: &Mapping) {
-        self.each(&format!("{path}.externalEventId"), &mapping.external_event_id, rules::MAPPED_ID);
+        self.each_pattern(&format!("{path}.externalEventId"), &mapping.external_event_id, rules::MAPPED_ID);
         for (name, sources) in [
             ("eventType", &mapping.event_type),
             ("occurredAt", &mapping.occurred_at),
             ("subject", &mapping.subject),
         ] {
-            self.each(&format!("{path}.{name}"), sources, rules::MAPPED);
+            self.each_pattern(&format!("{path}.{name}"), sources, rules::MAPPED);
         }
         self.pattern(&format!("{path}.payload"), mapping.payload.as_ref(), rules::POINTER);
         self.pattern(&format!("{path}.payloadName"), mapping.payload_name.as_ref(), rules::MEMBER);
     }
 
-    fn handshake(&mut self, path: &str, handshake: &crate::Handshake) {
-        self.rule(checks::is_dns_label(&handshake.name), &format!("{path}.name"), DNS_LABEL);
+    fn handshake(&mut self, path: &str, handshake: &Handshake) {
+        self.rule(formats::is_dns_label(&handshake.name), &format!("{path}.name"), DNS_LABEL);
         let matches = &handshake.matches;
         self.conditions(&format!("{path}.match.conditions"), &matches.conditions);
         self.conditions(&format!("{path}.match.otherwiseForbidden"), &matches.otherwise_forbidden);
@@ -153,11 +148,11 @@ impl Errors {
         self.pattern(&format!("{path}.capture"), handshake.capture.as_ref(), rules::SOURCE);
         if let Some(confirm) = &handshake.confirm_url {
             self.pattern(&format!("{path}.confirmUrl.from"), Some(&confirm.from), rules::SOURCE);
-            self.each(&format!("{path}.confirmUrl.hosts"), &confirm.hosts, rules::HOSTS);
+            self.each_pattern(&format!("{path}.confirmUrl.hosts"), &confirm.hosts, rules::HOSTS);
         }
     }
 
-    fn conditions(&mut self, path: &str, conditions: &[Condition]) {
+    fn conditions(&mut self, path: &str, conditions: &[HandshakeCondition]) {
         for (index, condition) in conditions.iter().enumerate() {
             let path = format!("{path}[{index}]");
             self.pattern(&format!("{path}.source"), Some(&condition.source), rules::SOURCE);

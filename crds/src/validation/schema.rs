@@ -1,10 +1,10 @@
-//! Checks plain JSON against a structural schema, as the API server does before it evaluates rules.
+//! The check of plain JSON against a structural schema, as in the API server before it evaluates rules.
 //!
-//! The schema of the CustomResourceDefinition is the only place that says which fields exist and what their bounds are.
-//! Reading it here, instead of saying it again in code, is what keeps files and the API server from disagreeing.
-//! Only the keywords that our schemas use are understood; a test fails when a schema uses another one.
+//! The schema of the CustomResourceDefinition is the only place that defines which fields exist and what their bounds
+//! are. The check reads it instead of repeating it in code, so that files and the API server cannot disagree. It
+//! supports only the keywords that our schemas use; a test fails when a schema uses another one.
 //!
-//! No message contains a value from the object, so an object that holds secrets can be checked too.
+//! No message contains a value of the object, so an object with secrets can be checked too.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -15,11 +15,12 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
-use crate::validate::FieldError;
+use super::error::FieldError;
+use crate::crd::crd;
 
 /// The schema of an Integration, metadata included.
 pub(crate) static INTEGRATION: LazyLock<Value> = LazyLock::new(|| {
-    let definition = serde_json::to_value(crate::crd()).expect("a definition is plain data");
+    let definition = serde_json::to_value(crd()).expect("a definition is plain data");
     let mut schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
     // The API server adds these to every custom resource.
     schema["properties"]["apiVersion"] = serde_json::json!({"type": "string"});
@@ -31,23 +32,24 @@ pub(crate) static INTEGRATION: LazyLock<Value> = LazyLock::new(|| {
 /// The schema of a Secret.
 pub(crate) static SECRET: LazyLock<Value> = LazyLock::new(schema_of::<Secret>);
 
-/// What a schema says against an object.
+/// The violations of a schema.
 #[derive(Debug, Default)]
-pub(crate) struct Findings {
-    /// Unknown fields, missing fields and values of another type: the object cannot be read.
+pub(crate) struct SchemaErrors {
+    /// Unknown fields, missing fields and values of the wrong type: the object cannot be parsed.
     pub(crate) shape: Vec<FieldError>,
-    /// Values outside their bounds: the object can be read, but is not valid.
+    /// Values outside their bounds: the object can be parsed, but is not valid.
     pub(crate) bounds: Vec<FieldError>,
 }
 
 /// Checks an object against its schema.
-pub(crate) fn check(schema: &Value, object: &Value) -> Findings {
-    let mut findings = Findings::default();
-    check_value(schema, object, "", &mut findings);
-    findings
+pub(crate) fn check(schema: &Value, object: &Value) -> SchemaErrors {
+    let mut errors = SchemaErrors::default();
+    check_value(schema, object, "", &mut errors);
+    errors
 }
 
-/// Removes the nulls that the API server removes: a null in a field that is not nullable is the same as no field.
+/// Removes the nulls that the API server removes: a null in a field that is not nullable is the same as an absent
+/// field.
 pub(crate) fn prune_nulls(schema: &Value, object: &mut Value) {
     match object {
         Value::Object(fields) => {
@@ -71,72 +73,70 @@ fn schema_of<T: JsonSchema>() -> Value {
     settings.into_generator().into_root_schema_for::<T>().to_value()
 }
 
-fn check_value(schema: &Value, value: &Value, path: &str, findings: &mut Findings) {
+fn check_value(schema: &Value, value: &Value, path: &str, errors: &mut SchemaErrors) {
     if value.is_null() && schema["nullable"] == true {
         return;
     }
     let expected = schema["type"].as_str().unwrap_or_default();
     match (expected, value) {
-        ("object", Value::Object(fields)) => check_object(schema, fields, path, findings),
-        ("array", Value::Array(items)) => check_array(schema, items, path, findings),
-        ("string", Value::String(text)) => check_string(schema, text, path, findings),
+        ("object", Value::Object(fields)) => check_object(schema, fields, path, errors),
+        ("array", Value::Array(items)) => check_array(schema, items, path, errors),
+        ("string", Value::String(text)) => check_string(schema, text, path, errors),
         ("integer", Value::Number(number)) if number.is_i64() || number.is_u64() => {
-            check_number(schema, number.as_f64().unwrap_or(f64::MAX), path, findings);
+            check_number(schema, number.as_f64().unwrap_or(f64::MAX), path, errors);
         }
         ("boolean", Value::Bool(_)) => {}
-        _ => findings
+        _ => errors
             .shape
-            .push(FieldError::new(path, format!("must be of type {expected}, and is {}", type_name(value)))),
+            .push(FieldError::new(path, format!("must be of type {expected}, not {}", type_name(value)))),
     }
 }
 
-fn check_object(schema: &Value, fields: &Map<String, Value>, path: &str, findings: &mut Findings) {
+fn check_object(schema: &Value, fields: &Map<String, Value>, path: &str, errors: &mut SchemaErrors) {
     let no_properties = Map::new();
     let properties = schema["properties"].as_object().unwrap_or(&no_properties);
     let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
     for name in required.filter(|name| !fields.contains_key(*name)) {
-        findings.shape.push(FieldError::new(&child(path, name), "Required value"));
+        errors.shape.push(FieldError::new(&child(path, name), "Required value"));
     }
-    if at_least(schema, "maxProperties").is_some_and(|most| fields.len() as u64 > most) {
-        findings
+    if keyword_u64(schema, "maxProperties").is_some_and(|maximum| fields.len() as u64 > maximum) {
+        errors
             .bounds
             .push(FieldError::new(path, format!("must have at most {} items", schema["maxProperties"])));
     }
     for (name, value) in fields {
         let path = child(path, name);
         match properties.get(name) {
-            Some(property) => check_value(property, value, &path, findings),
+            Some(property) => check_value(property, value, &path, errors),
             None if schema["additionalProperties"].is_object() => {
-                check_value(&schema["additionalProperties"], value, &path, findings);
+                check_value(&schema["additionalProperties"], value, &path, errors);
             }
-            // An object without any description of its fields takes all of them, as managed fields do.
+            // An object whose schema lists no fields, such as managed fields, accepts any.
             None if properties.is_empty() => {}
-            None => findings.shape.push(FieldError::new(&path, unknown_field(name, properties))),
+            None => errors.shape.push(FieldError::new(&path, unknown_field(name, properties))),
         }
     }
 }
 
-fn check_array(schema: &Value, items: &[Value], path: &str, findings: &mut Findings) {
-    if at_least(schema, "maxItems").is_some_and(|most| items.len() as u64 > most) {
-        findings
-            .bounds
-            .push(FieldError::new(path, format!("must have at most {} items", schema["maxItems"])));
+fn check_array(schema: &Value, items: &[Value], path: &str, errors: &mut SchemaErrors) {
+    if keyword_u64(schema, "maxItems").is_some_and(|maximum| items.len() as u64 > maximum) {
+        errors.bounds.push(FieldError::new(path, format!("must have at most {} items", schema["maxItems"])));
     }
-    if at_least(schema, "minItems").is_some_and(|least| (items.len() as u64) < least) {
-        findings
+    if keyword_u64(schema, "minItems").is_some_and(|minimum| (items.len() as u64) < minimum) {
+        errors
             .bounds
             .push(FieldError::new(path, format!("should have at least {} items", schema["minItems"])));
     }
     for (index, item) in items.iter().enumerate() {
-        check_value(&schema["items"], item, &format!("{path}[{index}]"), findings);
+        check_value(&schema["items"], item, &format!("{path}[{index}]"), errors);
     }
     if schema["x-kubernetes-list-type"] == "map" {
-        check_unique(schema, items, path, findings);
+        check_unique(schema, items, path, errors);
     }
 }
 
-/// The items of a map list are told apart by their key fields, which count with their defaults.
-fn check_unique(schema: &Value, items: &[Value], path: &str, findings: &mut Findings) {
+/// Checks that the items of a map list differ in their key fields, which have their defaults when they are absent.
+fn check_unique(schema: &Value, items: &[Value], path: &str, errors: &mut SchemaErrors) {
     let keys: Vec<&str> = schema["x-kubernetes-list-map-keys"]
         .as_array()
         .into_iter()
@@ -151,40 +151,41 @@ fn check_unique(schema: &Value, items: &[Value], path: &str, findings: &mut Find
             .collect();
         if !seen.insert(identity) {
             let message = format!("Duplicate value: another item has the same {}", keys.join(" and "));
-            findings.bounds.push(FieldError::new(&format!("{path}[{index}]"), message));
+            errors.bounds.push(FieldError::new(&format!("{path}[{index}]"), message));
         }
     }
 }
 
-fn check_string(schema: &Value, text: &str, path: &str, findings: &mut Findings) {
+fn check_string(schema: &Value, text: &str, path: &str, errors: &mut SchemaErrors) {
     let length = text.chars().count() as u64;
-    if at_least(schema, "maxLength").is_some_and(|most| length > most) {
+    if keyword_u64(schema, "maxLength").is_some_and(|maximum| length > maximum) {
         let message = format!("Too long: may not be more than {} bytes", schema["maxLength"]);
-        findings.bounds.push(FieldError::new(path, message));
+        errors.bounds.push(FieldError::new(path, message));
     }
-    if at_least(schema, "minLength").is_some_and(|least| length < least) {
+    if keyword_u64(schema, "minLength").is_some_and(|minimum| length < minimum) {
         let message = format!("should be at least {} chars long", schema["minLength"]);
-        findings.bounds.push(FieldError::new(path, message));
+        errors.bounds.push(FieldError::new(path, message));
     }
     if let Some(values) = schema["enum"].as_array()
         && !values.iter().any(|value| value == text)
     {
         let values = values.iter().map(Value::to_string).collect::<Vec<_>>().join(", ");
-        findings.shape.push(FieldError::new(path, format!("supported values: {values}")));
+        errors.shape.push(FieldError::new(path, format!("supported values: {values}")));
     }
 }
 
-fn check_number(schema: &Value, number: f64, path: &str, findings: &mut Findings) {
+fn check_number(schema: &Value, number: f64, path: &str, errors: &mut SchemaErrors) {
     // Bounds are whole numbers; the definition writes them as floats.
-    if let Some(most) = schema["maximum"].as_f64().filter(|most| number > *most) {
-        findings.bounds.push(FieldError::new(path, format!("should be less than or equal to {most}")));
+    if let Some(maximum) = schema["maximum"].as_f64().filter(|maximum| number > *maximum) {
+        errors.bounds.push(FieldError::new(path, format!("should be less than or equal to {maximum}")));
     }
-    if let Some(least) = schema["minimum"].as_f64().filter(|least| number < *least) {
-        findings.bounds.push(FieldError::new(path, format!("should be greater than or equal to {least}")));
+    if let Some(minimum) = schema["minimum"].as_f64().filter(|minimum| number < *minimum) {
+        errors.bounds.push(FieldError::new(path, format!("should be greater than or equal to {minimum}")));
     }
 }
 
-fn at_least(schema: &Value, keyword: &str) -> Option<u64> {
+/// Returns the whole number that a keyword of the schema has.
+fn keyword_u64(schema: &Value, keyword: &str) -> Option<u64> {
     schema[keyword].as_u64()
 }
 
@@ -204,8 +205,8 @@ fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// Names the known field that was probably meant: one that differs only in case, that goes on where the name ends, or
-/// that the name has a letter or two more than.
+/// Returns the message for an unknown field, with the known field that was probably meant: one that differs only in
+/// case, that starts with the name, or that the name exceeds by one or two letters.
 fn unknown_field(name: &str, properties: &Map<String, Value>) -> String {
     let wanted = name.to_ascii_lowercase();
     let meant = properties.keys().find(|known| {
@@ -223,8 +224,8 @@ fn unknown_field(name: &str, properties: &Map<String, Value>) -> String {
 mod tests {
     use super::*;
 
-    /// What `check` and `prune_nulls` read, and what says nothing about a value by itself.
-    const UNDERSTOOD: [&str; 18] = [
+    /// The keywords that `check` and `prune_nulls` read, and those that do not restrict a value.
+    const SUPPORTED: [&str; 18] = [
         "type",
         "nullable",
         "properties",
@@ -245,8 +246,8 @@ mod tests {
         "description",
     ];
 
-    /// Times are parsed when the object is read; rules are in `rules`.
-    const LEFT_TO_OTHERS: [&str; 2] = ["format", "x-kubernetes-validations"];
+    /// The keywords that are checked elsewhere: times when the object is parsed, rules by `rules`.
+    const CHECKED_ELSEWHERE: [&str; 2] = ["format", "x-kubernetes-validations"];
 
     fn collect<'a>(schema: &'a Value, keywords: &mut BTreeSet<&'a str>) {
         for (keyword, value) in schema.as_object().into_iter().flatten() {
@@ -262,11 +263,11 @@ mod tests {
     }
 
     #[test]
-    fn every_keyword_of_the_schemas_is_understood() {
+    fn every_keyword_of_the_schemas_is_supported() {
         for schema in [&*INTEGRATION, &*SECRET] {
             let mut keywords = BTreeSet::new();
             collect(schema, &mut keywords);
-            for keyword in ["$schema", "title"].iter().chain(&UNDERSTOOD).chain(&LEFT_TO_OTHERS) {
+            for keyword in ["$schema", "title"].iter().chain(&SUPPORTED).chain(&CHECKED_ELSEWHERE) {
                 keywords.remove(keyword);
             }
             assert_eq!(keywords, BTreeSet::new());

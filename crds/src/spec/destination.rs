@@ -1,4 +1,4 @@
-//! A destination: a callback URL and how hard it is tried.
+//! A destination: a callback URL and its retry policy.
 
 use std::time::Duration;
 
@@ -6,23 +6,24 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::defaults::{int, section};
-use crate::{SecretRef, rules};
+use super::defaults::{int, section};
+use super::verification::SecretRef;
+use crate::rules;
 
-/// A callback URL that events are delivered to.
+/// A callback URL that receives events.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rules::PREVIOUS_SIGNING)]
 pub struct Destination {
     /// The name of the destination within the Integration. Required; a DNS label of at most 63 characters. A renamed
-    /// destination is another destination: what is still queued for the old name is not delivered to the new one.
+    /// destination is another destination: events that are queued for the old name are not delivered to the new one.
     #[schemars(length(min = 1, max = 63))]
     #[x_kube(validation = rules::DNS_LABEL)]
     pub name: String,
 
-    /// The absolute http or https URL that events are posted to, without user name, password or fragment. Required;
-    /// at most 2048 characters, all ASCII. Loopback, link-local, metadata, multicast and private addresses are refused
-    /// when they are dialled, unless the platform allows them.
+    /// The absolute http or https URL that events are posted to, without user name, password or fragment. Required; at
+    /// most 2048 characters, all ASCII. Connections to loopback, link-local, metadata, multicast and private addresses
+    /// are refused, unless the platform allows them.
     #[schemars(length(min = 1, max = 2048))]
     #[x_kube(
         validation = rules::URL_ABSOLUTE,
@@ -34,42 +35,42 @@ pub struct Destination {
     )]
     pub url: String,
 
-    /// How long one attempt may take from the connection to the end of the answer, in seconds. Default: 10. 1 to 60.
+    /// The time limit of one attempt, from connecting to the end of the response, in seconds. Default: 10. 1 to 60.
     #[serde(default = "int::<10>")]
     #[schemars(range(min = 1, max = 60))]
     pub timeout_seconds: i32,
 
-    /// Requests in flight to this destination from one worker. Default: 64. 1 to 1024.
+    /// The maximum number of requests in flight from one worker to this destination. Default: 64. 1 to 1024.
     #[serde(default = "int::<64>")]
     #[schemars(range(min = 1, max = 1024))]
     pub max_concurrency: i32,
 
-    /// What happens after an attempt that failed.
+    /// How often and after which delays a failed delivery is attempted again.
     #[serde(default)]
     pub retry: RetryPolicy,
 
-    /// The secret that deliveries are signed with, in the way of Standard Webhooks. Default: deliveries are not signed.
+    /// The secret that deliveries are signed with, as Standard Webhooks defines it. Default: deliveries are not signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signing_secret_ref: Option<SecretRef>,
 
-    /// A secret that deliveries are signed with beside the current one while it is being replaced, so that a receiver
-    /// which still has the old secret goes on accepting. Needs signingSecretRef. Default: none.
+    /// A secret that deliveries are also signed with during a rotation, so that a receiver with the old secret still
+    /// accepts them. Requires signingSecretRef. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_signing_secret_ref: Option<SecretRef>,
 }
 
-/// What happens after an attempt that failed.
+/// How often and after which delays a failed delivery is attempted again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rules::RETRY_DELAYS)]
 pub struct RetryPolicy {
-    /// How often a delivery is attempted in all, the first attempt included. Default: 5. 1 to 100; 1 does not retry.
+    /// The maximum number of attempts at a delivery, including the first. Default: 5. 1 to 100; 1 does not retry.
     #[serde(default = "int::<5>")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: i32,
 
     /// How the delay between attempts grows. Default: Exponential. One of Exponential (it doubles) and Linear (the
-    /// initial delay is added each time). The actual delay is drawn between zero and that value, so that retries
+    /// initial delay is added each time). The actual delay is random between zero and that value, so that the retries
     /// of many deliveries spread out.
     #[serde(default)]
     pub backoff: Backoff,
@@ -84,8 +85,8 @@ pub struct RetryPolicy {
     #[schemars(range(min = 1, max = 86_400))]
     pub max_delay_seconds: i32,
 
-    /// The longest wait that a Retry-After header of the destination is granted, in seconds. Default: 3600. 0 to 86400;
-    /// 0 ignores the header.
+    /// The longest Retry-After header of the destination that is honored, in seconds. Default: 3600. 0 to 86400; 0
+    /// ignores the header.
     #[serde(default = "int::<3600>")]
     #[schemars(range(min = 0, max = 86_400))]
     pub retry_after_max_seconds: i32,
@@ -108,39 +109,39 @@ impl Default for RetryPolicy {
 }
 
 impl Destination {
-    /// The deadline of one attempt.
+    /// Returns the time limit of one attempt.
     pub fn timeout(&self) -> Duration {
         seconds(self.timeout_seconds)
     }
 
-    /// Requests in flight from one worker, at least one.
+    /// Returns the maximum number of requests in flight from one worker, at least one.
     pub fn concurrency(&self) -> usize {
         usize::try_from(self.max_concurrency.max(1)).unwrap_or(1)
     }
 
-    /// The references to what deliveries are signed with, the current secret first.
+    /// Returns the references to the secrets that deliveries are signed with, the current one first.
     pub fn signing_refs(&self) -> impl Iterator<Item = &SecretRef> {
         self.signing_secret_ref.iter().chain(&self.previous_signing_secret_ref)
     }
 }
 
 impl RetryPolicy {
-    /// Attempts in all, at least one.
+    /// Returns the maximum number of attempts, at least one.
     pub fn attempts(&self) -> u32 {
         self.max_attempts.max(1).unsigned_abs()
     }
 
-    /// The delay after the first attempt.
+    /// Returns the delay after the first attempt.
     pub fn initial_delay(&self) -> Duration {
         seconds(self.initial_delay_seconds)
     }
 
-    /// The longest delay between two attempts.
+    /// Returns the longest delay between two attempts.
     pub fn max_delay(&self) -> Duration {
         seconds(self.max_delay_seconds)
     }
 
-    /// The longest wait that a Retry-After header is granted; zero ignores the header.
+    /// Returns the longest Retry-After header that is honored; zero ignores the header.
     pub fn retry_after_max(&self) -> Duration {
         seconds(self.retry_after_max_seconds)
     }

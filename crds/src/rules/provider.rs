@@ -1,32 +1,32 @@
 //! The rules about verification schemes, handshakes and mappings.
 //!
-//! Most are patterns. The API server and the offline validation read the same text with engines of the same syntax, so
-//! neither accepts what the other refuses.
+//! Most are patterns. The API server and the offline validation evaluate the same pattern with engines of the same
+//! syntax, so neither accepts a value that the other rejects.
 
-use crate::rules::CelRule;
+use super::CelRule;
 
-/// A header's name, as far as providers use the characters that HTTP allows.
+/// A header name, of those characters allowed by HTTP that providers use.
 macro_rules! header_name {
     () => {
         "[-A-Za-z0-9_.]{1,64}"
     };
 }
 
-/// Where a value of a request is.
+/// The source of a value in a request.
 macro_rules! source {
     () => {
         concat!("header:", header_name!(), "|query:[^{}|+]+|form:[^{}|+]+|json:/[^{}|+]*")
     };
 }
 
-/// Text with placeholders; a brace that is none is written twice.
+/// Text with placeholders; a literal brace is written twice.
 macro_rules! template {
     ($placeholder:expr) => {
         concat!("^([^{}]|[{][{]|[}][}]|[{](", $placeholder, ")[}])*$")
     };
 }
 
-/// What a response is made of.
+/// The placeholders of a response.
 macro_rules! response {
     () => {
         concat!(
@@ -43,23 +43,23 @@ macro_rules! response {
 
 pub(crate) const SOURCE: CelRule = CelRule::pattern(
     concat!("^(", source!(), ")$"),
-    "must say where a value is: header:NAME, query:NAME, form:NAME or json:/POINTER",
+    "must be a source: header:NAME, query:NAME, form:NAME or json:/POINTER",
 );
 
-pub(crate) const SOURCES: CelRule = CelRule::each(
+pub(crate) const SOURCES: CelRule = CelRule::each_pattern(
     concat!("^(", source!(), ")$"),
-    "must say where values are: header:NAME, query:NAME, form:NAME or json:/POINTER",
+    "must be a list of sources: header:NAME, query:NAME, form:NAME or json:/POINTER",
 );
 
 pub(crate) const SIGNATURE_SOURCE: CelRule = CelRule::pattern(
     concat!("^(", source!(), "|headerPrefix:", header_name!(), ")$"),
-    "must say where the signature is: header:NAME, headerPrefix:NAME, query:NAME, form:NAME or json:/POINTER",
+    "must be the source of the signature: header:NAME, headerPrefix:NAME, query:NAME, form:NAME or json:/POINTER",
 );
 
 pub(crate) const TIMESTAMP_SOURCE: CelRule = CelRule::pattern(
     concat!("^(", source!(), "|field:[-A-Za-z0-9_]{1,32}|item:[0-9])$"),
-    "must say where the timestamp is: header:NAME, query:NAME, form:NAME, json:/POINTER, or field:NAME or item:NUMBER of \
-     the signature's list",
+    "must be the source of the timestamp: header:NAME, query:NAME, form:NAME, json:/POINTER, or field:NAME or \
+     item:NUMBER of the signature's list",
 );
 
 pub(crate) const MESSAGE: CelRule = CelRule::pattern(
@@ -69,74 +69,76 @@ pub(crate) const MESSAGE: CelRule = CelRule::pattern(
         ")([|](crc32|sha256|unescape))*"
     )),
     "must be text with the placeholders {body}, {timestamp}, {method}, {url}, {secret}, {form:sorted}, {header:NAME}, \
-     {query:NAME}, {form:NAME} and {json:/POINTER}, each with the filters |crc32, |sha256 or |unescape if any; a brace that \
-     is none of these is written twice",
+     {query:NAME}, {form:NAME} and {json:/POINTER}, each optionally with the filters |crc32, |sha256 or |unescape; \
+     write a literal brace twice",
 );
 
 pub(crate) const RESPONSE: CelRule = CelRule::pattern(
     template!(response!()),
     "must be text with the placeholders {header:NAME}, {query:NAME}, {form:NAME}, {json:/POINTER}, {hmac:SOURCE} and \
-     {sign:SOURCE}, each with the filters |json, |hex or |base64 if any; a brace that is none of these is written twice",
+     {sign:SOURCE}, each optionally with the filters |json, |hex or |base64; write a literal brace twice",
 );
 
 pub(crate) const EXPECTED: CelRule = CelRule::pattern(
     template!(concat!("secret[|]sha256|", response!())),
-    "must be text with the placeholders of a response, or {secret|sha256}; a brace that is none of these is written twice",
+    "must be text with the placeholders of a response, or {secret|sha256}; write a literal brace twice",
 );
 
 pub(crate) const HEADER_NAME: CelRule = CelRule::pattern(
     concat!("^", header_name!(), "$"),
-    "must be the name of a header: letters, digits, '-', '_' and '.'",
+    "must be a header name: letters, digits, '-', '_' and '.'",
 );
 
+/// The source of a field of an event.
 macro_rules! mapped {
     () => {
         concat!("/.*|json:/.*|query:.+|form:.+|literal:.+|header:", header_name!())
     };
 }
 
-pub(crate) const MAPPED: CelRule = CelRule::each(
+pub(crate) const MAPPED: CelRule = CelRule::each_pattern(
     concat!("^(", mapped!(), ")$"),
-    "must say where the field is: /POINTER, json:/POINTER, header:NAME, query:NAME, form:NAME or literal:TEXT",
+    "must be sources of the field: /POINTER, json:/POINTER, header:NAME, query:NAME, form:NAME or literal:TEXT",
 );
 
-pub(crate) const MAPPED_ID: CelRule = CelRule::each(
+pub(crate) const MAPPED_ID: CelRule = CelRule::each_pattern(
     concat!("^(request|", mapped!(), ")$"),
-    "must say where the id is: /POINTER, json:/POINTER, header:NAME, query:NAME or form:NAME; request makes every request an \
-     event",
+    "must be sources of the id: /POINTER, json:/POINTER, header:NAME, query:NAME or form:NAME; or request, \
+     which makes every request an event",
 );
 
 pub(crate) const POINTER: CelRule =
-    CelRule::pattern("^(/.*)?$", "must be a JSON Pointer: empty for the whole body, or begin with '/'");
+    CelRule::pattern("^(/.*)?$", "must be a JSON Pointer: empty for the whole body, or starting with '/'");
 
 pub(crate) const MEMBER: CelRule =
-    CelRule::pattern("^[A-Za-z][A-Za-z0-9_]*$", "must be a letter and then letters, digits and '_'");
+    CelRule::pattern("^[A-Za-z][A-Za-z0-9_]*$", "must be a letter followed by letters, digits and '_'");
 
-pub(crate) const HOSTS: CelRule = CelRule::each(
+pub(crate) const HOSTS: CelRule = CelRule::each_pattern(
     "^([a-z0-9]([-a-z0-9]*[a-z0-9])?[.]|[*][.])+[a-z]+$",
-    "must be host names in lower case, such as hooks.example.com; a star stands for one label, as in *.example.com",
+    "must be lower-case host names such as hooks.example.com; an asterisk matches one label, as in *.example.com",
 );
 
-// A scheme as a whole. The first three hold for a part of one too, the others for one that is complete.
+// A scheme as a whole. The first three also apply to a partial scheme, the others only to a complete one.
 
 pub(crate) const ECDSA_HASH: CelRule = CelRule::new(
     "!has(self.type) || !has(self.hash) || self.type != 'ecdsa' || self.hash == 'sha256'",
-    "must be sha256 or not be set when type is ecdsa",
+    "must be sha256 or not set when type is ecdsa",
 )
-.about(".hash");
+.at_field(".hash");
 
 pub(crate) const SECRET_IN_MESSAGE: CelRule = CelRule::new(
     "!has(self.message) || !self.message.contains('{secret') || (has(self.type) && self.type == 'digest')",
-    "must not contain {secret} unless type is digest: the other types are keyed with it",
+    "must not contain {secret} unless type is digest: the other types use it as the key",
 )
-.about(".message");
+.at_field(".message");
 
 pub(crate) const SEED_KEY: CelRule = CelRule::new(
     "!has(self.key) || !has(self.key.encoding) || self.key.encoding != 'seed' || (has(self.type) && self.type == 'ed25519')",
     "must not be seed unless type is ed25519",
 )
-.about(".key.encoding");
+.at_field(".key.encoding");
 
+/// A condition that holds for the scheme of a custom provider once its type is set.
 macro_rules! custom {
     ($holds:expr) => {
         concat!(
@@ -150,21 +152,21 @@ macro_rules! custom {
 
 pub(crate) const CUSTOM_SCHEME: CelRule = CelRule::new(
     "self.spec.provider != 'custom' || has(self.spec.verification.scheme)",
-    "must be set when provider is custom: there is no preset that says how webhooks are verified",
+    "must be set when provider is custom: no preset defines how webhooks are verified",
 )
-.about(".spec.verification.scheme");
+.at_field(".spec.verification.scheme");
 
 pub(crate) const CUSTOM_MAPPING: CelRule = CelRule::new(
     "self.spec.provider != 'custom' || has(self.spec.mapping)",
-    "must be set when provider is custom: there is no preset that says where the fields of an event are",
+    "must be set when provider is custom: no preset defines the fields of an event",
 )
-.about(".spec.mapping");
+.at_field(".spec.mapping");
 
 pub(crate) const COMPLETE_TYPE: CelRule = CelRule::new(
     "self.spec.provider != 'custom' || !has(self.spec.verification.scheme) || has(self.spec.verification.scheme.type)",
-    "must be set: no preset says it",
+    "must be set: no preset provides it",
 )
-.about(".spec.verification.scheme.type");
+.at_field(".spec.verification.scheme.type");
 
 pub(crate) const COMPLETE_MESSAGE: CelRule = CelRule::new(
     custom!(
@@ -173,16 +175,16 @@ pub(crate) const COMPLETE_MESSAGE: CelRule = CelRule::new(
     ),
     "must be set: hmac, ed25519, ecdsa and digest are computed over a message",
 )
-.about(".spec.verification.scheme.message");
+.at_field(".spec.verification.scheme.message");
 
 pub(crate) const COMPLETE_SIGNATURE: CelRule = CelRule::new(
     custom!(
         "!(self.spec.verification.scheme.type in ['hmac', 'ed25519', 'ecdsa', 'digest', 'token']) || \
          (has(self.spec.verification.scheme.signature) && has(self.spec.verification.scheme.signature.from))"
     ),
-    "must have from: it says where the signature or the token is",
+    "must have from: it is the source of the signature or the token",
 )
-.about(".spec.verification.scheme.signature");
+.at_field(".spec.verification.scheme.signature");
 
 pub(crate) const COMPLETE_TIMESTAMP: CelRule = CelRule::new(
     custom!(
@@ -192,7 +194,7 @@ pub(crate) const COMPLETE_TIMESTAMP: CelRule = CelRule::new(
     ),
     "must have from: the message contains {timestamp}",
 )
-.about(".spec.verification.scheme.timestamp");
+.at_field(".spec.verification.scheme.timestamp");
 
 pub(crate) const SECRET_COVERED: CelRule = CelRule::new(
     custom!(
@@ -201,10 +203,10 @@ pub(crate) const SECRET_COVERED: CelRule = CelRule::new(
     ),
     "must contain {secret}: without it anyone can compute the digest",
 )
-.about(".spec.verification.scheme.message");
+.at_field(".spec.verification.scheme.message");
 
 pub(crate) const COMPLETE_EVENT_TYPE: CelRule = CelRule::new(
     "self.spec.provider != 'custom' || !has(self.spec.mapping) || has(self.spec.mapping.eventType)",
-    "must be set: no preset says it; literal:TEXT is the same for all events",
+    "must be set: no preset provides it; literal:TEXT gives all events the same type",
 )
-.about(".spec.mapping.eventType");
+.at_field(".spec.mapping.eventType");

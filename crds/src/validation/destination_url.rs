@@ -1,8 +1,8 @@
-//! What the URL of a destination may be.
+//! The check of the URL of a destination.
 //!
-//! URL libraries disagree: what one reads as a host, another reads as a path or repairs silently. A destination's URL is
-//! therefore accepted only in the form that all of them read alike, and finally only if the library that will call it
-//! reads it too.
+//! URL libraries disagree: one reads as a host the text that another reads as a path or repairs silently. A
+//! destination's URL is therefore accepted only in the form that all of them read alike, and only if the library that
+//! will call it reads it too.
 
 use std::net::Ipv4Addr;
 
@@ -10,43 +10,43 @@ use url::Url;
 
 use crate::rules::{self, CelRule};
 
-/// What is wrong with the URL of a destination: the rules it breaks, or else why it cannot be called.
+/// A problem of a URL: a rule that it breaks, or else the reason why it cannot be called.
 #[derive(Debug)]
-pub(crate) enum UrlProblem {
-    /// A rule that the API server checks too.
+pub(super) enum UrlProblem {
+    /// A broken rule, which the API server checks too.
     Rule(CelRule),
-    /// The URL satisfies the rules, but the library that would call it cannot read it.
-    Unreadable(url::ParseError),
+    /// The error of the library that would call the URL, which satisfies the rules.
+    Invalid(url::ParseError),
 }
 
-/// Everything that is wrong with a URL; nothing when it can be called.
-pub(crate) fn problems(text: &str) -> Vec<UrlProblem> {
-    let parts = Parts::of(text);
+/// Returns all problems of a URL; none when it can be called.
+pub(super) fn problems(text: &str) -> Vec<UrlProblem> {
+    let parts = UrlParts::of(text);
     let broken = [
-        (parts.as_ref().is_some_and(Parts::is_absolute), rules::URL_ABSOLUTE),
+        (parts.as_ref().is_some_and(UrlParts::is_absolute), rules::URL_ABSOLUTE),
         (text.bytes().all(|byte| byte.is_ascii_graphic()), rules::URL_ASCII),
         (!after_slashes(text).is_some_and(|authority| authority.contains('@')), rules::URL_USERINFO),
         (!text.contains('#'), rules::URL_FRAGMENT),
-        (parts.as_ref().is_none_or(Parts::has_valid_port), rules::URL_PORT),
-        (parts.as_ref().is_none_or(Parts::has_plain_host), rules::URL_ADDRESS),
+        (parts.as_ref().is_none_or(UrlParts::has_valid_port), rules::URL_PORT),
+        (parts.as_ref().is_none_or(UrlParts::has_plain_host), rules::URL_ADDRESS),
     ];
     let problems: Vec<_> =
         broken.into_iter().filter(|(holds, _)| !holds).map(|(_, rule)| UrlProblem::Rule(rule)).collect();
     match Url::parse(text) {
-        Err(error) if problems.is_empty() => vec![UrlProblem::Unreadable(error)],
+        Err(error) if problems.is_empty() => vec![UrlProblem::Invalid(error)],
         _ => problems,
     }
 }
 
-/// A URL cut at its delimiters, without any repair.
-struct Parts<'a> {
+/// The parts of a URL between its delimiters, without any repair.
+struct UrlParts<'a> {
     scheme: &'a str,
     host: &'a str,
     port: Option<&'a str>,
     path: &'a str,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> UrlParts<'a> {
     fn of(text: &'a str) -> Option<Self> {
         let (scheme, rest) = text.split_once("://")?;
         let authority = after_slashes(text)?;
@@ -69,14 +69,14 @@ impl<'a> Parts<'a> {
             && percent_escapes_are_whole(self.path)
     }
 
-    /// A port that is no number is not a matter of its range: the URL is then not absolute.
+    /// Returns whether a port that is a number is in its range. Another port makes the URL not absolute.
     fn has_valid_port(&self) -> bool {
         let digits = self.port.unwrap_or_default();
         let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
         !is_number || (digits.len() <= 5 && digits.parse::<u16>().is_ok_and(|port| port > 0))
     }
 
-    /// A host whose last label is a number is an address, and must then be written as one.
+    /// Returns whether the host is a name or a complete address. A host whose last label is a number is an address.
     fn has_plain_host(&self) -> bool {
         let host = self.host.strip_suffix('.').unwrap_or(self.host);
         let last = host.rsplit('.').next().unwrap_or_default();
@@ -89,7 +89,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// What stands between "//" and the path.
+/// Returns the text between "//" and the path.
 fn after_slashes(text: &str) -> Option<&str> {
     let (before, rest) = text.split_once("//")?;
     if before.contains(['/', '?', '#']) {

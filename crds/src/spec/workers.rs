@@ -1,4 +1,4 @@
-//! The worker pods of an Integration and how their number follows the backlog.
+//! The worker pods of an Integration, and how their number follows the backlog.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,8 +7,9 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::defaults::{int, section};
-use crate::{Resources, Toleration, rules};
+use super::defaults::{int, section};
+use super::resources::{Resources, Toleration};
+use crate::rules;
 
 /// The pods that deliver the events of an Integration, and how many of them run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -76,30 +77,30 @@ pub struct Workers {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = rules::REPLICA_RANGE)]
 pub struct Scaling {
-    /// Who decides the number of workers. Default: Auto. One of Auto (Grapnel, from the backlog), Manual
-    /// (spec.workers.replicas) and External (spec.workers.replicas, set by an autoscaler through the scale
+    /// How the number of workers is controlled. Default: Auto. One of Auto (by Grapnel, from the backlog), Manual (by
+    /// spec.workers.replicas) and External (by an autoscaler that sets spec.workers.replicas through the scale
     /// subresource).
     #[serde(default)]
     pub mode: ScalingMode,
 
-    /// The fewest workers in the mode Auto. Default: 0. 0 to 1000, and not more than maxReplicas. With 0 the workers
-    /// are stopped while nothing is to be delivered.
+    /// The minimum number of workers in the mode Auto. Default: 0. 0 to 1000, and not more than maxReplicas. With 0,
+    /// the workers are stopped while there is nothing to deliver.
     #[serde(default = "int::<0>")]
     #[schemars(range(min = 0, max = 1000))]
     pub min_replicas: i32,
 
-    /// The most workers in the mode Auto. Default: 5. 1 to 1000. The platform may have a lower limit.
+    /// The maximum number of workers in the mode Auto. Default: 5. 1 to 1000. The platform may have a lower limit.
     #[serde(default = "int::<5>")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_replicas: i32,
 
-    /// Queued and unacknowledged deliveries per worker that are aimed at. Default: 100. 1 to 1000000.
+    /// The target number of queued and unacknowledged deliveries per worker. Default: 100. 1 to 1000000.
     #[serde(default = "int::<100>")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub target_backlog_per_replica: i32,
 
-    /// The first worker is started when the backlog is more than this many deliveries. Default: 0. 0 to 1000000.
-    /// Without effect when minReplicas is not 0.
+    /// The first worker is started when the backlog exceeds this number of deliveries. Default: 0. 0 to 1000000. It has
+    /// no effect when minReplicas is not 0.
     #[serde(default = "int::<0>")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub activation_backlog: i32,
@@ -110,22 +111,22 @@ pub struct Scaling {
     #[schemars(range(min = 0, max = 86_400))]
     pub cooldown_seconds: i32,
 
-    /// The number of workers is lowered to the highest number that was needed during this time, in seconds, so that a
-    /// short lull stops nothing. Default: 300. 0 to 3600.
+    /// The number of workers is lowered only to the highest number that was needed within this time, in seconds, so
+    /// that a short lull stops no worker. Default: 300. 0 to 3600.
     #[serde(default = "int::<300>")]
     #[schemars(range(min = 0, max = 3600))]
     pub stabilization_window_seconds: i32,
 }
 
-/// Who decides the number of workers.
+/// The control of the number of workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum ScalingMode {
-    /// Grapnel, from the backlog. The scale subresource is accepted and has no effect.
+    /// By Grapnel, from the backlog. The scale subresource is accepted and has no effect.
     #[default]
     Auto,
-    /// The user, by spec.workers.replicas.
+    /// By the user, who sets spec.workers.replicas.
     Manual,
-    /// An autoscaler, by spec.workers.replicas through the scale subresource.
+    /// By an autoscaler, which sets spec.workers.replicas through the scale subresource.
     External,
 }
 
@@ -142,12 +143,12 @@ impl Default for Scaling {
 }
 
 impl Scaling {
-    /// How long the backlog must have been empty before the last worker is stopped.
+    /// Returns how long the backlog must have been empty before the last worker is stopped.
     pub fn cooldown(&self) -> Duration {
         Duration::from_secs(self.cooldown_seconds.max(0).unsigned_abs().into())
     }
 
-    /// How far back the needed number of workers is looked at before it is lowered.
+    /// Returns how far back the number of workers that was needed is considered before it is lowered.
     pub fn stabilization_window(&self) -> Duration {
         Duration::from_secs(self.stabilization_window_seconds.max(0).unsigned_abs().into())
     }

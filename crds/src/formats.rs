@@ -1,31 +1,42 @@
-//! Kubernetes' formats for names, labels and quantities, decided offline. Lengths are included only where no bound of
+//! Kubernetes' formats for names, labels and quantities, checked offline. Lengths are checked only where no bound of
 //! the schema covers them.
 
 use std::cmp::Ordering;
 
-/// Lower-case letters, digits and '-', with a letter or digit at both ends.
+/// The value of a quantity, in billionths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Quantity(i128);
+
+impl Quantity {
+    /// Returns whether it is below zero.
+    pub(crate) fn is_negative(self) -> bool {
+        self.0.cmp(&0) == Ordering::Less
+    }
+}
+
+/// Returns whether a text has only lower-case letters, digits and '-', with a letter or digit at both ends.
 pub(crate) fn is_dns_label(text: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     has_ends(text, |byte| byte.is_ascii_lowercase() || byte.is_ascii_digit()) && text.bytes().all(inner)
 }
 
-/// DNS labels joined by '.'.
+/// Returns whether a text is a list of DNS labels joined by '.'.
 pub(crate) fn is_dns_subdomain(text: &str) -> bool {
     text.split('.').all(is_dns_label)
 }
 
-/// A key of a Secret's data.
+/// Returns whether a text is a valid key of a Secret's data.
 pub(crate) fn is_secret_key(text: &str) -> bool {
     !text.is_empty()
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
 }
 
-/// The value of a label: empty, or a name as in a label's key.
+/// Returns whether a text is a valid value of a label: empty, or a name as in a label's key.
 pub(crate) fn is_label_value(text: &str) -> bool {
     text.is_empty() || is_label_name(text)
 }
 
-/// The key of a label or an annotation: a name, after a DNS subdomain and '/' if it has one.
+/// Returns whether a text is a valid key of a label or an annotation: a name, optionally after a DNS subdomain and '/'.
 pub(crate) fn is_label_key(text: &str) -> bool {
     match text.split_once('/') {
         Some((prefix, name)) => {
@@ -35,8 +46,8 @@ pub(crate) fn is_label_key(text: &str) -> bool {
     }
 }
 
-/// A Kubernetes quantity such as 500m, 1.5 or 256Mi, in billionths; `None` when it is none, or too large to be one.
-pub(crate) fn quantity(text: &str) -> Option<Quantity> {
+/// Parses a Kubernetes quantity such as 500m, 1.5 or 256Mi; `None` if it is invalid or too large.
+pub(crate) fn parse_quantity(text: &str) -> Option<Quantity> {
     let (negative, unsigned) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
         b'+' => (false, &text[1..]),
@@ -56,17 +67,7 @@ pub(crate) fn quantity(text: &str) -> Option<Quantity> {
     Some(Quantity(if negative { -value } else { value }))
 }
 
-/// The value of a quantity, in billionths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Quantity(i128);
-
-impl Quantity {
-    pub(crate) fn is_negative(self) -> bool {
-        self.0.cmp(&0) == Ordering::Less
-    }
-}
-
-/// What a suffix multiplies by: a factor and a power of ten.
+/// Returns the multiplier of a suffix: a factor and a power of ten.
 fn scale(suffix: &str) -> Option<(i128, i32)> {
     let binary = |power: u32| Some((1_i128 << (10 * power), 0));
     match suffix {
@@ -93,7 +94,7 @@ fn scale(suffix: &str) -> Option<(i128, i32)> {
     }
 }
 
-/// Multiplies by a power of ten. What is smaller than a billionth is rounded up, away from zero.
+/// Multiplies by a power of ten. Anything smaller than a billionth is rounded up, away from zero.
 fn shift(value: i128, power: i32) -> Option<i128> {
     let factor = 10_i128.checked_pow(power.unsigned_abs());
     if power >= 0 {
@@ -128,17 +129,22 @@ mod tests {
             ("+1E-3", "1m"),
         ];
         for (left, right) in equal {
-            assert!(quantity(left).is_some() && quantity(left) == quantity(right), "{left} and {right}");
+            assert!(
+                parse_quantity(left).is_some() && parse_quantity(left) == parse_quantity(right),
+                "{left} and {right}"
+            );
         }
-        assert!(quantity("1025Mi") > quantity("1Gi") && quantity("1G") < quantity("1Gi"));
         assert!(
-            quantity("-1m").is_some_and(Quantity::is_negative)
-                && !quantity("-0").is_some_and(Quantity::is_negative)
+            parse_quantity("1025Mi") > parse_quantity("1Gi") && parse_quantity("1G") < parse_quantity("1Gi")
+        );
+        assert!(
+            parse_quantity("-1m").is_some_and(Quantity::is_negative)
+                && !parse_quantity("-0").is_some_and(Quantity::is_negative)
         );
     }
 
     #[test]
-    fn what_is_no_quantity_is_refused_whatever_its_size() {
+    fn invalid_quantities_are_rejected_whatever_their_size() {
         for text in [
             "",
             "+",
@@ -155,11 +161,11 @@ mod tests {
             "9E999999999999",
             "é",
         ] {
-            assert_eq!(quantity(text), None, "{text}");
+            assert_eq!(parse_quantity(text), None, "{text}");
         }
-        assert_eq!(quantity(&"9".repeat(60)), None);
-        assert_eq!(quantity("0e38"), quantity("0"));
-        assert!(quantity("1e-300") > quantity("0"), "rounded up, as Kubernetes does");
+        assert_eq!(parse_quantity(&"9".repeat(60)), None);
+        assert_eq!(parse_quantity("0e38"), parse_quantity("0"));
+        assert!(parse_quantity("1e-300") > parse_quantity("0"), "rounded up, as Kubernetes does");
     }
 
     #[test]
