@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use grapnel::config::{CommonArgs, DatabaseArgs, QueueArgs, QueueManagementArgs, SealingArgs};
+use grapnel_platform::args::{CommonArgs, DatabaseArgs, QueueArgs, QueueManagementArgs, SealingArgs};
 use k8s_openapi::api::core::v1::{
     EnvFromSource, EnvVar, LocalObjectReference, ResourceRequirements, Toleration, Volume, VolumeMount,
 };

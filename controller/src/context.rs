@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use grapnel::queue::Link;
-use grapnel::sealing::SealingKeys;
-use grapnel::store::{epoch, migrate};
-use grapnel::telemetry::chain;
+use grapnel_core::error_chain::chain;
+use grapnel_core::sealing::SealingKeys;
 use grapnel_crds::Integration;
+use grapnel_platform::queue::Link;
+use grapnel_store::integrations::epoch;
+use grapnel_store::{Database, migrate};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Client;
 use kube::api::Api;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::{ObjectRef, Store};
-use sqlx::postgres::PgPool;
 use tokio::sync::{OnceCell, mpsc};
 use tokio::time::{Instant, timeout};
 use url::Url;
@@ -52,7 +52,7 @@ pub struct Settings {
 
 pub struct Context {
     pub client: Client,
-    pub pool: PgPool,
+    pub db: Database,
     pub link: Link,
     pub keys: SealingKeys,
     pub leadership: Leadership,
@@ -88,7 +88,10 @@ impl Context {
     }
 
     /// Awaits a statement. Before the first one, takes the rows over from the previous leader.
-    pub async fn database<T>(&self, call: impl Future<Output = sqlx::Result<T>>) -> Result<T, CallError> {
+    pub async fn database<T>(
+        &self,
+        call: impl Future<Output = grapnel_store::Result<T>>,
+    ) -> Result<T, CallError> {
         self.takeover.get_or_try_init(|| self.take_over()).await?;
         self.ensure_leading()?;
         within_database_deadline(call).await
@@ -96,12 +99,12 @@ impl Context {
 
     async fn take_over(&self) -> Result<(), CallError> {
         self.ensure_leading()?;
-        let schema = timeout(DATABASE_DEADLINE, migrate::require(&self.pool));
+        let schema = timeout(DATABASE_DEADLINE, migrate::require(&self.db));
         schema
             .await
             .map_err(|_| CallError::TimedOut("PostgreSQL"))?
             .map_err(|error| CallError::Schema(SchemaError(chain(&*error))))?;
-        let newest = within_database_deadline(epoch::take_over(&self.pool, self.leadership.epoch)).await?;
+        let newest = within_database_deadline(epoch::take_over(&self.db, self.leadership.epoch)).await?;
         if newest { Ok(()) } else { Err(CallError::Superseded) }
     }
 
@@ -126,6 +129,8 @@ impl Context {
     }
 }
 
-async fn within_database_deadline<T>(call: impl Future<Output = sqlx::Result<T>>) -> Result<T, CallError> {
+async fn within_database_deadline<T>(
+    call: impl Future<Output = grapnel_store::Result<T>>,
+) -> Result<T, CallError> {
     Ok(timeout(DATABASE_DEADLINE, call).await.map_err(|_| CallError::TimedOut("PostgreSQL"))??)
 }

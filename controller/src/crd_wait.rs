@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use grapnel::telemetry::chain;
+use grapnel_core::error_chain::chain;
 use grapnel_crds::Integration;
 use kube::Client;
 use kube::api::{Api, ListParams};

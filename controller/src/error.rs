@@ -1,6 +1,6 @@
 //! Why a step failed.
 
-use grapnel::queue::QueueError;
+use grapnel_platform::queue::QueueError;
 
 /// Why a call to a backend failed.
 #[derive(Debug, thiserror::Error)]
@@ -8,7 +8,7 @@ pub enum CallError {
     #[error("the API server")]
     Api(#[from] kube::Error),
     #[error("PostgreSQL")]
-    Database(#[from] sqlx::Error),
+    Database(#[from] grapnel_store::Error),
     #[error("PostgreSQL is not usable")]
     Schema(#[source] SchemaError),
     #[error("RabbitMQ")]

@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use grapnel::config::Environment;
-use grapnel::telemetry::{self, chain};
 use grapnel_controller::commands::explain::{ExplainArgs, explain};
 use grapnel_controller::commands::uninstall::{UninstallArgs, uninstall};
 use grapnel_controller::config::RunArgs;
 use grapnel_controller::run::run;
+use grapnel_core::error_chain::chain;
+use grapnel_platform::telemetry;
+use grapnel_platform::telemetry::Environment;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -7,8 +7,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use grapnel_core::ids::IntegrationId;
 use grapnel_crds::{IntegrationStatus, UnusedSecret};
-use uuid::Uuid;
 
 use crate::replicas::ScalingState;
 
@@ -20,7 +20,7 @@ const REPLACED_VERSIONS: usize = 4;
 
 /// The memory of all objects.
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<HashMap<Uuid, ObjectMemory>>);
+pub struct Memory(Mutex<HashMap<IntegrationId, ObjectMemory>>);
 
 /// The memory of one object, by step.
 #[derive(Debug, Default)]
@@ -36,16 +36,16 @@ pub struct ObjectMemory {
 
 impl Memory {
     /// Calls a function with the memory of one object.
-    pub fn with<T>(&self, id: Uuid, use_it: impl FnOnce(&mut ObjectMemory) -> T) -> T {
+    pub fn with<T>(&self, id: IntegrationId, use_it: impl FnOnce(&mut ObjectMemory) -> T) -> T {
         use_it(self.lock().entry(id).or_default())
     }
 
-    pub fn forget(&self, id: Uuid) {
+    pub fn forget(&self, id: IntegrationId) {
         self.lock().remove(&id);
     }
 
     /// Forgets all objects except these.
-    pub fn retain(&self, ids: &BTreeSet<Uuid>) {
+    pub fn retain(&self, ids: &BTreeSet<IntegrationId>) {
         self.lock().retain(|id, _| ids.contains(id));
     }
 
@@ -54,7 +54,7 @@ impl Memory {
         self.lock().values().filter(|memory| memory.pass.failures > 0).count()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, ObjectMemory>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<IntegrationId, ObjectMemory>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

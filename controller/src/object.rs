@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use futures::FutureExt;
+use grapnel_core::ids::IntegrationId;
 use grapnel_crds::{Integration, names};
 use jiff::Timestamp;
 use kube::Resource;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{Lookup, ObjectRef, Store};
-use uuid::Uuid;
 
 /// An Integration as it is watched. An object that cannot be decoded does not hide the others.
 pub type WatchedObject = DeserializeGuard<Integration>;
@@ -18,10 +18,16 @@ pub fn object_ref(object: &WatchedObject) -> ObjectRef<WatchedObject> {
 }
 
 /// Returns the id of an object, even if the rest of it cannot be decoded.
-pub fn id_of(object: &WatchedObject) -> Uuid {
+pub fn id_of(object: &WatchedObject) -> IntegrationId {
     let meta = object.meta();
     let namespace = meta.namespace.as_deref().unwrap_or(names::DEFAULT_NAMESPACE);
-    names::integration_id(meta.uid.as_deref(), namespace, meta.name.as_deref().unwrap_or_default())
+    let name = meta.name.as_deref().unwrap_or_default();
+    IntegrationId::new(names::integration_id(meta.uid.as_deref(), namespace, name))
+}
+
+/// Returns the id of an Integration.
+pub fn integration_id(integration: &Integration) -> IntegrationId {
+    IntegrationId::new(integration.id())
 }
 
 /// Cuts a time to the second, as the API server keeps it: it is compared with what the server sends back.

@@ -6,16 +6,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use grapnel::queue::{self, QueueError};
-use grapnel::telemetry::chain;
+use grapnel_core::error_chain::chain;
+use grapnel_core::ids::IntegrationId;
 use grapnel_crds::conditions::reason;
 use grapnel_crds::names::queue_name;
 use grapnel_crds::{Integration, IntegrationSpec};
-use uuid::Uuid;
+use grapnel_platform::queue::{self, QueueError};
 
 use crate::context::Context;
 use crate::error::CallError;
-use crate::object::{WatchedObject, object_ref};
+use crate::object::{WatchedObject, integration_id, object_ref};
 use crate::report::status::{StepProblem, StepStatus};
 
 pub mod readings;
@@ -24,7 +24,7 @@ use self::readings::QueueReadings;
 
 /// Declares the queues of an Integration that are not known to exist.
 pub async fn declare(ctx: &Context, integration: &Integration) -> StepStatus {
-    let id = integration.id();
+    let id = integration_id(integration);
     let wanted = queue_names(ctx, id, [&integration.spec]);
     let missing: Vec<String> =
         ctx.memory.with(id, |memory| wanted.difference(memory.queues.declared()).cloned().collect());
@@ -74,7 +74,7 @@ pub async fn maintain(ctx: &Context, objects: &[Arc<WatchedObject>], readings: &
 /// Deletes all queues of an Integration: those of these specs, and those that were declared.
 pub async fn delete_all<'a>(
     ctx: &Context,
-    id: Uuid,
+    id: IntegrationId,
     specs: impl IntoIterator<Item = &'a IntegrationSpec>,
 ) -> Result<(), CallError> {
     let mut queues = queue_names(ctx, id, specs);
@@ -88,7 +88,7 @@ pub async fn delete_all<'a>(
 
 fn queue_names<'a>(
     ctx: &Context,
-    id: Uuid,
+    id: IntegrationId,
     specs: impl IntoIterator<Item = &'a IntegrationSpec>,
 ) -> BTreeSet<String> {
     let destinations = specs.into_iter().flat_map(|spec| &spec.destinations);
@@ -97,7 +97,7 @@ fn queue_names<'a>(
 
 /// Returns whether a declared queue is missing, and whether the row has been written for the current generation.
 fn check(ctx: &Context, integration: &Integration, readings: &QueueReadings) -> (bool, bool) {
-    let id = integration.id();
+    let id = integration_id(integration);
     let shown: BTreeSet<String> = readings
         .get(&id)
         .into_iter()
@@ -112,7 +112,7 @@ fn check(ctx: &Context, integration: &Integration, readings: &QueueReadings) -> 
 
 /// Returns the queues of destinations that an Integration no longer has.
 fn leftover_queues(ctx: &Context, integration: &Integration, readings: &QueueReadings) -> Vec<String> {
-    let id = integration.id();
+    let id = integration_id(integration);
     let destinations = readings.get(&id).into_iter().flat_map(|queues| queues.keys());
     destinations
         .filter(|name| integration.spec.destination(name).is_none())

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use grapnel::preset;
-use grapnel::telemetry::chain;
+use grapnel_core::error_chain::chain;
+use grapnel_core::preset;
 use grapnel_crds::conditions::reason;
 use grapnel_crds::{FieldError, Integration};
 use kube::runtime::controller::Action;
@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use crate::api::ensure_finalizer;
 use crate::context::Context;
 use crate::error::CallError;
-use crate::object::{WatchedObject, id_of, object_ref};
+use crate::object::{WatchedObject, id_of, integration_id, object_ref};
 use crate::replicas::{expected_condition, initial_condition, least_replicas};
 use crate::report::status::{CaptureStatus, Observation, ObservedScaling, StepProblem, StepStatus};
 use crate::report::{report, with_newest_status};
@@ -160,7 +160,7 @@ fn observe(ctx: &Context, integration: &Integration) -> Observation {
     let least = is_new.then(|| least_replicas(integration, ctx.settings.max_workers));
     let is_readable = ctx.backlog_is_readable.load(Ordering::Relaxed);
     let workers = workers::observe_cached(ctx, integration);
-    ctx.memory.with(integration.id(), |memory| {
+    ctx.memory.with(integration_id(integration), |memory| {
         let decision = memory.scaling.decision.as_ref();
         let scaling = ObservedScaling {
             condition: memory.scaling.condition.clone().or_else(|| initial_condition(integration)),

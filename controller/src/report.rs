@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use crate::api::apply_status;
 use crate::context::Context;
 use crate::error::CallError;
+use crate::object::integration_id;
 
 pub mod status;
 pub mod events;
@@ -23,7 +24,7 @@ pub async fn report(
         return Ok(());
     }
     apply_status(ctx, integration, &next).await?;
-    ctx.memory.with(integration.id(), |memory| {
+    ctx.memory.with(integration_id(integration), |memory| {
         // The version of the cache, and the one that adding the finalizer made of it.
         let versions = [integration.metadata.resource_version.clone(), memory.pass.version().cloned()];
         memory.status.record(next.clone(), versions.into_iter().flatten());
@@ -37,7 +38,8 @@ pub async fn report(
 pub fn with_newest_status(ctx: &Context, integration: &Integration) -> Integration {
     let mut integration = integration.clone();
     let version = integration.metadata.resource_version.clone().unwrap_or_default();
-    let newer = ctx.memory.with(integration.id(), |memory| memory.status.newer_than(&version).cloned());
+    let newer =
+        ctx.memory.with(integration_id(&integration), |memory| memory.status.newer_than(&version).cloned());
     if newer.is_some() {
         integration.status = newer;
     }

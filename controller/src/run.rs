@@ -8,19 +8,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use grapnel::health::Probes;
-use grapnel::queue::Link;
-use grapnel::roles::{bind, ops_stage, start_metrics};
-use grapnel::sealing::SealingKeys;
-use grapnel::shutdown::{Stage, requested, supervise};
-use grapnel::store::{self, epoch};
+use grapnel_platform::ops_server::{ProcessHealth, bind, ops_stage, start_metrics};
+use grapnel_platform::queue::Link;
+
+use grapnel_core::sealing::SealingKeys;
+use grapnel_platform::shutdown::{Stage, requested, supervise};
+use grapnel_store::Database;
+use grapnel_store::integrations::epoch;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
 use kube::client::ClientBuilder;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector;
 use kube::{Client, Config};
-use sqlx::postgres::PgPool;
 use tokio::sync::{OnceCell, mpsc};
 use tokio::time::{Instant, timeout};
 
@@ -53,7 +53,7 @@ struct ProbeState {
     is_synced: AtomicBool,
 }
 
-impl Probes for ProbeState {
+impl ProcessHealth for ProbeState {
     fn dead(&self) -> Option<String> {
         None
     }
@@ -74,7 +74,7 @@ struct Dependencies {
     settings: Settings,
     management: ManagementApi,
     link: Link,
-    pool: PgPool,
+    db: Database,
     keys: SealingKeys,
     client: Client,
 }
@@ -85,7 +85,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let handle = start_metrics()?;
     let state = Arc::new(ProbeState::default());
     let listener = bind(args.common.ops_addr, "GRAPNEL_OPS_ADDR").await?;
-    let ops = ops_stage(listener, Arc::clone(&state) as Arc<dyn Probes>, handle);
+    let ops = ops_stage(listener, Arc::clone(&state) as Arc<dyn ProcessHealth>, handle);
     let namespace = &dependencies.settings.namespace;
     let leases: Api<Lease> = Api::namespaced(dependencies.client.clone(), namespace);
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| MANAGER.to_owned());
@@ -114,7 +114,7 @@ async fn prepare(args: &RunArgs) -> anyhow::Result<Dependencies> {
     let rabbitmq_url = args.queue.rabbitmq_url()?;
     let management = ManagementApi::new(&args.management.management_url()?, &rabbitmq_url)?;
     let keys = args.sealing.sealing_keys(args.common.environment)?;
-    let pool = store::pool(&args.database.database_url()?, "controller", DATABASE_CONNECTIONS)?;
+    let db = Database::new(&args.database.database_url()?, "controller", DATABASE_CONNECTIONS)?;
     let worker_pod = WorkerPod::read(&args.worker_pod_file)?;
     let config = Config::infer().await.context("find the API server")?;
     let settings = Settings {
@@ -129,7 +129,7 @@ async fn prepare(args: &RunArgs) -> anyhow::Result<Dependencies> {
         .context("create a client of the API server")?
         .with_layer(&metrics::RequestCountLayer);
     let link = Link::new(rabbitmq_url, MANAGER);
-    Ok(Dependencies { settings, management, link, pool, keys, client: client.build() })
+    Ok(Dependencies { settings, management, link, db, keys, client: client.build() })
 }
 
 async fn acquire_lease(
@@ -140,7 +140,7 @@ async fn acquire_lease(
     wait_for_crd(&dependencies.client, &dependencies.settings.watched).await;
     state.crd_is_installed.store(true, Ordering::Relaxed);
     elector
-        .acquire(async || match timeout(FLOOR_DEADLINE, epoch::highest(&dependencies.pool)).await {
+        .acquire(async || match timeout(FLOOR_DEADLINE, epoch::highest(&dependencies.db)).await {
             Ok(Ok(highest)) => highest,
             Ok(Err(error)) => {
                 tracing::warn!(%error, "cannot read the highest epoch of the database");
@@ -158,7 +158,7 @@ fn control_stage(
     concurrency: u16,
     state: &Arc<ProbeState>,
 ) -> Stage {
-    let Dependencies { settings, management, link, pool, keys, client } = dependencies;
+    let Dependencies { settings, management, link, db, keys, client } = dependencies;
     let (integrations, integrations_writer) = reflector::store();
     let (deployments, deployments_writer) = reflector::store();
     let (triggers, triggered) = mpsc::channel(TRIGGERS);
@@ -166,7 +166,7 @@ fn control_stage(
     let ctx = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,
-        pool,
+        db,
         link,
         keys,
         leadership,

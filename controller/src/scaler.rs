@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::{OptionFuture, join};
-use grapnel::telemetry::chain;
+use grapnel_core::error_chain::chain;
+use grapnel_core::ids::IntegrationId;
 use grapnel_crds::names::worker_deployment;
 use grapnel_crds::{Integration, ScalingDecision, conditions};
 use jiff::Timestamp;
@@ -17,11 +18,10 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::context::Context;
 use crate::metrics;
-use crate::object::{WatchedObject, object_ref, whole_seconds};
+use crate::object::{WatchedObject, integration_id, object_ref, whole_seconds};
 use crate::queues;
 use crate::queues::readings::{ManagementApi, QueueReadings, total_backlog};
 use crate::replicas::{evaluate, reason_of_change};
@@ -71,7 +71,9 @@ async fn tick(ctx: &Arc<Context>, readings: Option<&QueueReadings>) {
     for object in &objects {
         let Ok(integration) = &object.0 else { continue };
         ready += usize::from(is_ready(integration));
-        let Some(deployment) = ctx.cached_deployment(&worker_deployment(integration.id())) else { continue };
+        let Some(deployment) = ctx.cached_deployment(&worker_deployment(integration_id(integration))) else {
+            continue;
+        };
         if scaler_owns_replicas(&deployment) {
             changes.extend(decide(ctx, object, integration, &deployment, readings));
         }
@@ -95,7 +97,7 @@ fn is_ready(integration: &Integration) -> bool {
 struct ReplicaChange {
     object: Arc<WatchedObject>,
     deployment: String,
-    id: Uuid,
+    id: IntegrationId,
     from: i32,
     to: i32,
     reason: &'static str,
@@ -110,7 +112,7 @@ fn decide(
     deployment: &Deployment,
     readings: Option<&QueueReadings>,
 ) -> Option<ReplicaChange> {
-    let id = integration.id();
+    let id = integration_id(integration);
     let destinations = integration.spec.destinations.iter().map(|destination| destination.name.as_str());
     let backlog = readings.and_then(|readings| total_backlog(readings.get(&id), destinations));
     let from = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);

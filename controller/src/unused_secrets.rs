@@ -3,12 +3,12 @@
 //! A secret that is listed as a previous one is unused if it has not verified any webhook for long enough, and the
 //! current one has since. The time before it was listed does not count.
 
-use grapnel::secret_uses::reference;
-use grapnel::store::secret_uses::{Listed, PreviousSecret};
+use grapnel_core::ids::IntegrationId;
+use grapnel_core::secret_uses::reference;
 use grapnel_crds::{Integration, SecretRef, UnusedSecret, VerificationStatus};
+use grapnel_store::secret_uses::{ListedSecret, PreviousSecret};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use uuid::Uuid;
 
 use crate::object::whole_seconds;
 
@@ -17,9 +17,9 @@ use crate::object::whole_seconds;
 pub const UNUSED_AFTER: SignedDuration = SignedDuration::from_hours(24);
 
 /// Returns the previous secrets that an Integration lists.
-pub fn listed(id: Uuid, integration: &Integration) -> impl Iterator<Item = Listed> {
+pub fn listed(id: IntegrationId, integration: &Integration) -> impl Iterator<Item = ListedSecret> {
     let verification = &integration.spec.verification;
-    verification.previous_secret_refs.iter().map(move |secret_ref| Listed {
+    verification.previous_secret_refs.iter().map(move |secret_ref| ListedSecret {
         integration_id: id,
         secret: reference(secret_ref),
         current: reference(&verification.secret_ref),
@@ -28,7 +28,7 @@ pub fn listed(id: Uuid, integration: &Integration) -> impl Iterator<Item = Liste
 
 /// Returns the previous secrets of an Integration that are unused, in the order in which it lists them.
 pub fn unused(
-    id: Uuid,
+    id: IntegrationId,
     integration: &Integration,
     known: &[PreviousSecret],
     now: Timestamp,
@@ -81,6 +81,8 @@ fn message(unused: &[UnusedSecret]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
 
     fn at(hour: i64) -> Timestamp {
@@ -90,7 +92,7 @@ mod tests {
     /// Hours of: listed, used last, current used last, now.
     fn check(listed: i64, used: Option<i64>, current: Option<i64>, now: i64, expected: Option<i64>) {
         let previous = PreviousSecret {
-            integration_id: Uuid::nil(),
+            integration_id: IntegrationId::new(Uuid::nil()),
             secret: "old/secret".to_owned(),
             listed_at: at(listed),
             last_used_at: used.map(at),

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::stream::select_all;
 use futures::{Stream, StreamExt, TryStreamExt};
-use grapnel::telemetry::chain;
+use grapnel_core::error_chain::chain;
 use grapnel_crds::Integration;
 use grapnel_crds::names::{INTEGRATION_NAME_ANNOTATION, INTEGRATION_NAMESPACE_LABEL};
 use k8s_openapi::api::apps::v1::Deployment;

@@ -55,8 +55,8 @@ pub fn integration_id(uid: Option<&str>, namespace: &str, name: &str) -> Uuid {
 
 /// Returns the queue of a destination: `{prefix}grapnel.{id}.{destination}`. The prefix is empty except for programs
 /// that share a broker, such as tests.
-pub fn queue_name(prefix: &str, integration_id: Uuid, destination: &str) -> String {
-    format!("{prefix}{QUEUE_PREFIX}{integration_id}.{destination}")
+pub fn queue_name(prefix: &str, integration_id: impl Into<Uuid>, destination: &str) -> String {
+    format!("{prefix}{QUEUE_PREFIX}{}.{destination}", integration_id.into())
 }
 
 /// Returns the Integration and the destination of a queue; `None` if the queue is not one of ours under this prefix.
@@ -69,22 +69,22 @@ pub fn parse_queue_name<'a>(prefix: &str, queue: &'a str) -> Option<(Uuid, &'a s
 
 /// Returns the name of an Integration's worker Deployment. It contains the id and not the name, because the worker
 /// Deployments of all namespaces share the platform's namespace.
-pub fn worker_deployment(integration_id: Uuid) -> String {
-    format!("grapnel-worker-{integration_id}")
+pub fn worker_deployment(integration_id: impl Into<Uuid>) -> String {
+    format!("grapnel-worker-{}", integration_id.into())
 }
 
 /// Returns the labels that select the worker pods of an Integration. They never change, because a Deployment's selector
 /// cannot.
-pub fn worker_selector(integration_id: Uuid) -> BTreeMap<String, String> {
+pub fn worker_selector(integration_id: impl Into<Uuid>) -> BTreeMap<String, String> {
     BTreeMap::from([
         ("app.kubernetes.io/name".to_owned(), "grapnel".to_owned()),
         ("app.kubernetes.io/component".to_owned(), "worker".to_owned()),
-        (INTEGRATION_ID_LABEL.to_owned(), integration_id.to_string()),
+        (INTEGRATION_ID_LABEL.to_owned(), integration_id.into().to_string()),
     ])
 }
 
 /// Returns the labels of the worker Deployment and its pods; they include the selector.
-pub fn worker_labels(integration_id: Uuid, namespace: &str) -> BTreeMap<String, String> {
+pub fn worker_labels(integration_id: impl Into<Uuid>, namespace: &str) -> BTreeMap<String, String> {
     let mut labels = worker_selector(integration_id);
     labels.insert("app.kubernetes.io/managed-by".to_owned(), "grapnel-controller".to_owned());
     labels.insert("app.kubernetes.io/part-of".to_owned(), "grapnel".to_owned());

@@ -10,7 +10,7 @@
 use grapnel_core::handshake::Answer;
 use grapnel_core::preset;
 use grapnel_core::compiled_provider::Compiled;
-use grapnel_crds::{Document, Integration, IntegrationSpec, Proof, parse_documents, presets};
+use grapnel_crds::{Document, Integration, IntegrationSpec, HandshakeAuth, parse_documents, presets};
 use grapnel_fuzz::request::Request;
 use grapnel_fuzz::seeds;
 use grapnel_fuzz::signer::{NOW, Signer};
@@ -81,7 +81,7 @@ fn compile(spec: &IntegrationSpec) -> Result<(), grapnel_core::compiled_provider
     let now = Timestamp::from_second(NOW).expect("a time");
     assert!(compiled.verifier.verify(&incoming, now).is_err(), "it accepts what has no proof");
     drop(compiled.verifier.message(&incoming));
-    for proof in [Proof::None, Proof::Required] {
+    for proof in [HandshakeAuth::Unverified, HandshakeAuth::Verified] {
         if let Some(Answer::Handshake(handshake)) = compiled.handshakes.find(&incoming, proof) {
             drop(handshake.captured(&incoming));
             drop(handshake.confirmation(&incoming));

@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use grapnel::{files, preset};
+use grapnel_core::preset;
 use grapnel_crds::{Document, Integration, ScalingMode, names, parse_documents};
+use grapnel_platform::manifest_files;
 
 use crate::reconcile::secrets::references;
 
@@ -19,7 +20,7 @@ pub struct ExplainArgs {
 /// Prints the effect of each Integration, or its problems; fails if there are any.
 pub fn explain(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let mut problems = 0_usize;
-    for (path, text) in files::read(&args.files)? {
+    for (path, text) in manifest_files::read(&args.files)? {
         match parse_documents(&text) {
             Ok(documents) => {
                 for document in documents {

@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use grapnel_core::ids::IntegrationId;
 use grapnel_crds::names::parse_queue_name;
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use url::Url;
-use uuid::Uuid;
 
 use crate::replicas::decide::Backlog;
 
@@ -32,7 +32,7 @@ pub struct ManagementApi {
 }
 
 /// The queues of each Integration, by destination; `None` for a queue without numbers.
-pub type QueueReadings = HashMap<Uuid, BTreeMap<String, Option<Backlog>>>;
+pub type QueueReadings = HashMap<IntegrationId, BTreeMap<String, Option<Backlog>>>;
 
 impl ManagementApi {
     /// The vhost is that of `RABBITMQ_URL`, and so are the credentials when the management URL has none.
@@ -108,7 +108,7 @@ fn parse(body: &[u8], prefix: &str) -> anyhow::Result<QueueReadings> {
             (Some(ready), Some(unacknowledged)) => Some(Backlog { ready, unacknowledged }),
             _ => None,
         };
-        readings.entry(id).or_default().insert(destination.to_owned(), backlog);
+        readings.entry(IntegrationId::new(id)).or_default().insert(destination.to_owned(), backlog);
     }
     Ok(readings)
 }
@@ -140,7 +140,7 @@ mod tests {
                 {{"name":"grapnel.{ID}.b"}}, {{"name":"else","messages_ready":9,"messages_unacknowledged":9}}]"#
         );
         let readings = parse(body.as_bytes(), "").unwrap();
-        let queues = readings.get(&Uuid::parse_str(ID).unwrap());
+        let queues = readings.get(&ID.parse().unwrap());
         assert_eq!(readings.len(), 1);
         assert_eq!(total_backlog(queues, ["a"].into_iter()).map(Backlog::load), Some(5));
         assert_eq!(

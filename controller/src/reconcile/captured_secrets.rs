@@ -6,10 +6,10 @@
 //! secret is deleted only after it has been written. Every action may run twice: a Secret that already has the value
 //! needs no consent. No condition, Event or log line contains any part of a value.
 
-use grapnel::store::captured::{self as rows, Captured as CapturedRow};
 use grapnel_crds::conditions::reason;
 use grapnel_crds::names::CAPTURE_ANNOTATION;
 use grapnel_crds::{Integration, SecretRef};
+use grapnel_store::captured_secrets::{self as rows, CapturedSecret};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
@@ -20,7 +20,7 @@ use serde_json::json;
 
 use crate::context::{Context, MANAGER};
 use crate::error::CallError;
-use crate::object::whole_seconds;
+use crate::object::{integration_id, whole_seconds};
 use crate::report::events;
 use crate::report::status::{CaptureStatus, Observation, StepProblem};
 
@@ -30,7 +30,7 @@ pub async fn settle(
     integration: &Integration,
     observed: &mut Observation,
 ) -> Result<(), CallError> {
-    let id = integration.id();
+    let id = integration_id(integration);
     let pending = ctx.memory.with(id, |memory| memory.secrets.as_ref().map(|found| found.capture_pending));
     observed.capture = match pending {
         None => CaptureStatus::Unknown,
@@ -41,8 +41,8 @@ pub async fn settle(
 }
 
 async fn settle_pending(ctx: &Context, integration: &Integration) -> Result<CaptureStatus, CallError> {
-    let id = integration.id();
-    let Some(row) = ctx.database(rows::find(&ctx.pool, id)).await? else {
+    let id = integration_id(integration);
+    let Some(row) = ctx.database(rows::find(&ctx.db, id)).await? else {
         return Ok(mark_settled(ctx, integration));
     };
     let target = CaptureTarget::new(integration, &row);
@@ -72,7 +72,7 @@ async fn settle_pending(ctx: &Context, integration: &Integration) -> Result<Capt
         CaptureAction::AwaitSecret => Ok(CaptureStatus::Pending(target.secret_missing())),
         CaptureAction::AwaitConsent => Ok(CaptureStatus::Pending(target.consent_missing())),
         CaptureAction::Write | CaptureAction::Discard | CaptureAction::Delete => {
-            ctx.database(rows::delete(&ctx.pool, &row)).await?;
+            ctx.database(rows::delete(&ctx.db, &row)).await?;
             publish_settled(ctx, integration, &target, action).await;
             Ok(mark_settled(ctx, integration))
         }
@@ -139,7 +139,7 @@ async fn write(
 
 /// The rest of the pass reads the Secret again, and registers its new value.
 fn mark_settled(ctx: &Context, integration: &Integration) -> CaptureStatus {
-    ctx.memory.with(integration.id(), |memory| {
+    ctx.memory.with(integration_id(integration), |memory| {
         memory.registration.note_secret_change();
         if let Some(found) = &mut memory.secrets {
             found.capture_pending = false;
@@ -161,7 +161,7 @@ async fn publish_settled(
         }
         _ => (events::SECRET_CAPTURED, format!("{origin}; it is now in the Secret {name} (key {key})")),
     };
-    tracing::info!(integration.id = %integration.id(), reason, "a captured secret is no longer pending");
+    tracing::info!(integration.id = %integration_id(integration), reason, "a captured secret is no longer pending");
     let event = events::event(EventType::Normal, "Capture", reason, &note);
     events::publish(&ctx.recorder, integration, &[event]).await;
 }
@@ -170,11 +170,11 @@ async fn publish_settled(
 struct CaptureTarget<'a> {
     namespace: String,
     secret_ref: &'a SecretRef,
-    row: &'a CapturedRow,
+    row: &'a CapturedSecret,
 }
 
 impl<'a> CaptureTarget<'a> {
-    fn new(integration: &'a Integration, row: &'a CapturedRow) -> Self {
+    fn new(integration: &'a Integration, row: &'a CapturedSecret) -> Self {
         let namespace = integration.namespace_or_default();
         Self { namespace, secret_ref: &integration.spec.verification.secret_ref, row }
     }

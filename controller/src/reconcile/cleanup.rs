@@ -8,10 +8,11 @@
 
 use std::time::Duration;
 
-use grapnel::integrations::DRAINING;
-use grapnel::store::integrations::{self as rows, Found as FoundRow};
-use grapnel::store::retire::{self, Retired as RetireOutcome};
+use grapnel_core::ids::{EventId, IntegrationId};
+use grapnel_core::integration::RowState;
 use grapnel_crds::{DeletionPolicy, Integration, IntegrationSpec, IntegrationState};
+use grapnel_store::integrations::retire::{self, RetireOutcome};
+use grapnel_store::integrations::{self as rows, FoundRow};
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
@@ -22,7 +23,7 @@ use super::workers::{delete_workers, observe_cached};
 use crate::api::{has_finalizer, remove_finalizer};
 use crate::context::{Context, MANAGER};
 use crate::error::CallError;
-use crate::object::{WatchedObject, id_of, object_ref};
+use crate::object::{WatchedObject, id_of, integration_id, object_ref};
 use crate::report::status::{DeletionPhase, Observation};
 use crate::report::{events, report, with_newest_status};
 use crate::{metrics, queues};
@@ -84,7 +85,7 @@ enum DeletionProgress {
 async fn remove(ctx: &Context, object: &WatchedObject) -> Result<DeletionProgress, CallError> {
     let id = id_of(object);
     let spec = object.0.as_ref().ok().map(|integration| &integration.spec);
-    let found = ctx.database(rows::find(&ctx.pool, id)).await?;
+    let found = ctx.database(rows::find(&ctx.db, id)).await?;
     let live = found.as_ref().filter(|found| !found.deleted);
     if let Some(live) = live
         && let Some(draining) = drain(ctx, object, spec, live).await?
@@ -93,7 +94,7 @@ async fn remove(ctx: &Context, object: &WatchedObject) -> Result<DeletionProgres
     }
     delete_workers(ctx, id).await?;
     if live.is_some() {
-        match ctx.database(retire::retire(&ctx.pool, id, ctx.leadership.epoch, MANAGER)).await? {
+        match ctx.database(retire::retire(&ctx.db, id, ctx.leadership.epoch, MANAGER)).await? {
             RetireOutcome::Now { given_up } if given_up > 0 => {
                 let note = format!("{given_up} deliveries were given up before they were finished");
                 publish_warning(ctx, object.0.as_ref().ok(), events::DELIVERIES_GIVEN_UP, &note).await;
@@ -125,13 +126,13 @@ async fn drain(
     if elapsed >= timeout {
         return Ok(None);
     }
-    let is_draining = live.row.state == DRAINING;
+    let is_draining = live.row.state == RowState::Draining;
     if !is_draining
-        && !ctx.database(retire::start_draining(&ctx.pool, live.row.id, ctx.leadership.epoch)).await?
+        && !ctx.database(retire::start_draining(&ctx.db, live.row.id, ctx.leadership.epoch)).await?
     {
         return Err(CallError::Superseded);
     }
-    let open = ctx.database(retire::open_deliveries(&ctx.pool, live.row.id)).await?;
+    let open = ctx.database(retire::open_deliveries(&ctx.db, live.row.id)).await?;
     if open == 0 && is_draining && elapsed >= DRAIN_LEAST {
         return Ok(None);
     }
@@ -146,9 +147,9 @@ fn time_since_deletion(object: &WatchedObject) -> Duration {
 }
 
 /// Deletes the history, a batch at a time.
-async fn purge(ctx: &Context, id: Uuid) -> Result<(), CallError> {
-    let mut cursor = Uuid::nil();
-    while let Some(next) = ctx.database(retire::purge(&ctx.pool, id, cursor, MANAGER)).await? {
+async fn purge(ctx: &Context, id: IntegrationId) -> Result<(), CallError> {
+    let mut cursor = EventId::new(Uuid::nil());
+    while let Some(next) = ctx.database(retire::purge(&ctx.db, id, cursor, MANAGER)).await? {
         cursor = next;
     }
     Ok(())
@@ -164,7 +165,7 @@ async fn release(ctx: &Context, object: &WatchedObject) -> Result<Action, CallEr
         for other in ctx.integrations.state() {
             if let Ok(waiting) = &other.0
                 && waiting.route() == integration.route()
-                && waiting.id() != integration.id()
+                && integration_id(waiting) != integration_id(integration)
             {
                 ctx.trigger(object_ref(&other));
             }

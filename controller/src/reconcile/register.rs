@@ -4,16 +4,15 @@
 //! The row is compared first and written only if it would change. A row is compiled before it is written, exactly as
 //! the data plane compiles it. The database decides who owns a route, and rejects older generations and older leaders.
 
-use grapnel::apply::FILE_UID;
-use grapnel::integrations::{CompileError, Integration as CompiledIntegration};
-use grapnel::secrets::Secrets;
-use grapnel::store::integrations::{
-    self as rows, Found as FoundRow, IntegrationRow, Written as UpsertOutcome,
+use grapnel_core::error_chain::chain;
+use grapnel_core::integration::{
+    CompileError, FILE_UID_PREFIX, Integration as CompiledIntegration, IntegrationRow, RowState,
 };
-use grapnel::store::retire;
-use grapnel::telemetry::chain;
+use grapnel_core::secrets::Secrets;
 use grapnel_crds::conditions::reason;
 use grapnel_crds::{Integration, IntegrationSpec, IntegrationState, ScalingMode};
+use grapnel_store::integrations::retire;
+use grapnel_store::integrations::{self as rows, FoundRow, UpsertOutcome};
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
 
@@ -21,6 +20,7 @@ use super::StepOutcome;
 use super::secrets::{SecretsError, resolve_secrets};
 use crate::context::{Context, MANAGER};
 use crate::error::CallError;
+use crate::object::integration_id;
 use crate::report::events;
 use crate::report::status::{Observation, StepProblem, StepStatus};
 
@@ -31,7 +31,7 @@ pub async fn register(
     integration: &Integration,
     observed: &mut Observation,
 ) -> Result<StepOutcome, CallError> {
-    let (id, generation, now) = (integration.id(), integration.metadata.generation, ctx.now());
+    let (id, generation, now) = (integration_id(integration), integration.metadata.generation, ctx.now());
     let (is_current, secret_changes) = ctx.memory.with(id, |memory| {
         (memory.registration.is_current(generation, now), memory.registration.secret_changes())
     });
@@ -106,11 +106,11 @@ async fn compare_and_write(
     integration: &Integration,
     secrets: &Secrets,
 ) -> Result<RegistrationOutcome, CallError> {
-    let found = ctx.database(rows::find(&ctx.pool, integration.id())).await?;
+    let found = ctx.database(rows::find(&ctx.db, integration_id(integration))).await?;
     if found.as_ref().is_some_and(|found| is_up_to_date(ctx, found, integration, secrets)) {
         return Ok(RegistrationOutcome::done(None));
     }
-    let row = row(ctx, integration, secrets.seal(&ctx.keys, integration.id()));
+    let row = row(ctx, integration, secrets.seal(&ctx.keys, integration_id(integration)));
     if let Err(error) = CompiledIntegration::compile(row.clone(), &ctx.keys) {
         return Ok(compile_problem(&error));
     }
@@ -123,9 +123,8 @@ async fn disable_row(ctx: &Context, integration: &Integration) -> Result<(), Cal
     if integration.spec.state != IntegrationState::Disabled {
         return Ok(());
     }
-    let found = ctx.database(rows::find(&ctx.pool, integration.id())).await?;
-    let is_enabled =
-        |found: &FoundRow| !found.deleted && found.row.state != state_as_str(IntegrationState::Disabled);
+    let found = ctx.database(rows::find(&ctx.db, integration_id(integration))).await?;
+    let is_enabled = |found: &FoundRow| !found.deleted && found.row.state != RowState::Disabled;
     if let Some(found) = found.filter(is_enabled) {
         let row = row(ctx, integration, found.row.secrets.clone());
         write(ctx, integration, row, Some(found)).await?;
@@ -141,9 +140,9 @@ async fn write(
 ) -> Result<RegistrationOutcome, CallError> {
     let destinations: Vec<String> =
         integration.spec.destinations.iter().map(|destination| destination.name.clone()).collect();
-    let mut outcome = ctx.database(rows::upsert(&ctx.pool, &row, &destinations, MANAGER)).await?;
+    let mut outcome = ctx.database(rows::upsert(&ctx.db, &row, &destinations, MANAGER)).await?;
     if outcome == UpsertOutcome::NameTaken && retire_namesake(ctx, integration).await? {
-        outcome = ctx.database(rows::upsert(&ctx.pool, &row, &destinations, MANAGER)).await?;
+        outcome = ctx.database(rows::upsert(&ctx.db, &row, &destinations, MANAGER)).await?;
     }
     Ok(match outcome {
         UpsertOutcome::Applied => {
@@ -160,7 +159,7 @@ async fn write(
             "an Integration that was applied from a file has this namespace and name",
         )),
         UpsertOutcome::Superseded => {
-            let current = ctx.database(rows::find(&ctx.pool, row.id)).await?;
+            let current = ctx.database(rows::find(&ctx.db, row.id)).await?;
             if current.is_some_and(|current| current.row.writer_epoch > row.writer_epoch) {
                 return Err(CallError::Superseded);
             }
@@ -174,12 +173,12 @@ async fn write(
 /// these are unique, so that object no longer exists; a row from a file is left alone.
 async fn retire_namesake(ctx: &Context, integration: &Integration) -> Result<bool, CallError> {
     let (namespace, name) = (integration.namespace_or_default(), integration.name_any());
-    let holder = ctx.database(retire::holder_of_name(&ctx.pool, &namespace, &name)).await?;
-    let Some(holder) = holder.filter(|holder| !holder.uid.starts_with(FILE_UID)) else {
+    let holder = ctx.database(retire::holder_of_name(&ctx.db, &namespace, &name)).await?;
+    let Some(holder) = holder.filter(|holder| !holder.uid.starts_with(FILE_UID_PREFIX)) else {
         return Ok(false);
     };
     tracing::warn!(integration.id = %holder.id, "retiring the row of an object that no longer exists");
-    ctx.database(retire::retire(&ctx.pool, holder.id, ctx.leadership.epoch, MANAGER)).await?;
+    ctx.database(retire::retire(&ctx.db, holder.id, ctx.leadership.epoch, MANAGER)).await?;
     Ok(true)
 }
 
@@ -188,7 +187,7 @@ fn is_up_to_date(ctx: &Context, found: &FoundRow, integration: &Integration, sec
     let same_secrets = || Secrets::open(&ctx.keys, row.id, &row.secrets).is_ok_and(|known| known == *secrets);
     !found.deleted
         && Some(row.generation) == integration.metadata.generation
-        && row.state == state_as_str(integration.spec.state)
+        && row.state == RowState::from(integration.spec.state)
         && row.spec == spec_text(integration)
         && !ctx.keys.needs_reseal(&row.secrets)
         && same_secrets()
@@ -196,7 +195,7 @@ fn is_up_to_date(ctx: &Context, found: &FoundRow, integration: &Integration, sec
 
 fn row(ctx: &Context, integration: &Integration, secrets: Vec<u8>) -> IntegrationRow {
     IntegrationRow {
-        id: integration.id(),
+        id: integration_id(integration),
         uid: integration.metadata.uid.clone().unwrap_or_default(),
         namespace: integration.namespace_or_default(),
         name: integration.name_any(),
@@ -205,7 +204,7 @@ fn row(ctx: &Context, integration: &Integration, secrets: Vec<u8>) -> Integratio
         provider: integration.spec.provider.clone(),
         route: integration.route().to_owned(),
         display_name: integration.display_name().to_owned(),
-        state: state_as_str(integration.spec.state).to_owned(),
+        state: integration.spec.state.into(),
         spec: spec_text(integration),
         secrets,
     }
@@ -213,14 +212,6 @@ fn row(ctx: &Context, integration: &Integration, secrets: Vec<u8>) -> Integratio
 
 fn spec_text(integration: &Integration) -> String {
     serde_json::to_string(&integration.spec).expect("a spec has only string keys")
-}
-
-fn state_as_str(state: IntegrationState) -> &'static str {
-    match state {
-        IntegrationState::Active => "Active",
-        IntegrationState::DeliveryPaused => "DeliveryPaused",
-        IntegrationState::Disabled => "Disabled",
-    }
 }
 
 /// Reports a row that the data plane could not use. It is not written.

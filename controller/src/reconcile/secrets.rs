@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use grapnel::secrets::Secrets;
+use grapnel_core::secrets::Secrets;
 use grapnel_crds::conditions::reason;
 use grapnel_crds::{Integration, Secret, SecretRef, SecretValue, resolve_secret};
 use k8s_openapi::api::core::v1::Secret as SecretObject;

@@ -20,6 +20,7 @@ use kube::ResourceExt;
 use kube::api::ObjectMeta;
 
 use crate::config::WorkerPod;
+use crate::object::integration_id;
 
 /// The name of the container.
 const CONTAINER: &str = "worker";
@@ -38,7 +39,7 @@ const USER: i64 = 65_532;
 
 /// Builds the Deployment, in the platform's namespace.
 pub fn worker_deployment(integration: &Integration, namespace: &str, pod: &WorkerPod) -> Deployment {
-    let id = integration.id();
+    let id = integration_id(integration);
     let labels = names::worker_labels(id, &integration.namespace_or_default());
     let annotations =
         BTreeMap::from([(names::INTEGRATION_NAME_ANNOTATION.to_owned(), integration.name_any())]);
@@ -155,7 +156,7 @@ fn grace_period(integration: &Integration) -> Duration {
 /// The platform's variables and those that bind the worker to this Integration. The latter cannot be overridden.
 fn env(integration: &Integration, pod: &WorkerPod, grace: Duration) -> Vec<EnvVar> {
     let own = [
-        ("GRAPNEL_INTEGRATION", integration.id().to_string()),
+        ("GRAPNEL_INTEGRATION", integration_id(integration).to_string()),
         ("GRAPNEL_OPS_ADDR", format!("0.0.0.0:{}", OPS_PORT.1)),
         ("GRAPNEL_SHUTDOWN_SECONDS", grace.saturating_sub(GRACE_MARGIN).as_secs().to_string()),
     ];

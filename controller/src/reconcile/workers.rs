@@ -7,17 +7,18 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use grapnel_core::ids::IntegrationId;
 use grapnel_crds::conditions::reason;
-use grapnel_crds::{Integration, names, resources};
+use grapnel_crds::{Integration, names, same_quantity};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use uuid::Uuid;
 
 use super::worker_deployment::worker_deployment;
 use crate::context::{Context, MANAGER};
 use crate::error::CallError;
+use crate::object::integration_id;
 use crate::replicas::least_replicas;
 use crate::report::status::{Observation, ObservedWorkers, StepProblem, StepStatus};
 use crate::scale_subresource::{scaler_owns_replicas, set_replicas};
@@ -34,7 +35,7 @@ pub async fn apply_workers(
     integration: &Integration,
     observed: &mut Observation,
 ) -> Result<(), CallError> {
-    let name = names::worker_deployment(integration.id());
+    let name = names::worker_deployment(integration_id(integration));
     let live = match ctx.cached_deployment(&name) {
         Some(cached) => Some(cached.as_ref().clone()),
         // The cache may not have a Deployment yet that was just created.
@@ -53,7 +54,7 @@ pub async fn apply_workers(
 
 /// Observes the Deployment in the cache, without applying it.
 pub fn observe_cached(ctx: &Context, integration: &Integration) -> ObservedWorkers {
-    match ctx.cached_deployment(&names::worker_deployment(integration.id())) {
+    match ctx.cached_deployment(&names::worker_deployment(integration_id(integration))) {
         Some(live) => {
             ObservedWorkers { deployment: StepStatus::NotTried, ..observe(ctx, integration, &live) }
         }
@@ -62,7 +63,7 @@ pub fn observe_cached(ctx: &Context, integration: &Integration) -> ObservedWorke
 }
 
 /// Deletes the worker Deployment, if there is one.
-pub async fn delete_workers(ctx: &Context, id: Uuid) -> Result<(), CallError> {
+pub async fn delete_workers(ctx: &Context, id: IntegrationId) -> Result<(), CallError> {
     ctx.ensure_leading()?;
     let name = names::worker_deployment(id);
     match ctx.api(ctx.deployments_api().delete(&name, &DeleteParams::background())).await {
@@ -150,7 +151,9 @@ fn to_json(deployment: &Deployment) -> Value {
 
 /// Returns the number that a Deployment starts with: the scaler's last decision, or the current number, or the least.
 fn initial_replicas(ctx: &Context, integration: &Integration, live: Option<&Deployment>) -> i32 {
-    if let Some(decision) = ctx.memory.with(integration.id(), |memory| memory.scaling.decision.clone()) {
+    if let Some(decision) =
+        ctx.memory.with(integration_id(integration), |memory| memory.scaling.decision.clone())
+    {
         return decision.replicas;
     }
     let current = live.and_then(|live| live.spec.as_ref()?.replicas);
@@ -182,13 +185,13 @@ fn same_quantities(live: Option<&Value>, wanted: &Value) -> bool {
     live.len() == wanted.len()
         && wanted
             .iter()
-            .all(|(name, quantity)| live.get(name).is_some_and(|live| same_quantity(live, quantity)))
+            .all(|(name, quantity)| live.get(name).is_some_and(|live| is_same_quantity(live, quantity)))
 }
 
 /// Returns whether two strings are the same quantity, such as "1000m" and "1", or "1024Mi" and "1Gi".
-fn same_quantity(one: &Value, other: &Value) -> bool {
+fn is_same_quantity(one: &Value, other: &Value) -> bool {
     match (one.as_str(), other.as_str()) {
-        (Some(one), Some(other)) => resources::same_quantity(one, other),
+        (Some(one), Some(other)) => same_quantity(one, other),
         _ => one == other,
     }
 }

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use url::Url;
 
-use crate::object::whole_seconds;
+use crate::object::{integration_id, whole_seconds};
 use crate::replicas::ScalingCondition;
 use crate::unused_secrets::verification_status;
 
@@ -156,7 +156,7 @@ pub fn status(
     IntegrationStatus {
         observed_generation: integration.metadata.generation,
         conditions: list.conditions,
-        integration_id: Some(integration.id().to_string()),
+        integration_id: Some(integration_id(integration).to_string()),
         route: if is_live {
             (observed.accepted == StepStatus::Done).then(|| route_status(integration, public_url))
         } else {
@@ -321,7 +321,7 @@ fn route_status(integration: &Integration, public_url: Option<&Url>) -> RouteSta
 }
 
 fn workers_status(integration: &Integration, workers: &ObservedWorkers) -> WorkersStatus {
-    let id = integration.id();
+    let id = integration_id(integration);
     WorkersStatus {
         deployment: (workers.deployment == StepStatus::Done).then(|| names::worker_deployment(id)),
         selector: Some(names::selector_string(&names::worker_selector(id))),

@@ -9,15 +9,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use grapnel::store::integrations as rows;
-use grapnel::store::retire;
-use grapnel::telemetry::chain;
+use grapnel_core::error_chain::chain;
+use grapnel_core::ids::IntegrationId;
 use grapnel_crds::IntegrationSpec;
 use grapnel_crds::names::{INTEGRATION_ID_LABEL, INTEGRATION_NAME_ANNOTATION, INTEGRATION_NAMESPACE_LABEL};
+use grapnel_store::integrations as rows;
+use grapnel_store::integrations::retire;
 use kube::ResourceExt;
 use kube::core::Status;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::context::{Context, MANAGER};
 use crate::error::CallError;
@@ -50,7 +50,7 @@ pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
 /// which then gets one pass.
 fn trigger_missed(ctx: &Context) {
     let objects = ctx.integrations.state();
-    let ids: BTreeSet<Uuid> = objects.iter().map(|object| id_of(object)).collect();
+    let ids: BTreeSet<IntegrationId> = objects.iter().map(|object| id_of(object)).collect();
     ctx.memory.retain(&ids);
     for object in &objects {
         let version = object.resource_version();
@@ -61,13 +61,14 @@ fn trigger_missed(ctx: &Context) {
 }
 
 async fn remove_orphans(ctx: &Context) -> Result<(), CallError> {
-    let known: BTreeSet<Uuid> = ctx.integrations.state().iter().map(|object| id_of(object)).collect();
+    let known: BTreeSet<IntegrationId> =
+        ctx.integrations.state().iter().map(|object| id_of(object)).collect();
     // Namespaces that are not watched are another controller's responsibility.
-    let is_missing = |known: &BTreeSet<Uuid>, id: Uuid, namespace: &str| {
+    let is_missing = |known: &BTreeSet<IntegrationId>, id: IntegrationId, namespace: &str| {
         !known.contains(&id) && ctx.settings.watched.contains(namespace)
     };
     for deployment in ctx.deployments.state() {
-        let id = deployment.labels().get(INTEGRATION_ID_LABEL).and_then(|id| Uuid::parse_str(id).ok());
+        let id = deployment.labels().get(INTEGRATION_ID_LABEL).and_then(|id| id.parse().ok());
         let namespace = deployment.labels().get(INTEGRATION_NAMESPACE_LABEL);
         let name = deployment.annotations().get(INTEGRATION_NAME_ANNOTATION);
         let (Some(id), Some(namespace), Some(name)) = (id, namespace, name) else { continue };
@@ -76,7 +77,7 @@ async fn remove_orphans(ctx: &Context) -> Result<(), CallError> {
             delete_workers(ctx, id).await?;
         }
     }
-    for row in ctx.database(retire::live(&ctx.pool)).await? {
+    for row in ctx.database(retire::live(&ctx.db)).await? {
         if is_missing(&known, row.id, &row.namespace)
             && is_deleted(ctx, row.id, &row.namespace, &row.name).await?
         {
@@ -87,10 +88,15 @@ async fn remove_orphans(ctx: &Context) -> Result<(), CallError> {
     Ok(())
 }
 
-async fn is_deleted(ctx: &Context, id: Uuid, namespace: &str, name: &str) -> Result<bool, CallError> {
+async fn is_deleted(
+    ctx: &Context,
+    id: IntegrationId,
+    namespace: &str,
+    name: &str,
+) -> Result<bool, CallError> {
     let api = ctx.integrations_api(namespace);
     match ctx.api(api.get_metadata(name)).await {
-        Ok(found) => Ok(found.uid().and_then(|uid| Uuid::parse_str(&uid).ok()) != Some(id)),
+        Ok(found) => Ok(found.uid().and_then(|uid| uid.parse().ok()) != Some(id)),
         Err(CallError::Api(kube::Error::Api(status))) if status.code == 404 => Ok(is_about(&status, name)),
         Err(error) => Err(error),
     }
@@ -102,11 +108,11 @@ fn is_about(status: &Status, name: &str) -> bool {
     status.details.as_ref().is_some_and(|details| details.name == name)
 }
 
-async fn remove_row(ctx: &Context, id: Uuid) -> Result<(), CallError> {
-    let found = ctx.database(rows::find(&ctx.pool, id)).await?;
+async fn remove_row(ctx: &Context, id: IntegrationId) -> Result<(), CallError> {
+    let found = ctx.database(rows::find(&ctx.db, id)).await?;
     let spec: Option<IntegrationSpec> = found.and_then(|found| serde_json::from_str(&found.row.spec).ok());
     queues::delete_all(ctx, id, &spec).await?;
-    ctx.database(retire::retire(&ctx.pool, id, ctx.leadership.epoch, MANAGER)).await?;
+    ctx.database(retire::retire(&ctx.db, id, ctx.leadership.epoch, MANAGER)).await?;
     Ok(())
 }
 

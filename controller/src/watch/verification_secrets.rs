@@ -8,19 +8,19 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use grapnel::store::{captured as captures, secret_uses};
-use grapnel::telemetry::chain;
+use grapnel_core::error_chain::chain;
+use grapnel_core::ids::IntegrationId;
 use grapnel_crds::Integration;
 use grapnel_crds::conditions::{self, condition};
+use grapnel_store::{captured_secrets, secret_uses};
 use jiff::Timestamp;
 use kube::Resource;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::context::Context;
 use crate::error::CallError;
 use crate::memory::SecretFindings;
-use crate::object::{WatchedObject, object_ref, wait_until_filled};
+use crate::object::{WatchedObject, integration_id, object_ref, wait_until_filled};
 use crate::unused_secrets::{listed, unused};
 
 /// A provider that waits for its secret to be used sends again within minutes; this is much less.
@@ -49,11 +49,12 @@ async fn poll(ctx: &Context) -> Result<(), CallError> {
     let readable =
         objects.iter().filter(is_live).filter_map(|object| Some((object, object.0.as_ref().ok()?)));
     let readable: Vec<_> =
-        readable.map(|(object, integration)| (integration.id(), object, integration)).collect();
-    let ids: Vec<Uuid> = readable.iter().map(|(id, ..)| *id).collect();
+        readable.map(|(object, integration)| (integration_id(integration), object, integration)).collect();
+    let ids: Vec<IntegrationId> = readable.iter().map(|(id, ..)| *id).collect();
     let listed: Vec<_> = readable.iter().flat_map(|(id, _, object)| listed(*id, object)).collect();
-    let pending: HashSet<Uuid> = ctx.database(captures::waiting(&ctx.pool)).await?.into_iter().collect();
-    let previous = ctx.database(secret_uses::follow_previous(&ctx.pool, &ids, &listed)).await?;
+    let pending: HashSet<IntegrationId> =
+        ctx.database(captured_secrets::waiting(&ctx.db)).await?.into_iter().collect();
+    let previous = ctx.database(secret_uses::follow_previous(&ctx.db, &ids, &listed)).await?;
     let now = Timestamp::now();
     for (id, object, integration) in readable {
         let findings = SecretFindings {

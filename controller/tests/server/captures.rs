@@ -1,9 +1,10 @@
 //! A secret that the provider sends in a handshake reaches the Secret of the Integration, with its owner's consent.
 
-use grapnel::sealing::SealingKeys;
-use grapnel::store::captured;
+use grapnel_core::ids::IntegrationId;
+use grapnel_core::sealing::SealingKeys;
 use grapnel_crds::conditions::{self, condition};
 use grapnel_crds::{Integration, names};
+use grapnel_store::captured_secrets;
 use hmac::{Hmac, KeyInit, Mac};
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
@@ -60,11 +61,15 @@ fn holds(value: &str, annotated: bool) -> (String, String, bool) {
 pub(crate) async fn capture(installation: &Installation, id: Uuid, secret: &str) {
     let keys = SealingKeys::parse(SEALING_KEYS).expect("keys");
     let sealed = keys.seal(id.as_bytes(), secret.as_bytes());
-    assert!(captured::insert(&installation.pool, id, "hook-secret", &sealed).await.expect("a row"));
+    assert!(
+        captured_secrets::insert(&installation.db, IntegrationId::new(id), "hook-secret", &sealed)
+            .await
+            .expect("a row")
+    );
 }
 
 async fn is_pending(installation: &Installation, id: Uuid) -> bool {
-    captured::find(&installation.pool, id).await.expect("an answer").is_some()
+    captured_secrets::find(&installation.db, IntegrationId::new(id)).await.expect("an answer").is_some()
 }
 
 fn condition(object: &Integration) -> Option<(String, String)> {

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use grapnel::store::integrations::{self as rows, IntegrationRow, Written};
-use grapnel::store::{epoch, retire};
+use grapnel_core::ids::IntegrationId;
+use grapnel_core::integration::{IntegrationRow, RowState};
+use grapnel_store::integrations::{self as rows, UpsertOutcome};
+use grapnel_store::integrations::{epoch, retire};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -11,7 +13,7 @@ use crate::harness::{ACME_SECRET, Installation, acme_spec, merged, wait_for};
 
 fn row(id: Uuid, generation: i64, writer_epoch: i64) -> IntegrationRow {
     IntegrationRow {
-        id,
+        id: IntegrationId::new(id),
         uid: id.to_string(),
         namespace: "shop".to_owned(),
         name: "orders".to_owned(),
@@ -20,7 +22,7 @@ fn row(id: Uuid, generation: i64, writer_epoch: i64) -> IntegrationRow {
         provider: "acme".to_owned(),
         route: "acme".to_owned(),
         display_name: "orders".to_owned(),
-        state: "Active".to_owned(),
+        state: RowState::Active,
         spec: "{}".to_owned(),
         secrets: vec![1],
     }
@@ -29,23 +31,26 @@ fn row(id: Uuid, generation: i64, writer_epoch: i64) -> IntegrationRow {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_generation_and_an_older_leader_write_nothing() {
     let installation = Installation::new().await;
-    let (pool, id) = (&installation.pool, Uuid::now_v7());
+    let (db, id) = (&installation.db, Uuid::now_v7());
     let write = async |generation, writer_epoch| {
-        rows::upsert(pool, &row(id, generation, writer_epoch), &[], "test").await.expect("write the row")
+        rows::upsert(db, &row(id, generation, writer_epoch), &[], "test").await.expect("write the row")
     };
-    assert_eq!(write(2, 5).await, Written::Applied);
-    assert_eq!(write(1, 5).await, Written::Superseded);
-    assert_eq!(write(2, 4).await, Written::Superseded);
-    assert_eq!(write(3, 5).await, Written::Applied);
+    assert_eq!(write(2, 5).await, UpsertOutcome::Applied);
+    assert_eq!(write(1, 5).await, UpsertOutcome::Superseded);
+    assert_eq!(write(2, 4).await, UpsertOutcome::Superseded);
+    assert_eq!(write(3, 5).await, UpsertOutcome::Applied);
     // A new leader fences the old one even if it has nothing to write.
-    assert!(epoch::take_over(pool, 6).await.expect("take over"));
-    assert_eq!(write(3, 5).await, Written::Superseded);
-    assert_eq!(write(4, 5).await, Written::Superseded);
-    assert!(!epoch::take_over(pool, 5).await.expect("ask"), "the older one is refused");
-    assert_eq!(retire::retire(pool, id, 5, "test").await.expect("retire"), retire::Retired::Superseded);
-    assert!(!retire::start_draining(pool, id, 5).await.expect("drain"));
-    assert_eq!(write(4, 6).await, Written::Applied);
-    assert_eq!(epoch::highest(pool).await.expect("the epoch"), 6);
+    assert!(epoch::take_over(db, 6).await.expect("take over"));
+    assert_eq!(write(3, 5).await, UpsertOutcome::Superseded);
+    assert_eq!(write(4, 5).await, UpsertOutcome::Superseded);
+    assert!(!epoch::take_over(db, 5).await.expect("ask"), "the older one is refused");
+    assert_eq!(
+        retire::retire(db, IntegrationId::new(id), 5, "test").await.expect("retire"),
+        retire::RetireOutcome::Superseded
+    );
+    assert!(!retire::start_draining(db, IntegrationId::new(id), 5).await.expect("drain"));
+    assert_eq!(write(4, 6).await, UpsertOutcome::Applied);
+    assert_eq!(epoch::highest(db).await.expect("the epoch"), 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use grapnel_crds::Integration;
+use grapnel_store::Database;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
@@ -40,7 +41,9 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) struct Installation {
     pub(crate) client: Client,
+    /// For statements of the tests.
     pub(crate) pool: PgPool,
+    pub(crate) db: Database,
     pub(crate) http: reqwest::Client,
     pub(crate) platform: String,
     pub(crate) namespace: String,
@@ -126,6 +129,7 @@ impl Installation {
         let http = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
         let installation = Self {
             client,
+            db: Database::from(pool.clone()),
             pool,
             http,
             platform,

@@ -1,7 +1,9 @@
 //! A controller that watches some namespaces does not touch the others.
 
-use grapnel::store::integrations::{self as rows, IntegrationRow, Written};
+use grapnel_core::ids::IntegrationId;
+use grapnel_core::integration::{IntegrationRow, RowState};
 use grapnel_crds::Integration;
+use grapnel_store::integrations::{self as rows, UpsertOutcome};
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
@@ -31,7 +33,7 @@ async fn apply_in(installation: &Installation, namespace: &str, name: &str) -> A
 fn foreign_row(namespace: &str) -> IntegrationRow {
     let id = Uuid::now_v7();
     IntegrationRow {
-        id,
+        id: IntegrationId::new(id),
         uid: id.to_string(),
         namespace: namespace.to_owned(),
         name: "orders".to_owned(),
@@ -40,7 +42,7 @@ fn foreign_row(namespace: &str) -> IntegrationRow {
         provider: "acme".to_owned(),
         route: "foreign".to_owned(),
         display_name: "orders".to_owned(),
-        state: "Active".to_owned(),
+        state: RowState::Active,
         spec: "{}".to_owned(),
         secrets: vec![1],
     }
@@ -58,8 +60,8 @@ async fn two_namespaces_are_watched_and_a_third_is_left_alone() {
     access::bind(&installation.client, &installation.platform, Some(&second), &rules).await;
     installation.set("GRAPNEL_WATCH_NAMESPACES", &format!("{first},{second}"));
     let foreign = foreign_row(&third);
-    let written = rows::upsert(&installation.pool, &foreign, &[], "test").await.expect("write a row");
-    assert_eq!(written, Written::Applied);
+    let written = rows::upsert(&installation.db, &foreign, &[], "test").await.expect("write a row");
+    assert_eq!(written, UpsertOutcome::Applied);
     let left_alone = apply_in(&installation, &third, "elsewhere").await;
 
     let _controller = installation.start_leader().await;
@@ -90,7 +92,7 @@ async fn two_namespaces_are_watched_and_a_third_is_left_alone() {
         installation.row(one).await.is_some_and(|row| row["deleted"] == json!(true))
     })
     .await;
-    let row = installation.row(foreign.id).await.expect("the foreign row stays");
+    let row = installation.row(foreign.id.uuid()).await.expect("the foreign row stays");
     assert_eq!(row["deleted"], json!(false));
     let object = left_alone.get("elsewhere").await.expect("read an Integration");
     assert!(object.finalizers().is_empty() && object.status.is_none());

@@ -4,7 +4,7 @@
 //! a MAC or a signature over values of the request, as the provider demands it.
 
 use grapnel_crds as crds;
-use grapnel_crds::Proof;
+use grapnel_crds::HandshakeAuth;
 use http::Response;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use secrecy::zeroize::Zeroizing;
@@ -41,7 +41,7 @@ pub struct Handshake {
     method: Method,
     conditions: Vec<Condition>,
     otherwise_forbidden: Vec<Condition>,
-    verify: Proof,
+    verify: HandshakeAuth,
     status: StatusCode,
     headers: Vec<(HeaderName, Template)>,
     content_type: Option<HeaderValue>,
@@ -70,8 +70,8 @@ pub enum Answer<'a> {
     Forbidden,
 }
 
-fn compile_conditions(conditions: &[crds::Condition]) -> Option<Vec<Condition>> {
-    let condition = |condition: &crds::Condition| {
+fn compile_conditions(conditions: &[crds::HandshakeCondition]) -> Option<Vec<Condition>> {
+    let condition = |condition: &crds::HandshakeCondition| {
         let equals = condition.equals.as_deref().map(Template::parse);
         Some(Condition {
             place: Place::parse(&condition.source)?,
@@ -86,7 +86,7 @@ fn compile_conditions(conditions: &[crds::Condition]) -> Option<Vec<Condition>> 
 
 fn compile(handshake: &crds::Handshake) -> Option<Handshake> {
     let respond = &handshake.respond;
-    let header = |header: &crds::RespondHeader| {
+    let header = |header: &crds::HandshakeHeader| {
         Some((HeaderName::try_from(&header.name).ok()?, Template::parse(&header.value)?))
     };
     let optional = |text: &Option<String>| match text {
@@ -96,10 +96,10 @@ fn compile(handshake: &crds::Handshake) -> Option<Handshake> {
     Some(Handshake {
         name: handshake.name.clone(),
         method: match handshake.matches.method {
-            crds::Method::Post => Method::POST,
-            crds::Method::Get => Method::GET,
-            crds::Method::Head => Method::HEAD,
-            crds::Method::Options => Method::OPTIONS,
+            crds::HandshakeMethod::Post => Method::POST,
+            crds::HandshakeMethod::Get => Method::GET,
+            crds::HandshakeMethod::Head => Method::HEAD,
+            crds::HandshakeMethod::Options => Method::OPTIONS,
         },
         conditions: compile_conditions(&handshake.matches.conditions)?,
         otherwise_forbidden: compile_conditions(&handshake.matches.otherwise_forbidden)?,
@@ -145,7 +145,7 @@ impl Handshakes {
     }
 
     /// The handshake that the request is, among those that need this proof.
-    pub fn find(&self, incoming: &Incoming<'_>, proof: Proof) -> Option<Answer<'_>> {
+    pub fn find(&self, incoming: &Incoming<'_>, proof: HandshakeAuth) -> Option<Answer<'_>> {
         let candidates = self.all.iter().filter(|handshake| handshake.verify == proof);
         let mut candidates = candidates.filter(|handshake| handshake.method == *incoming.method);
         let found = candidates.find(|handshake| self.all_hold(&handshake.conditions, incoming))?;
@@ -171,7 +171,7 @@ impl Handshakes {
 impl Handshake {
     /// The answer; `None` when the challenge is none: too long, or what only a webhook could be.
     pub fn respond(&self, incoming: &Incoming<'_>, verifier: &Verifier) -> Option<Response<Vec<u8>>> {
-        if self.verify == Proof::None && !self.asks_only_about_tokens(incoming) {
+        if self.verify == HandshakeAuth::Unverified && !self.asks_only_about_tokens(incoming) {
             return None;
         }
         let key: &dyn Keyed = verifier.key().unwrap_or(&Keyless);

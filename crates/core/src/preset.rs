@@ -93,10 +93,14 @@ pub fn resolve(spec: &IntegrationSpec) -> Result<Provider, Vec<FieldError>> {
     let lower_mapping = preset.map(|preset| preset.mapping.clone()).unwrap_or_default();
     let lower_acknowledgement = preset.map(|preset| preset.acknowledgement.clone()).unwrap_or_default();
     let provider = Provider {
-        scheme: scheme.map_or(lower_scheme.clone(), |scheme| scheme.over(&lower_scheme)),
-        mapping: mapping.map_or(lower_mapping.clone(), |mapping| mapping.over(&lower_mapping)),
+        scheme: scheme.map_or(lower_scheme.clone(), |scheme| scheme.with_defaults_from(&lower_scheme)),
+        mapping: mapping.map_or(lower_mapping.clone(), |mapping| mapping.with_defaults_from(&lower_mapping)),
         handshakes: handshakes(&spec.handshakes, preset.map_or(&[], |preset| &preset.handshakes)),
-        acknowledgement: spec.acknowledgement.clone().unwrap_or_default().over(&lower_acknowledgement),
+        acknowledgement: spec
+            .acknowledgement
+            .clone()
+            .unwrap_or_default()
+            .with_defaults_from(&lower_acknowledgement),
     };
     let mut missing = provider.scheme.missing();
     missing.extend(provider.mapping.missing());

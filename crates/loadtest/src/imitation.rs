@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use grapnel_crds::{Hash, KeyEncoding, Scheme, SchemeType, Separator, SignatureEncoding, TimeUnit};
+use grapnel_crds::{HashAlgorithm, KeyEncoding, Scheme, SchemeType, Separator, SignatureEncoding, TimeUnit};
 use http::{HeaderName, HeaderValue};
 use ring::hmac;
 use secrecy::zeroize::Zeroizing;
@@ -50,11 +50,11 @@ impl Imitation {
         body_bytes: usize,
     ) -> anyhow::Result<Imitation> {
         let scheme = &preset.verification;
-        let algorithm = match (scheme.kind, scheme.hash.unwrap_or(Hash::Sha256)) {
-            (Some(SchemeType::Hmac), Hash::Sha1) => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-            (Some(SchemeType::Hmac), Hash::Sha256) => hmac::HMAC_SHA256,
-            (Some(SchemeType::Hmac), Hash::Sha384) => hmac::HMAC_SHA384,
-            (Some(SchemeType::Hmac), Hash::Sha512) => hmac::HMAC_SHA512,
+        let algorithm = match (scheme.kind, scheme.hash.unwrap_or(HashAlgorithm::Sha256)) {
+            (Some(SchemeType::Hmac), HashAlgorithm::Sha1) => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+            (Some(SchemeType::Hmac), HashAlgorithm::Sha256) => hmac::HMAC_SHA256,
+            (Some(SchemeType::Hmac), HashAlgorithm::Sha384) => hmac::HMAC_SHA384,
+            (Some(SchemeType::Hmac), HashAlgorithm::Sha512) => hmac::HMAC_SHA512,
             _ => bail!("{} is not signed with an HMAC", preset.provider),
         };
         let key = hmac::Key::new(algorithm, &key(scheme, secret)?);

@@ -74,7 +74,7 @@ impl Lane {
         let permits = Arc::new(Semaphore::new(self.destination.max_concurrency));
         let queue = grapnel_crds::names::queue_name(
             &self.context.queue_prefix,
-            self.integration_id.uuid(),
+            self.integration_id,
             &self.destination.name,
         );
         let mut backoff = FIRST_BACKOFF;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Extension, OriginalUri, Request, State};
 use axum::response::{IntoResponse, Response};
-use grapnel_crds::Proof as Needed;
+use grapnel_crds::HandshakeAuth;
 use http::{Method, StatusCode};
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -91,11 +91,11 @@ impl Ingress {
             public_url: self.public_url.as_deref(),
             json: None,
         };
-        if let Some(answer) = self.shake_hands(&integration, &incoming, Needed::None).await? {
+        if let Some(answer) = self.shake_hands(&integration, &incoming, HandshakeAuth::Unverified).await? {
             return Ok(("handshake", answer));
         }
         let proof = self.verify(&integration, &incoming).await?;
-        if let Some(answer) = self.shake_hands(&integration, &incoming, Needed::Required).await? {
+        if let Some(answer) = self.shake_hands(&integration, &incoming, HandshakeAuth::Verified).await? {
             return Ok(("handshake", answer));
         }
         // A handshake for another method did not match.
@@ -162,7 +162,7 @@ impl Ingress {
         &self,
         integration: &Integration,
         incoming: &Incoming<'_>,
-        proof: Needed,
+        proof: HandshakeAuth,
     ) -> Result<Option<Response>, ApiError> {
         match integration.compiled.handshakes.find(incoming, proof) {
             None => Ok(None),

@@ -1,7 +1,7 @@
 //! RabbitMQ as the tests use it: queues under a prefix, and messages in them.
 
 use futures::StreamExt;
-use grapnel::queue::{Link, close};
+use grapnel_platform::queue::{Link, close};
 use lapin::BasicProperties;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;

@@ -314,7 +314,7 @@ impl Queues<'_> {
         if let Some(queue) = self.names.get(&key) {
             return Ok(queue.clone());
         }
-        let name = names::queue_name(self.prefix, hint.integration_id.uuid(), &hint.destination);
+        let name = names::queue_name(self.prefix, hint.integration_id, &hint.destination);
         declare(channel, &name).await?;
         let name = ShortString::from(name);
         self.names.insert(key, name.clone());

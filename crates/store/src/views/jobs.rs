@@ -74,7 +74,7 @@ pub(super) async fn jobs_of_event(
         jobs.push(ProcessingJob {
             id: unfinished_job_id(event_id, &destination, attempt_no),
             event_id,
-            queue_name: queue_name(queue_prefix, row.try_get("integration_id")?, &destination),
+            queue_name: queue_name(queue_prefix, row.try_get::<Uuid, _>("integration_id")?, &destination),
             destination,
             triggered_by: row.try_get("triggered_by")?,
             status: if is_running { JobStatus::Running } else { JobStatus::Queued },
