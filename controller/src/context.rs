@@ -31,7 +31,7 @@ use crate::object::WatchedObject;
 /// The API server must answer within this.
 pub const API_DEADLINE: Duration = Duration::from_secs(10);
 
-/// PostgreSQL must answer within this.
+/// The check of the schema must end within this. Every other use of the database has a deadline of its own.
 const DATABASE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The field manager of everything except the number of workers.
@@ -94,7 +94,7 @@ impl Context {
     ) -> Result<T, CallError> {
         self.takeover.get_or_try_init(|| self.take_over()).await?;
         self.ensure_leading()?;
-        within_database_deadline(call).await
+        Ok(call.await?)
     }
 
     async fn take_over(&self) -> Result<(), CallError> {
@@ -104,7 +104,7 @@ impl Context {
             .await
             .map_err(|_| CallError::TimedOut("PostgreSQL"))?
             .map_err(|error| CallError::Schema(SchemaError(chain(&*error))))?;
-        let newest = within_database_deadline(epoch::take_over(&self.db, self.leadership.epoch)).await?;
+        let newest = epoch::take_over(&self.db, self.leadership.epoch).await?;
         if newest { Ok(()) } else { Err(CallError::Superseded) }
     }
 
@@ -127,10 +127,4 @@ impl Context {
             tracing::debug!("dropped a trigger; the sweep makes up for it");
         }
     }
-}
-
-async fn within_database_deadline<T>(
-    call: impl Future<Output = grapnel_store::Result<T>>,
-) -> Result<T, CallError> {
-    Ok(timeout(DATABASE_DEADLINE, call).await.map_err(|_| CallError::TimedOut("PostgreSQL"))??)
 }

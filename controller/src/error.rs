@@ -35,6 +35,7 @@ impl CallError {
             Self::Api(kube::Error::Api(status)) if status.code == 409 => "conflict",
             Self::Api(kube::Error::Api(_)) => "api_refused",
             Self::Api(_) => "api_unavailable",
+            Self::Database(grapnel_store::Error::Deadline) => "timeout",
             Self::Database(_) | Self::Schema(_) => "database",
             Self::Queue(_) | Self::Unavailable(_) => "queue",
             Self::TimedOut(_) => "timeout",

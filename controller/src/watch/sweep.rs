@@ -39,7 +39,7 @@ pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
             return;
         }
         trigger_missed(&ctx);
-        let Some(removed) = stop.run_until_cancelled(remove_orphans(&ctx)).await else { return };
+        let Some(removed) = stop.run_until_cancelled(Box::pin(remove_orphans(&ctx))).await else { return };
         if let Err(error) = removed {
             tracing::warn!(error = %chain(&error), "cannot remove leftovers yet");
         }
