@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Both images, as scripts/images builds them without Docker: a static binary and root certificates in an empty image.
+# Builds the same images as scripts/images, which does not need Docker: a static binary and root certificates in an empty image.
 #
 #   docker build -t grapnel .                                    api, worker, migrate and the other roles
 #   docker build -t grapnel-controller --target controller .     the controller for Kubernetes
@@ -7,7 +7,7 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
-# An explicit target keeps the flags away from build scripts and procedural macros, which cannot be static.
+# With an explicit target the flags do not apply to build scripts and procedural macros, which cannot be static.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     target=$(rustc -vV | sed -n 's/^host: //p') && \
@@ -31,7 +31,7 @@ COPY --from=build /usr/local/bin/grapnel-controller /usr/local/bin/
 EXPOSE 9090
 ENTRYPOINT ["/usr/local/bin/grapnel-controller"]
 
-# The last one is what is built when none is named.
+# The last stage is the default target.
 FROM base AS runtime
 COPY --from=build /usr/local/bin/grapnel /usr/local/bin/
 EXPOSE 8080 9090
