@@ -13,11 +13,11 @@ source "$ROOT_DIR/scripts/lib/oci.sh"
 # shellcheck source=grapnel.sh
 source "$ROOT_DIR/scripts/lib/grapnel.sh"
 # shellcheck source=node_images.sh
-source "$ROOT_DIR/scripts/lib/node_images.sh"
+source "$ROOT_DIR/scripts/lib/node/images.sh"
 # shellcheck source=node_setup.sh
-source "$ROOT_DIR/scripts/lib/node_setup.sh"
+source "$ROOT_DIR/scripts/lib/node/setup.sh"
 # shellcheck source=node_cases.sh
-source "$ROOT_DIR/scripts/lib/node_cases.sh"
+source "$ROOT_DIR/scripts/lib/node/cases.sh"
 
 main() {
     parse_arguments "$@"
