@@ -113,3 +113,40 @@ ended_or() { # name check…
 }
 
 port_answers() { (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# --- process groups ------------------------------------------------------------------------------------------------------
+
+GROUP_PID=''
+
+# Starts a command or function in the background, in a process group of its own, so that one signal ends everything that it
+# starts. A function stops at its first failing command, as a script does.
+start_group() { # command…
+    set -m
+    (
+        set +m
+        # The traps of the script are not for the group.
+        trap - EXIT INT TERM
+        "$@"
+    ) </dev/null &
+    GROUP_PID=$!
+    set +m
+}
+
+# Waits for the group, and fails when its command fails.
+wait_for_group() {
+    local result=0
+    wait "$GROUP_PID" || result=$?
+    # Processes that the command has left behind.
+    kill -KILL -- "-$GROUP_PID" 2>/dev/null || true
+    GROUP_PID=''
+    return "$result"
+}
+
+# Ends the group, if one is running.
+end_group() { # signal
+    [[ -n $GROUP_PID ]] || return 0
+    kill "-$1" -- "-$GROUP_PID" 2>/dev/null || true
+    wait "$GROUP_PID" 2>/dev/null || true
+    kill -KILL -- "-$GROUP_PID" 2>/dev/null || true
+    GROUP_PID=''
+}
