@@ -7,36 +7,36 @@ default:
 
 # Runs every check of the project.
 test *arguments:
-    scripts/test "$@"
+    @scripts/test "$@"
 
 # Shows Grapnel at work on this machine.
 demo *arguments:
-    scripts/demo "$@"
+    @scripts/demo "$@"
 
 # Measures rates, latencies and processor time.
 bench *arguments:
-    scripts/bench "$@"
+    @scripts/bench "$@"
 
 # Starts and stops private PostgreSQL, Redis and RabbitMQ.
 services *arguments:
-    scripts/services "$@"
+    @scripts/services "$@"
 
 # Starts and stops a private Kubernetes.
 cluster *arguments:
-    scripts/cluster "$@"
+    @scripts/cluster "$@"
 
 # Builds the images.
 images *arguments:
-    scripts/images "$@"
+    @scripts/images "$@"
 
 # Checks the charts, or writes their README.
 chart *arguments:
-    scripts/chart "$@"
+    @scripts/chart "$@"
 
 # Tests the chart on a real node.
 check-node *arguments:
-    scripts/check-node "$@"
+    @scripts/check-node "$@"
 
 # Tests the API against its description.
 check-openapi *arguments:
-    scripts/check-openapi "$@"
+    @scripts/check-openapi "$@"
