@@ -1,5 +1,5 @@
-//! Datastores that the chart brings as pods, for a first try. Their data outlives the pods and the release. This case
-//! also uses the oldest supported Helm.
+//! Datastores that the chart brings as pods, for a first try. Their data outlives the pods and the release. The Helm here
+//! is the older one.
 
 use std::os::unix::fs::chown;
 use std::time::Instant;
@@ -11,11 +11,13 @@ use serde_json::{Value, json};
 use crate::harness::cluster::{apply, delete};
 use crate::harness::database::Database;
 use crate::harness::output;
-use crate::harness::release::{RELEASE, chart, patience};
+use crate::harness::release::{RELEASE, chart};
 use crate::harness::traffic::Traffic;
 use crate::harness::wait::seconds;
 use crate::harness::{Node, PLATFORM, SHOP};
 
+/// The variable that names the older Helm.
+const HELM3: &str = "HELM3";
 /// The datastores that keep data.
 const STORES: [&str; 2] = ["postgres", "rabbitmq"];
 /// The user that the images of the datastores run as.
@@ -25,9 +27,10 @@ pub(crate) async fn bundled(node: &Node) -> String {
     start_from_nothing(node).await;
     let started = Instant::now();
     deploy(node, "install");
-    let version = helm3(node, &["version", "--template", "{{.Version}}"]);
-    let all_ready = format!("all ready in {} with Helm {}", output::seconds(started.elapsed()), version.trim());
-    test(node);
+    let version = node.helm_of(HELM3, "version --template {{.Version}}", &[]);
+    let all_ready =
+        format!("all ready in {} with Helm {}", output::seconds(started.elapsed()), version.trim());
+    node.test_release(HELM3);
     let sealing_keys = sealing_keys(node).await;
 
     let traffic = Traffic::start(node, Database::Bundled).await;
@@ -38,18 +41,22 @@ pub(crate) async fn bundled(node: &Node) -> String {
     traffic.disturb("PostgreSQL's pod deleted", async || replace_datastore(node, "postgres").await).await;
     let ledger = traffic.finish().await;
 
-    uninstall(node);
+    node.uninstall_release(HELM3, &[]);
     deploy(node, "install");
-    assert_eq!(self::sealing_keys(node).await, sealing_keys, "a new release uses the sealing key of the data");
-    test(node);
-    uninstall(node);
+    assert_eq!(
+        self::sealing_keys(node).await,
+        sealing_keys,
+        "a new release uses the sealing key of the data"
+    );
+    node.test_release(HELM3);
+    node.uninstall_release(HELM3, &[]);
     node.delete_namespaces(&[SHOP, PLATFORM], seconds(90)).await;
     format!("{all_ready}; {ledger}")
 }
 
 /// Removes what earlier cases have left: one controller serves the whole cluster, and new credentials need new data.
 async fn start_from_nothing(node: &Node) {
-    node.uninstall_release(&["--ignore-not-found"]);
+    node.uninstall_release("HELM", &["--ignore-not-found"]);
     node.delete_namespaces(&[SHOP, PLATFORM], seconds(90)).await;
     for store in STORES {
         delete(&volumes(node), &volume_name(store), seconds(60)).await;
@@ -94,22 +101,8 @@ async fn create_volume(node: &Node, store: &str) {
 /// Installs or upgrades the release. The definition may be there already, from a release of an earlier case.
 fn deploy(node: &Node, command: &str) {
     let values = node.bundled_values.to_str().expect("a path in UTF-8");
-    helm3(node, &[
-        command, RELEASE, &chart(), "--namespace", PLATFORM, "--take-ownership", "--values", values,
-        "--wait", "--timeout", "240s",
-    ]);
-}
-
-fn test(node: &Node) {
-    helm3(node, &["test", RELEASE, "--namespace", PLATFORM, "--timeout", &patience()]);
-}
-
-fn uninstall(node: &Node) {
-    helm3(node, &["uninstall", RELEASE, "--namespace", PLATFORM, "--wait", "--timeout", "160s"]);
-}
-
-fn helm3(node: &Node, arguments: &[&str]) -> String {
-    node.helm_of("HELM3", arguments)
+    let line = format!("{command} {RELEASE} --namespace {PLATFORM} --take-ownership --wait --timeout 240s");
+    node.helm_of(HELM3, &line, &[&chart(), "--values", values]);
 }
 
 async fn sealing_keys(node: &Node) -> String {

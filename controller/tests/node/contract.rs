@@ -27,7 +27,7 @@ pub(crate) async fn examples(node: &Node) -> String {
     }
     for file in &files {
         let file = file.to_str().expect("a path in UTF-8");
-        node.kubectl(&["delete", "--namespace", SHOP, "--wait=false", "-f", file]);
+        node.kubectl(&format!("delete --namespace {SHOP} --wait=false -f"), &[file]);
     }
     wait_for("the examples to be removed", PATIENCE, async || {
         Ok(node.integration_names().await? == ["orders"])

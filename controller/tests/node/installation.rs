@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::harness::output::seconds;
-use crate::harness::release::{RELEASE, chart, patience};
+use crate::harness::release::{RELEASE, chart};
 use crate::harness::wait::{self, wait_for};
 use crate::harness::{Node, PLATFORM, SHOP, receiver, variable};
 
@@ -23,18 +23,17 @@ pub(crate) async fn install(node: &Node) -> String {
     node.apply_acme("orders", "acme", receiver::URL).await;
     node.wait_until_ready("orders").await;
     let id = node.post("acme", &node.unique("first")).await.event_id(202);
-    wait_for("the first delivery", wait::seconds(60), async || Ok(!node.received(&id).await?.is_empty())).await;
+    wait_for("the first delivery", wait::seconds(60), async || Ok(!node.received(&id).await?.is_empty()))
+        .await;
     format!("all ready in {ready}; first delivery {} after helm install began", seconds(started.elapsed()))
 }
 
 /// `helm test` sends signed webhooks through the whole platform, and leaves nothing behind.
 pub(crate) async fn helm_test(node: &Node) -> String {
-    node.helm(&["test", RELEASE, "--namespace", PLATFORM, "--timeout", &patience()]);
+    node.test_release("HELM");
     wait_for("the objects of helm test to be removed", wait::seconds(60), async || {
-        let kinds = "pods,secrets,services,integrations";
-        let selector = "app.kubernetes.io/component=test";
-        let list = ["get", kinds, "--namespace", PLATFORM, "--selector", selector, "-o", "name"];
-        Ok(node.try_kubectl(&list).map_err(anyhow::Error::msg)?.is_empty())
+        let list = format!("get pods,secrets,services,integrations --namespace {PLATFORM} -o name");
+        Ok(node.try_kubectl(&list, &["--selector", "app.kubernetes.io/component=test"])?.is_empty())
     })
     .await;
     String::new()
@@ -53,7 +52,7 @@ pub(crate) async fn unchanged(node: &Node) -> String {
     let mut helm = Command::new(variable("HELM"));
     helm.args(["template", RELEASE, &chart(), "--namespace", PLATFORM, "--values"]).arg(&node.values);
     helm.env_clear().env("HOME", &node.run_dir);
-    let rendered = node.try_run_command("template", &mut helm).expect("helm template works without a cluster");
+    let rendered = node.run_command("template", &mut helm).expect("helm template works without a cluster");
     assert!(rendered.contains("kind: Deployment"), "helm template renders no Deployment");
     format!("{} objects", before.len())
 }
@@ -62,14 +61,17 @@ pub(crate) async fn unchanged(node: &Node) -> String {
 fn versions(node: &Node) -> BTreeSet<String> {
     let kinds = "deployments,services,configmaps,serviceaccounts,roles,rolebindings,poddisruptionbudgets,\
         networkpolicies,jobs,secrets";
-    let selector = "app.kubernetes.io/managed-by=Helm";
-    let list = node.kubectl(&["get", kinds, "--namespace", PLATFORM, "--selector", selector, "-o", "json"]);
+    let line = format!("get {kinds} --namespace {PLATFORM} -o json");
+    let list = node.kubectl(&line, &["--selector", "app.kubernetes.io/managed-by=Helm"]);
     let list: Value = serde_json::from_str(&list).expect("kubectl prints JSON");
     let objects = list["items"].as_array().expect("a list");
     assert!(!objects.is_empty(), "the release has no objects");
     let version = |object: &Value| {
         let meta = &object["metadata"];
-        format!("{} {} {} {} {}", object["kind"], meta["name"], meta["uid"], meta["generation"], object["data"])
+        format!(
+            "{} {} {} {} {}",
+            object["kind"], meta["name"], meta["uid"], meta["generation"], object["data"]
+        )
     };
     objects.iter().map(version).collect()
 }

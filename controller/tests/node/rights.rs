@@ -20,7 +20,8 @@ const NOT_IN_LOG: [&str; 3] =
 
 pub(crate) async fn rights(node: &Node) -> String {
     let requests = requests_of_controller(node);
-    let forbidden: BTreeSet<String> = requests.iter().filter(|request| is_forbidden(request)).map(line_of).collect();
+    let forbidden: BTreeSet<String> =
+        requests.iter().filter(|request| is_forbidden(request)).map(line_of).collect();
     assert!(forbidden.is_empty(), "requests of the controller were refused: {forbidden:#?}");
 
     let used: BTreeSet<String> = requests.iter().map(right_of).collect();
@@ -40,7 +41,8 @@ fn requests_of_controller(node: &Node) -> Vec<Value> {
     for line in BufReader::new(log).lines() {
         let line = line.expect("read the audit log");
         // Most lines are about others. The last one may be incomplete.
-        let Some(request) = line.contains(&user).then(|| serde_json::from_str::<Value>(&line).ok()).flatten() else {
+        let Some(request) = line.contains(&user).then(|| serde_json::from_str::<Value>(&line).ok()).flatten()
+        else {
             continue;
         };
         if request["user"]["username"] == user && request["objectRef"].is_object() {

@@ -17,7 +17,7 @@ pub(crate) async fn uninstall(node: &Node) -> String {
     node.wait_until_ready("orders").await;
     let kept = node.unique("kept");
     node.post("acme", &kept).await.expect(202);
-    node.uninstall_release(&[]);
+    node.uninstall_release("HELM", &[]);
     wait_for("everything of the release to be removed", seconds(90), async || nothing_is_left(node)).await;
     check_kept(node).await;
 
@@ -27,7 +27,7 @@ pub(crate) async fn uninstall(node: &Node) -> String {
     node.post("acme", &kept).await.expect(200);
 
     // The release goes first, and then the object, without a controller to clean up.
-    node.uninstall_release(&[]);
+    node.uninstall_release("HELM", &[]);
     delete(&node.integrations(), "orders", seconds(30)).await;
     node.delete_namespaces(&[SHOP, PLATFORM], seconds(60)).await;
     String::new()
@@ -45,13 +45,11 @@ async fn check_kept(node: &Node) {
 fn nothing_is_left(node: &Node) -> anyhow::Result<bool> {
     let kinds = "all,configmaps,secrets,serviceaccounts,roles,rolebindings,networkpolicies,poddisruptionbudgets,ingresses";
     let kept = ["configmap/kube-root-ca.crt", "serviceaccount/default", "secret/grapnel-credentials"];
-    let list = |arguments: &[&str]| {
-        let list = node.try_kubectl(&[&["get", "-o", "name"], arguments].concat());
-        list.map_err(anyhow::Error::msg)
-    };
-    let in_platform = list(&[kinds, "--namespace", PLATFORM])?;
-    let selector = "app.kubernetes.io/part-of=grapnel";
-    let everywhere = list(&["clusterroles,clusterrolebindings", "--selector", selector])?;
+    let in_platform = node.try_kubectl(&format!("get {kinds} --namespace {PLATFORM} -o name"), &[])?;
+    let everywhere = node.try_kubectl(
+        "get clusterroles,clusterrolebindings -o name",
+        &["--selector", "app.kubernetes.io/part-of=grapnel"],
+    )?;
     let left = in_platform.lines().filter(|name| !kept.contains(name)).count();
     anyhow::ensure!(left == 0 && everywhere.is_empty(), "{in_platform}{everywhere}");
     Ok(true)

@@ -19,10 +19,10 @@ pub(crate) async fn upgrade(node: &Node) -> String {
     traffic.disturb("api pods deleted, one by one", async || delete_api_pods(node).await).await;
     traffic.disturb("worker evicted", async || evict_worker(node).await).await;
     traffic.disturb("node drained", async || drain_node(node).await).await;
-    traffic.disturb("RabbitMQ restarted", async || node.services_script(&["restart", "rabbitmq"])).await;
-    traffic.disturb("Redis restarted", async || node.services_script(&["restart", "redis"])).await;
-    traffic.disturb("PostgreSQL restarted", async || node.services_script(&["restart", "postgres"])).await;
-    traffic.disturb("API server restarted", async || node.cluster_script(&["restart", "apiserver"])).await;
+    traffic.disturb("RabbitMQ restarted", async || node.services_script("restart rabbitmq")).await;
+    traffic.disturb("Redis restarted", async || node.services_script("restart redis")).await;
+    traffic.disturb("PostgreSQL restarted", async || node.services_script("restart postgres")).await;
+    traffic.disturb("API server restarted", async || node.cluster_script("restart apiserver")).await;
     traffic.finish().await
 }
 
@@ -32,13 +32,17 @@ fn upgrade_release(node: &Node) {
     node.install_release(&["--set", &format!("images.runtime.tag={tag},images.controller.tag={tag}")]);
     if let Some(migration) = &node.next_migration {
         let newest = Database::Outside.query(node, "SELECT max(version) FROM _sqlx_migrations");
-        assert_eq!(&newest.expect("PostgreSQL answers"), migration, "the migration of the new image is missing");
+        assert_eq!(
+            &newest.expect("PostgreSQL answers"),
+            migration,
+            "the migration of the new image is missing"
+        );
     }
 }
 
 /// The older release works with the newer schema.
 fn roll_back(node: &Node) {
-    node.helm(&["rollback", RELEASE, "--namespace", PLATFORM, "--wait", "--timeout", &patience()]);
+    node.helm(&format!("rollback {RELEASE} --namespace {PLATFORM} --wait --timeout {}", patience()), &[]);
 }
 
 async fn delete_api_pods(node: &Node) {
@@ -61,12 +65,17 @@ async fn evict_worker(node: &Node) {
 async fn drain_node(node: &Node) {
     let nodes: Api<ClusterNode> = Api::all(node.client.clone());
     let name = nodes.list(&ListParams::default()).await.expect("list nodes").items[0].name_any();
-    let drain = ["drain", &name, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout", "20s"];
-    let error = node.try_kubectl(&drain).expect_err("the drain evicted the last api pod too");
+    let drain = format!("drain {name} --ignore-daemonsets --delete-emptydir-data --timeout 20s");
+    let error =
+        node.try_kubectl(&drain, &[]).expect_err("the drain evicted the last api pod too").to_string();
     assert!(error.contains("violate the pod's disruption budget"), "the drain failed: {error}");
-    let api = node.in_namespace::<Deployment>(PLATFORM).get("grapnel-api").await.expect("the Deployment of the api");
+    let api = node
+        .in_namespace::<Deployment>(PLATFORM)
+        .get("grapnel-api")
+        .await
+        .expect("the Deployment of the api");
     let ready = api.status.and_then(|status| status.ready_replicas);
     assert_eq!(ready, Some(1), "the budget keeps one api pod");
     node.post("acme", &node.unique("drained")).await.expect(202);
-    node.kubectl(&["uncordon", &name]);
+    node.kubectl(&format!("uncordon {name}"), &[]);
 }

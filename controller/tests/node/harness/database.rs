@@ -16,14 +16,16 @@ pub(crate) enum Database {
 impl Database {
     /// The result of a statement, unaligned.
     pub(crate) fn query(self, node: &Node, statement: &str) -> anyhow::Result<String> {
-        let result = match self {
-            Database::Outside => node.try_run("psql", "psql", &[&variable("DATABASE_URL"), "-Atqc", statement]),
-            Database::Bundled => node.try_kubectl(&[
-                "exec", "--namespace", PLATFORM, "grapnel-postgres-0", "--",
-                "psql", "--username", "grapnel", "--dbname", "grapnel", "-Atqc", statement,
-            ]),
+        let output = match self {
+            Database::Outside => {
+                node.run("psql", "psql", "-Atq", &["-d", &variable("DATABASE_URL"), "-c", statement])
+            }
+            Database::Bundled => {
+                let exec = format!("exec --namespace {PLATFORM} grapnel-postgres-0 --");
+                node.try_kubectl(&format!("{exec} psql -U grapnel -d grapnel -Atq -c"), &[statement])
+            }
         };
-        result.map(|output| output.trim().to_owned()).map_err(anyhow::Error::msg).context("psql failed")
+        Ok(output.context("psql failed")?.trim().to_owned())
     }
 
     /// How many deliveries have succeeded.

@@ -36,7 +36,13 @@ impl Prober {
         let ledger = node.run_dir.join(format!("ledger-{name}.json"));
         let child = Command::new(variable("GRAPNEL_PROBER"))
             .args(SUBCOMMAND)
-            .args(["--target", &format!("{}/webhooks/{name}", node.api), "--provider", "acme", "--secret-file"])
+            .args([
+                "--target",
+                &format!("{}/webhooks/{name}", node.api),
+                "--provider",
+                "acme",
+                "--secret-file",
+            ])
             .arg(secret_file)
             .args(["--sink-addr", &sink, "--json"])
             .args(arguments)

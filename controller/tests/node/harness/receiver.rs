@@ -49,7 +49,11 @@ impl Node {
         let mut lines = Vec::new();
         for pod in pods.list(&ListParams::default().labels("app=receiver")).await? {
             let log = pods.logs(&pod.name_any(), &LogParams::default()).await?;
-            lines.extend(log.lines().filter(|line| line.contains(&format!("webhook-id: {event_id}"))).map(str::to_owned));
+            lines.extend(
+                log.lines()
+                    .filter(|line| line.contains(&format!("webhook-id: {event_id}")))
+                    .map(str::to_owned),
+            );
         }
         Ok(lines)
     }

@@ -11,19 +11,24 @@ impl Node {
     /// Installs the chart with datastores outside the cluster, or upgrades to the same values and those given here. The
     /// definition may belong to a release in another namespace.
     pub(crate) fn install_release(&self, more: &[&str]) {
-        let (chart, patience) = (chart(), patience());
+        let line = format!(
+            "upgrade --install {RELEASE} --namespace {PLATFORM} --take-ownership --wait --timeout {}",
+            patience()
+        );
         let values = self.values.to_str().expect("a path in UTF-8");
-        let arguments = [
-            "upgrade", "--take-ownership", "--install", RELEASE, &chart, "--namespace", PLATFORM, "--values", values,
-            "--wait", "--timeout", &patience,
-        ];
-        self.helm(&[&arguments, more].concat());
+        self.helm(&line, &[&[&chart(), "--values", values], more].concat());
     }
 
-    /// Uninstalls the release, which may be missing if `more` says so.
-    pub(crate) fn uninstall_release(&self, more: &[&str]) {
-        let arguments = ["uninstall", RELEASE, "--namespace", PLATFORM, "--wait", "--timeout", UNINSTALL_TIMEOUT];
-        self.helm(&[&arguments, more].concat());
+    /// Uninstalls the release with one of the helms.
+    pub(crate) fn uninstall_release(&self, helm: &str, more: &[&str]) {
+        let line = format!("uninstall {RELEASE} --namespace {PLATFORM} --wait --timeout {UNINSTALL_TIMEOUT}");
+        self.helm_of(helm, &line, more);
+    }
+
+    /// Runs `helm test` with one of the helms.
+    pub(crate) fn test_release(&self, helm: &str) {
+        let line = format!("test {RELEASE} --namespace {PLATFORM} --timeout {}", patience());
+        self.helm_of(helm, &line, &[]);
     }
 }
 
