@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# What processes cost: processor time and memory, read from /proc. Sourced after processes.sh.
+# Processor time and memory of processes, read from /proc. Sourced after processes.sh.
 
-# Processor time of a process with all its descendants, in milliseconds. Descendants that have ended are in what their
-# parents have collected, so the difference of two readings is exact for services that keep their children.
+# Prints the processor time of a process with all its descendants, in milliseconds. The time of descendants that have ended
+# is part of their parents' time, so the difference of two readings is exact for services that wait for their children.
 cpu_ms() { # pid
     local ticks=0 pid stat fields
     for pid in $(process_tree "$1"); do
@@ -14,7 +14,7 @@ cpu_ms() { # pid
 }
 CLOCK_TICKS=$(getconf CLK_TCK)
 
-# Memory of a process with all its descendants now, in MB. Shared pages count once, by their share (PSS).
+# Prints the present memory of a process with all its descendants, in MB. Shared pages count once, by their share (PSS).
 memory_mb() { # pid
     local kb=0 pid pss
     for pid in $(process_tree "$1"); do
@@ -24,12 +24,12 @@ memory_mb() { # pid
     printf '%s\n' "$((kb / 1024))"
 }
 
-# The most memory that a single process has ever held, in MB.
+# Prints the peak memory of a single process, in MB.
 peak_memory_mb() { # pid
     sed -n 's/^VmHWM:[[:space:]]*\([0-9]*\) kB/\1/p' "/proc/$1/status" | { read -r kb && printf '%s\n' "$((kb / 1024))"; }
 }
 
-# Processor time of the whole machine since boot, in milliseconds: spent (stolen time included), and spent or idle.
+# Prints two processor times of the whole machine since boot, in milliseconds: busy (including stolen time), and in total.
 machine_ms() {
     local user nice system idle iowait irq softirq steal
     read -r _ user nice system idle iowait irq softirq steal _ </proc/stat

@@ -1,19 +1,25 @@
 # shellcheck shell=bash
-# Builds and runs a private Grapnel: its own keys, ports and database. Sourced after processes.sh and rust.sh.
+# Builds and runs a private Grapnel with its own keys, ports and database. Sourced after processes.sh and rust.sh.
 
-# Builds the binary; GRAPNEL is its path. A debug build is enough where speed is not looked at.
+# Builds the binary; GRAPNEL is its path. A debug build is enough where speed does not matter.
 build_grapnel() { # release|dev
     local profile=$1 directory=$1
     [[ $profile != dev ]] || directory=debug
     note "Building grapnel ($profile)"
-    # The message of cargo says more than ours could; it goes to standard error.
-    # The whole workspace is selected, as the tests do, so that dependencies are built with the same features, once.
+    # The whole workspace is selected, as for the tests, so that dependencies are built with the same features, once.
     cargo build --manifest-path "$ROOT_DIR/Cargo.toml" --locked --profile "$profile" --workspace --bin grapnel
-    GRAPNEL=${CARGO_TARGET_DIR:-$ROOT_DIR/target}/$directory/grapnel
+    GRAPNEL=$(target_dir)/$directory/grapnel
     [[ -x $GRAPNEL ]] || die "no binary at $GRAPNEL"
+    use_prober "$GRAPNEL"
 }
 
-# Settings of a private instance in development mode: loopback only, fresh keys.
+# PROBER is the command of the load generator, up to the arguments of a run.
+use_prober() { # program
+    # shellcheck disable=SC2034 # used by the script
+    PROBER=("$1" probe)
+}
+
+# Exports the settings of a private instance in development mode: loopback only, fresh keys.
 grapnel_settings() { # http-port ops-port
     export GRAPNEL_ENV=development
     export GRAPNEL_HTTP_ADDR=127.0.0.1:$1
@@ -24,7 +30,7 @@ grapnel_settings() { # http-port ops-port
     export API=http://$GRAPNEL_HTTP_ADDR/api/v1
 }
 
-# Starts a role and waits until it says that it is ready.
+# Starts a role and waits until it is ready.
 start_grapnel() { # name ops-address argument…
     local name=$1 ops=$2
     shift 2
@@ -37,7 +43,7 @@ start_grapnel() { # name ops-address argument…
 
 is_ready() { curl -fsS --max-time 2 "http://$1/readyz"; }
 
-# The example files, with the addresses of this private instance instead of the usual ones.
+# Copies the example files, with the addresses of this private instance instead of the usual ones.
 write_examples() { # directory sink-address
     local example
     mkdir -p "$1"
@@ -45,9 +51,4 @@ write_examples() { # directory sink-address
         sed -e "s|http://127.0.0.1:8080/|http://$GRAPNEL_HTTP_ADDR/|" -e "s|http://127.0.0.1:9099/|http://$2/|" \
             "$example" >"$1/${example##*/}"
     done
-}
-
-# The lower-case hex HMAC-SHA256 of standard input.
-hmac_hex() { # secret
-    openssl dgst -sha256 -hmac "$1" -r | cut -d ' ' -f 1
 }

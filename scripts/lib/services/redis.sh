@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# A private Redis. It keeps nothing on disk: Grapnel loses no event when Redis forgets. Sourced by services.
+# A private Redis. It stores nothing on disk: Grapnel loses no event when Redis loses its data. Sourced by services.
 
 redis_start() {
     local dir=$DATA_DIR/redis

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # A private RabbitMQ with its management plugin, and the Erlang port mapper (epmd) that it needs. Sourced by services.
 #
-# The system's RabbitMQ is neither used nor disturbed: own home and cookie, own epmd on its own port, the distribution
-# port on loopback too. Several nodes of the same name run side by side, since each knows only its own epmd.
+# The system's RabbitMQ is neither used nor disturbed: home, cookie and epmd are private, and the distribution port is on
+# loopback. Several nodes of the same name run side by side, since each has its own epmd on its own port.
 
 rabbitmq_server() { compgen -G '/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server' | tail -n 1; }
 
@@ -31,7 +31,7 @@ rabbitmq_start() {
     wait_for_service rabbitmq 180 rabbitmq_answers
 }
 
-# One epmd for this node, kept while the node restarts and stopped by `down`.
+# Starts an epmd for this node. It keeps running while the node restarts, and `down` stops it.
 epmd_start() {
     is_running epmd || launch epmd "$RABBITMQ_USER" epmd -address 127.0.0.1 -port "$EPMD_PORT"
     wait_for_service epmd 10 port_answers "$EPMD_PORT"
@@ -46,7 +46,7 @@ rabbitmq_create() { # dir
         chmod 400 "$dir/.erlang.cookie"
         : >"$dir/rabbitmq-env.conf"
         printf '[rabbitmq_management].\n' >"$dir/enabled_plugins"
-        # A log of quorum queues that is allocated ahead is flushed without a change of the file system's own records.
+        # Flushing a preallocated log of quorum queues does not change the metadata of the file system.
         printf '[{ra, [{wal_pre_allocate, true}]}].\n' >"$dir/advanced.config"
         rabbitmq_settings >"$dir/rabbitmq.conf"
         mkdir "$dir/log"
@@ -65,9 +65,9 @@ default_pass = $PASSWORD
 log.file = rabbitmq.log
 log.file.level = info
 log.console = false
-# A machine with little free disk shall run the demo; queues here hold ids only.
+# The demo must run on a machine with little free disk; the queues hold only ids.
 disk_free_limit.absolute = 100MB
-# The default of 512 MB is as much memory too.
+# The default of 512 MB would use as much memory.
 raft.wal_max_size_bytes = 134217728
 SETTINGS
 }

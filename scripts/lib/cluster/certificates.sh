@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # Certificates and kubeconfigs of a private cluster, made with openssl in the state directory. Sourced by cluster.
 #
-# One authority signs for etcd and for the API server. Its key and all others are readable by the caller alone.
+# One authority signs for etcd and for the API server. Only the caller can read its key and all others.
 
-# Ends with the state directory in practice; a forgotten one goes on working.
+# Usually the state directory is removed long before; a forgotten cluster keeps working.
 readonly CERTIFICATE_DAYS=365
 
 create_certificates() {
@@ -48,7 +48,7 @@ extendedKeyUsage = clientAuth
 PROFILES
 }
 
-# What the servers are called: on loopback, and by pods.
+# Prints the names of the servers, on loopback and for pods.
 server_names() {
     printf 'IP:127.0.0.1, IP:%s, DNS:localhost' "$KUBERNETES_SERVICE_IP"
     ! $NODE || printf ', IP:%s, IP:%s' "$APISERVER_ADDRESS" "$NODE_ADDRESS"
@@ -65,7 +65,7 @@ new_certificate() { # profile name subject
 
 new_key() { openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$1"; } # file
 
-# Everything is inside the file, so that it can be copied and used from anywhere on this machine.
+# The file contains the keys as well, so that a copy of it works everywhere on this machine.
 write_kubeconfig() { # certificate-name file
     (
         umask 077

@@ -1,14 +1,14 @@
 # shellcheck shell=bash
 # A private etcd, kube-apiserver and kube-controller-manager. Sourced by cluster.
 #
-# All on loopback, but for the API server of a cluster with a node: it listens on the host's end of the cable between the two.
-# Without a node a Deployment gets its ReplicaSet and Pods, and nothing runs them.
+# They listen on loopback, except for the API server of a cluster with a node: it listens on the host's end of the virtual
+# cable to the node. Without a node, a Deployment gets its ReplicaSet and Pods, but nothing runs them.
 
 # --- etcd --------------------------------------------------------------------------------------------------------------
 
 etcd_start() {
     local tls=$PKI_DIR/etcd
-    # A cluster for tests does not have to survive a power cut, and on a shared disk fsync is what it would wait for.
+    # A cluster for tests does not have to survive a power cut, and on a shared disk it would spend its time in fsync.
     launch etcd "$(id -un)" etcd --name grapnel --data-dir "$STATE_DIR/etcd" --unsafe-no-fsync --logger zap \
         --listen-client-urls "https://127.0.0.1:$ETCD_PORT" --advertise-client-urls "https://127.0.0.1:$ETCD_PORT" \
         --cert-file "$tls.crt" --key-file "$tls.key" --client-cert-auth --trusted-ca-file "$PKI_DIR/authority.crt" \
@@ -29,12 +29,12 @@ apiserver_start() {
     local flags=()
     if $AUDIT_LOG; then
         audit_policy >"$STATE_DIR/audit-policy.yaml"
-        # Written before the answer is sent, and kept in one file, so that a test can count.
+        # Entries are written before the response is sent, into one file, so that a test can count them.
         flags+=(--audit-policy-file "$STATE_DIR/audit-policy.yaml" --audit-log-path "$AUDIT_LOG_FILE"
             --audit-log-mode blocking --audit-log-maxsize 10000)
     fi
     if $NODE; then
-        # Kubelets are reached by their address: their names are nowhere to be looked up.
+        # Kubelets are reached by their address, since no DNS has their names.
         flags+=(--advertise-address "$APISERVER_ADDRESS" --kubelet-preferred-address-types InternalIP
             --kubelet-certificate-authority "$PKI_DIR/authority.crt"
             --kubelet-client-certificate "$PKI_DIR/admin.crt" --kubelet-client-key "$PKI_DIR/admin.key")
@@ -58,10 +58,10 @@ apiserver_start() {
 }
 
 apiserver_answers() { get admin "https://$APISERVER_ADDRESS:$APISERVER_PORT/readyz"; }
-# What is being answered may finish. Without the flag above, open watches would keep it for a minute.
+# Requests in progress are completed. Without --shutdown-watch-termination-grace-period, open watches would take a minute.
 apiserver_stop() { stop_process apiserver TERM 60; }
 
-# Who did what to which object, without the objects.
+# Logs user, verb and object of every request, without contents.
 audit_policy() {
     cat <<'POLICY'
 apiVersion: audit.k8s.io/v1
@@ -86,7 +86,7 @@ controller-manager_start() {
     wait_for_service controller-manager 60 controller-manager_answers
 }
 
-# A namespace gets its default ServiceAccount once the controllers work, and without one it takes no pods.
+# The controllers work when a namespace has its default ServiceAccount, without which no pod can be created.
 controller-manager_answers() {
     get admin "https://127.0.0.1:$CONTROLLER_MANAGER_PORT/healthz" &&
         get admin "https://$APISERVER_ADDRESS:$APISERVER_PORT/api/v1/namespaces/default/serviceaccounts/default"

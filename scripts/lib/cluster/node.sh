@@ -1,11 +1,11 @@
 # shellcheck shell=bash
 # One node for the private cluster: containerd, kubelet, kube-proxy and CoreDNS. Sourced by cluster.
 #
-# The node has its own network namespace, joined to the host by a virtual cable, so that its iptables rules, bridge and ports stay
-# out of the host's. Processes enter it with nsenter: `ip netns exec` would hide the cgroup mounts. The control plane stays on the
-# host, and pods reach the host at its end of the cable, where the datastores of a test may listen.
+# The node has its own network namespace, connected to the host by a virtual cable, so that its iptables rules, bridge and
+# ports do not affect those of the host. Processes enter it with nsenter, since `ip netns exec` would hide the cgroup mounts.
+# The control plane runs on the host. Pods reach the host at its end of the cable, where the datastores of a test may listen.
 #
-# The bridge plugin enforces no NetworkPolicies.
+# The bridge plugin does not enforce NetworkPolicies.
 
 readonly NODE_NAME=grapnel-node
 readonly POD_RANGE=10.244.0.0/16
@@ -14,7 +14,7 @@ readonly KUBELET_PORT=10250
 
 # --- the network -------------------------------------------------------------------------------------------------------
 
-# Two addresses that nobody on this machine has, and names that nobody else uses.
+# Chooses two addresses and the names of a network namespace and a cable that are free on this machine.
 choose_network() {
     local number taken
     taken=$(ip -4 -o addr)
@@ -39,7 +39,7 @@ network_up() {
     in_node sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.route_localnet=1
 }
 
-# The cable goes with the namespace.
+# Deleting the namespace deletes the cable too.
 network_down() {
     [[ ! -e /run/netns/$NETNS ]] || ip netns delete "$NETNS"
 }
@@ -55,7 +55,7 @@ create_node_certificates() {
     new_certificate client scheduler /CN=system:kube-scheduler
     new_certificate client kubelet "/O=system:nodes/CN=system:node:$NODE_NAME"
     new_certificate client proxy /CN=system:kube-proxy
-    # It reads Services and what is behind them; a role of its own would be one more object in the cluster.
+    # It reads Services and EndpointSlices; a role of its own would be one more object in the cluster.
     new_certificate client dns /O=system:masters/CN=dns
     new_certificate server kubelet-server "/O=system:nodes/CN=system:node:$NODE_NAME"
 }
@@ -84,7 +84,7 @@ containerd_start() {
 containerd_answers() { containers version; }
 containers() { ctr --address "$STATE_DIR/containerd.sock" --namespace k8s.io "$@"; }
 
-# Containers go on without it; the shims that hold them are ended by `down`.
+# Containers keep running without it; `down` ends their shims.
 containerd_stop() { stop_service_only containerd; }
 
 containerd_settings() {
@@ -97,7 +97,7 @@ oom_score = 0
   address = "$STATE_DIR/containerd.sock"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "$SANDBOX_IMAGE"
-  # Without CAP_SYS_RESOURCE runc fails to lower it.
+  # runc cannot lower it without CAP_SYS_RESOURCE.
   restrict_oom_score_adj = true
   netns_mounts_under_state_dir = true
   disable_apparmor = true
@@ -118,7 +118,7 @@ cni_settings() {
 JSON
 }
 
-# What holds the namespaces of a pod. No registry is asked for it.
+# Builds the image that holds the namespaces of a pod, which is usually pulled from a registry.
 ensure_sandbox_image() {
     [[ -z $(containers images list --quiet "name==$SANDBOX_IMAGE") ]] || return 0
     local work=$STATE_DIR/pause
@@ -130,7 +130,7 @@ ensure_sandbox_image() {
     rm -rf "$work"
 }
 
-# Puts image archives where pods find them: imagePullPolicy must not be Always.
+# Imports image archives. Pods find the images if their imagePullPolicy is not Always.
 load_images() { # archive…
     local archive
     for archive in "$@"; do
@@ -175,7 +175,7 @@ clusterDNS: [$NODE_ADDRESS]
 clusterDomain: cluster.local
 resolvConf: ""
 podLogsDir: $STATE_DIR/pod-logs
-# A full disk of the machine is no reason to throw pods out or images away.
+# A full disk does not evict pods or remove images.
 evictionHard: {memory.available: "0%", nodefs.available: "0%", nodefs.inodesFree: "0%", imagefs.available: "0%"}
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
@@ -210,7 +210,7 @@ hostnameOverride: $NODE_NAME
 clientConnection: {kubeconfig: $STATE_DIR/proxy.kubeconfig}
 clusterCIDR: $POD_RANGE
 mode: iptables
-# The limits belong to the machine.
+# The limits are those of the machine.
 conntrack: {maxPerCore: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
 iptables: {minSyncPeriod: 100ms}
 YAML
@@ -239,7 +239,7 @@ COREFILE
 
 # --- taking it down ----------------------------------------------------------------------------------------------------
 
-# The process alone: what it started is the node's and goes on.
+# Stops only the process itself: the containers that it has started belong to the node and keep running.
 stop_service_only() { # name
     local pid
     pid=$(running_pid "$1") || return 0
@@ -248,7 +248,7 @@ stop_service_only() { # name
     rm -f "$RUN_DIR/$1.pid"
 }
 
-# Ends every container of this node, and nobody else's: their shims have the path of this node's containerd in their arguments.
+# Ends the containers of this node and no others: their shims have the path of this node's containerd in their arguments.
 node_down() {
     local file pid member mount
     for file in /proc/[0-9]*/cmdline; do
@@ -258,7 +258,7 @@ node_down() {
             kill -KILL "$member" 2>/dev/null || true
         done
     done
-    # The deepest first.
+    # Inner mounts first.
     while read -r mount; do
         umount --lazy "$mount" 2>/dev/null || true
     done < <(cut -d ' ' -f 2 /proc/mounts | grep -F "$STATE_DIR/" | sort -r)
@@ -266,10 +266,10 @@ node_down() {
     remove_cgroups
 }
 
-# A root of its own: a kubelet removes the groups of pods that it does not know, so two of them must not share one.
+# Creates a root for this kubelet: it removes the groups of unknown pods, so two kubelets must not share a root.
 create_cgroups() {
     local hierarchy file
-    # Version 2 has one hierarchy, version 1 a directory for each.
+    # cgroups v2 has one hierarchy, v1 has a directory for each.
     for hierarchy in /sys/fs/cgroup /sys/fs/cgroup/*; do
         [[ -e $hierarchy/cgroup.procs && ! -L $hierarchy ]] || continue
         mkdir -p "$hierarchy/$NETNS"

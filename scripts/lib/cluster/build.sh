@@ -1,14 +1,14 @@
 # shellcheck shell=bash
 # Builds the pinned Kubernetes binaries of hack/cluster, once for each machine and pin. Sourced by cluster, after packages.sh.
 #
-# A binary lies outside the checkout, in a directory named after everything that decides its contents (the pins with their
-# checksums, the Go release, the build flags): what is there is right, and what is missing is built.
+# A binary is kept outside the checkout, in a directory named after everything that determines its contents: the pins with
+# their checksums, the Go release and the build flags. So a binary that exists is current, and only missing ones are built.
 
 readonly CACHE_DIR=${XDG_CACHE_HOME:-$HOME/.cache}/grapnel/cluster
 # Kubernetes 1.x: the oldest release that the definitions and the controller are tested with.
 readonly OLDEST_MINOR=33
 readonly GO_FLAGS='-mod=readonly -trimpath -buildvcs=false'
-# Days after which a binary that nobody has used makes room for those that were built since.
+# Days without use after which an old binary is removed when a new one has been built.
 readonly CACHE_DAYS=30
 
 # Makes sure that the binaries exist.
@@ -22,12 +22,12 @@ build() { # name…
         ensure_go "${pin%% *}"
         path=$(binary "$name")
         [[ -x $path ]] || build_missing "$name" "$path"
-        # The directory's time says when it was last asked for.
+        # The time of the directory is that of the last use.
         touch "${path%/*}"
     done
 }
 
-# The path of a binary, built or not.
+# Prints the path of a binary, which may not be built yet.
 binary() { # name
     local module package version go key
     read -r module package version _ < <(pin_of "$1")
@@ -53,7 +53,7 @@ build_missing() { # name path
         started=$(now_ms)
         mkdir -p "${path%/*}"
         cd "$module" || exit
-        # CGO off: static binaries, and no C compiler needed. A finished binary appears at once or not at all.
+        # Without cgo, binaries are static and need no C compiler. The rename makes a binary appear only when it is complete.
         CGO_ENABLED=0 GOWORK=off GOFLAGS=$GO_FLAGS nice -n 10 "$go" build -o "$path.part" \
             -ldflags "$(link_flags "$package" "$version")" "$package" ||
             die "$name could not be built"
@@ -63,7 +63,7 @@ build_missing() { # name path
     ) 8>"$CACHE_DIR/lock"
 }
 
-# What go.mod files pin: `MODULE_DIRECTORY PACKAGE VERSION NAME` of a binary. Fails for an unknown name.
+# Prints the pin of a binary in go.mod: `MODULE_DIRECTORY PACKAGE VERSION NAME`. Fails for an unknown name.
 pin_of() { # name
     local line
     line=$(pins | grep -E " $1\$") && printf '%s\n' "$line"
@@ -71,8 +71,8 @@ pin_of() { # name
 
 pinned_names() { pins | sed 's|.* ||'; }
 
-# A `tool` line names a package; its version is that of the required module which contains it. A folder's only binary is called
-# after the folder, so that there can be two releases of one program.
+# A `tool` line names a package; its version is that of the required module that contains it. The only binary of a folder has
+# the name of the folder, so that there can be two releases of one program.
 pins() {
     local file
     for file in "$ROOT_DIR"/hack/cluster/*/go.mod; do
@@ -94,7 +94,7 @@ pins() {
     done
 }
 
-# Stripped, and knowing their own version: the API server would announce v0.0.0.
+# Prints flags that strip a binary and set its version, which would be v0.0.0.
 link_flags() { # package version
     local package=$1 version=$2
     printf '%s' '-s -w'
@@ -105,7 +105,7 @@ link_flags() { # package version
             ;;
         helm.sh/helm/v3/*)
             printf ' -X %s=%s' "${package%/cmd/helm}/internal/version.version" "$version"
-            # The Kubernetes that is assumed without a cluster; it would be 1.20.
+            # The Kubernetes that Helm assumes without a cluster; it would be 1.20.
             printf ' -X helm.sh/helm/v3/pkg/%s' chartutil.k8sVersionMajor=1 "chartutil.k8sVersionMinor=$OLDEST_MINOR" \
                 lint/rules.k8sVersionMajor=1 "lint/rules.k8sVersionMinor=$OLDEST_MINOR"
             ;;
@@ -116,7 +116,7 @@ link_flags() { # package version
 
 # --- Go ----------------------------------------------------------------------------------------------------------------
 
-# Installs Debian's Go where no Go is new enough for the pins and Debian's is.
+# Installs Debian's Go if no installed Go is new enough for the pins and Debian's is.
 ensure_go() { # module directory
     ! find_go "$1" >/dev/null || return 0
     local wanted debian
@@ -131,7 +131,7 @@ ensure_go() { # module directory
         die "Go $wanted or newer is needed to build the Kubernetes binaries, and this system's packages have ${debian:-none}; https://go.dev/dl has it"
 }
 
-# A Go on the PATH, or where its installers put it, that is new enough.
+# Prints a Go that is new enough, on the PATH or where installers put it.
 find_go() { # module directory
     local go version wanted
     wanted=$(wanted_go "$1")
@@ -146,10 +146,10 @@ find_go() { # module directory
     return 1
 }
 
-# The release that builds this module: a Go that may fetch newer ones (GOTOOLCHAIN) answers with the one it would fetch.
+# Prints the release that builds a module: a Go that may fetch newer releases (GOTOOLCHAIN) prints the one it would fetch.
 go_version() { (cd "$2" && "$1" env GOVERSION); } # go module-directory
 
-# 1.24.0 → 1.24, which is how the first release of a series may call itself.
+# 1.24.0 → 1.24, since the first release of a series may have either name.
 wanted_go() { sed -n 's/^go \([0-9.]*\)$/\1/p' "$1/go.mod" | sed 's/^\([0-9]*\.[0-9]*\)\.0$/\1/'; }
 
 is_at_least() { [[ $(printf '%s\n' "$1" "$2" | sort -V | head -n 1) == "$2" ]]; } # version oldest

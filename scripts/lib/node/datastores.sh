@@ -1,12 +1,14 @@
 # shellcheck shell=bash
-# Stand-ins for the official images of PostgreSQL, Redis and RabbitMQ, made of this machine's Debian packages. Sourced by check-node.
+# A substitute for the official images of PostgreSQL, Redis and RabbitMQ, made from this machine's Debian packages. Sourced
+# after setup.sh.
 #
-# They honour the variables, arguments, users and paths that the chart uses of the official ones. No registry is asked, and nothing is
-# installed that scripts/services does not need as well.
+# It supports those variables, arguments, users and paths of the official images that the chart uses. It needs no registry and
+# no package that scripts/services does not need.
 
 readonly DATASTORE_USER=999
 
-# One image for all three, since they share most of their files: the variables tell which one it is to be. Prints the archive.
+# Builds one image for all three, since they share most of their files; the variables of a container select the program.
+# Prints the archive.
 datastore_image() {
     local work=$STATE_DIR/datastores root=$STATE_DIR/datastores/root path
     if [[ ! -s $work/datastores.tar ]]; then
@@ -22,7 +24,7 @@ datastore_image() {
         datastore_entrypoint >"$root/usr/bin/datastore"
         chmod 755 "$root/usr/bin/datastore"
         path=$(cd "$root" && printf '/%s:' usr/lib/postgresql/*/bin)/usr/sbin:/usr/bin
-        # It is read once, and right here.
+        # It is read only once, on this machine.
         OCI_GZIP=-1 oci_image "$work/layout" "$work/datastores.tar" "$REPOSITORY/datastores:1" 0 "$(jq -nc --arg path "$path" \
             --arg user "$DATASTORE_USER:$DATASTORE_USER" \
             '{User: $user, Env: ["PATH=" + $path, "LANG=C.UTF-8"], Entrypoint: ["/usr/bin/datastore"]}')" "$root"
@@ -53,7 +55,7 @@ exec "$@"
 ENTRYPOINT
 }
 
-# The files of packages and of all that they depend on, without what is only to be read.
+# Copies the files of packages and of all their dependencies, without documentation.
 copy_packages() { # directory package…
     local directory=$1 packages
     shift
@@ -65,29 +67,19 @@ copy_packages() { # directory package…
         mkdir -p "$directory/usr/$name"
         ln -sfn "usr/$name" "$directory/$name"
     done
-    # Names that several packages provide are among them, and have no files.
+    # The list also has virtual packages, which have no files.
     # shellcheck disable=SC2086 # a list of names
     { dpkg --listfiles $packages 2>/dev/null || true; } | grep -vE '^/(usr/share/(doc|man|locale|info|lintian|bug)/|(bin|sbin|lib|lib64)$)' | sort -u |
         while read -r file; do [[ -d $file && ! -L $file ]] || [[ ! -e $file ]] || printf '%s\n' "${file#/}"; done |
         tar --create --directory / --files-from - | tar --extract --directory "$directory"
 }
 
-# Volumes without a provisioner: two directories of this machine.
-create_volumes() { # namespace
-    local store
-    for store in postgres rabbitmq; do
-        mkdir -p "$STATE_DIR/volumes/$store"
-        chown "$DATASTORE_USER:$DATASTORE_USER" "$STATE_DIR/volumes/$store"
-        kubectl apply -f - >/dev/null <<YAML
-apiVersion: v1
-kind: PersistentVolume
-metadata: {name: $1-$store}
-spec:
-  accessModes: [ReadWriteOnce]
-  capacity: {storage: 10Gi}
-  persistentVolumeReclaimPolicy: Retain
-  claimRef: {namespace: $1, name: data-$RELEASE-$store-0}
-  hostPath: {path: $STATE_DIR/volumes/$store, type: Directory}
-YAML
-    done
+bundled_values() {
+    common_values
+    cat <<VALUES
+bundled:
+  postgres: {image: "$REPOSITORY/datastores:1"}
+  redis: {image: "$REPOSITORY/datastores:1"}
+  rabbitmq: {image: "$REPOSITORY/datastores:1"}
+VALUES
 }
