@@ -1,16 +1,16 @@
-//! Constant text with gaps, which are marked `@number@`, `@now@`, `@nowMs@`, `@nowIso@` and `@signature@` as in the fixtures of
-//! presets.
+//! Constant text with placeholders for the number, time and signature of an event. They are written as in the fixtures of presets:
+//! `@number@`, `@now@`, `@nowMs@`, `@nowIso@` and `@signature@`.
 
-/// A text that differs from event to event in its gaps alone.
-pub(super) struct Pattern(Vec<Part>);
+/// A text of which only the placeholders differ from event to event.
+pub(crate) struct ByteTemplate(Vec<Part>);
 
 enum Part {
-    Text(Vec<u8>),
-    Gap(Gap),
+    Literal(Vec<u8>),
+    Value(Placeholder),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Gap {
+enum Placeholder {
     Number,
     Seconds,
     Milliseconds,
@@ -18,26 +18,26 @@ enum Gap {
     Signature,
 }
 
-const MARKS: [(&str, Gap); 5] = [
-    ("@number@", Gap::Number),
-    ("@now@", Gap::Seconds),
-    ("@nowMs@", Gap::Milliseconds),
-    ("@nowIso@", Gap::Iso),
-    ("@signature@", Gap::Signature),
+const MARKS: [(&str, Placeholder); 5] = [
+    ("@number@", Placeholder::Number),
+    ("@now@", Placeholder::Seconds),
+    ("@nowMs@", Placeholder::Milliseconds),
+    ("@nowIso@", Placeholder::Iso),
+    ("@signature@", Placeholder::Signature),
 ];
 
-/// What goes into the gaps of one event.
+/// The values of the placeholders for one event.
 #[derive(Clone, Copy)]
-pub(super) struct Values<'a> {
+pub(crate) struct EventValues<'a> {
     number: &'a [u8],
-    /// Since 1970, in decimal.
+    /// Time since 1970, in decimal.
     milliseconds: [u8; 13],
     iso: &'a [u8],
     signature: &'a [u8],
 }
 
-impl<'a> Values<'a> {
-    pub(super) fn new(number: &'a [u8], unix_ms: i64, iso: &'a [u8]) -> Self {
+impl<'a> EventValues<'a> {
+    pub(crate) fn new(number: &'a [u8], unix_ms: i64, iso: &'a [u8]) -> Self {
         let mut milliseconds = [b'0'; 13];
         let mut left = unix_ms.max(0);
         for digit in milliseconds.iter_mut().rev() {
@@ -47,60 +47,64 @@ impl<'a> Values<'a> {
         Self { number, milliseconds, iso, signature: b"" }
     }
 
-    /// The same with a signature.
-    pub(super) fn signed<'b>(&self, signature: &'b [u8]) -> Values<'b>
+    /// Returns the same values with a signature.
+    pub(crate) fn signed<'b>(&self, signature: &'b [u8]) -> EventValues<'b>
     where
         'a: 'b,
     {
-        Values { signature, ..*self }
+        EventValues { signature, ..*self }
     }
 
-    fn get(&self, gap: Gap) -> &[u8] {
-        match gap {
-            Gap::Number => self.number,
-            Gap::Seconds => &self.milliseconds[..10],
-            Gap::Milliseconds => &self.milliseconds,
-            Gap::Iso => self.iso,
-            Gap::Signature => self.signature,
+    fn get(&self, placeholder: Placeholder) -> &[u8] {
+        match placeholder {
+            Placeholder::Number => self.number,
+            Placeholder::Seconds => &self.milliseconds[..10],
+            Placeholder::Milliseconds => &self.milliseconds,
+            Placeholder::Iso => self.iso,
+            Placeholder::Signature => self.signature,
         }
     }
 }
 
-impl Pattern {
-    pub(super) fn parse(text: &str) -> Self {
+impl ByteTemplate {
+    pub(crate) fn parse(text: &str) -> Self {
         let mut parts = Vec::new();
         let mut rest = text;
         loop {
-            let found = MARKS.iter().filter_map(|(mark, gap)| Some((rest.find(mark)?, mark.len(), *gap)));
-            let Some((at, length, gap)) = found.min_by_key(|(at, ..)| *at) else { break };
-            parts.push(Part::Text(rest[..at].into()));
-            parts.push(Part::Gap(gap));
+            let found = MARKS
+                .iter()
+                .filter_map(|(mark, placeholder)| Some((rest.find(mark)?, mark.len(), *placeholder)));
+            let Some((at, length, placeholder)) = found.min_by_key(|(at, ..)| *at) else { break };
+            parts.push(Part::Literal(rest[..at].into()));
+            parts.push(Part::Value(placeholder));
             rest = &rest[at + length..];
         }
-        parts.push(Part::Text(rest.into()));
+        parts.push(Part::Literal(rest.into()));
         Self(parts)
     }
 
-    /// Whether there is a gap for the signature.
-    pub(super) fn is_signed(&self) -> bool {
-        self.0.iter().any(|part| matches!(part, Part::Gap(Gap::Signature)))
+    /// Whether it contains the placeholder of the signature.
+    pub(crate) fn has_signature(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Value(Placeholder::Signature)))
     }
 
-    pub(super) fn write(&self, values: &Values<'_>, sink: &mut dyn FnMut(&[u8])) {
+    /// Passes the text to `output`, piece by piece.
+    pub(crate) fn write(&self, values: &EventValues<'_>, output: &mut dyn FnMut(&[u8])) {
         for part in &self.0 {
             match part {
-                Part::Text(text) => sink(text),
-                Part::Gap(gap) => sink(values.get(*gap)),
+                Part::Literal(text) => output(text),
+                Part::Value(placeholder) => output(values.get(*placeholder)),
             }
         }
     }
 
-    pub(super) fn text(&self, values: &Values<'_>) -> Vec<u8> {
+    /// Returns the text.
+    pub(crate) fn to_bytes(&self, values: &EventValues<'_>) -> Vec<u8> {
         let mut length = 0;
         self.write(values, &mut |text| length += text.len());
-        let mut whole = Vec::with_capacity(length);
-        self.write(values, &mut |text| whole.extend_from_slice(text));
-        whole
+        let mut bytes = Vec::with_capacity(length);
+        self.write(values, &mut |text| bytes.extend_from_slice(text));
+        bytes
     }
 }
 
@@ -109,11 +113,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gaps_have_the_values_of_the_event() {
-        let pattern = Pattern::parse("@@now@ @nowMs@, @nowIso@: @number@@number@ <@signature@> @other@");
-        let values = Values::new(b"7", 1_769_850_000_250, b"TIME");
-        assert_eq!(pattern.text(&values), b"@1769850000 1769850000250, TIME: 77 <> @other@");
-        assert!(pattern.text(&values.signed(b"ab")).ends_with(b"<ab> @other@"));
-        assert!(pattern.is_signed() && !Pattern::parse("@now@").is_signed());
+    fn placeholders_get_the_values_of_the_event() {
+        let template =
+            ByteTemplate::parse("@@now@ @nowMs@, @nowIso@: @number@@number@ <@signature@> @other@");
+        let values = EventValues::new(b"7", 1_769_850_000_250, b"TIME");
+        assert_eq!(template.to_bytes(&values), b"@1769850000 1769850000250, TIME: 77 <> @other@");
+        assert!(template.to_bytes(&values.signed(b"ab")).ends_with(b"<ab> @other@"));
+        assert!(template.has_signature() && !ByteTemplate::parse("@now@").has_signature());
     }
 }

@@ -1,20 +1,21 @@
-//! The progress bar, on standard error and only on a terminal.
+//! The progress bar on standard error. The caller checks that it is a terminal.
 
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::MissedTickBehavior;
 
-use super::config::Amount;
-use super::report::grouped;
-use super::run::Handle;
+use crate::config::Amount;
+use crate::decimal::grouped;
+use crate::run::Handle;
 
 const TICK: Duration = Duration::from_millis(200);
-/// Rates are shown over so many ticks.
+/// Rates are averages over this many ticks.
 const RATE_TICKS: usize = 5;
 
-/// Draws until it is dropped.
-pub(crate) async fn show(handle: Handle, amount: Amount) -> anyhow::Result<()> {
+/// Draws the progress bar until the future is dropped.
+pub(crate) async fn show(handle: Handle, amount: Amount) -> anyhow::Result<Infallible> {
     let length = match amount {
         Amount::Events(events) => events,
         Amount::Time(time) => u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
@@ -39,7 +40,7 @@ pub(crate) async fn show(handle: Handle, amount: Amount) -> anyhow::Result<()> {
             Amount::Time(_) => u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX).min(length),
         });
         bar.0.set_message(format!(
-            "sent {}, accepted {}/s, delivered {}/s, in the queue {}, errors {}",
+            "sent {}, accepted {}/s, delivered {}/s, outstanding {}, errors {}",
             grouped(progress.sent),
             rate(progress.accepted, before.accepted),
             rate(progress.delivered, before.delivered),
@@ -49,7 +50,7 @@ pub(crate) async fn show(handle: Handle, amount: Amount) -> anyhow::Result<()> {
     }
 }
 
-/// Leaves a clean line behind, however the drawing ends.
+/// A progress bar that clears its line when it is dropped.
 struct Bar(ProgressBar);
 
 impl Drop for Bar {

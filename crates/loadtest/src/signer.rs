@@ -1,54 +1,50 @@
-//! The webhooks of any preset that is signed with an HMAC: its fixture, numbered, made longer, and signed as its scheme says.
+//! The webhooks of any preset that is signed with an HMAC: its fixture, numbered, padded, and signed by its scheme.
 //!
-//! The scheme is read here anew, so that the probe shares nothing with what it probes. All that can be is done before the
-//! first event: what is left of message, body and headers is constant text with gaps for number, time and signature.
+//! The scheme is interpreted here independently of the code under test. Everything that does not depend on the event is done
+//! before the first one: message, body and headers become constant text with placeholders for number, time and signature.
 
 use anyhow::{Context, bail};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use grapnel_crds::{Hash, KeyEncoding, Scheme, SchemeType, Separator, SignatureEncoding, TimeUnit};
+use grapnel_core::preset::Preset;
+use grapnel_crds::{Hash, KeyEncoding, Scheme, SchemeType, Separator, SignatureEncoding};
 use http::{HeaderName, HeaderValue};
 use ring::hmac;
 use secrecy::zeroize::Zeroizing;
-use serde_json::Value;
 
-use super::pattern::{Pattern, Values};
-use grapnel_core::preset::Preset;
+use self::fixture_template::FixtureTemplate;
+use crate::byte_template::{ByteTemplate, EventValues};
 
-/// A preset as a sender.
-pub(crate) struct Imitation {
-    body: Pattern,
-    headers: Vec<(HeaderName, Pattern)>,
-    message: Vec<Piece>,
+mod fixture_template;
+
+/// Composes and signs the webhooks of one preset.
+pub(crate) struct PresetSigner {
+    body: ByteTemplate,
+    headers: Vec<(HeaderName, ByteTemplate)>,
+    message: Vec<SignedPart>,
     key: hmac::Key,
     encoding: SignatureEncoding,
 }
 
-/// A part of what is signed.
-enum Piece {
+/// A part of the signed message.
+enum SignedPart {
     Body,
-    Text(Pattern),
+    Template(ByteTemplate),
 }
 
-/// The fixture as text, with the marks that a [`Pattern`] has gaps for.
-struct Marked {
-    body: String,
-    headers: Vec<(String, String)>,
-}
-
-impl Imitation {
-    /// `url` is what the provider was given, and `run` is part of every event.
+impl PresetSigner {
+    /// `url` is the URL that the provider calls, and `run` is part of every event.
     ///
     /// # Errors
-    /// When the preset needs what is not imitated, or the secret is no key for it.
+    /// When the scheme of the preset is not supported, or the secret is not a key for it.
     pub(crate) fn new(
         preset: &Preset,
         secret: &[u8],
         url: &str,
         run: &str,
         body_bytes: usize,
-    ) -> anyhow::Result<Imitation> {
+    ) -> anyhow::Result<PresetSigner> {
         let scheme = &preset.verification;
         let algorithm = match (scheme.kind, scheme.hash.unwrap_or(Hash::Sha256)) {
             (Some(SchemeType::Hmac), Hash::Sha1) => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
@@ -58,37 +54,37 @@ impl Imitation {
             _ => bail!("{} is not signed with an HMAC", preset.provider),
         };
         let key = hmac::Key::new(algorithm, &key(scheme, secret)?);
-        let mut marked = Marked::new(preset, run, body_bytes)?;
-        let time = marked.time(scheme)?;
-        let message = marked.message(scheme, &time, url)?;
-        if let Some((name, value)) = header(scheme, &time)? {
-            marked.headers.push((name, value));
+        let mut fixture = FixtureTemplate::new(preset, run, body_bytes)?;
+        let time = fixture.time(scheme)?;
+        let message = fixture.signed_parts(scheme, &time, url)?;
+        if let Some((name, value)) = signature_header(scheme, &time)? {
+            fixture.headers.push((name, value));
         }
         let header = |(name, value): &(String, String)| {
             let name = HeaderName::try_from(name).context("use a header of the preset")?;
-            Ok((name, Pattern::parse(value)))
+            Ok((name, ByteTemplate::parse(value)))
         };
         let signature = scheme.signature.as_ref();
-        Ok(Imitation {
-            body: Pattern::parse(&marked.body),
-            headers: marked.headers.iter().map(header).collect::<anyhow::Result<_>>()?,
+        Ok(PresetSigner {
+            body: ByteTemplate::parse(&fixture.body),
+            headers: fixture.headers.iter().map(header).collect::<anyhow::Result<_>>()?,
             message,
             key,
             encoding: signature.and_then(|signature| signature.encoding).unwrap_or(SignatureEncoding::Hex),
         })
     }
 
-    /// The event with these values: its body, and its headers beside those that all events have.
+    /// Composes the event with these values: its body, and the headers that not all events share.
     pub(crate) fn compose(
         &self,
-        values: &Values<'_>,
+        values: &EventValues<'_>,
     ) -> anyhow::Result<(Bytes, Vec<(HeaderName, HeaderValue)>)> {
-        let mut body = self.body.text(values);
+        let mut body = self.body.to_bytes(values);
         let mut mac = hmac::Context::with_key(&self.key);
-        for piece in &self.message {
-            match piece {
-                Piece::Body => mac.update(&body),
-                Piece::Text(pattern) => pattern.write(values, &mut |text| mac.update(text)),
+        for part in &self.message {
+            match part {
+                SignedPart::Body => mac.update(&body),
+                SignedPart::Template(template) => template.write(values, &mut |text| mac.update(text)),
             }
         }
         let signature = match self.encoding {
@@ -96,22 +92,23 @@ impl Imitation {
             SignatureEncoding::Hex => hex::encode(mac.sign()),
         };
         let values = values.signed(signature.as_bytes());
-        if self.body.is_signed() {
-            body = self.body.text(&values);
+        if self.body.has_signature() {
+            body = self.body.to_bytes(&values);
         }
-        let header = |(name, pattern): &(HeaderName, Pattern)| {
-            let value = HeaderValue::from_maybe_shared(Bytes::from(pattern.text(&values)))?;
+        let header = |(name, template): &(HeaderName, ByteTemplate)| {
+            let value = HeaderValue::from_maybe_shared(Bytes::from(template.to_bytes(&values)))?;
             Ok((name.clone(), value))
         };
         Ok((body.into(), self.headers.iter().map(header).collect::<anyhow::Result<_>>()?))
     }
 }
 
+/// Decodes the secret as the scheme requires.
 fn key(scheme: &Scheme, secret: &[u8]) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let key = scheme.key.clone().unwrap_or_default();
     let prefix = key.strip_prefix.unwrap_or_default();
     let text = secret.strip_prefix(prefix.as_bytes()).unwrap_or(secret);
-    // The cause would repeat a part of it.
+    // The cause would contain a part of the secret.
     let bytes = match key.encoding {
         Some(KeyEncoding::Base64) => STANDARD.decode(text).ok().context("the secret is not base64")?,
         Some(KeyEncoding::Hex) => hex::decode(text).ok().context("the secret is not hexadecimal")?,
@@ -120,15 +117,15 @@ fn key(scheme: &Scheme, secret: &[u8]) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     Ok(Zeroizing::new(bytes))
 }
 
-/// The header that carries the signature; `None` when the body does, which is marked for it.
-fn header(scheme: &Scheme, time: &str) -> anyhow::Result<Option<(String, String)>> {
+/// Returns the header of the signature, or `None` when the body carries it, in the place that the fixture marks.
+fn signature_header(scheme: &Scheme, time: &str) -> anyhow::Result<Option<(String, String)>> {
     let source = scheme.signature.clone().unwrap_or_default();
     let (kind, name) = source.from.as_deref().and_then(|from| from.split_once(':')).unwrap_or_default();
     let name = match kind {
         "header" => name.to_owned(),
         "headerPrefix" => format!("{name}1"),
         "json" => return Ok(None),
-        _ => bail!("a signature in {kind}:{name} is not imitated"),
+        _ => bail!("a signature in {kind}:{name} is not supported"),
     };
     let mut value = format!("{}@signature@", source.prefix.unwrap_or_default());
     if let Some(field) = source.field.filter(|field| !field.is_empty()) {
@@ -148,103 +145,6 @@ fn header(scheme: &Scheme, time: &str) -> anyhow::Result<Option<(String, String)
     Ok(Some((name, value)))
 }
 
-impl Marked {
-    fn new(preset: &Preset, run: &str, body_bytes: usize) -> anyhow::Result<Marked> {
-        let fixture = &preset.fixture;
-        if fixture.query.is_some() {
-            bail!("webhooks with a query are not imitated");
-        }
-        let event = format!("{run}-@number@");
-        let mut body = fixture.body.clone();
-        let mut headers: Vec<(String, String)> =
-            fixture.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        if let Some(id) = &fixture.event.external_event_id {
-            body = body.replace(&format!("\"{id}\""), &format!("\"{event}\""));
-            headers
-                .iter_mut()
-                .filter(|(_, value)| value == id)
-                .for_each(|(_, value)| value.clone_from(&event));
-        }
-        let missing = body_bytes.saturating_sub(body.len() + 32);
-        let padding: String = ('a'..='z').cycle().take(missing).collect();
-        if let Some(at) = body.find('{') {
-            let comma = if body[at + 1..].trim_start().starts_with('}') { "" } else { "," };
-            body.insert_str(at + 1, &format!(r#""probe":"{event} {padding}"{comma}"#));
-        } else if body.contains('=') {
-            body.push_str(&format!("&Probe={event}"));
-            // As many short fields as such forms have.
-            for index in 0..missing / 41 {
-                body.push_str(&format!("&Field{index:02}={}", &padding[..32]));
-            }
-        } else {
-            bail!("the webhooks of {} are neither JSON nor forms", preset.provider);
-        }
-        Ok(Marked { body, headers })
-    }
-
-    fn header(&self, name: &str) -> &str {
-        let found = self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-        found.map_or("", |(_, value)| value)
-    }
-
-    fn member(&self, pointer: &str) -> anyhow::Result<String> {
-        let body: Value = serde_json::from_str(&self.body).context("read the fixture as JSON")?;
-        Ok(match body.pointer(pointer) {
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Null) | None => String::new(),
-            Some(other) => other.to_string(),
-        })
-    }
-
-    /// The time as the provider sends it.
-    fn time(&self, scheme: &Scheme) -> anyhow::Result<String> {
-        let Some(source) = &scheme.timestamp else { return Ok(String::new()) };
-        Ok(match source.from.as_deref().and_then(|from| from.split_once(':')) {
-            Some(("header", name)) => self.header(name).to_owned(),
-            Some(("json", pointer)) => self.member(pointer).unwrap_or_default(),
-            _ => match source.unit {
-                Some(TimeUnit::Ms) => "@nowMs@".to_owned(),
-                Some(TimeUnit::Iso8601) => "@nowIso@".to_owned(),
-                Some(TimeUnit::S) | None => "@now@".to_owned(),
-            },
-        })
-    }
-
-    fn message(&self, scheme: &Scheme, time: &str, url: &str) -> anyhow::Result<Vec<Piece>> {
-        let mut pieces = Vec::new();
-        let mut text = String::new();
-        let mut rest = scheme.message.as_deref().unwrap_or_default();
-        while let Some((literal, after)) = rest.split_once('{') {
-            let (placeholder, after) = after.split_once('}').context("read the preset's message")?;
-            text.push_str(literal);
-            rest = after;
-            // There is nothing to unescape in what is sent.
-            match placeholder.trim_end_matches("|unescape") {
-                "body" => {
-                    pieces.push(Piece::Text(Pattern::parse(&std::mem::take(&mut text))));
-                    pieces.push(Piece::Body);
-                }
-                "timestamp" => text.push_str(time),
-                "method" => text.push_str("POST"),
-                "url" => text.push_str(url),
-                "form:sorted" => {
-                    let mut fields: Vec<_> = url::form_urlencoded::parse(self.body.as_bytes()).collect();
-                    fields.sort();
-                    fields.iter().for_each(|(name, value)| text.extend([&**name, &**value]));
-                }
-                other => match other.split_once(':') {
-                    Some(("header", name)) => text.push_str(self.header(name)),
-                    Some(("json", pointer)) => text.push_str(&self.member(pointer)?),
-                    _ => bail!("{{{other}}} is not imitated"),
-                },
-            }
-        }
-        text.push_str(rest);
-        pieces.push(Piece::Text(Pattern::parse(&text)));
-        Ok(pieces)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http::{HeaderMap, Method, Uri};
@@ -259,8 +159,8 @@ mod tests {
     const URL: &str = "http://127.0.0.1:8080/api/v1/webhooks/r";
     const NOW_MS: i64 = 1_769_850_000_250;
 
-    /// Those that the probe does not imitate.
-    const OTHERS: [&str; 0] = [];
+    /// Presets that are not supported.
+    const UNSUPPORTED: [&str; 0] = [];
 
     #[test]
     fn webhooks_of_hmac_presets_verify_and_are_events_of_their_own() {
@@ -270,18 +170,18 @@ mod tests {
                 continue;
             }
             let secret = test_secret(&preset.verification);
-            let imitation = match Imitation::new(&preset, secret.as_bytes(), URL, "run", 1024) {
-                Ok(imitation) => imitation,
+            let signer = match PresetSigner::new(&preset, secret.as_bytes(), URL, "run", 1024) {
+                Ok(signer) => signer,
                 Err(error) => {
-                    assert!(OTHERS.contains(&name), "{name}: {error:#}");
+                    assert!(UNSUPPORTED.contains(&name), "{name}: {error:#}");
                     continue;
                 }
             };
             let compiled = Compiled::of_preset(&preset, &[&secret]).expect("it compiles");
             let mut events = Vec::new();
             for number in [b"7".as_slice(), b"123456"] {
-                let values = Values::new(number, NOW_MS, b"2026-01-31T09:00:00.250Z");
-                let (body, headers) = imitation.compose(&values).expect("an event");
+                let values = EventValues::new(number, NOW_MS, b"2026-01-31T09:00:00.250Z");
+                let (body, headers) = signer.compose(&values).expect("an event");
                 assert!((900..=1200).contains(&body.len()), "{name}: {}", body.len());
                 let headers: HeaderMap = headers.into_iter().collect();
                 let (method, uri) = (Method::POST, Uri::from_static("/api/v1/webhooks/r"));
@@ -307,13 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_imitated_is_refused() {
+    fn unsupported_presets_are_refused() {
         for name in ["discord", "globex", "paypal"] {
             let preset = preset::find(name).expect("a preset");
-            assert!(Imitation::new(&preset, b"secret", URL, "run", 1024).is_err(), "{name}");
+            assert!(PresetSigner::new(&preset, b"secret", URL, "run", 1024).is_err(), "{name}");
         }
         let adyen = preset::find("adyen").expect("a preset");
-        let error = Imitation::new(&adyen, b"no hex", URL, "run", 1024).err().expect("refused");
+        let error = PresetSigner::new(&adyen, b"no hex", URL, "run", 1024).err().expect("refused");
         assert!(!format!("{error:#}").contains("no hex"));
     }
 }

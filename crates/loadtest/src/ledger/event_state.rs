@@ -5,62 +5,43 @@
 //!       3..13  status code           17..33  deliveries, saturating
 //! ```
 //!
-//! A promise (any 2xx) is final. An attempt that may have been accepted although we were not told so leaves a mark
-//! that no later answer removes: after it, a delivery can never be called a phantom.
+//! An acceptance (any 2xx) is final. An attempt that may have been accepted without an answer that confirms it leaves a
+//! mark that no later answer removes: from then on, a delivery is never a phantom.
+
+use super::Answer;
 
 const PHASE: u64 = 0b111;
 const CODE_SHIFT: u32 = 3;
 const CODE: u64 = 0x3ff << CODE_SHIFT;
-/// An attempt had no answer, or one that does not exclude that the event was accepted.
+/// An attempt may have been accepted: it had no answer, or one that does not exclude it.
 const UNCERTAIN: u64 = 1 << 13;
-/// Delivered while it had never been sent.
+/// It was delivered before it was sent.
 const EARLY: u64 = 1 << 14;
-/// The sink refused one delivery on purpose.
+/// The sink has refused one delivery on purpose.
 const REFUSED_ONCE: u64 = 1 << 15;
 const DELIVERIES_SHIFT: u32 = 17;
 const DELIVERIES: u64 = 0xffff << DELIVERIES_SHIFT;
 
-/// How one request ended.
+/// The state of a number at the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// The target answered with this status code.
-    Status(u16),
-    /// The connection broke or the deadline passed.
-    None,
-}
-
-impl Answer {
-    /// A 2xx: the target took responsibility for the event.
-    pub(crate) fn is_promise(self) -> bool {
-        matches!(self, Answer::Status(200..=299))
-    }
-
-    /// No answer, "later", or a fault of the target's: what providers send again.
-    pub(crate) fn is_worth_a_resend(self) -> bool {
-        matches!(self, Answer::None | Answer::Status(429 | 500..))
-    }
-}
-
-/// Where a number stands with the target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(super) enum Phase {
     NotSent,
     /// A request has left or is leaving.
     InFlight,
     /// 202, or another 2xx that is not 200.
     Accepted,
-    /// 200: the target says that it has the event already.
+    /// 200: the target has the event already.
     Duplicate,
     Refused(u16),
     NoAnswer,
 }
 
-/// One number's state. The default is "not sent".
+/// The state of one number. The default is "not sent".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Word(pub(crate) u64);
+pub(crate) struct EventState(pub(super) u64);
 
-impl Word {
-    pub(crate) fn phase(self) -> Phase {
+impl EventState {
+    pub(super) fn phase(self) -> Phase {
         match self.0 & PHASE {
             0 => Phase::NotSent,
             1 => Phase::InFlight,
@@ -72,7 +53,7 @@ impl Word {
         }
     }
 
-    fn with_phase(self, phase: Phase) -> Word {
+    fn with_phase(self, phase: Phase) -> EventState {
         let bits = match phase {
             Phase::NotSent => 0,
             Phase::InFlight => 1,
@@ -81,23 +62,23 @@ impl Word {
             Phase::Refused(code) => 4 | (u64::from(code) << CODE_SHIFT & CODE),
             Phase::NoAnswer => 5,
         };
-        Word(self.0 & !(PHASE | CODE) | bits)
+        EventState(self.0 & !(PHASE | CODE) | bits)
     }
 
-    pub(crate) fn is_promised(self) -> bool {
+    pub(super) fn is_accepted(self) -> bool {
         matches!(self.phase(), Phase::Accepted | Phase::Duplicate)
     }
 
-    pub(crate) fn is_uncertain(self) -> bool {
+    pub(super) fn is_uncertain(self) -> bool {
         self.0 & UNCERTAIN != 0
     }
 
-    pub(crate) fn deliveries(self) -> u32 {
+    pub(super) fn deliveries(self) -> u32 {
         ((self.0 & DELIVERIES) >> DELIVERIES_SHIFT) as u32
     }
 
-    /// Whether a delivery of this number has no explanation.
-    pub(crate) fn is_phantom(self) -> bool {
+    /// Whether nothing explains a delivery of this number.
+    pub(super) fn is_phantom(self) -> bool {
         let excluded = match self.phase() {
             Phase::NotSent => true,
             Phase::Refused(_) => !self.is_uncertain(),
@@ -106,40 +87,40 @@ impl Word {
         excluded || self.0 & EARLY != 0
     }
 
-    pub(crate) fn begun(self) -> Word {
-        if self.is_promised() { self } else { self.with_phase(Phase::InFlight) }
+    pub(super) fn after_begin(self) -> EventState {
+        if self.is_accepted() { self } else { self.with_phase(Phase::InFlight) }
     }
 
-    pub(crate) fn taken_back(self, before: Word) -> Word {
+    pub(super) fn after_undo(self, before: EventState) -> EventState {
         self.with_phase(before.phase())
     }
 
-    pub(crate) fn answered(self, answer: Answer) -> Word {
-        if self.is_promised() {
+    pub(super) fn after_answer(self, answer: Answer) -> EventState {
+        if self.is_accepted() {
             return self;
         }
         match answer {
             Answer::Status(200) => self.with_phase(Phase::Duplicate),
             Answer::Status(201..=299) => self.with_phase(Phase::Accepted),
             Answer::Status(code @ 400..=499) => self.with_phase(Phase::Refused(code)),
-            // A fault may strike after the commit, so a 5xx (or a code that makes no sense here) excludes nothing.
-            Answer::Status(code) => Word(self.with_phase(Phase::Refused(code)).0 | UNCERTAIN),
-            Answer::None => Word(self.with_phase(Phase::NoAnswer).0 | UNCERTAIN),
+            // A failure may happen after the commit, so a 5xx (or a code that is meaningless here) excludes nothing.
+            Answer::Status(code) => EventState(self.with_phase(Phase::Refused(code)).0 | UNCERTAIN),
+            Answer::None => EventState(self.with_phase(Phase::NoAnswer).0 | UNCERTAIN),
         }
     }
 
-    pub(crate) fn may_be_refused(self) -> bool {
+    pub(super) fn may_be_refused(self) -> bool {
         self.0 & REFUSED_ONCE == 0 && self.deliveries() == 0 && self.phase() != Phase::NotSent
     }
 
-    pub(crate) fn refused_once(self) -> Word {
-        if self.may_be_refused() { Word(self.0 | REFUSED_ONCE) } else { self }
+    pub(super) fn after_refusal(self) -> EventState {
+        if self.may_be_refused() { EventState(self.0 | REFUSED_ONCE) } else { self }
     }
 
-    pub(crate) fn delivered(self) -> Word {
+    pub(super) fn after_delivery(self) -> EventState {
         let early = if self.phase() == Phase::NotSent { EARLY } else { 0 };
         let more = if self.0 & DELIVERIES == DELIVERIES { 0 } else { 1 << DELIVERIES_SHIFT };
-        Word((self.0 | early) + more)
+        EventState((self.0 | early) + more)
     }
 }
 
@@ -148,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_phase_survives_the_packing() {
+    fn every_phase_is_unpacked_as_it_was_packed() {
         for phase in [
             Phase::NotSent,
             Phase::InFlight,
@@ -158,32 +139,32 @@ mod tests {
             Phase::Refused(999),
             Phase::NoAnswer,
         ] {
-            let busy = Word(UNCERTAIN | EARLY | REFUSED_ONCE | DELIVERIES);
+            let busy = EventState(UNCERTAIN | EARLY | REFUSED_ONCE | DELIVERIES);
             assert_eq!(busy.with_phase(phase).phase(), phase);
             assert_eq!(busy.with_phase(phase).deliveries(), 0xffff);
         }
     }
 
     #[test]
-    fn a_promise_is_final() {
-        let accepted = Word::default().begun().answered(Answer::Status(202));
-        assert_eq!(accepted.begun(), accepted);
-        assert_eq!(accepted.answered(Answer::None), accepted);
-        assert_eq!(accepted.answered(Answer::Status(401)), accepted);
+    fn an_acceptance_is_final() {
+        let accepted = EventState::default().after_begin().after_answer(Answer::Status(202));
+        assert_eq!(accepted.after_begin(), accepted);
+        assert_eq!(accepted.after_answer(Answer::None), accepted);
+        assert_eq!(accepted.after_answer(Answer::Status(401)), accepted);
     }
 
     #[test]
     fn deliveries_saturate() {
-        let mut word = Word::default().begun();
+        let mut state = EventState::default().after_begin();
         for _ in 0..70_000 {
-            word = word.delivered();
+            state = state.after_delivery();
         }
-        assert_eq!(word.deliveries(), 0xffff);
-        assert_eq!(word.phase(), Phase::InFlight);
+        assert_eq!(state.deliveries(), 0xffff);
+        assert_eq!(state.phase(), Phase::InFlight);
     }
 
     #[test]
-    fn only_an_answer_that_settles_nothing_is_worth_a_resend() {
+    fn only_an_inconclusive_answer_is_worth_a_resend() {
         for (answer, resend) in [
             (Answer::None, true),
             (Answer::Status(429), true),
