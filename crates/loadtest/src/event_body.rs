@@ -28,12 +28,12 @@ pub(crate) struct EventBody {
     padding: String,
 }
 
-/// The event that a delivered body belongs to.
+/// Which event a delivered body belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyIdentity {
     /// An event of this run.
-    Ours(u64),
-    /// An event of this run, but its number is out of range or not written as the load test writes numbers.
+    ThisRun(u64),
+    /// An event of this run with a number that is too large or has leading zeros.
     OutOfRange,
     /// An event of another run, or not of a load test.
     Foreign,
@@ -137,7 +137,7 @@ impl EventBody {
         let canonical = digits.len() == 1 || digits[0] != b'0';
         let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
         match number {
-            Some(number) if canonical => BodyIdentity::Ours(number),
+            Some(number) if canonical => BodyIdentity::ThisRun(number),
             _ => BodyIdentity::OutOfRange,
         }
     }

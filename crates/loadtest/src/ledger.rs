@@ -245,7 +245,7 @@ impl Ledger {
         DeliveryKind::First(arrived.saturating_duration_since(self.origin).saturating_sub(scheduled))
     }
 
-    /// Records a delivery of this run whose number is out of range or is not written as the load test writes numbers.
+    /// Records a delivery of this run whose number is not one of its numbers.
     pub(crate) fn record_out_of_range(&self) {
         self.sink.out_of_range.fetch_add(1, Ordering::Relaxed);
     }

@@ -1,7 +1,7 @@
 //! One run from start to report: start the sink, send, wait for the rest, count.
 //!
-//! Every wait is bounded: for the target at the start, for an answer by the deadline of a request, and both for requests and
-//! resends in flight after the last number and for missing deliveries by the settling time.
+//! Every wait is bounded. The target must be reachable at the start, and each request has a deadline. The settling time bounds
+//! both the requests and resends that are in flight after the last number, and the wait for missing deliveries.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -148,7 +148,7 @@ impl Run {
             Some(sink) => Some(sink.stop().await?),
         };
 
-        let ended = FinishedRun {
+        let finished = FinishedRun {
             started_at,
             cpu: cpu_before.zip(process::own_cpu_time()).map(|(before, after)| after.saturating_sub(before)),
             backlog,
@@ -156,7 +156,7 @@ impl Run {
             settle_time,
             totals: handle.ledger.totals(),
         };
-        let mut report = ended.report(&config, &sender_state, sink_state.as_deref().zip(sink_addr));
+        let mut report = finished.report(&config, &sender_state, sink_state.as_deref().zip(sink_addr));
         report.find_faults();
         Ok(report)
     }
@@ -207,8 +207,8 @@ async fn send_all(sender_state: &Arc<SenderState>, config: &Config, handle: &Han
             };
             tokio::select! {
                 outcome = &mut ended => outcome,
-                () = sleep(config.settle.max(config.request_timeout)) => wait_for_abandoned(&abandon, ended).await,
-                () = stop_resending => wait_for_abandoned(&abandon, ended).await,
+                () = sleep(config.settle.max(config.request_timeout)) => abandon_requests(&abandon, ended).await,
+                () = stop_resending => abandon_requests(&abandon, ended).await,
             }
         }
     };
@@ -218,8 +218,8 @@ async fn send_all(sender_state: &Arc<SenderState>, config: &Config, handle: &Han
 
 type SenderResult = Result<anyhow::Result<()>, tokio::sync::oneshot::error::RecvError>;
 
-/// Drops the requests in flight.
-async fn wait_for_abandoned(
+/// Drops the requests in flight, and waits for the end of the sender.
+async fn abandon_requests(
     abandon: &CancellationToken,
     ended: tokio::sync::oneshot::Receiver<anyhow::Result<()>>,
 ) -> SenderResult {

@@ -24,7 +24,7 @@ mod tests;
 /// An open loop starts this much later than its lanes, so that connections are open for the first events.
 const LEAD_TIME: Duration = Duration::from_millis(50);
 
-/// How long an open loop of fixed duration may still send, after its end, what was due before.
+/// How long after its end an open loop of fixed duration may send events that were due before.
 const GRACE: Duration = Duration::from_millis(250);
 
 /// The pacing thread checks at least this often whether the schedule was stopped.
@@ -44,7 +44,7 @@ pub enum StopReason {
     /// For too long the target could not be connected to or, in a run that sends every event until it is accepted, it
     /// answered nothing but failures.
     Unreachable,
-    /// A run of fixed duration used up all numbers of a run.
+    /// All numbers were used up before the time was.
     NumbersExhausted,
 }
 
@@ -117,7 +117,7 @@ impl Schedule {
         Schedule { pacing, lanes, stopped: OnceLock::new(), over: CancellationToken::new() }
     }
 
-    /// Returns the number below which all numbers of such a run are.
+    /// Returns the upper bound, exclusive, of the numbers of such a run.
     pub(crate) fn limit(amount: Amount, pace: Pace) -> u64 {
         match (amount, pace) {
             (Amount::Events(events), _) => events.min(MAX_NUMBERS),

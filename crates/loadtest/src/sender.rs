@@ -1,4 +1,4 @@
-//! The sender side: lanes that take numbers from the schedule and send them to the target, on a thread of their own.
+//! The sender: lanes that take numbers from the schedule and send them to the target, on a thread of their own.
 //!
 //! A lane is one client with one HTTP/1.1 connection. It drives the connection itself, so dropping a lane cancels
 //! everything it does. A number is recorded in the ledger before its first byte can leave, and the record is undone
@@ -112,7 +112,8 @@ impl SenderState {
         self.record_failure();
     }
 
-    /// Whether the event is sent again after this answer. If so, the answer is not a success either.
+    /// Whether the event is sent again after this answer. Such an answer is not a success: a target that only postpones events
+    /// must not keep the run alive.
     fn needs_resend(&self, answer: Answer) -> bool {
         self.retry_unknown && answer.is_worth_a_resend()
     }
@@ -130,7 +131,7 @@ pub(crate) fn start(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .context("build the senders' runtime")?;
+        .context("build the sender's runtime")?;
     let (report_ended, ended) = oneshot::channel();
     std::thread::Builder::new()
         .name("loadtest-pace".to_owned())
@@ -153,7 +154,7 @@ pub(crate) fn start(
             // The receiver may have been dropped.
             report_ended.send(outcome).ok();
         })
-        .context("start the senders' thread")?;
+        .context("start the sender's thread")?;
     Ok(ended)
 }
 
@@ -189,7 +190,7 @@ enum AttemptOutcome {
     GivenUp,
 }
 
-/// One client.
+/// One client of the run.
 struct Lane<'a> {
     sender: &'a SenderState,
     connection: Option<Connection>,
@@ -231,7 +232,7 @@ impl Lane<'_> {
         }
     }
 
-    /// Sends one request, and records it and its answer in the ledger.
+    /// Sends one request, and records both the request and its answer in the ledger.
     async fn attempt(
         &mut self,
         event: ScheduledEvent,

@@ -163,7 +163,7 @@ mod tests {
     const UNSUPPORTED: [&str; 0] = [];
 
     #[test]
-    fn webhooks_of_hmac_presets_verify_and_are_events_of_their_own() {
+    fn webhooks_of_hmac_presets_verify_and_are_distinct_events() {
         for name in preset::providers() {
             let preset = preset::find(name).expect("a preset");
             if preset.verification.kind != Some(SchemeType::Hmac) {
@@ -202,7 +202,7 @@ mod tests {
                 events.push((fields.external_event_id.is_some(), fields.external_event_id, body));
             }
             assert_ne!(events[0].2, events[1].2, "{name}");
-            assert!(!events[0].0 || events[0].1 != events[1].1, "{name} has one id for all");
+            assert!(!events[0].0 || events[0].1 != events[1].1, "{name} gives all events one id");
         }
     }
 

@@ -232,7 +232,7 @@ impl SinkState {
 
     fn record(&self, body: &[u8], arrived: Instant) -> StatusCode {
         let number = match self.body.identify(body) {
-            BodyIdentity::Ours(number) => number,
+            BodyIdentity::ThisRun(number) => number,
             BodyIdentity::OutOfRange => {
                 self.ledger.record_out_of_range();
                 return StatusCode::OK;

@@ -16,7 +16,8 @@ pub(crate) enum Build {
     After,
 }
 
-/// The result of one measurement of a case. Values are rounded where more digits would be meaningless.
+/// The result of one measurement of a case. Values are rounded where more digits would be meaningless. In the file, `probe` is
+/// the load generator.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct CaseResult {
@@ -35,7 +36,8 @@ pub(crate) struct CaseResult {
     /// `None` if nothing was accepted.
     pub(crate) cpu_ms_per_event: Option<CpuPerEvent>,
     /// Processor time of the system ÷ that of the load generator. `None` if the latter is unknown.
-    pub(crate) system_over_probe: Option<f64>,
+    #[serde(rename = "systemOverProbe")]
+    pub(crate) system_over_load: Option<f64>,
     /// Share of the machine that other processes used.
     pub(crate) others_percent: Option<u64>,
     pub(crate) memory_mb: PerProcess<u64>,
@@ -68,8 +70,8 @@ pub(crate) struct DeliveredEvents {
 pub(crate) struct CpuPerEvent {
     #[serde(flatten)]
     pub(crate) system: PerProcess<f64>,
-    /// The load generator.
-    pub(crate) probe: f64,
+    #[serde(rename = "probe")]
+    pub(crate) load_generator: f64,
 }
 
 impl CaseResult {
@@ -104,8 +106,8 @@ impl CaseResult {
             refused: report.refused.clone(),
             unknown: report.unknown,
             cpu_ms_per_event: (events > 0)
-                .then(|| CpuPerEvent { system: cpu_ms.map(per_event), probe: per_event(load_ms) }),
-            system_over_probe: (load_ms > 0.0).then(|| rounded(system_ms / load_ms, 2)),
+                .then(|| CpuPerEvent { system: cpu_ms.map(per_event), load_generator: per_event(load_ms) }),
+            system_over_load: (load_ms > 0.0).then(|| rounded(system_ms / load_ms, 2)),
             others_percent: (machine_ms > 0.0).then(|| (others_ms / machine_ms * 100.0).round() as u64),
             memory_mb: costs.memory_mb,
         }
@@ -152,7 +154,7 @@ pub(crate) mod tests {
         let mut report = report_of(1000);
         report.rates.accepted_per_second = rate;
         let result = CaseResult::new(case, round, build, &report, &costs());
-        CaseResult { system_over_probe: Some(ratio), ..result }
+        CaseResult { system_over_load: Some(ratio), ..result }
     }
 
     fn costs() -> Costs {

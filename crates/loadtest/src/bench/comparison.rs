@@ -28,7 +28,7 @@ pub(crate) fn compare_builds(results: &[CaseResult]) -> Vec<BuildComparison> {
 }
 
 fn compare_case(case: &str, results: &[CaseResult]) -> Option<BuildComparison> {
-    let of = |build| values_by_round(results, case, Some(build), |result| result.system_over_probe);
+    let of = |build| values_by_round(results, case, Some(build), |result| result.system_over_load);
     let (before, after) = (of(Build::Before), of(Build::After));
     let pairs: Vec<(f64, f64)> =
         before.iter().filter_map(|(round, before)| Some((*before, *after.get(round)?))).collect();

@@ -38,7 +38,7 @@ pub(crate) fn summary_line(result: &CaseResult) -> String {
         "accepted {:.0}/s, delivered {:.0}/s, system ÷ load generator {}, ok: {}",
         result.accepted.per_second.floor(),
         delivered.floor(),
-        decimals(result.system_over_probe, 2),
+        decimals(result.system_over_load, 2),
         result.ok
     )
 }
@@ -107,11 +107,11 @@ impl Tables<'_> {
                 postgres,
                 rabbitmq,
                 redis,
-                cpu.map(|cpu| cpu.probe),
+                cpu.map(|cpu| cpu.load_generator),
                 cpu.map(|cpu| cpu.system_total()),
             ]
             .map(|ms| decimals(ms, 3));
-            let ratio = decimals(result.system_over_probe, 2);
+            let ratio = decimals(result.system_over_load, 2);
             let others = result.others_percent.map_or_else(dash, |percent| format!("{percent}%"));
             let columns = [&*api, &worker, &postgres, &rabbitmq, &redis, &load, &system, &ratio, &others];
             self.write_row(out, result, &row(columns))?;

@@ -52,27 +52,27 @@ fn a_delivered_event_is_identified_and_compared() {
     let verbatim =
         [br#"{"provider":"acme","eventType":"loadtest.sent","externalEventId":"run-1-7","#, &sent[data..]]
             .concat();
-    assert_eq!(text.identify(&verbatim), BodyIdentity::Ours(7));
+    assert_eq!(text.identify(&verbatim), BodyIdentity::ThisRun(7));
     assert_eq!(text.compare(&verbatim, 7), BodyIntegrity::Same);
     assert_eq!(text.compare(&verbatim, 8), BodyIntegrity::Altered);
     let reencoded = serde_json::to_vec_pretty(&relayed(&sent)).expect("it is JSON");
-    assert_eq!(text.identify(&reencoded), BodyIdentity::Ours(7));
+    assert_eq!(text.identify(&reencoded), BodyIdentity::ThisRun(7));
     assert_eq!(text.compare(&reencoded, 7), BodyIntegrity::Reencoded);
     let mut shortened = relayed(&sent);
     shortened["data"]["padding"] = json!("abc");
     assert_eq!(text.compare(shortened.to_string().as_bytes(), 7), BodyIntegrity::Altered);
     let globex = self::text(Provider::Globex);
     let relayed = relayed(&body(Provider::Globex, 7)).to_string();
-    assert_eq!(globex.identify(relayed.as_bytes()), BodyIdentity::Ours(7));
+    assert_eq!(globex.identify(relayed.as_bytes()), BodyIdentity::ThisRun(7));
     assert_ne!(globex.compare(relayed.as_bytes(), 7), BodyIntegrity::Altered);
 }
 
 #[test]
-fn only_ids_of_this_run_are_ours() {
+fn only_ids_of_this_run_are_recognized() {
     let text = text(Provider::Acme);
     for (id, identity) in [
-        (r#""run-1-0""#, BodyIdentity::Ours(0)),
-        (r#""run-1-49999999""#, BodyIdentity::Ours(49_999_999)),
+        (r#""run-1-0""#, BodyIdentity::ThisRun(0)),
+        (r#""run-1-49999999""#, BodyIdentity::ThisRun(49_999_999)),
         (r#""run-1-007""#, BodyIdentity::OutOfRange),
         (r#""run-1-99999999999999999999""#, BodyIdentity::OutOfRange),
         (r#""run-1-""#, BodyIdentity::Foreign),
@@ -92,14 +92,14 @@ fn only_ids_of_this_run_are_ours() {
 
 proptest! {
     #[test]
-    fn an_id_is_ours_only_when_the_body_contains_it(
+    fn an_id_is_recognized_only_when_the_body_contains_it(
         pieces in proptest::collection::vec(
             proptest::sample::select(vec![r#""externalEventId""#, ":", "\"", "run-1-", "7", "0", " ", "null", ","]),
             0..12,
         )
     ) {
         let body = pieces.concat();
-        if let BodyIdentity::Ours(number) = text(Provider::Acme).identify(body.as_bytes()) {
+        if let BodyIdentity::ThisRun(number) = text(Provider::Acme).identify(body.as_bytes()) {
             let exact = format!("\"run-1-{number}\"");
             prop_assert!(body.contains(&exact), "{} in {}", exact, body);
         }
@@ -108,7 +108,7 @@ proptest! {
     #[test]
     fn any_body_is_identified_without_a_panic(body: Vec<u8>) {
         let text = text(Provider::Acme);
-        prop_assert!(!matches!(text.identify(&body), BodyIdentity::Ours(_)));
+        prop_assert!(!matches!(text.identify(&body), BodyIdentity::ThisRun(_)));
         prop_assert_eq!(text.compare(&body, 1), BodyIntegrity::Altered);
     }
 }

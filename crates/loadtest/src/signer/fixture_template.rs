@@ -1,5 +1,5 @@
-//! The fixture of a preset as a template: numbered, padded to the size of a run, and with placeholders for what differs between
-//! events.
+//! The fixture of a preset as a template: numbered, padded to the size of the run, and with placeholders for the values that
+//! differ between events.
 
 use anyhow::{Context, bail};
 use grapnel_core::preset::Preset;
@@ -79,10 +79,10 @@ impl FixtureTemplate {
         })
     }
 
-    /// Returns the parts of what is signed.
+    /// Returns the parts of the signed message.
     ///
     /// # Errors
-    /// When the scheme signs something unsupported.
+    /// When the message of the scheme contains an unsupported placeholder.
     pub(super) fn signed_parts(
         &self,
         scheme: &Scheme,
