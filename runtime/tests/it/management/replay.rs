@@ -292,7 +292,7 @@ async fn a_replay_that_met_a_deadlock_is_run_again() {
     let path = format!("/events/{id}/replay");
     let (answer, ()) = tokio::join!(api.post(&path, r#"{"reason":"because"}"#), async {
         let waits = "SELECT count(*)::text FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%lock_deliveries%'";
+            WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%lock_for_replay%'";
         let waiting = async {
             while api.text(waits).await.as_deref() != Some("1") {
                 tokio::task::yield_now().await;
