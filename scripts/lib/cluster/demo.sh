@@ -41,6 +41,7 @@ main() {
     at_exit finish
     [[ -n $IMAGES ]] || build_images
     bring_up
+    use_prober "$GRAPNEL"
     # `helm` and `kubectl` below are functions that run the pinned releases on this cluster.
     the_installation
     an_integration

@@ -52,8 +52,6 @@ load_all_images() {
     program_of "$IMAGES/grapnel.tar" >"$GRAPNEL.part"
     chmod +x "$GRAPNEL.part"
     mv "$GRAPNEL.part" "$GRAPNEL"
-    # It runs outside the cluster.
-    use_prober "$GRAPNEL"
     cluster load "$(receiver_image)"
 }
 
