@@ -31,7 +31,7 @@ use futures::future::LocalBoxFuture;
 
 use self::harness::{Node, output};
 
-/// A case of this name. It returns a remark for the line that reports its success, and panics when it fails.
+/// A case. It returns a remark for the line that reports its success, and panics when it fails.
 struct Case {
     name: &'static str,
     run: for<'a> fn(&'a Node) -> LocalBoxFuture<'a, String>,
