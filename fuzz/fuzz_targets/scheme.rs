@@ -7,10 +7,10 @@
 
 #![no_main]
 
-use grapnel::ingress::handshake::Answer;
-use grapnel::preset;
-use grapnel::provider::Compiled;
-use grapnel_crds::{Document, Integration, IntegrationSpec, Proof, parse_documents, presets};
+use grapnel_core::handshake::Answer;
+use grapnel_core::preset;
+use grapnel_core::compiled_provider::Compiled;
+use grapnel_crds::{Document, Integration, IntegrationSpec, HandshakeAuth, parse_documents, presets};
 use grapnel_fuzz::request::Request;
 use grapnel_fuzz::seeds;
 use grapnel_fuzz::signer::{NOW, Signer};
@@ -73,7 +73,7 @@ fn valid_ones_compile(object: &Integration) {
     }
 }
 
-fn compile(spec: &IntegrationSpec) -> Result<(), grapnel::provider::ProviderError> {
+fn compile(spec: &IntegrationSpec) -> Result<(), grapnel_core::compiled_provider::ProviderError> {
     let scheme = preset::resolve(spec).map(|provider| provider.scheme).unwrap_or_default();
     let compiled = Compiled::new(spec, &[Signer::new(&scheme).secret])?;
     let request = Request::parse(REQUEST.as_bytes());
@@ -81,7 +81,7 @@ fn compile(spec: &IntegrationSpec) -> Result<(), grapnel::provider::ProviderErro
     let now = Timestamp::from_second(NOW).expect("a time");
     assert!(compiled.verifier.verify(&incoming, now).is_err(), "it accepts what has no proof");
     drop(compiled.verifier.message(&incoming));
-    for proof in [Proof::None, Proof::Required] {
+    for proof in [HandshakeAuth::Unverified, HandshakeAuth::Verified] {
         if let Some(Answer::Handshake(handshake)) = compiled.handshakes.find(&incoming, proof) {
             drop(handshake.captured(&incoming));
             drop(handshake.confirmation(&incoming));

@@ -9,12 +9,12 @@
 
 use std::sync::LazyLock;
 
-use grapnel::ingress::handshake::Answer;
-use grapnel::ingress::normalize;
-use grapnel::ingress::verify::Certificate;
-use grapnel::preset;
-use grapnel::provider::Compiled;
-use grapnel_crds::Proof;
+use grapnel_core::handshake::Answer;
+use grapnel_core::mapping;
+use grapnel_core::verification::Certificate;
+use grapnel_core::preset;
+use grapnel_core::compiled_provider::Compiled;
+use grapnel_crds::HandshakeAuth;
 use grapnel_fuzz::request::Request;
 use grapnel_fuzz::seeds;
 use grapnel_fuzz::signer::{NOW, Signer};
@@ -73,7 +73,7 @@ impl Subject {
     /// The whole way of a request, as the ingress takes it.
     fn meets(&self, request: &Request) {
         let incoming = request.incoming();
-        for proof in [Proof::None, Proof::Required] {
+        for proof in [HandshakeAuth::Unverified, HandshakeAuth::Verified] {
             if let Some(Answer::Handshake(handshake)) = self.compiled.handshakes.find(&incoming, proof) {
                 drop(handshake.captured(&incoming));
                 drop(handshake.confirmation(&incoming));

@@ -1,6 +1,6 @@
 //! A request as text, since text is what a fuzzer changes well: `POST /path?query`, headers, an empty line, and the body.
 
-use grapnel::ingress::place::Incoming;
+use grapnel_core::request::Incoming;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 /// What stands before the path in the URLs that providers sign.

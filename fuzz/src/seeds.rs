@@ -1,6 +1,6 @@
 //! What the corpora begin with: every preset's fixture as a request, and every preset as an Integration of its own.
 
-use grapnel::preset::{self, Preset};
+use grapnel_core::preset::{self, Preset};
 use serde_json::{Value, json};
 
 use crate::signer::NOW;

@@ -3,18 +3,11 @@
 //! The modules are the steps, in order; `receive` is the handler that calls them. No 2xx before the commit.
 
 pub mod receive;
-mod refuse;
-pub mod source;
+mod client_ip;
 pub mod body;
-pub mod json;
-pub mod place;
-pub mod template;
-mod comparison;
-pub mod verify;
-pub mod handshake;
-pub mod capture;
-pub mod outside;
-pub mod normalize;
-mod assemble;
+pub mod captured_secret;
+pub mod provider_client;
+mod new_event;
 pub mod commit;
-mod acknowledge;
+mod acknowledgement;
+mod refuse;

@@ -4,10 +4,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use grapnel::config::{DatabaseArgs, Environment, without_empty_variables};
-use grapnel::roles::{api, dev, worker};
-use grapnel::store::{self, migrate};
-use grapnel::{apply, probe, providers, telemetry, verify};
+use grapnel::commands::{api, dev, worker};
+use grapnel::commands::{apply, providers, verify};
+use grapnel_core::error_chain::chain;
+use grapnel_platform::args::{DatabaseArgs, without_empty_variables};
+use grapnel_platform::telemetry;
+use grapnel_platform::telemetry::Environment;
+use grapnel_store::{Database, migrate};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -36,8 +39,6 @@ enum Role {
     Providers(providers::ProvidersArgs),
     /// Say whether a captured request verifies and, if not, at which step it fails
     Verify(Box<verify::VerifyArgs>),
-    /// Send numbered webhooks, receive their deliveries, and print an exact ledger
-    Probe(Box<probe::ProbeArgs>),
 }
 
 #[derive(Debug, clap::Args)]
@@ -68,7 +69,7 @@ fn main() -> ExitCode {
     match runtime.block_on(run(cli.role)) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("grapnel: {}", telemetry::chain(&*error));
+            eprintln!("grapnel: {}", chain(&*error));
             ExitCode::FAILURE
         }
     }
@@ -98,17 +99,16 @@ async fn run(role: Role) -> anyhow::Result<ExitCode> {
         Role::Providers(args) => providers::run(&args)?,
         Role::Verify(args) => return verify::run(&args),
         Role::Migrate(command) => return migrate(command).await,
-        Role::Probe(args) => return probe::run(*args).await,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 async fn migrate(command: MigrateCommand) -> anyhow::Result<ExitCode> {
-    let pool = store::pool(&command.database.database_url()?, "migrate", 2)?;
-    migrate::wait_for_answer(&pool, Duration::from_secs(command.wait_seconds)).await?;
+    let db = Database::new(&command.database.database_url()?, "migrate", 2)?;
+    migrate::wait_for_answer(&db, Duration::from_secs(command.wait_seconds)).await?;
     let required = migrate::REQUIRED_VERSION;
     let version =
-        if command.check { migrate::current_version(&pool).await? } else { migrate::run(&pool).await? };
+        if command.check { migrate::current_version(&db).await? } else { migrate::run(&db).await? };
     println!("schema version {version}, this program needs {required}");
     Ok(if version >= required { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

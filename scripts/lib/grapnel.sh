@@ -1,22 +1,27 @@
 # shellcheck shell=bash
 # Builds and runs a private Grapnel with its own keys, ports and database. Sourced after processes.sh and rust.sh.
 
-# Builds the binary; GRAPNEL is its path. A debug build is enough where speed does not matter.
+# Builds `grapnel`; GRAPNEL is its path. A debug build is enough where speed does not matter.
 build_grapnel() { # release|dev
-    local profile=$1 directory=$1
-    [[ $profile != dev ]] || directory=debug
-    note "Building grapnel ($profile)"
-    # The whole workspace is selected, as for the tests, so that dependencies are built with the same features, once.
-    cargo build --manifest-path "$ROOT_DIR/Cargo.toml" --locked --profile "$profile" --workspace --bin grapnel
-    GRAPNEL=$(target_dir)/$directory/grapnel
-    [[ -x $GRAPNEL ]] || die "no binary at $GRAPNEL"
-    use_prober "$GRAPNEL"
+    GRAPNEL=$(build_program grapnel "$1")
 }
 
-# PROBER is the command of the load generator, up to the arguments of a run.
-use_prober() { # program
+# Builds the load generator; LOADTEST is its path.
+build_loadtest() { # release|dev
     # shellcheck disable=SC2034 # used by the script
-    PROBER=("$1" probe)
+    LOADTEST=$(build_program grapnel-loadtest "$1")
+}
+
+# Builds a program and prints its path.
+build_program() { # name release|dev
+    local program directory=$2
+    [[ $directory != dev ]] || directory=debug
+    program=$(target_dir)/$directory/$1
+    note "Building $1 ($2)"
+    # The whole workspace is selected, as for the tests, so that dependencies are built with the same features, once.
+    cargo build --manifest-path "$ROOT_DIR/Cargo.toml" --locked --profile "$2" --workspace --bin "$1" >&2
+    [[ -x $program ]] || die "no binary at $program"
+    printf '%s\n' "$program"
 }
 
 # Exports the settings of a private instance in development mode: loopback only, fresh keys.

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use grapnel::preset;
+use grapnel_core::preset;
 use grapnel_crds::presets;
 use grapnel_fuzz::seeds;
 use serde_json::Value;

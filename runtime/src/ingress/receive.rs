@@ -5,28 +5,29 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Extension, OriginalUri, Request, State};
-use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use grapnel_crds::Proof as Needed;
+use grapnel_crds::HandshakeAuth;
+use http::{Method, StatusCode};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::acknowledge::acknowledge;
-use super::assemble::{Unstored, new_event};
+use super::acknowledgement::acknowledge;
 use super::body::{BodyBudget, Received};
-use super::capture::Captures;
+use super::captured_secret::Captures;
 use super::commit::Committer;
-use super::handshake::{Answer, Handshake};
-use super::outside::Outside;
-use super::place::Incoming;
-use super::verify::Proof;
-use super::{refuse, source};
-use crate::clock::Clock;
-use crate::integrations::{Integration, Table};
-use crate::limits::{Limits, Verdict};
-use crate::respond::{ApiError, ErrorCode};
-use crate::server::CorrelationId;
-use crate::store::ingest::Stored;
+use super::new_event::{Unstored, new_event};
+use super::provider_client::ProviderClient;
+use super::{client_ip, refuse};
+use crate::http::envelope::{ApiError, ErrorCode};
+use crate::integrations::cache::Table;
+use crate::rate_limit::{Limits, Verdict};
+use grapnel_core::handshake::{Answer, Handshake};
+use grapnel_core::integration::Integration;
+use grapnel_core::request::Incoming;
+use grapnel_core::verification::Proof;
+use grapnel_platform::clock::Clock;
+use grapnel_platform::http_server::CorrelationId;
+use grapnel_store::events::IngestOutcome;
 
 /// What the handler needs.
 #[derive(Debug, Clone)]
@@ -41,7 +42,7 @@ pub struct Ingress {
     /// What stands before the path in the URL that providers call.
     pub public_url: Option<Arc<str>>,
     pub captures: Captures,
-    pub outside: Outside,
+    pub provider_client: ProviderClient,
     /// What the age of a timestamp is measured by.
     pub clock: Clock,
 }
@@ -74,7 +75,7 @@ impl Ingress {
         let (parts, body) = request.into_parts();
         let headers = &parts.headers;
         let integration = self.route(parts.uri.path())?;
-        let source_ip = source::address(peer, headers, &self.trusted_proxies);
+        let source_ip = client_ip::address(peer, headers, &self.trusted_proxies);
         self.limit(&integration, source_ip).await?;
         let received = self
             .bodies
@@ -90,11 +91,11 @@ impl Ingress {
             public_url: self.public_url.as_deref(),
             json: None,
         };
-        if let Some(answer) = self.shake_hands(&integration, &incoming, Needed::None).await? {
+        if let Some(answer) = self.shake_hands(&integration, &incoming, HandshakeAuth::Unverified).await? {
             return Ok(("handshake", answer));
         }
         let proof = self.verify(&integration, &incoming).await?;
-        if let Some(answer) = self.shake_hands(&integration, &incoming, Needed::Required).await? {
+        if let Some(answer) = self.shake_hands(&integration, &incoming, HandshakeAuth::Verified).await? {
             return Ok(("handshake", answer));
         }
         // A handshake for another method did not match.
@@ -118,11 +119,11 @@ impl Ingress {
         let event = event.with(received.bytes);
         let id = event.id;
         match self.committer.commit(event, received.share).await.map_err(refuse::not_committed)? {
-            Stored::New => Ok(("accepted", acknowledge(integration, id, false, correlation_id))),
-            Stored::DuplicateOf(first) => {
+            IngestOutcome::New => Ok(("accepted", acknowledge(integration, id, false, correlation_id))),
+            IngestOutcome::DuplicateOf(first) => {
                 Ok(("duplicate", acknowledge(integration, first, true, correlation_id)))
             }
-            Stored::TryAgain => Ok(("unavailable", refuse::unavailable().into_response())),
+            IngestOutcome::TryAgain => Ok(("unavailable", refuse::unavailable().into_response())),
         }
     }
 
@@ -138,7 +139,7 @@ impl Ingress {
         let judged = match verifier.certificate_url(incoming) {
             Ok(None) => verifier.verify(incoming, self.clock.now()),
             Ok(Some(url)) => {
-                let certificate = self.outside.certificate(&url).await;
+                let certificate = self.provider_client.certificate(&url).await;
                 let certificate = certificate.map_err(|_| refuse::unavailable())?;
                 verifier.verify_by(incoming, &certificate, self.clock.now())
             }
@@ -146,7 +147,8 @@ impl Ingress {
         };
         match judged {
             Ok(proof) => {
-                integration.uses.note(proof.secret);
+                integration.uses.count(proof.secret, Timestamp::now());
+                count_secret(proof.secret);
                 Ok(proof)
             }
             Err(refused) => {
@@ -160,7 +162,7 @@ impl Ingress {
         &self,
         integration: &Integration,
         incoming: &Incoming<'_>,
-        proof: Needed,
+        proof: HandshakeAuth,
     ) -> Result<Option<Response>, ApiError> {
         match integration.compiled.handshakes.find(incoming, proof) {
             None => Ok(None),
@@ -188,12 +190,13 @@ impl Ingress {
         if let Some(url) = handshake.confirmation(incoming) {
             let url = url
                 .map_err(|_| ApiError::invalid("body", "the URL to confirm is not one of the provider's"))?;
-            let confirmed = self.outside.confirm(url).await;
+            let confirmed = self.provider_client.confirm(url).await;
             confirmed.map_err(|_| refuse::unavailable())?;
         }
         tracing::info!(integration.id = %integration.row.id, handshake = %handshake.name, "handshake answered");
         handshake
             .respond(incoming, &integration.compiled.verifier)
+            .map(|response| response.map(Into::into))
             .ok_or_else(|| ApiError::invalid("body", "the challenge is too long"))
     }
 
@@ -221,5 +224,14 @@ impl Ingress {
                 Err(ApiError::new(ErrorCode::RateLimited, message).retry_after(retry_after_seconds))
             }
         }
+    }
+}
+
+fn count_secret(secret: usize) {
+    // With literals the key is static, and nothing is allocated.
+    if secret == 0 {
+        metrics::counter!("grapnel_webhook_secrets_total", "secret" => "current").increment(1);
+    } else {
+        metrics::counter!("grapnel_webhook_secrets_total", "secret" => "previous").increment(1);
     }
 }

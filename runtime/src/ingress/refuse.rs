@@ -1,13 +1,13 @@
 //! What a request that is not taken is answered, and the name by which it is counted.
 
-use axum::http::{HeaderValue, header};
 use axum::response::Response;
+use http::{HeaderValue, header};
 
 use super::body::BodyError;
 use super::commit::NotCommitted;
-use super::normalize::Malformed;
+use crate::http::envelope::{ApiError, ErrorCode};
 use crate::management;
-use crate::respond::{ApiError, ErrorCode};
+use grapnel_core::mapping::Malformed;
 
 /// What a provider is asked to wait when we cannot accept.
 const RETRY_AFTER_SECONDS: u64 = 5;

@@ -7,9 +7,9 @@ use super::answer::{self, ListMeta};
 use super::cursor::ListOrder;
 use super::query::Query;
 use super::{MAX_NAME_CHARS, ManagementState};
-use crate::openapi::PagingParameters;
-use crate::respond::{ApiError, Envelope};
-use crate::store::read::{AuditEntity, AuditEntry, AuditFilter, list_audit_entries};
+use crate::http::envelope::{ApiError, Envelope};
+use crate::management::openapi::PagingParameters;
+use grapnel_store::views::{AuditEntity, AuditEntry, AuditFilter, list_audit_entries};
 
 /// List audit entries
 ///
@@ -35,6 +35,6 @@ pub(super) async fn list(
         entity_id: query.uuid("entityId")?,
         action: query.text("action", MAX_NAME_CHARS)?,
     };
-    let page = list_audit_entries(&state.pool, &filter, query.page(ListOrder::AuditEntries)?).await?;
+    let page = list_audit_entries(&state.db, &filter, query.page(ListOrder::AuditEntries)?).await?;
     Ok(answer::list(&page, ListOrder::AuditEntries))
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, header};
 use bytes::Bytes;
+use http::{HeaderMap, header};
 use http_body_util::LengthLimitError;
 use tokio::time::timeout;
 
-use crate::respond::{ApiError, ErrorCode};
+use crate::http::envelope::{ApiError, ErrorCode};
 
 /// A body must be here this long after its headers.
 const DEADLINE: Duration = Duration::from_secs(10);

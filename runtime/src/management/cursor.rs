@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
-use crate::store::read::{EventSort, Order, Position};
+use grapnel_store::views::{EventSort, Order, Position};
 
 /// A list and how it is sorted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,9 +7,9 @@ use super::ManagementState;
 use super::answer::{self, ListMeta};
 use super::cursor::ListOrder;
 use super::query::Query;
-use crate::openapi::PagingParameters;
-use crate::respond::{ApiError, Envelope};
-use crate::store::read::{Attempt, AttemptFilter, AttemptStatus, list_attempts};
+use crate::http::envelope::{ApiError, Envelope};
+use crate::management::openapi::PagingParameters;
+use grapnel_store::views::{Attempt, AttemptFilter, AttemptStatus, list_attempts};
 
 const STATUSES: [(&str, AttemptStatus); 2] =
     [("success", AttemptStatus::Success), ("failed", AttemptStatus::Failed)];
@@ -33,6 +33,6 @@ pub(super) async fn list(
     let query = Query::of_list(raw.as_deref(), &["status", "eventId"])?;
     let filter =
         AttemptFilter { event_id: query.uuid("eventId")?, status: query.choice("status", &STATUSES)? };
-    let page = list_attempts(&state.pool, &filter, query.page(ListOrder::Attempts)?).await?;
+    let page = list_attempts(&state.db, &filter, query.page(ListOrder::Attempts)?).await?;
     Ok(answer::list(&page, ListOrder::Attempts))
 }

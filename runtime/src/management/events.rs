@@ -1,8 +1,8 @@
 //! `GET /events`, `GET /events/{id}`, and how far an event is.
 
 use axum::extract::{RawQuery, State};
-use axum::http::StatusCode;
 use axum::response::Response;
+use http::StatusCode;
 use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 use utoipa::ToSchema;
 
@@ -11,9 +11,9 @@ use super::cursor::ListOrder;
 use super::path::PathId;
 use super::query::Query;
 use super::{MAX_FILTER_CHARS, MAX_NAME_CHARS, ManagementState};
-use crate::openapi::PagingParameters;
-use crate::respond::{ApiError, Envelope, success};
-use crate::store::read::{
+use crate::http::envelope::{ApiError, Envelope, success};
+use crate::management::openapi::PagingParameters;
+use grapnel_store::views::{
     Event, EventFilter, EventList, EventRecord, EventSort, EventStatus, Order, Processing, list_events,
     load_event, load_processing,
 };
@@ -94,7 +94,7 @@ pub(super) async fn list(
         },
     };
     let order = ListOrder::Events(list.sort, list.order);
-    let page = list_events(&state.pool, &list, query.page(order)?).await?;
+    let page = list_events(&state.db, &list, query.page(order)?).await?;
     Ok(answer::list(&page, order))
 }
 
@@ -117,7 +117,7 @@ fn end_of_millisecond(time: Timestamp) -> Timestamp {
     params(("id" = uuid::Uuid, Path, description = "The event's id")),
     responses(
         (status = 200, description = "The event", body = Envelope<EventRecord>),
-        (status = 404, description = "There is no such event", body = crate::respond::ErrorEnvelope),
+        (status = 404, description = "There is no such event", body = crate::http::envelope::ErrorEnvelope),
     ),
 )]
 pub(super) async fn read(
@@ -126,7 +126,7 @@ pub(super) async fn read(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     Query::none(raw.as_deref())?;
-    let record = load_event(&state.pool, &state.queue_prefix, id).await?;
+    let record = load_event(&state.db, &state.queue_prefix, id).await?;
     Ok(success(StatusCode::OK, &record.ok_or_else(|| answer::unknown("event"))?))
 }
 
@@ -136,7 +136,7 @@ pub(super) async fn read(
     params(("id" = uuid::Uuid, Path, description = "The event's id")),
     responses(
         (status = 200, description = "How far it is", body = Envelope<Processing>),
-        (status = 404, description = "There is no such event", body = crate::respond::ErrorEnvelope),
+        (status = 404, description = "There is no such event", body = crate::http::envelope::ErrorEnvelope),
     ),
 )]
 pub(super) async fn status(
@@ -145,7 +145,7 @@ pub(super) async fn status(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     Query::none(raw.as_deref())?;
-    let processing = load_processing(&state.pool, &state.queue_prefix, id).await?;
+    let processing = load_processing(&state.db, &state.queue_prefix, id).await?;
     Ok(success(StatusCode::OK, &processing.ok_or_else(|| answer::unknown("event"))?))
 }
 
@@ -157,7 +157,7 @@ pub(super) async fn status(
     params(("id" = uuid::Uuid, Path, description = "The event's id")),
     responses(
         (status = 200, description = "How far it is", body = Envelope<Processing>),
-        (status = 404, description = "There is no such event", body = crate::respond::ErrorEnvelope),
+        (status = 404, description = "There is no such event", body = crate::http::envelope::ErrorEnvelope),
     ),
 )]
 pub(super) async fn processing_status(

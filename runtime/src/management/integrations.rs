@@ -7,9 +7,9 @@ use super::answer::{self, ListMeta};
 use super::cursor::ListOrder;
 use super::query::Query;
 use super::{MAX_NAME_CHARS, ManagementState};
-use crate::openapi::PagingParameters;
-use crate::respond::{ApiError, Envelope};
-use crate::store::read::{Integration, IntegrationFilter, list_integrations};
+use crate::http::envelope::{ApiError, Envelope};
+use crate::management::openapi::PagingParameters;
+use grapnel_store::views::{Integration, IntegrationFilter, list_integrations};
 
 /// List the configured integrations
 ///
@@ -32,6 +32,6 @@ pub(super) async fn list(
         provider: query.text("provider", MAX_NAME_CHARS)?,
         active_only: query.choice("activeOnly", &[("true", true), ("false", false)])?.unwrap_or(false),
     };
-    let page = list_integrations(&state.pool, &filter, query.page(ListOrder::Integrations)?).await?;
+    let page = list_integrations(&state.db, &filter, query.page(ListOrder::Integrations)?).await?;
     Ok(answer::list(&page, ListOrder::Integrations))
 }

@@ -4,14 +4,14 @@
 //! answer tells neither where a wrong key differs, nor which key was right, nor how long the keys are.
 
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use http::HeaderMap;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::respond::{ApiError, ErrorCode};
+use crate::http::envelope::{ApiError, ErrorCode};
 
 /// The header that carries the key.
 pub const KEY_HEADER: &str = "x-internal-api-key";
@@ -54,7 +54,7 @@ pub(super) async fn require_key(
 
 #[cfg(test)]
 mod tests {
-    use axum::http::HeaderValue;
+    use http::HeaderValue;
 
     use super::*;
 

@@ -1,11 +1,11 @@
 //! Ids in paths.
 
 use axum::extract::{FromRequestParts, Path};
-use axum::http::request::Parts;
+use http::request::Parts;
 use uuid::Uuid;
 
 use super::query::parse_uuid;
-use crate::respond::ApiError;
+use crate::http::envelope::ApiError;
 
 /// The `{id}` of the path. Anything but a UUID, however encoded, is a 400 that names it.
 #[derive(Debug)]

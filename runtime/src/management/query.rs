@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::cursor::{self, ListOrder};
-use crate::respond::ApiError;
-use crate::store::read::{PageRequest, Start, TOTAL_CAP};
+use crate::http::envelope::ApiError;
+use grapnel_store::views::{PageRequest, Start, TOTAL_CAP};
 
 const DEFAULT_PAGE_SIZE: u32 = 20;
 pub(super) const MAX_PAGE_SIZE: u32 = 100;

@@ -1,17 +1,17 @@
 //! `GET /replay-requests` and `GET /replay-requests/{id}`.
 
 use axum::extract::{RawQuery, State};
-use axum::http::StatusCode;
 use axum::response::Response;
+use http::StatusCode;
 
 use super::ManagementState;
 use super::answer::{self, ListMeta};
 use super::cursor::ListOrder;
 use super::path::PathId;
 use super::query::Query;
-use crate::openapi::PagingParameters;
-use crate::respond::{ApiError, Envelope, success};
-use crate::store::read::{
+use crate::http::envelope::{ApiError, Envelope, success};
+use crate::management::openapi::PagingParameters;
+use grapnel_store::views::{
     ReplayFilter, ReplayRequest, ReplayStatus, list_replay_requests, load_replay_request,
 };
 
@@ -36,7 +36,7 @@ pub(super) async fn list(
         event_id: query.uuid("eventId")?,
         status: query.choice("status", &ReplayStatus::ALL.map(|status| (status.as_str(), status)))?,
     };
-    let page = list_replay_requests(&state.pool, &filter, query.page(ListOrder::ReplayRequests)?).await?;
+    let page = list_replay_requests(&state.db, &filter, query.page(ListOrder::ReplayRequests)?).await?;
     Ok(answer::list(&page, ListOrder::ReplayRequests))
 }
 
@@ -46,7 +46,7 @@ pub(super) async fn list(
     params(("id" = uuid::Uuid, Path, description = "The request's id")),
     responses(
         (status = 200, description = "The request", body = Envelope<ReplayRequest>),
-        (status = 404, description = "There is no such request", body = crate::respond::ErrorEnvelope),
+        (status = 404, description = "There is no such request", body = crate::http::envelope::ErrorEnvelope),
     ),
 )]
 pub(super) async fn read(
@@ -55,6 +55,6 @@ pub(super) async fn read(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     Query::none(raw.as_deref())?;
-    let replay = load_replay_request(&state.pool, id).await?;
+    let replay = load_replay_request(&state.db, id).await?;
     Ok(success(StatusCode::OK, &replay.ok_or_else(|| answer::unknown("replay request"))?))
 }

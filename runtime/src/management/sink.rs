@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request};
-use axum::http::StatusCode;
 use axum::response::Response;
+use http::StatusCode;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::body;
-use crate::respond::{ApiError, Envelope, ErrorEnvelope, success};
+use crate::http::envelope::{ApiError, Envelope, ErrorEnvelope, success};
 
 /// A normalized payload may be a little longer than the largest body that is accepted.
 const MAX_BODY_BYTES: usize = 11 * 1024 * 1024;

@@ -41,7 +41,6 @@ main() {
     at_exit finish
     [[ -n $IMAGES ]] || build_images
     bring_up
-    use_prober "$GRAPNEL"
     # `helm` and `kubectl` below are functions that run the pinned releases on this cluster.
     the_installation
     an_integration
@@ -198,7 +197,7 @@ start_burst() {
     shop wait --for=condition=Ready --timeout 120s integration/burst >/dev/null
     WORKERS=deployment/grapnel-worker-$(shop get integration burst -o jsonpath='{.metadata.uid}')
     printf secret-of-burst >"$RUN_DIR/probe-secret"
-    launch probe "$(id -un)" "${PROBER[@]}" --target "$API/webhooks/burst" --provider acme \
+    launch probe "$(id -un)" "$LOADTEST" run --target "$API/webhooks/burst" --provider acme \
         --secret-file "$RUN_DIR/probe-secret" --sink-addr "$GRAPNEL_HOST_ADDRESS:$port" --json \
         --events 600 --concurrency 32 --sink-delay-ms 400 --settle-seconds 120
 }

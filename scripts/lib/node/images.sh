@@ -21,7 +21,7 @@ build_both_images() {
     local next=$STATE_DIR/next
     build_next_program "$next"
     build_images
-    ln -f "$(target_dir)/debug/grapnel-controller" "$next/"
+    ln -f "$(target_dir)/debug/grapnel-controller" "$(target_dir)/debug/grapnel-loadtest" "$next/"
     "$ROOT_DIR/scripts/images" --debug --binaries "$next" --out "$IMAGES/next" --tag "$NEXT_TAG" --repository "$REPOSITORY"
     rm -rf "$next"
 }
@@ -48,17 +48,18 @@ load_all_images() {
     load_programs "$IMAGES" "$TAG"
     # Without images of a next release, an upgrade goes to the same ones under another name.
     if [[ -d $IMAGES/next ]]; then load_programs "$IMAGES/next" "$NEXT_TAG"; else load_programs "$IMAGES" "$NEXT_TAG"; fi
-    GRAPNEL=$STATE_DIR/grapnel
-    program_of "$IMAGES/grapnel.tar" >"$GRAPNEL.part"
-    chmod +x "$GRAPNEL.part"
-    mv "$GRAPNEL.part" "$GRAPNEL"
+    # It runs outside the cluster.
+    LOADTEST=$STATE_DIR/grapnel-loadtest
+    program_of "$IMAGES/grapnel-loadtest.tar" grapnel-loadtest >"$LOADTEST.part"
+    chmod +x "$LOADTEST.part"
+    mv "$LOADTEST.part" "$LOADTEST"
     cluster load "$(receiver_image)"
 }
 
-# Loads both images of a directory, under the names in the values.
+# Loads the images of a directory, under the names in the values.
 load_programs() { # directory tag
     local name archive
-    for name in grapnel grapnel-controller; do
+    for name in grapnel grapnel-controller grapnel-loadtest; do
         archive=$1/$name.tar
         cluster load "$archive"
         ctr --address "$STATE_DIR/cluster/containerd.sock" --namespace k8s.io \
@@ -68,12 +69,12 @@ load_programs() { # directory tag
 
 archive_name() { tar -xOf "$1" ./index.json | jq -r '.manifests[0].annotations["io.containerd.image.name"]'; } # archive
 
-# Extracts `grapnel` from the last layer of an image.
-program_of() { # archive
+# Prints a program from the last layer of an image.
+program_of() { # archive name
     local manifest layer
     manifest=$(tar -xOf "$1" ./index.json | jq -r '.manifests[0].digest | sub(":"; "/")')
     layer=$(tar -xOf "$1" "./blobs/$manifest" | jq -r '.layers[-1].digest | sub(":"; "/")')
-    tar -xOf "$1" "./blobs/$layer" | tar -xzO ./usr/local/bin/grapnel
+    tar -xOf "$1" "./blobs/$layer" | tar -xzO "./usr/local/bin/$2"
 }
 
 # Builds a receiver of webhooks that prints every request: a shell script under busybox, so that it shares no code with the

@@ -49,6 +49,7 @@ fullnameOverride: grapnel
 images:
   runtime: {repository: $REPOSITORY/grapnel, tag: "$TAG"}
   controller: {repository: $REPOSITORY/grapnel-controller, tag: "$TAG"}
+  loadtest: {repository: $REPOSITORY/grapnel-loadtest, tag: "$TAG"}
 allowedDestinationCidrs: [10.0.0.0/8]
 api:
   service: {type: NodePort, nodePort: $NODE_PORT}

@@ -14,7 +14,7 @@ use super::wait::wait_for;
 use super::{Node, variable};
 
 /// The arguments that come before those of a run. `GRAPNEL_PROBER` is the program.
-const SUBCOMMAND: &[&str] = &["probe"];
+const SUBCOMMAND: &[&str] = &["run"];
 
 /// A running load generator. It is killed when dropped.
 pub(crate) struct Prober {

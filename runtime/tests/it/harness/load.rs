@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use grapnel::probe::{Amount, Config, Handle, Pace, Provider, Report, Run, SinkConfig, Target};
+use grapnel_loadtest::{Amount, Config, Handle, Pace, Provider, Report, Run, SinkConfig, Target};
 use tokio::task::JoinHandle;
 
 use super::{ACME_SECRET, PATIENCE, Platform, acme_integration};

@@ -1,6 +1,6 @@
 //! A destination's queue, as RabbitMQ has it at this moment.
 
-use grapnel::queue::Link;
+use grapnel_platform::queue::Link;
 use uuid::Uuid;
 
 use super::{Platform, wait_for};

@@ -15,7 +15,7 @@ async fn empty() -> Platform {
 }
 
 fn version() -> i64 {
-    grapnel::store::migrate::REQUIRED_VERSION
+    grapnel_store::migrate::REQUIRED_VERSION
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use axum::http::StatusCode;
-use grapnel::store::ingest::NewEvent;
-use grapnel::store::record::NextState;
+use grapnel_core::delivery::state::NextState;
+use grapnel_store::events::NewEvent;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 

@@ -6,8 +6,8 @@ use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use grapnel::store::ingest::NewEvent;
-use grapnel::store::record::NextState;
+use grapnel_core::delivery::state::NextState;
+use grapnel_store::events::NewEvent;
 use serde_json::Value;
 
 use super::harness::{Api, event, for_destinations, later, with_body};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use grapnel::openapi::document;
+use grapnel::management::openapi::document;
 use serde_json::Value;
 
 fn json(delivery_sink: bool) -> Value {

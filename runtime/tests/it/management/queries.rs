@@ -1,7 +1,7 @@
 //! Query strings.
 
 use axum::http::StatusCode;
-use grapnel::openapi::document;
+use grapnel::management::openapi::document;
 use utoipa::openapi::RefOr;
 use uuid::Uuid;
 

@@ -16,7 +16,7 @@ struct Preset {
 
 /// Those whose signature is expressed as data.
 fn presets() -> Vec<Preset> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("presets");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/core/presets");
     let mut presets = Vec::new();
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let text = std::fs::read_to_string(entry.expect("an entry").path()).expect("a file");

@@ -10,7 +10,7 @@ const SECRET: &str = "a-secret-of-the-provider-0123456";
 
 /// The schemes of presets, as their files have them.
 pub(super) fn scheme(provider: &str) -> Value {
-    let path = format!("{}/presets/{provider}.yaml", env!("CARGO_MANIFEST_DIR"));
+    let path = format!("{}/../crates/core/presets/{provider}.yaml", env!("CARGO_MANIFEST_DIR"));
     let yaml: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).expect("a file")).expect("YAML");
     yaml["verification"].clone()
 }

@@ -1,0 +1,197 @@
+//! The one commit behind an acknowledged message: attempt, new state and audit entry of a whole batch.
+//!
+//! A result is written only under the claim it was made under, and only while that claim's lease runs: a result that
+//! comes later is refused, and the delivery is sent again. Terminal states never regress, since a finished delivery has
+//! no claim.
+
+use grapnel_core::delivery::state::{NextState, Trigger};
+use grapnel_core::error_chain::chain;
+use grapnel_core::ids::{AttemptId, EventId, LeaseId, ReplayId};
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+
+use crate::audit::{self, insert_audit_entries};
+use crate::columns::Columns;
+use crate::dedicated_connection::{DedicatedConnection, within_deadline};
+use crate::error::Result;
+
+/// The result of one attempt of a claimed delivery, to be recorded.
+#[derive(Debug, Clone)]
+pub struct AttemptResult {
+    pub event_id: EventId,
+    pub destination: String,
+    pub lease_id: LeaseId,
+    /// As the claim saw them: the difference shows what a replay changed meanwhile.
+    pub budget_start: i32,
+    pub replay_request_id: Option<ReplayId>,
+    pub triggered_by: Trigger,
+    pub scheduled_at: Timestamp,
+    pub started_at: Timestamp,
+    pub next: NextState,
+    /// What the delivery becomes when a replay renewed its budget while this attempt was in flight.
+    pub next_if_replayed: NextState,
+    /// A failure of ours before the request left is not an attempt of the receiver's: it is not numbered or kept.
+    pub counts: bool,
+    pub http_status: Option<u16>,
+    pub response_body: Option<String>,
+    pub error_message: Option<String>,
+    pub duration_ms: u32,
+}
+
+/// A result that was accepted.
+#[derive(Debug)]
+pub struct RecordedAttempt {
+    pub event_id: EventId,
+    pub destination: String,
+    pub replay_request_id: Option<ReplayId>,
+}
+
+/// Writes a batch of results in one statement and returns those that were accepted; the claims of the others had expired.
+/// A replay ends with the last of its deliveries; one whose end is missed here is settled by the dispatcher.
+pub async fn record(
+    connection: &mut DedicatedConnection,
+    results: &[AttemptResult],
+) -> Result<Vec<RecordedAttempt>> {
+    let recorded = within_deadline(write(connection.get().await?, results)).await;
+    connection.keep_if_usable(&recorded);
+    if let Ok(recorded) = &recorded {
+        settle_replays(connection, recorded).await;
+    }
+    recorded
+}
+
+async fn settle_replays(connection: &mut DedicatedConnection, recorded: &[RecordedAttempt]) {
+    let mut replays: Vec<ReplayId> =
+        recorded.iter().filter_map(|attempt| attempt.replay_request_id).collect();
+    if replays.is_empty() {
+        return;
+    }
+    replays.sort_unstable();
+    replays.dedup();
+    let settled =
+        within_deadline(async { crate::replays::settle_in(connection.get().await?, &replays).await }).await;
+    connection.keep_if_usable(&settled);
+    if let Err(error) = settled {
+        tracing::warn!(error = %chain(&error), "replay requests are settled later");
+    }
+}
+
+async fn write(connection: &mut PgConnection, results: &[AttemptResult]) -> Result<Vec<RecordedAttempt>> {
+    let ids = || results.iter().map(|result| result.event_id.uuid());
+    let (Some(first), Some(last)) = (ids().min(), ids().max()) else {
+        return Ok(Vec::new());
+    };
+    let column = Column(results);
+    let rows = sqlx::query(RECORD)
+        .bind(column.of(|result| result.event_id.uuid()))
+        .bind(column.of(|result| &*result.destination))
+        .bind(column.of(|result| result.lease_id.uuid()))
+        .bind(column.of(|result| result.budget_start))
+        .bind(column.of(|result| result.replay_request_id.map(ReplayId::uuid)))
+        .bind(column.of(|result| result.triggered_by.as_str()))
+        .bind(column.of(|result| result.scheduled_at.to_sqlx()))
+        .bind(column.of(|result| result.started_at.to_sqlx()))
+        .bind(column.of(|result| result.next.state().as_str()))
+        .bind(column.of(|result| result.next.due_at().map(ToSqlx::to_sqlx)))
+        .bind(column.of(|result| result.next_if_replayed.state().as_str()))
+        .bind(column.of(|result| result.next_if_replayed.due_at().map(ToSqlx::to_sqlx)))
+        .bind(column.of(|result| result.counts))
+        .bind(column.of(|result| result.http_status.map(u16::cast_signed)))
+        .bind(column.of(|result| result.response_body.as_deref()))
+        .bind(column.of(|result| result.error_message.as_deref()))
+        .bind(column.of(|result| result.duration_ms.cast_signed()))
+        .bind(column.of(|_| AttemptId::generate().uuid()))
+        .bind(audit::new_ids(results.len()))
+        .bind(first)
+        .bind(last)
+        .fetch_all(connection)
+        .await?;
+    let recorded = |row: &PgRow| {
+        Ok(RecordedAttempt {
+            event_id: row.event_id("event_id")?,
+            destination: row.try_get("destination")?,
+            replay_request_id: row.optional_replay_id("replay_request_id")?,
+        })
+    };
+    rows.iter().map(recorded).collect()
+}
+
+/// One column of the batch.
+struct Column<'a>(&'a [AttemptResult]);
+
+impl<'a> Column<'a> {
+    fn of<T>(&self, pick: impl Fn(&'a AttemptResult) -> T) -> Vec<T> {
+        self.0.iter().map(pick).collect()
+    }
+}
+
+// The update must not say `finished_at IS NULL`, although that holds: the planner would then read the index deliveries_open
+// from end to end instead of the primary key. What keeps a finished delivery from being written is that it has no lease.
+//
+// Which of the two next states holds is only known here: a replay renews the budget (budget_start) while an attempt is in
+// flight. What each of them is, grapnel_core::delivery::state::judge has decided.
+const RECORD: &str = concat!(
+    "/* deliveries::record */
+    WITH input AS (
+        SELECT i.*, i.next_text::delivery_status AS next, i.next_if_replayed_text::delivery_status AS next_if_replayed
+        FROM unnest(
+            $1::uuid[], $2::text[], $3::uuid[], $4::int[], $5::uuid[], $6::text[], $7::timestamptz[],
+            $8::timestamptz[], $9::text[], $10::timestamptz[], $11::text[], $12::timestamptz[], $13::bool[],
+            $14::smallint[], $15::text[], $16::text[], $17::int[], $18::uuid[], $19::uuid[]
+        ) AS i (
+            event_id, destination, lease_id, budget_start, replay_request_id, triggered_by, scheduled_at,
+            started_at, next_text, due_at, next_if_replayed_text, due_at_if_replayed, counts,
+            http_status, response_body, error_message, duration_ms, attempt_id, audit_id
+        )
+    ), updated AS (
+        UPDATE deliveries d
+        SET attempts = d.attempts + i.counts::int,
+            lease_id = NULL,
+            lease_until = NULL,
+            last_error = i.error_message,
+            updated_at = now(),
+            status = CASE WHEN d.budget_start = i.budget_start THEN i.next ELSE i.next_if_replayed END,
+            due_at = CASE WHEN d.budget_start = i.budget_start THEN i.due_at ELSE i.due_at_if_replayed END,
+            queued_at = NULL,
+            finished_at = CASE
+                WHEN CASE WHEN d.budget_start = i.budget_start THEN i.next ELSE i.next_if_replayed END
+                    IN ('succeeded', 'failed') THEN now() END,
+            triggered_by = CASE WHEN i.next = 'succeeded' OR NOT i.counts THEN d.triggered_by ELSE 'retry' END
+        FROM input i
+        WHERE d.event_id = i.event_id
+            AND d.destination = i.destination
+            AND d.event_id = ANY($1)
+            AND d.event_id BETWEEN $20 AND $21
+            AND d.lease_id = i.lease_id
+            AND d.lease_until > now()
+        RETURNING i.*, d.integration_id, d.attempts AS attempt_no, d.status AS new_status, d.due_at AS new_due_at,
+            CASE WHEN d.replay_request_id IS DISTINCT FROM i.replay_request_id THEN 'replay' ELSE i.triggered_by END
+                AS attempt_triggered_by,
+            d.replay_request_id AS replay_id
+    ), attempted AS (
+        INSERT INTO delivery_attempts (
+            id, event_id, integration_id, destination, attempt_no, succeeded, http_status, response_body,
+            error_message, duration_ms, triggered_by, scheduled_at, started_at
+        )
+        SELECT attempt_id, event_id, integration_id, destination, attempt_no, new_status = 'succeeded', http_status,
+            response_body, error_message, duration_ms, attempt_triggered_by, scheduled_at, started_at
+        FROM updated WHERE counts
+    ), audited AS (
+        ",
+    insert_audit_entries!(
+        "SELECT audit_id, 'event', event_id,
+            CASE new_status WHEN 'succeeded' THEN 'event.processed' WHEN 'failed' THEN 'event.failed'
+                ELSE 'event.retry_scheduled' END,
+            'worker',
+            CASE WHEN new_status = 'succeeded'
+                THEN json_build_object('destination', destination, 'attemptNo', attempt_no)
+                ELSE json_build_object('destination', destination, 'attemptNo', attempt_no, 'error', error_message,
+                    'dueAt', new_due_at) END
+        FROM updated WHERE counts"
+    ),
+    "
+    )
+    SELECT event_id, destination, replay_id AS replay_request_id FROM updated"
+);

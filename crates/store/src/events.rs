@@ -1,0 +1,211 @@
+//! The one commit behind a 202: idempotency keys, events, deliveries and audit entries of a whole batch.
+//!
+//! Either all rows of an event are there or none. The unique key decides which of two equal events is first, also
+//! between two processes and inside one batch; the loser learns the first event's id.
+
+use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use grapnel_core::ids::{EventId, IntegrationId};
+use grapnel_core::payload::{BodyForm, DeliveredAs};
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
+
+use crate::audit::{self, insert_audit_entries};
+use crate::dedicated_connection::{DedicatedConnection, within_deadline};
+use crate::deliveries::insert_deliveries;
+use crate::error::Result;
+
+/// A verified and normalized webhook, ready to be stored.
+#[derive(Debug)]
+pub struct NewEvent {
+    /// UUIDv7 of the moment of receipt.
+    pub id: EventId,
+    pub integration_id: IntegrationId,
+    pub provider: Arc<str>,
+    pub external_event_id: Option<String>,
+    pub event_type: String,
+    pub subject: Option<String>,
+    pub occurred_at: Timestamp,
+    pub received_at: Timestamp,
+    pub correlation_id: String,
+    pub traceparent: Option<String>,
+    pub source_ip: IpAddr,
+    /// JSON text: `[[name, value], …]`, secrets redacted.
+    pub headers: String,
+    pub raw_body: Bytes,
+    /// The member of the normalized payload that carries the provider's payload.
+    pub payload_key: Arc<str>,
+    /// Where the provider's payload is in `raw_body`.
+    pub payload: Range<usize>,
+    pub body_form: BodyForm,
+    pub delivered_as: DeliveredAs,
+    /// Which verification secret proved it: 0 is the current one.
+    pub secret_index: usize,
+    pub idempotency_key: String,
+    /// The first 16 bytes of the SHA-256 of `idempotency_key`.
+    pub key_hash: Uuid,
+    /// Names of the destinations, at least one.
+    pub destinations: Arc<[Arc<str>]>,
+}
+
+/// The outcome of storing one event of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IngestOutcome {
+    New,
+    /// The event was there before; this is the first one's id.
+    DuplicateOf(EventId),
+    /// The key was taken and is gone again (pruned in between): the event may be sent once more.
+    TryAgain,
+}
+
+/// Stores a batch in one statement, so in one commit, and returns the outcome of each event in order.
+///
+/// The events are sorted by key first, so that concurrent writers lock keys in the same order and cannot deadlock.
+///
+/// `queued` says whether the deliveries' messages are about to be published; otherwise they are due at once.
+pub async fn store(
+    connection: &mut DedicatedConnection,
+    events: &mut [NewEvent],
+    queued: bool,
+) -> Result<Vec<IngestOutcome>> {
+    events.sort_unstable_by_key(|event| event.key_hash);
+    let stored = within_deadline(store_sorted(connection.get().await?, events, queued)).await;
+    connection.keep_if_usable(&stored);
+    stored
+}
+
+async fn store_sorted(
+    connection: &mut PgConnection,
+    events: &[NewEvent],
+    queued: bool,
+) -> Result<Vec<IngestOutcome>> {
+    let fresh = insert(connection, events, queued).await?;
+    let duplicates: Vec<Uuid> =
+        events.iter().filter(|event| !fresh.contains(&event.id)).map(|event| event.key_hash).collect();
+    let first_ids =
+        if duplicates.is_empty() { HashMap::new() } else { find_first(connection, &duplicates).await? };
+    let outcome = |event: &NewEvent| match (fresh.contains(&event.id), first_ids.get(&event.key_hash)) {
+        (true, _) => IngestOutcome::New,
+        (false, Some(first)) => IngestOutcome::DuplicateOf(*first),
+        (false, None) => IngestOutcome::TryAgain,
+    };
+    Ok(events.iter().map(outcome).collect())
+}
+
+async fn insert(
+    connection: &mut PgConnection,
+    events: &[NewEvent],
+    queued: bool,
+) -> Result<HashSet<EventId>> {
+    let mut destination_events = Vec::with_capacity(events.len());
+    let mut destination_names = Vec::with_capacity(events.len());
+    let mut destination_integrations = Vec::with_capacity(events.len());
+    for event in events {
+        for name in event.destinations.iter() {
+            destination_events.push(event.id.uuid());
+            destination_names.push(&**name);
+            destination_integrations.push(event.integration_id.uuid());
+        }
+    }
+    let column = Column(events);
+    let rows = sqlx::query(INSERT)
+        .bind(column.of(|event| event.key_hash))
+        .bind(column.of(|event| event.id.uuid()))
+        .bind(column.of(|event| event.integration_id.uuid()))
+        .bind(column.of(|event| &*event.provider))
+        .bind(column.of(|event| event.external_event_id.as_deref()))
+        .bind(column.of(|event| &*event.event_type))
+        .bind(column.of(|event| event.subject.as_deref()))
+        .bind(column.of(|event| event.occurred_at.to_sqlx()))
+        .bind(column.of(|event| event.received_at.to_sqlx()))
+        .bind(column.of(|event| &*event.correlation_id))
+        .bind(column.of(|event| event.traceparent.as_deref()))
+        .bind(column.of(|event| event.source_ip.to_string()))
+        .bind(column.of(|event| &*event.headers))
+        .bind(column.of(|event| &event.raw_body[..]))
+        .bind(column.of(|event| &*event.payload_key))
+        .bind(column.of(|event| event.payload.start as i32))
+        .bind(column.of(|event| event.payload.len() as i32))
+        .bind(column.of(|event| event.body_form.code()))
+        .bind(column.of(|event| event.delivered_as.code()))
+        .bind(column.of(|event| event.secret_index as i16))
+        .bind(column.of(|event| &*event.idempotency_key))
+        .bind(audit::new_ids(events.len()))
+        .bind(destination_events)
+        .bind(destination_names)
+        .bind(destination_integrations)
+        .bind(queued)
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(|row| Ok(EventId::new(row.try_get(0)?))).collect()
+}
+
+/// One column of the batch.
+struct Column<'a>(&'a [NewEvent]);
+
+impl<'a> Column<'a> {
+    fn of<T>(&self, pick: impl Fn(&'a NewEvent) -> T) -> Vec<T> {
+        self.0.iter().map(pick).collect()
+    }
+}
+
+const INSERT: &str = concat!(
+    "/* events::store */
+    WITH input AS (
+        SELECT * FROM unnest(
+            $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
+            $9::timestamptz[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bytea[], $15::text[],
+            $16::int[], $17::int[], $18::smallint[], $19::smallint[], $20::smallint[], $21::text[], $22::uuid[]
+        ) AS t (
+            key_hash, id, integration_id, provider, external_event_id, event_type, subject, occurred_at,
+            received_at, correlation_id, traceparent, source_ip, headers, raw_body, payload_key,
+            payload_start, payload_length, body_form, delivered_as, secret_index, idempotency_key, audit_id
+        )
+    ), fresh AS (
+        -- DO NOTHING settles the same key twice, also inside this batch.
+        INSERT INTO idempotency_keys (key_hash, event_id)
+        SELECT key_hash, id FROM input
+        ON CONFLICT DO NOTHING
+        RETURNING event_id
+    ), stored AS (
+        INSERT INTO events (
+            id, integration_id, provider, external_event_id, event_type, subject, occurred_at, received_at,
+            correlation_id, traceparent, source_ip, headers, raw_body, payload_key, payload_start, payload_length,
+            body_form, delivered_as, secret_index, idempotency_key
+        )
+        SELECT
+            id, integration_id, provider, external_event_id, event_type, subject, occurred_at, received_at,
+            correlation_id, traceparent, source_ip::inet, headers::json, raw_body, payload_key, payload_start,
+            payload_length, body_form, delivered_as, secret_index, idempotency_key
+        FROM input WHERE id IN (SELECT event_id FROM fresh)
+    ), queued AS (
+        ",
+    insert_deliveries!(),
+    "
+    ), audited AS (
+        ",
+    insert_audit_entries!(
+        "SELECT audit_id, 'event', id, 'webhook.received', 'provider:' || provider, NULL
+        FROM input WHERE id IN (SELECT event_id FROM fresh)"
+    ),
+    "
+    )
+    SELECT event_id FROM fresh"
+);
+
+async fn find_first(connection: &mut PgConnection, key_hashes: &[Uuid]) -> Result<HashMap<Uuid, EventId>> {
+    let rows = sqlx::query(
+        "/* events::find_first */
+        SELECT key_hash, event_id FROM idempotency_keys WHERE key_hash = ANY($1)",
+    )
+    .bind(key_hashes)
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, EventId::new(row.try_get(1)?)))).collect()
+}

@@ -1,0 +1,84 @@
+//! Applies the migrations that are embedded in the binary.
+//!
+//! Idempotent, and safe to run from several processes at once: sqlx takes an advisory lock around the whole run.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use anyhow::Context;
+use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
+use tokio::time::{Instant, sleep};
+
+use grapnel_core::error_chain::chain;
+
+use crate::database::Database;
+
+/// Between two questions to a database that does not answer yet.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Every migration, in order. A file is added here and never edited once released.
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "initial", include_str!("../../../migrations/0001_initial.sql")),
+    (2, "previous secrets", include_str!("../../../migrations/0002_previous_secrets.sql")),
+];
+
+/// The schema version that this binary was written for.
+pub const REQUIRED_VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;
+
+fn migrator() -> Migrator {
+    let migrations = MIGRATIONS.iter().map(|(version, description, sql)| {
+        let (description, sql) = (Cow::Borrowed(*description), Cow::Borrowed(*sql));
+        Migration::new(*version, description, MigrationType::Simple, sql, false)
+    });
+    // An older binary must be able to run beside a newer schema while a rollout is under way.
+    Migrator { migrations: migrations.collect(), ignore_missing: true, locking: true, no_tx: false }
+}
+
+/// Applies what is missing and answers the version that is there afterwards.
+pub async fn run(db: &Database) -> anyhow::Result<i64> {
+    migrator().run(db.pool()).await.context("apply migrations")?;
+    super::partitions::ensure(db).await.context("create partitions")?;
+    current_version(db).await
+}
+
+/// Asks until the database answers, or fails with its last refusal once the time has passed. A database that is new with
+/// its installation may take minutes, and one that is not there yet looks like one that is down.
+pub async fn wait_for_answer(db: &Database, longest: Duration) -> anyhow::Result<()> {
+    let deadline = Instant::now() + longest;
+    loop {
+        let Err(error) = db.pool().acquire().await else { return Ok(()) };
+        if Instant::now() + ASK_AGAIN_AFTER > deadline {
+            return Err(error).context("connect to PostgreSQL");
+        }
+        tracing::info!(error = chain(&error), "the database does not answer yet");
+        sleep(ASK_AGAIN_AFTER).await;
+    }
+}
+
+/// The version that is applied; 0 is an empty database.
+pub async fn current_version(db: &Database) -> anyhow::Result<i64> {
+    let mut connection = db.pool().acquire().await.context("connect to PostgreSQL")?;
+    if table_is_missing(&mut connection).await? {
+        return Ok(0);
+    }
+    let applied = connection.list_applied_migrations().await.context("list applied migrations")?;
+    Ok(applied.iter().map(|migration| migration.version).max().unwrap_or(0))
+}
+
+async fn table_is_missing(connection: &mut sqlx::PgConnection) -> anyhow::Result<bool> {
+    let found: Option<String> = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations')::text")
+        .fetch_one(connection)
+        .await
+        .context("look for the migrations table")?;
+    Ok(found.is_none())
+}
+
+/// Fails with what to do about it unless the schema is new enough for this binary.
+pub async fn require(db: &Database) -> anyhow::Result<()> {
+    let version = current_version(db).await?;
+    anyhow::ensure!(
+        version >= REQUIRED_VERSION,
+        "the database has schema version {version} and version {REQUIRED_VERSION} is needed: run `grapnel migrate`"
+    );
+    Ok(())
+}

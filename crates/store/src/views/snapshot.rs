@@ -1,0 +1,35 @@
+//! A read-only transaction in which every statement sees the same state, so that a page, its total and the parts of an
+//! event agree with each other.
+
+use sqlx::{PgConnection, Postgres, Transaction};
+
+use crate::database::Database;
+use crate::error::Result;
+
+// One round trip. The timeout is STATEMENT_DEADLINE. Plans are made for the values at hand: absent filters fold away,
+// id bounds prune partitions, and a filter without an index may read a table from end to end. No compilation of plans and no parallel workers: reading must not take the processors
+// from the ingress.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+    SET LOCAL statement_timeout = '10s';
+    SET LOCAL plan_cache_mode = force_custom_plan;
+    SET LOCAL enable_seqscan = on;
+    SET LOCAL jit = off;
+    SET LOCAL max_parallel_workers_per_gather = 0";
+
+/// One consistent view of the database.
+pub(super) struct Snapshot(Transaction<'static, Postgres>);
+
+impl Snapshot {
+    pub(super) async fn take(db: &Database) -> Result<Self> {
+        Ok(Self(db.begin(BEGIN).await?))
+    }
+
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.0
+    }
+
+    /// Gives the connection back at once; a dropped snapshot does so too, a little later.
+    pub(super) async fn release(self) -> Result<()> {
+        Ok(self.0.rollback().await?)
+    }
+}

@@ -1,0 +1,4 @@
+//! Shared by the tests of Grapnel's crates; part of no program.
+
+pub mod certificates;
+pub mod secret;

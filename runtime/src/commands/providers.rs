@@ -1,0 +1,188 @@
+//! `grapnel providers`: what presets there are, one of them, and the documentation of all.
+
+use std::fmt::Write;
+
+use anyhow::bail;
+use grapnel_crds::{HandshakeAuth, HashAlgorithm, Scheme, SchemeType};
+
+use grapnel_core::preset::{self, Preset};
+
+const HEADER: &str = "\
+<!-- Generated from runtime/presets. Do not edit; refresh it with:
+     cargo run --package grapnel-runtime --bin grapnel -- providers docs > docs/providers.md -->
+
+# Providers
+
+A provider is a preset: a YAML file of the same fields as `spec.verification.scheme`, `spec.mapping`, `spec.handshakes` and
+`spec.acknowledgement` of an Integration. What an Integration sets goes before its preset, field by field, and
+`provider: custom` with a scheme and a mapping needs no preset at all. `grapnel providers show NAME` prints a preset;
+`grapnel verify` says why a captured request does not verify.
+
+The route's URL is `GRAPNEL_PUBLIC_URL` followed by `/api/v1/webhooks/{route}`. The secret goes into the Secret that
+`spec.verification.secretRef` names. To replace it, put the new one there and the old one into `previousSecretRefs`, change it
+at the provider, and remove the old one when it is not used any more.
+";
+
+#[derive(Debug, clap::Args)]
+pub struct ProvidersArgs {
+    #[command(subcommand)]
+    command: Option<ProvidersCommand>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum ProvidersCommand {
+    /// Print a preset
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Print the documentation of all presets
+    Docs,
+}
+
+/// # Errors
+/// When there is no such preset.
+pub fn run(args: &ProvidersArgs) -> anyhow::Result<()> {
+    match &args.command {
+        None => print!("{}", list()),
+        Some(ProvidersCommand::Docs) => print!("{}", docs()),
+        Some(ProvidersCommand::Show { name }) => match preset::text(name) {
+            Some(text) => print!("{text}"),
+            None => bail!("there is no preset for {name:?}; there are {}", preset::providers().join(", ")),
+        },
+    }
+    Ok(())
+}
+
+fn presets() -> impl Iterator<Item = std::sync::Arc<Preset>> {
+    preset::providers().into_iter().filter_map(preset::find)
+}
+
+fn list() -> String {
+    let width = preset::providers().iter().map(|name| name.len()).max().unwrap_or(0);
+    let mut list = String::new();
+    for preset in presets() {
+        let line = writeln!(
+            list,
+            "{:<width$}  {} ({})",
+            preset.provider,
+            preset.name,
+            summary(&preset.verification)
+        );
+        line.expect("a String can be written to");
+    }
+    list
+}
+
+/// The documentation of all presets, in Markdown.
+pub fn docs() -> String {
+    let mut docs = HEADER.to_owned();
+    docs += "\n| provider | | verified by | handshakes |\n|---|---|---|---|\n";
+    for preset in presets() {
+        let handshakes: Vec<&str> =
+            preset.handshakes.iter().map(|handshake| handshake.name.as_str()).collect();
+        docs += &format!(
+            "| [`{0}`](#{0}) | {1} | {2} | {3} |\n",
+            preset.provider,
+            preset.name,
+            summary(&preset.verification),
+            handshakes.join(", ")
+        );
+    }
+    for preset in presets() {
+        docs += &section(&preset);
+    }
+    docs
+}
+
+fn section(preset: &Preset) -> String {
+    let mut section = format!(
+        "\n## {}\n\n{}. Verified by {}. Secret: {}\n\n",
+        preset.provider,
+        preset.name,
+        summary(&preset.verification),
+        lower_first(&preset.secret)
+    );
+    for (number, step) in preset.setup.iter().enumerate() {
+        section += &format!("{}. {step}\n", number + 1);
+    }
+    if !preset.notes.is_empty() {
+        section += "\n";
+    }
+    for note in &preset.notes {
+        section += &format!("- {note}\n");
+    }
+    for handshake in &preset.handshakes {
+        let signed = if handshake.verify == HandshakeAuth::Verified { "signed" } else { "unsigned" };
+        let captured = if handshake.capture.is_some() { "; its secret is captured" } else { "" };
+        section += &format!("- The {signed} handshake `{}` is answered{captured}.\n", handshake.name);
+    }
+    let mapping = &preset.mapping;
+    for (name, sources) in [
+        ("id", &mapping.external_event_id),
+        ("type", &mapping.event_type),
+        ("time", &mapping.occurred_at),
+        ("subject", &mapping.subject),
+    ] {
+        if !sources.is_empty() {
+            let sources: Vec<String> = sources.iter().map(|source| format!("`{source}`")).collect();
+            section += &format!("- The event's {name}: {}\n", sources.join(", else "));
+        }
+    }
+    section + &format!("\n<{}>\n", preset.documentation)
+}
+
+fn lower_first(text: &str) -> String {
+    let mut characters = text.chars();
+    // An abbreviation stays as it is.
+    if text.chars().nth(1).is_some_and(char::is_uppercase) {
+        return text.to_owned();
+    }
+    characters.next().map(|first| first.to_lowercase().chain(characters).collect()).unwrap_or_default()
+}
+
+/// The scheme in a few words.
+fn summary(scheme: &Scheme) -> String {
+    let hash = match scheme.hash.unwrap_or(HashAlgorithm::Sha256) {
+        HashAlgorithm::Sha1 => "SHA-1",
+        HashAlgorithm::Sha256 => "SHA-256",
+        HashAlgorithm::Sha384 => "SHA-384",
+        HashAlgorithm::Sha512 => "SHA-512",
+    };
+    let timed = if scheme.timestamp.is_some() { ", with a timestamp" } else { "" };
+    match scheme.kind {
+        Some(SchemeType::Hmac) => format!("HMAC {hash}{timed}"),
+        Some(SchemeType::Digest) => format!("digest {hash}{timed}"),
+        Some(SchemeType::Ed25519) => format!("Ed25519{timed}"),
+        Some(SchemeType::Ecdsa) => format!("ECDSA P-256{timed}"),
+        Some(SchemeType::Token) => "token".to_owned(),
+        Some(SchemeType::Basic) => "basic authentication".to_owned(),
+        Some(SchemeType::AwsSns | SchemeType::Paypal) => "certificate".to_owned(),
+        None => "nothing".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_is_that_of_the_presets() {
+        assert!(
+            include_str!("../../../docs/providers.md") == docs(),
+            "docs/providers.md is stale; refresh it with\n  cargo run --package grapnel-runtime --bin grapnel -- providers docs \
+             > docs/providers.md"
+        );
+    }
+
+    #[test]
+    fn every_preset_is_listed_and_can_be_shown() {
+        for name in preset::providers() {
+            assert!(list().lines().any(|line| line.starts_with(name)), "{name}");
+            assert!(
+                preset::text(name).is_some_and(|text| text.contains(&format!("provider: {name}\n"))),
+                "{name}"
+            );
+        }
+    }
+}

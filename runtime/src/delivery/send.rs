@@ -1,0 +1,136 @@
+//! Sends one event to one destination, once, and says how that went.
+//!
+//! What always holds: nothing is dialed that the egress policy does not permit, whether the URL names it as a literal
+//! or by name; the whole exchange, with its headers and its body, ends by the destination's timeout; at most 16 KiB of
+//! an answer are kept; redirects are not followed and no proxy, cookie or credential of the environment is used. The
+//! status of the answer alone decides: a body that breaks off after a 2xx is still a success, because the receiver has
+//! taken the event, and sending it again would only duplicate it.
+//!
+//! Nothing here retries or touches the database; `retry` decides what an outcome means for the delivery.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HeaderMap, RETRY_AFTER};
+use http::{Method, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::{Instant, timeout_at};
+
+use grapnel_core::delivery::egress_policy::EgressPolicy;
+use grapnel_core::delivery::outcome::Outcome;
+use grapnel_core::delivery::target::{DeliveryRequest, headers_of};
+
+mod resolve;
+mod failure;
+mod response_body;
+mod retry_after;
+#[cfg(test)]
+mod tests;
+
+/// Bounds a connection with its lookup and its TLS handshake. The destination's timeout bounds it too.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// Shorter than the keep-alive of common servers (60 s and more), so that we are the side that closes.
+const IDLE_DEADLINE: Duration = Duration::from_secs(30);
+/// Idle connections kept for one host. More than this serve a burst and are closed after it.
+const IDLE_PER_HOST: usize = 128;
+
+/// What came of an attempt, and how long it took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// From the call to the last byte that was read.
+    pub duration: Duration,
+}
+
+/// The client could not be set up; usually the machine has no CA certificates.
+#[derive(Debug, thiserror::Error)]
+#[error("the delivery client could not be set up")]
+pub struct ClientError(#[source] reqwest::Error);
+
+/// The pooled client that every delivery of a process goes through. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct DeliveryClient {
+    http: reqwest::Client,
+    policy: Arc<EgressPolicy>,
+    connect_deadline: Duration,
+}
+
+impl DeliveryClient {
+    /// A rustls crypto provider must be installed before.
+    ///
+    /// Speaks HTTP/1.1 only: with HTTP/2 all deliveries to a host share one connection, and one that is silently dead
+    /// or that a receiver throttles would stall them together.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn new(policy: EgressPolicy) -> Result<Self, ClientError> {
+        Self::with_connect_deadline(policy, CONNECT_DEADLINE)
+    }
+
+    fn with_connect_deadline(policy: EgressPolicy, connect_deadline: Duration) -> Result<Self, ClientError> {
+        let policy = Arc::new(policy);
+        let http = reqwest::Client::builder()
+            .http1_only()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .dns_resolver(resolve::PermittedResolver::new(Arc::clone(&policy)))
+            .connect_timeout(connect_deadline)
+            .tcp_nodelay(true)
+            .pool_idle_timeout(IDLE_DEADLINE)
+            .pool_max_idle_per_host(IDLE_PER_HOST)
+            .build()
+            .map_err(ClientError)?;
+        Ok(Self { http, policy, connect_deadline })
+    }
+
+    /// Makes one attempt. Ends by the target's timeout, whatever the receiver does.
+    pub async fn deliver(&self, request: &DeliveryRequest<'_>) -> Exchange {
+        let started = Instant::now();
+        let outcome = self.attempt(request, started).await;
+        Exchange { outcome, duration: started.elapsed() }
+    }
+
+    async fn attempt(&self, request: &DeliveryRequest<'_>, started: Instant) -> Outcome {
+        let target = request.target;
+        if let Err(denied) = target.literal_address().map_or(Ok(()), |address| self.policy.permits(address)) {
+            return Outcome::Denied { message: denied.to_string() };
+        }
+        let headers = match headers_of(request) {
+            Ok(headers) => headers,
+            Err(refused) => return Outcome::NotSent { message: refused.to_string() },
+        };
+        let mut sent = reqwest::Request::new(Method::POST, target.url.clone());
+        *sent.headers_mut() = headers;
+        *sent.body_mut() = Some(request.body.clone().into());
+
+        let deadline = started + target.timeout;
+        let response = match timeout_at(deadline, self.http.execute(sent)).await {
+            Err(_) => {
+                return Outcome::TimedOut {
+                    message: format!("no answer within {} s", target.timeout.as_secs_f64()),
+                };
+            }
+            Ok(Err(error)) => return failure::outcome_of(&error, self.connect_deadline),
+            Ok(Ok(response)) => response,
+        };
+        let status = response.status();
+        let retry_after = retry_after_of(response.headers(), request.attempted_at, started.elapsed());
+        let body = response_body::read(response, deadline).await;
+        if status.is_success() {
+            Outcome::Succeeded { status: status.as_u16(), body }
+        } else if status == StatusCode::GONE {
+            Outcome::Gone { body }
+        } else {
+            Outcome::Refused { status: status.as_u16(), body, retry_after }
+        }
+    }
+}
+
+fn retry_after_of(headers: &HeaderMap, attempted_at: Timestamp, elapsed: Duration) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    let elapsed = SignedDuration::try_from(elapsed).ok()?;
+    retry_after::parse(value, attempted_at.saturating_add(elapsed).ok()?)
+}

@@ -1,0 +1,167 @@
+//! Turns an error of the HTTP client into an outcome that an operator can read.
+//!
+//! What always holds: a message names the cause and nothing else: no URL (its query may hold a token), no address, no
+//! chain of library errors. What a receiver can put into it, such as the names in a certificate, is bounded and has no
+//! control characters. A fault of this machine is never an attempt of the receiver's.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+use super::resolve::NameError;
+use grapnel_core::delivery::outcome::Outcome;
+
+/// Longer than any of our own messages.
+const LONGEST_MESSAGE: usize = 300;
+/// `ENFILE`, `EMFILE`, `ENOMEM` and `ENOBUFS` on Linux: this machine is out of files or memory.
+const EXHAUSTED: [i32; 4] = [23, 24, 12, 105];
+
+/// What failed before an answer came.
+pub(super) fn outcome_of(error: &reqwest::Error, connect_deadline: Duration) -> Outcome {
+    if error.is_builder() {
+        return Outcome::NotSent { message: "the request could not be built".to_owned() };
+    }
+    if error.is_connect() && error.is_timeout() {
+        return Outcome::TimedOut {
+            message: format!("no connection within {} s", connect_deadline.as_secs_f64()),
+        };
+    }
+    // The innermost error that we know says most.
+    let mut found = None;
+    let mut next = error.source();
+    while let Some(cause) = next {
+        found = known_cause(cause).or(found);
+        next = cause.source();
+    }
+    found.unwrap_or_else(|| unreachable("the request failed"))
+}
+
+fn known_cause(cause: &(dyn Error + 'static)) -> Option<Outcome> {
+    if let Some(error) = cause.downcast_ref::<NameError>() {
+        return Some(outcome_of_name(error));
+    }
+    if let Some(error) = cause.downcast_ref::<rustls::Error>() {
+        return Some(unreachable(&format!("TLS: {}", tls_cause(error))));
+    }
+    if let Some(error) = cause.downcast_ref::<hyper::Error>() {
+        return Some(outcome_of_http(error));
+    }
+    let error = cause.downcast_ref::<io::Error>()?;
+    // An error wrapped in one of the system's is skipped by `source`.
+    let wrapped = error.get_ref().and_then(|wrapped| known_cause(wrapped));
+    wrapped.or_else(|| outcome_of_io(error))
+}
+
+fn outcome_of_name(error: &NameError) -> Outcome {
+    let message = bounded(&error.to_string());
+    match error {
+        NameError::Denied(_) => Outcome::Denied { message },
+        NameError::Failed(_) => Outcome::Unreachable { message },
+        NameError::TimedOut => Outcome::TimedOut { message },
+    }
+}
+
+fn outcome_of_http(error: &hyper::Error) -> Outcome {
+    if error.is_parse_too_large() {
+        unreachable("the headers of the answer are too large")
+    } else if error.is_parse() {
+        unreachable("the answer is not valid HTTP")
+    } else if error.is_incomplete_message() {
+        unreachable("the connection was closed before an answer came")
+    } else {
+        // One of the library's constant descriptions.
+        unreachable(&format!("HTTP: {error}"))
+    }
+}
+
+/// The common faults in words; the library's words are its types.
+fn tls_cause(error: &rustls::Error) -> Cow<'static, str> {
+    use rustls::CertificateError::*;
+    match error {
+        rustls::Error::InvalidCertificate(UnknownIssuer) => {
+            "the certificate is of an unknown authority".into()
+        }
+        rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. }) => {
+            "the certificate has expired".into()
+        }
+        rustls::Error::InvalidCertificate(NotValidYet | NotValidYetContext { .. }) => {
+            "the certificate is not valid yet".into()
+        }
+        rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {
+            "the certificate is for another name".into()
+        }
+        other => other.to_string().into(),
+    }
+}
+
+fn outcome_of_io(error: &io::Error) -> Option<Outcome> {
+    if error.raw_os_error().is_some_and(|code| EXHAUSTED.contains(&code)) {
+        return Some(not_sent("this machine is out of files or memory for a connection"));
+    }
+    Some(match error.kind() {
+        ErrorKind::AddrNotAvailable | ErrorKind::AddrInUse => {
+            not_sent("this machine has no free port for a connection")
+        }
+        ErrorKind::ConnectionRefused => unreachable("connection refused"),
+        ErrorKind::ConnectionReset => unreachable("connection reset"),
+        ErrorKind::ConnectionAborted => unreachable("connection aborted"),
+        ErrorKind::BrokenPipe => unreachable("connection closed while sending"),
+        ErrorKind::UnexpectedEof => unreachable("connection closed unexpectedly"),
+        ErrorKind::HostUnreachable => unreachable("host unreachable"),
+        ErrorKind::NetworkUnreachable => unreachable("network unreachable"),
+        ErrorKind::NetworkDown => unreachable("network down"),
+        ErrorKind::PermissionDenied => unreachable("connection forbidden by the network"),
+        ErrorKind::TimedOut => Outcome::TimedOut { message: "connection timed out".to_owned() },
+        // The system's words when it has a code for it; any other is explained by the error around it.
+        _ => unreachable(&error.raw_os_error().map(|_| error.to_string())?),
+    })
+}
+
+fn unreachable(message: &str) -> Outcome {
+    Outcome::Unreachable { message: bounded(message) }
+}
+
+fn not_sent(message: &str) -> Outcome {
+    Outcome::NotSent { message: message.to_owned() }
+}
+
+fn bounded(message: &str) -> String {
+    message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_MESSAGE).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_io(error: io::Error) -> Outcome {
+        known_cause(&error).unwrap()
+    }
+
+    #[test]
+    fn a_fault_of_this_machine_is_not_an_attempt() {
+        for code in EXHAUSTED {
+            assert!(matches!(of_io(io::Error::from_raw_os_error(code)), Outcome::NotSent { .. }), "{code}");
+        }
+        assert!(matches!(of_io(ErrorKind::AddrNotAvailable.into()), Outcome::NotSent { .. }));
+    }
+
+    #[test]
+    fn an_error_inside_an_io_error_is_found() {
+        let denied = grapnel_core::delivery::egress_policy::EgressPolicy::default()
+            .permits([10, 0, 0, 1].into())
+            .unwrap_err();
+        let inner = io::Error::other(NameError::Denied(denied));
+        assert!(matches!(of_io(io::Error::other(inner)), Outcome::Denied { .. }));
+    }
+
+    #[test]
+    fn what_a_receiver_puts_into_a_message_is_bounded() {
+        let error = rustls::Error::General(format!("a\nb\0{}", "x".repeat(10_000)));
+        let Outcome::Unreachable { message } = of_io(io::Error::other(error)) else {
+            panic!("not unreachable")
+        };
+        assert_eq!(message.len(), LONGEST_MESSAGE);
+        assert!(message.starts_with("TLS: unexpected error: a b x"));
+    }
+}

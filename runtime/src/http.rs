@@ -1,0 +1,4 @@
+//! What all HTTP routes share.
+
+pub mod envelope;
+pub mod server;

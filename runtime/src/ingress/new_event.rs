@@ -1,0 +1,157 @@
+//! The event as it is stored, made of a verified request.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::management::KEY_HEADER;
+use grapnel_core::ids::EventId;
+use grapnel_core::integration::Integration;
+use grapnel_core::mapping::{self, Malformed};
+use grapnel_core::payload::BodyForm;
+use grapnel_core::request::Incoming;
+use grapnel_core::verification::Proof;
+use grapnel_store::events::NewEvent;
+
+/// Headers that carry a secret in the clear, whatever the provider.
+static SECRET_HEADERS: [HeaderName; 4] =
+    [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION, HeaderName::from_static(KEY_HEADER)];
+
+/// An event but for its body, which the request still holds.
+pub(super) struct Unstored(NewEvent);
+
+impl Unstored {
+    pub(super) fn with(self, raw_body: Bytes) -> NewEvent {
+        NewEvent { raw_body, ..self.0 }
+    }
+}
+
+/// # Errors
+/// A body that is not of its form, or a field that is missing or not of its form.
+pub(super) fn new_event(
+    integration: &Integration,
+    source_ip: IpAddr,
+    correlation_id: &str,
+    incoming: &Incoming<'_>,
+    form: BodyForm,
+    proof: Proof,
+) -> Result<Unstored, Malformed> {
+    let (compiled, headers) = (&integration.compiled, incoming.headers);
+    let fields = compiled.mapper.read(incoming, form)?;
+    let (id, event_id) = (integration.row.id, EventId::generate());
+    let idempotency_key = match &fields.external_event_id {
+        Some(external_event_id) => format!("{id}:{external_event_id}"),
+        None if compiled.mapper.is_each_request_an_event() => format!("{id}:request:{event_id}"),
+        None => {
+            let digest = Sha256::digest(mapping::content(form, incoming.body));
+            format!("{id}:payload:{}", hex::encode(digest))
+        }
+    };
+    let received_at = Timestamp::now();
+    Ok(Unstored(NewEvent {
+        id: event_id,
+        integration_id: id,
+        provider: Arc::clone(&integration.provider),
+        external_event_id: fields.external_event_id,
+        event_type: fields.event_type,
+        subject: fields.subject,
+        occurred_at: fields.occurred_at.unwrap_or(received_at),
+        received_at,
+        correlation_id: correlation_id.to_owned(),
+        traceparent: headers.get("traceparent").and_then(trace_context),
+        source_ip,
+        headers: stored_headers(headers, compiled.verifier.secret_header()),
+        raw_body: Bytes::new(),
+        payload_key: Arc::clone(&compiled.mapper.payload_name),
+        payload: fields.payload,
+        body_form: form,
+        delivered_as: compiled.mapper.delivered_as,
+        secret_index: proof.secret,
+        key_hash: key_hash(&idempotency_key),
+        idempotency_key,
+        destinations: Arc::clone(&integration.destination_names),
+    }))
+}
+
+/// The first 16 bytes of the SHA-256: no two keys of one integration will ever share them, and the index is half as
+/// large.
+fn key_hash(idempotency_key: &str) -> Uuid {
+    let digest: [u8; 32] = Sha256::digest(idempotency_key).into();
+    let mut first = [0; 16];
+    first.copy_from_slice(&digest[..16]);
+    Uuid::from_bytes(first)
+}
+
+/// A W3C `traceparent` of version 00, as it came; anything else is not continued.
+fn trace_context(value: &HeaderValue) -> Option<String> {
+    let text = value.to_str().ok()?;
+    let parts: Vec<&str> = text.split('-').collect();
+    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    let is_hex = |part: &&str| part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_zero = |part: &str| part.bytes().all(|byte| byte == b'0');
+    let valid = lengths == [2, 32, 16, 2]
+        && parts[0] == "00"
+        && parts.iter().all(is_hex)
+        && !is_zero(parts[1])
+        && !is_zero(parts[2]);
+    valid.then(|| text.to_owned())
+}
+
+/// The headers as JSON, in the order received. Values are bytes; each becomes the character of its number.
+fn stored_headers(headers: &HeaderMap, secret_header: Option<&HeaderName>) -> String {
+    let is_secret = |name: &HeaderName| SECRET_HEADERS.contains(name) || secret_header == Some(name);
+    let pairs: Vec<(&str, Cow<'_, str>)> = headers
+        .iter()
+        .map(|(name, value)| {
+            let text = match value.to_str() {
+                _ if is_secret(name) => Cow::Borrowed("[redacted]"),
+                Ok(text) => Cow::Borrowed(text),
+                Err(_) => Cow::Owned(value.as_bytes().iter().map(|byte| char::from(*byte)).collect()),
+            };
+            (name.as_str(), text)
+        })
+        .collect();
+    serde_json::to_string(&pairs).expect("texts serialize")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_in_headers_are_not_stored() {
+        let mut headers = HeaderMap::new();
+        headers.append("authorization", HeaderValue::from_static("Bearer abc"));
+        headers.append("x-globex-token", HeaderValue::from_static("abc"));
+        headers.append("x-twice", HeaderValue::from_static("1"));
+        headers.append("x-twice", HeaderValue::from_bytes(b"\xe9").expect("a value"));
+        let token = HeaderName::from_static("x-globex-token");
+        let stored = stored_headers(&headers, Some(&token));
+        assert!(!stored.contains("abc"), "{stored}");
+        let pairs: Vec<(String, String)> = serde_json::from_str(&stored).expect("JSON");
+        assert_eq!(pairs.len(), 4);
+        assert!(pairs.contains(&("x-twice".into(), "é".into())));
+    }
+
+    #[test]
+    fn only_a_valid_trace_context_is_continued() {
+        let check = |text: &str| trace_context(&text.parse().expect("a value")).is_some();
+        assert!(check("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        for wrong in [
+            "",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+        ] {
+            assert!(!check(wrong), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Against a TLS server of our own that goes by the providers' names, with its root for the only one.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use jiff::Timestamp;
+use ring::rand::SystemRandom;
+use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+use super::*;
+use grapnel_core::preset;
+use grapnel_core::request::Incoming;
+use grapnel_core::verification::{Refused, Verifier};
+use grapnel_testing::certificates::file;
+
+const PAYPAL: &str = "https://api.paypal.com/v1/notifications/certs/CERT-360caa42";
+const SNS: &str = "https://sns.eu-central-1.amazonaws.com/SimpleNotificationService-0a1b.pem";
+const TOPIC: &str = "arn:aws:sns:eu-central-1:123456789012:orders";
+
+/// While the certificates are valid.
+const NOW: &str = "2027-01-31T09:00:00Z";
+const HOSTS: [&str; 3] = ["api.paypal.com", "api.sandbox.paypal.com", "sns.eu-central-1.amazonaws.com"];
+
+/// Answers every request with the same.
+struct Server {
+    address: SocketAddr,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Server {
+    fn new(head: &'static str, body: &'static [u8]) -> Self {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let certificate = CertificateDer::from_pem_slice(file("server.pem")).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_slice(file("server.key")).expect("a key");
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .expect("a server");
+        let (config, asked) = (Arc::new(config), Arc::new(AtomicUsize::new(0)));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let server = Self { address: listener.local_addr().expect("an address"), asked: Arc::clone(&asked) };
+        std::thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                let connection = ServerConnection::new(Arc::clone(&config)).expect("a connection");
+                let mut stream = StreamOwned::new(connection, stream);
+                // A client that does not trust it hangs up.
+                if stream.read(&mut [0; 4096]).is_ok_and(|length| length > 0) {
+                    asked.fetch_add(1, Ordering::SeqCst);
+                    let head = format!(
+                        "HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+                        body.len()
+                    );
+                    // It may have read enough before the end.
+                    let _sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+                    stream.conn.send_close_notify();
+                    let _flushed = stream.flush();
+                }
+            }
+        });
+        server
+    }
+
+    fn outside(&self) -> ProviderClient {
+        self.outside_that_trusts(&[file("root.pem")])
+    }
+
+    fn outside_that_trusts(&self, roots: &[&[u8]]) -> ProviderClient {
+        let roots = roots.iter().map(|root| reqwest::Certificate::from_pem(root).expect("a certificate"));
+        let builder = HOSTS.iter().fold(reqwest::Client::builder().tls_certs_only(roots), |builder, host| {
+            builder.resolve(host, self.address)
+        });
+        ProviderClient::with(builder).expect("a client")
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+fn url(text: &str) -> Url {
+    Url::parse(text).expect("a URL")
+}
+
+fn time(text: &str) -> Timestamp {
+    text.parse().expect("a time")
+}
+
+fn verifier(provider: &str, secret: &str) -> Verifier {
+    let preset = preset::find(provider).expect("a preset");
+    Verifier::new(&preset.verification, None, None, &[secret]).expect("a verifier")
+}
+
+fn signature(message: &str) -> String {
+    let key = PrivateKeyDer::from_pem_slice(file("signer.key")).expect("a key");
+    let pair = RsaKeyPair::from_pkcs8(key.secret_der()).expect("a pair");
+    let mut signature = vec![0; pair.public().modulus_len()];
+    pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message.as_bytes(), &mut signature).expect("signed");
+    STANDARD.encode(signature)
+}
+
+struct Webhook {
+    headers: HeaderMap,
+    body: String,
+}
+
+/// Of the webhook `WH-1`.
+fn paypal() -> Webhook {
+    let body = r#"{"id":"WH-2WR","event_type":"PAYMENT.SALE.COMPLETED"}"#.to_owned();
+    let message = format!("t-1|2027-01-31T09:00:00Z|WH-1|{}", crc32fast::hash(body.as_bytes()));
+    let headers = [
+        ("paypal-transmission-id", "t-1"),
+        ("paypal-transmission-time", "2027-01-31T09:00:00Z"),
+        ("paypal-auth-algo", "SHA256withRSA"),
+        ("paypal-cert-url", PAYPAL),
+        ("paypal-transmission-sig", &signature(&message)),
+    ];
+    let pair = |(name, value): (&'static str, &str)| {
+        (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value"))
+    };
+    Webhook { headers: headers.into_iter().map(pair).collect(), body }
+}
+
+fn sns() -> Webhook {
+    let members = [
+        ("Message", "m"),
+        ("MessageId", "1"),
+        ("Timestamp", "t"),
+        ("TopicArn", TOPIC),
+        ("Type", "Notification"),
+    ];
+    let message: String = members.iter().map(|(name, value)| format!("{name}\n{value}\n")).collect();
+    let mut body: serde_json::Map<String, serde_json::Value> =
+        members.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
+    for (name, value) in
+        [("SignatureVersion", "2"), ("SigningCertURL", SNS), ("Signature", &signature(&message))]
+    {
+        body.insert(name.to_owned(), value.into());
+    }
+    Webhook { headers: HeaderMap::new(), body: serde_json::Value::Object(body).to_string() }
+}
+
+/// As the ingress does it: asks for the certificate that the webhook points to, and judges by it.
+async fn judge(
+    outside: &ProviderClient,
+    verifier: &Verifier,
+    webhook: &Webhook,
+    now: &str,
+) -> Result<usize, Refused> {
+    let (method, uri) = (Method::POST, Uri::from_static("/api/v1/webhooks/r"));
+    let (headers, body) = (&webhook.headers, webhook.body.as_bytes());
+    let incoming = Incoming { method: &method, uri: &uri, headers, body, public_url: None, json: None };
+    let url = verifier.certificate_url(&incoming)?.expect("nothing is pinned");
+    let certificate = outside.certificate(&url).await.expect("a certificate");
+    verifier.verify_by(&incoming, &certificate, time(now)).map(|proof| proof.secret)
+}
+
+#[tokio::test]
+async fn paypals_webhook_is_judged_by_the_certificate_that_it_points_to() {
+    let server = Server::new("200 OK", file("paypal.pem"));
+    let (outside, verifier, webhook) = (server.outside(), verifier("paypal", "WH-1"), paypal());
+    assert_eq!(judge(&outside, &verifier, &webhook, NOW).await, Ok(0));
+    let changed = Webhook { body: webhook.body.replace("SALE", "GIFT"), headers: webhook.headers.clone() };
+    assert_eq!(judge(&outside, &verifier, &changed, NOW).await, Err(Refused::Mismatch));
+    let of_another = self::verifier("paypal", "WH-2");
+    assert_eq!(judge(&outside, &of_another, &webhook, NOW).await, Err(Refused::Mismatch));
+    assert_eq!(server.asked(), 1, "it is kept");
+}
+
+#[tokio::test]
+async fn notification_of_sns_is_judged_by_the_certificate_that_it_points_to() {
+    let server = Server::new("200 OK", file("sns.pem"));
+    let (outside, verifier, webhook) = (server.outside(), verifier("aws-sns", TOPIC), sns());
+    assert_eq!(judge(&outside, &verifier, &webhook, NOW).await, Ok(0));
+    let changed = Webhook { body: webhook.body.replace(r#""m""#, r#""n""#), headers: HeaderMap::new() };
+    assert_eq!(judge(&outside, &verifier, &changed, NOW).await, Err(Refused::Mismatch));
+    let of_another = self::verifier("aws-sns", &format!("{TOPIC}-2"));
+    assert_eq!(judge(&outside, &of_another, &webhook, NOW).await, Err(Refused::WrongName));
+}
+
+#[tokio::test]
+async fn certificate_counts_only_while_it_is_valid() {
+    let server = Server::new("200 OK", file("paypal.pem"));
+    let (outside, verifier, webhook) = (server.outside(), verifier("paypal", "WH-1"), paypal());
+    for moment in ["2020-01-31T09:00:00Z", "2200-01-31T09:00:00Z"] {
+        let judged = judge(&outside, &verifier, &webhook, moment).await;
+        assert_eq!(judged, Err(Refused::CertificateTime), "{moment}");
+    }
+}
+
+#[tokio::test]
+async fn certificate_must_name_the_provider() {
+    let stranger = Server::new("200 OK", file("stranger.pem"));
+    let judged = judge(&stranger.outside(), &verifier("paypal", "WH-1"), &paypal(), NOW).await;
+    assert_eq!(judged, Err(Refused::CertificateName));
+    // One provider's certificate is not another's, though both are signed with the same key here.
+    let server = Server::new("200 OK", file("paypal.pem"));
+    let judged = judge(&server.outside(), &verifier("aws-sns", TOPIC), &sns(), NOW).await;
+    assert_eq!(judged, Err(Refused::CertificateName));
+}
+
+#[tokio::test]
+async fn server_that_cannot_prove_its_name_is_not_asked() {
+    let server = Server::new("200 OK", file("paypal.pem"));
+    // Another root is trusted, or the name is not in the server's certificate.
+    let distrustful = server.outside_that_trusts(&[file("stranger.pem")]);
+    assert_eq!(distrustful.certificate(&url(PAYPAL)).await, Err(NotAnswered));
+    let sandbox = url("https://api.sandbox.paypal.com/v1/notifications/certs/CERT-1");
+    assert_eq!(server.outside().certificate(&sandbox).await, Err(NotAnswered));
+    assert_eq!(server.outside().confirm(url("http://api.paypal.com/")).await, Err(NotAnswered));
+    assert_eq!(server.asked(), 0);
+    assert!(server.outside().certificate(&url(PAYPAL)).await.is_ok());
+}
+
+#[tokio::test]
+async fn answer_that_is_no_certificate_is_kept_as_none_for_a_while() {
+    let large = Box::leak(vec![b'\n'; MAX_CERTIFICATE_BYTES + 1].into_boxed_slice());
+    for (head, body) in [
+        ("302 Found\r\nlocation: https://api.paypal.com/other", file("paypal.pem")),
+        ("404 Not Found", file("paypal.pem")),
+        ("200 OK", b"no certificate"),
+        ("200 OK", large),
+    ] {
+        let server = Server::new(head, body);
+        let outside = server.outside();
+        for _ in 0..3 {
+            assert_eq!(outside.certificate(&url(PAYPAL)).await, Err(NotAnswered), "{head}");
+        }
+        assert_eq!(server.asked(), 1, "{head}");
+    }
+}
