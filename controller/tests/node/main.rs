@@ -27,29 +27,29 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::LocalBoxFuture;
 
 use self::harness::{Node, output};
 
-/// A case of this name. It returns a remark for the line that reports its success, and panics when it fails.
+/// A case. It returns a remark for the line that reports its success, and panics when it fails.
 struct Case {
     name: &'static str,
-    run: for<'a> fn(&'a Node) -> BoxFuture<'a, String>,
+    run: for<'a> fn(&'a Node) -> LocalBoxFuture<'a, String>,
 }
 
 /// In the order in which they run. Each leaves the installation as it found it, except the last two.
 const CASES: &[Case] = &[
-    Case { name: "install", run: |node| installation::install(node).boxed() },
-    Case { name: "test", run: |node| installation::helm_test(node).boxed() },
-    Case { name: "examples", run: |node| contract::examples(node).boxed() },
-    Case { name: "webhook", run: |node| contract::webhook(node).boxed() },
-    Case { name: "scaling", run: |node| scaling::scaling(node).boxed() },
-    Case { name: "upgrade", run: |node| upgrade::upgrade(node).boxed() },
-    Case { name: "unchanged", run: |node| installation::unchanged(node).boxed() },
-    Case { name: "tenant", run: |node| tenant::tenant(node).boxed() },
-    Case { name: "rights", run: |node| rights::rights(node).boxed() },
-    Case { name: "uninstall", run: |node| uninstall::uninstall(node).boxed() },
-    Case { name: "bundled", run: |node| bundled::bundled(node).boxed() },
+    Case { name: "install", run: |node| installation::install(node).boxed_local() },
+    Case { name: "test", run: |node| installation::helm_test(node).boxed_local() },
+    Case { name: "examples", run: |node| contract::examples(node).boxed_local() },
+    Case { name: "webhook", run: |node| contract::webhook(node).boxed_local() },
+    Case { name: "scaling", run: |node| scaling::scaling(node).boxed_local() },
+    Case { name: "upgrade", run: |node| upgrade::upgrade(node).boxed_local() },
+    Case { name: "unchanged", run: |node| installation::unchanged(node).boxed_local() },
+    Case { name: "tenant", run: |node| tenant::tenant(node).boxed_local() },
+    Case { name: "rights", run: |node| rights::rights(node).boxed_local() },
+    Case { name: "uninstall", run: |node| uninstall::uninstall(node).boxed_local() },
+    Case { name: "bundled", run: |node| bundled::bundled(node).boxed_local() },
 ];
 
 /// The exit code for invalid arguments, as `EXIT_USAGE` of the scripts.
