@@ -12,9 +12,9 @@ use sqlx::postgres::PgPool;
 use uuid::Uuid;
 
 use grapnel_core::integration::IntegrationRow;
-use grapnel_core::manifests::{self, Desired};
+use grapnel_core::manifests::{self, DesiredIntegration};
 use grapnel_core::sealing::SealingKeys;
-use grapnel_core::secrets::Secrets;
+use grapnel_core::secrets::IntegrationSecrets;
 use grapnel_platform::args::{CommonArgs, DatabaseArgs, QueueArgs, SealingArgs};
 use grapnel_platform::manifest_files;
 use grapnel_platform::queue::{self, Link};
@@ -73,13 +73,17 @@ pub async fn run(args: ApplyArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn describe(desired: &Desired) -> String {
+fn describe(desired: &DesiredIntegration) -> String {
     let name = desired.object.metadata.name.as_deref().unwrap_or_default();
     format!("integration {}/{name}", desired.object.namespace_or_default())
 }
 
 /// Writes one object's row, if it says anything new.
-pub async fn apply(pool: &PgPool, keys: &SealingKeys, desired: &Desired) -> anyhow::Result<Applied> {
+pub async fn apply(
+    pool: &PgPool,
+    keys: &SealingKeys,
+    desired: &DesiredIntegration,
+) -> anyhow::Result<Applied> {
     let before = rows::find(pool, desired.object.id()).await.context("read the integration's row")?;
     if let Some(before) = &before
         && !before.deleted
@@ -103,7 +107,7 @@ pub async fn apply(pool: &PgPool, keys: &SealingKeys, desired: &Desired) -> anyh
 }
 
 /// Retires the rows that came from files and are in none any more.
-pub async fn retire_others(pool: &PgPool, kept: &[Desired]) -> anyhow::Result<Vec<Uuid>> {
+pub async fn retire_others(pool: &PgPool, kept: &[DesiredIntegration]) -> anyhow::Result<Vec<Uuid>> {
     let live = rows::load_all(pool).await.context("read the integrations")?;
     let is_kept = |row: &IntegrationRow| kept.iter().any(|desired| desired.object.id() == row.id);
     let mut retired = Vec::new();
@@ -116,7 +120,7 @@ pub async fn retire_others(pool: &PgPool, kept: &[Desired]) -> anyhow::Result<Ve
 }
 
 /// Declares the queue of every destination.
-pub async fn declare_queues(link: &Link, prefix: &str, desired: &Desired) -> anyhow::Result<()> {
+pub async fn declare_queues(link: &Link, prefix: &str, desired: &DesiredIntegration) -> anyhow::Result<()> {
     let channel = link.channel().await.context("connect to RabbitMQ")?;
     for destination in &desired.object.spec.destinations {
         let name = queue_name(prefix, desired.object.id(), &destination.name);
@@ -125,15 +129,19 @@ pub async fn declare_queues(link: &Link, prefix: &str, desired: &Desired) -> any
     Ok(())
 }
 
-fn is_unchanged(row: &IntegrationRow, desired: &Desired, keys: &SealingKeys) -> anyhow::Result<bool> {
+fn is_unchanged(
+    row: &IntegrationRow,
+    desired: &DesiredIntegration,
+    keys: &SealingKeys,
+) -> anyhow::Result<bool> {
     let same_spec = row.spec == serde_json::to_string(&desired.object.spec)?;
     // Secrets that cannot be opened any more are written anew.
     let same_secrets =
-        Secrets::open(keys, row.id, &row.secrets).is_ok_and(|secrets| secrets == desired.secrets);
+        IntegrationSecrets::open(keys, row.id, &row.secrets).is_ok_and(|secrets| secrets == desired.secrets);
     Ok(same_spec && same_secrets)
 }
 
-fn row(desired: &Desired, generation: i64, keys: &SealingKeys) -> anyhow::Result<IntegrationRow> {
+fn row(desired: &DesiredIntegration, generation: i64, keys: &SealingKeys) -> anyhow::Result<IntegrationRow> {
     let object = &desired.object;
     let (id, namespace) = (object.id(), object.namespace_or_default());
     let name = object.metadata.name.clone().unwrap_or_default();

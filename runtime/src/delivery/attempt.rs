@@ -15,7 +15,7 @@ use grapnel_core::delivery::outcome::Outcome;
 use grapnel_core::delivery::retry::{self, Decision};
 use grapnel_core::delivery::target::DeliveryRequest;
 use grapnel_core::integration::Destination;
-use grapnel_core::payload::{DeliveredAs, Envelope, cloud_event, normalized_payload};
+use grapnel_core::payload::{CloudEvent, DeliveredAs, normalized_payload};
 use grapnel_platform::queue::consume::Ack;
 use grapnel_store::deliveries::claim::Claimed;
 use grapnel_store::deliveries::record::{NextState, Recorded};
@@ -72,7 +72,7 @@ fn content(claimed: &Claimed, payload: Vec<u8>) -> (Bytes, Option<String>) {
     match (claimed.delivered_as, &claimed.envelope) {
         (DeliveredAs::Raw, _) => (payload.into(), received_type),
         (DeliveredAs::CloudEvent, Some(fields)) => {
-            let envelope = Envelope {
+            let event = CloudEvent {
                 id: claimed.event_id,
                 integration_id: fields.integration_id,
                 provider: &claimed.provider,
@@ -82,7 +82,7 @@ fn content(claimed: &Claimed, payload: Vec<u8>) -> (Bytes, Option<String>) {
                 occurred_at: fields.occurred_at,
                 content_type: received_type.as_deref(),
             };
-            let json = cloud_event(&envelope, claimed.body_form, &payload);
+            let json = event.to_json(claimed.body_form, &payload);
             (json.into(), Some("application/cloudevents+json".to_owned()))
         }
         (DeliveredAs::Normalized | DeliveredAs::CloudEvent, _) => {
