@@ -74,67 +74,13 @@ pub enum HandshakeDecision<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConfirmationNotPermitted;
 
-fn compile_conditions(conditions: &[crds::Condition]) -> Option<Vec<CompiledCondition>> {
-    let condition = |condition: &crds::Condition| {
-        let equals = condition.equals.as_deref().map(Template::parse);
-        Some(CompiledCondition {
-            source: Source::parse(&condition.source)?,
-            equals: match equals {
-                Some(template) => Some(template?),
-                None => None,
-            },
-        })
-    };
-    conditions.iter().map(condition).collect()
-}
-
-fn compile(handshake: &crds::Handshake) -> Option<CompiledHandshake> {
-    let respond = &handshake.respond;
-    let header = |header: &crds::RespondHeader| {
-        Some((HeaderName::try_from(&header.name).ok()?, Template::parse(&header.value)?))
-    };
-    let optional = |text: &Option<String>| match text {
-        Some(text) => Source::parse(text).map(Some),
-        None => Some(None),
-    };
-    Some(CompiledHandshake {
-        name: handshake.name.clone(),
-        method: match handshake.matches.method {
-            crds::Method::Post => Method::POST,
-            crds::Method::Get => Method::GET,
-            crds::Method::Head => Method::HEAD,
-            crds::Method::Options => Method::OPTIONS,
-        },
-        conditions: compile_conditions(&handshake.matches.conditions)?,
-        otherwise_forbidden: compile_conditions(&handshake.matches.otherwise_forbidden)?,
-        verify: handshake.verify,
-        status: u16::try_from(respond.status).ok().and_then(|status| StatusCode::from_u16(status).ok())?,
-        headers: respond.headers.iter().map(header).collect::<Option<_>>()?,
-        content_type: match &respond.content_type {
-            Some(text) => Some(HeaderValue::from_str(text).ok()?),
-            None => None,
-        },
-        body: match &respond.body {
-            Some(text) => Some(Template::parse(text)?),
-            None => None,
-        },
-        capture: optional(&handshake.capture)?,
-        confirmation: match &handshake.confirm_url {
-            Some(confirm) => {
-                Some(Confirmation { from: Source::parse(&confirm.from)?, hosts: confirm.hosts.clone() })
-            }
-            None => None,
-        },
-    })
-}
-
 impl Handshakes {
     /// # Errors
     /// The name of a handshake that cannot be compiled, or that needs a value that the key cannot compute.
     pub fn new(handshakes: &[crds::Handshake], verifier: &Verifier, secret: &[u8]) -> Result<Self, String> {
         let mut all = Vec::with_capacity(handshakes.len());
         for handshake in handshakes {
-            let compiled = compile(handshake).filter(|compiled| {
+            let compiled = CompiledHandshake::new(handshake).filter(|compiled| {
                 let headers = compiled.headers.iter().map(|(_, template)| template);
                 headers.chain(&compiled.body).all(|template| verifier.can_fill(template))
             });
@@ -178,6 +124,48 @@ impl Handshakes {
 }
 
 impl CompiledHandshake {
+    fn new(handshake: &crds::Handshake) -> Option<Self> {
+        let respond = &handshake.respond;
+        let header = |header: &crds::RespondHeader| {
+            Some((HeaderName::try_from(&header.name).ok()?, Template::parse(&header.value)?))
+        };
+        let optional = |text: &Option<String>| match text {
+            Some(text) => Source::parse(text).map(Some),
+            None => Some(None),
+        };
+        Some(Self {
+            name: handshake.name.clone(),
+            method: match handshake.matches.method {
+                crds::Method::Post => Method::POST,
+                crds::Method::Get => Method::GET,
+                crds::Method::Head => Method::HEAD,
+                crds::Method::Options => Method::OPTIONS,
+            },
+            conditions: CompiledCondition::all(&handshake.matches.conditions)?,
+            otherwise_forbidden: CompiledCondition::all(&handshake.matches.otherwise_forbidden)?,
+            verify: handshake.verify,
+            status: u16::try_from(respond.status)
+                .ok()
+                .and_then(|status| StatusCode::from_u16(status).ok())?,
+            headers: respond.headers.iter().map(header).collect::<Option<_>>()?,
+            content_type: match &respond.content_type {
+                Some(text) => Some(HeaderValue::from_str(text).ok()?),
+                None => None,
+            },
+            body: match &respond.body {
+                Some(text) => Some(Template::parse(text)?),
+                None => None,
+            },
+            capture: optional(&handshake.capture)?,
+            confirmation: match &handshake.confirm_url {
+                Some(confirm) => {
+                    Some(Confirmation { from: Source::parse(&confirm.from)?, hosts: confirm.hosts.clone() })
+                }
+                None => None,
+            },
+        })
+    }
+
     /// Builds the response; `None` if the challenge is invalid: too long, or possibly the body of a webhook.
     pub fn respond(&self, request: &IncomingRequest<'_>, verifier: &Verifier) -> Option<Response<Vec<u8>>> {
         if self.verify == Proof::None && !self.computes_only_over_tokens(request) {
@@ -243,6 +231,23 @@ impl CompiledHandshake {
                     .is_some_and(|host| confirmation.hosts.iter().any(|pattern| host_matches(pattern, host)))
         });
         Some(permitted.ok_or(ConfirmationNotPermitted))
+    }
+}
+
+impl CompiledCondition {
+    fn new(condition: &crds::Condition) -> Option<Self> {
+        let equals = condition.equals.as_deref().map(Template::parse);
+        Some(Self {
+            source: Source::parse(&condition.source)?,
+            equals: match equals {
+                Some(template) => Some(template?),
+                None => None,
+            },
+        })
+    }
+
+    fn all(conditions: &[crds::Condition]) -> Option<Vec<Self>> {
+        conditions.iter().map(Self::new).collect()
     }
 }
 

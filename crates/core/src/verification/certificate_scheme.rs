@@ -5,6 +5,8 @@
 //! secret names the subscription that a signature must be for: the ARN of a topic, or the id of a webhook. PEM certificates
 //! may follow the name. Then these alone are trusted, whatever they contain, and nothing is fetched.
 
+use std::fmt;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -23,7 +25,6 @@ use crate::request::json::{self, Document, Pointer};
 use crate::request::{IncomingRequest, Source};
 
 /// A request whose signature must be checked with a certificate that is yet to be fetched.
-#[derive(Debug)]
 pub struct CertificateClaim {
     provider: CertificateProvider,
     signature: ClaimedSignature,
@@ -54,7 +55,6 @@ struct Subscription {
 }
 
 /// The signature that a request claims to have.
-#[derive(Debug)]
 struct ClaimedSignature {
     /// The index of the secret whose subscription it is for.
     secret: usize,
@@ -77,6 +77,13 @@ impl CertificateClaim {
     pub fn verify_by(&self, certificate: &Certificate, now: Timestamp) -> Result<Verified, VerifyError> {
         self.provider.check(certificate, now)?;
         self.signature.verify(std::slice::from_ref(certificate.key()))
+    }
+}
+
+impl fmt::Debug for CertificateClaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.certificate_url.as_str();
+        f.debug_struct("CertificateClaim").field("certificate_url", &url).finish_non_exhaustive()
     }
 }
 
