@@ -1,22 +1,22 @@
-//! How long an object that failed waits before it is tried again: longer with every failure, never all at once.
+//! How long a failed object waits before its retry: longer with every failure, and never all objects at once.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_secs(1);
 pub const LONGEST: Duration = Duration::from_secs(300);
 
-/// Of an object that is being deleted: someone waits for it to go.
+/// The longest wait of an object that is being deleted: someone waits for it to be gone.
 pub const LONGEST_OF_DELETIONS: Duration = Duration::from_secs(15);
 
-/// The wait after that many failures in a row (1 for the first), between half and the whole of an exponentially growing
-/// time. `random` is in [0, 1).
+/// Returns the wait after a number of consecutive failures (1 for the first), between half and all of an exponentially
+/// growing time. `random` is in [0, 1).
 pub fn delay(failures: u32, random: f64) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     let whole = FIRST.saturating_mul(1 << doublings).min(LONGEST);
     whole.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
 }
 
-/// A time around the given one, so that what began together does not stay together.
+/// Returns a time around the given one, so that objects that start together drift apart.
 pub fn jittered(around: Duration, random: f64) -> Duration {
     around.mul_f64(0.8 + 0.4 * random.clamp(0.0, 1.0))
 }

@@ -1,11 +1,11 @@
-//! What the controller is told from outside, parsed and validated before the first connection.
+//! The configuration of the controller, parsed and validated before the first connection.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use grapnel::config::{CommonArgs, DatabaseArgs, QueueArgs, QueueManagementArgs, SealingArgs};
+use grapnel_platform::args::{CommonArgs, DatabaseArgs, QueueArgs, QueueManagementArgs, SealingArgs};
 use k8s_openapi::api::core::v1::{
     EnvFromSource, EnvVar, LocalObjectReference, ResourceRequirements, Toleration, Volume, VolumeMount,
 };
@@ -18,10 +18,10 @@ pub struct RunArgs {
     /// runs in
     #[arg(long, env = "GRAPNEL_NAMESPACE")]
     pub namespace: Option<String>,
-    /// YAML file that says how worker pods are made: image, env, envFrom, resources and more
+    /// YAML file that describes worker pods: image, env, envFrom, resources and more
     #[arg(long, env = "GRAPNEL_WORKER_POD_FILE")]
     pub worker_pod_file: PathBuf,
-    /// The most workers of one Integration, whatever it asks for
+    /// The maximum number of workers of one Integration, regardless of its spec
     #[arg(long, env = "GRAPNEL_MAX_WORKERS_PER_INTEGRATION", default_value = "100", value_parser = clap::value_parser!(i32).range(1..=1000))]
     pub max_workers: i32,
     /// Base of the URL that providers call, without a path; shown in the status
@@ -30,14 +30,14 @@ pub struct RunArgs {
     /// Namespaces whose Integrations are watched, separated by commas. Default: all of the cluster
     #[arg(long, env = "GRAPNEL_WATCH_NAMESPACES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
-    /// What tells this replica from all others and stays the same when it is restarted in place: the uid of its pod. A
-    /// process that is restarted goes on with the Lease of the one before at once, and does not wait until it runs out
+    /// The uid of the pod, which distinguishes this replica from all others and survives a restart in place. A
+    /// restarted process takes over the Lease of the previous one at once, without waiting for it to expire
     #[arg(long, env = "GRAPNEL_POD_UID")]
     pub pod_uid: Option<String>,
-    /// The name of the Lease by which replicas agree on who writes
+    /// The name of the Lease that elects the replica that writes
     #[arg(long, env = "GRAPNEL_LEASE_NAME", default_value = "grapnel-controller")]
     pub lease_name: String,
-    /// Objects that are reconciled at the same time
+    /// The number of objects that are reconciled concurrently
     #[arg(long, env = "GRAPNEL_RECONCILE_CONCURRENCY", default_value = "16", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
     #[command(flatten)]
@@ -52,8 +52,8 @@ pub struct RunArgs {
     pub sealing: SealingArgs,
 }
 
-/// How worker pods are made. It belongs to the platform: none of it can be set by an Integration, except that an
-/// Integration's own resources, node selector, tolerations and priority class go before these.
+/// The configuration of worker pods. It belongs to the platform: an Integration cannot set any of it, except that its
+/// own resources, node selector, tolerations and priority class take precedence over these.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkerPod {

@@ -1,8 +1,9 @@
-//! Whether the API server knows the Integration resource: waited for at the start, since charts are installed in any
-//! order, and looked at now and then afterwards, since it may be removed.
+//! Checks whether the API server knows the Integration resource: at the start by waiting for it, since charts are
+//! installed in any order, and regularly afterwards, since it may be removed.
 
 use std::time::Duration;
 
+use grapnel_core::error_chain::chain;
 use grapnel_crds::Integration;
 use kube::Client;
 use kube::api::{Api, ListParams};
@@ -10,45 +11,45 @@ use tokio::time::{sleep, timeout};
 
 use crate::context::API_DEADLINE;
 use crate::metrics;
-use crate::watch::namespaces::Namespaces;
+use crate::namespaces::WatchedNamespaces;
 
 const POLL: Duration = Duration::from_secs(1);
 
 /// Why Integrations cannot be listed.
-enum Problem {
-    Missing,
+enum ListFailure {
+    NotInstalled,
     Other(String),
 }
 
-/// Answers when Integrations can be listed.
-pub async fn wait_for_crd(client: &Client, watched: &Namespaces) {
-    let mut told = String::new();
-    while let Err(problem) = look(client, watched).await {
-        let problem = match problem {
-            Problem::Missing => {
+/// Waits until Integrations can be listed.
+pub async fn wait_for_crd(client: &Client, watched: &WatchedNamespaces) {
+    let mut logged = String::new();
+    while let Err(failure) = list(client, watched).await {
+        let reason = match failure {
+            ListFailure::NotInstalled => {
                 "the custom resource integrations.grapnel.dev is not installed (chart grapnel-crds)"
                     .to_owned()
             }
-            Problem::Other(problem) => problem,
+            ListFailure::Other(reason) => reason,
         };
-        if problem != told {
-            tracing::warn!("waiting: {problem}");
-            told = problem;
+        if reason != logged {
+            tracing::warn!("waiting: {reason}");
+            logged = reason;
         }
         sleep(POLL).await;
     }
 }
 
-/// Tells when the resource went and when it is back. `was_there` is what was told last.
-pub async fn tell_changes(client: &Client, watched: &Namespaces, was_there: &mut bool) {
-    let is_there = match look(client, watched).await {
+/// Logs when the resource is removed and when it is installed again. `was_installed` is what was logged last.
+pub async fn log_changes(client: &Client, watched: &WatchedNamespaces, was_installed: &mut bool) {
+    let is_installed = match list(client, watched).await {
         Ok(()) => true,
-        Err(Problem::Missing) => false,
-        // Not known; the watch tells of an API server that does not answer.
-        Err(Problem::Other(_)) => return,
+        Err(ListFailure::NotInstalled) => false,
+        // Unknown. The watch reports an API server that does not answer.
+        Err(ListFailure::Other(_)) => return,
     };
-    if std::mem::replace(was_there, is_there) != is_there {
-        if is_there {
+    if std::mem::replace(was_installed, is_installed) != is_installed {
+        if is_installed {
             tracing::info!("the custom resource integrations.grapnel.dev is installed again");
         } else {
             tracing::error!(
@@ -58,22 +59,19 @@ pub async fn tell_changes(client: &Client, watched: &Namespaces, was_there: &mut
     }
 }
 
-async fn look(client: &Client, watched: &Namespaces) -> Result<(), Problem> {
+async fn list(client: &Client, watched: &WatchedNamespaces) -> Result<(), ListFailure> {
     let api: Api<Integration> = watched.first_api(client);
-    let found = match timeout(API_DEADLINE, api.list_metadata(&ListParams::default().limit(1))).await {
+    let listed = match timeout(API_DEADLINE, api.list_metadata(&ListParams::default().limit(1))).await {
         Ok(Ok(_)) => Ok(()),
-        // By the code: of a group that it does not know the API server says so in a text without a reason.
-        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(Problem::Missing),
-        Ok(Err(error)) => {
-            let cause = grapnel::telemetry::chain(&error);
-            Err(Problem::Other(format!("Integrations cannot be listed: {cause}")))
-        }
-        Err(_) => Err(Problem::Other("the API server did not answer in time".to_owned())),
+        // By the code: for a group that it does not know the API server answers with a text that has no reason.
+        Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(ListFailure::NotInstalled),
+        Ok(Err(error)) => Err(ListFailure::Other(format!("cannot list Integrations: {}", chain(&error)))),
+        Err(_) => Err(ListFailure::Other("the API server did not answer in time".to_owned())),
     };
-    match &found {
+    match &listed {
         Ok(()) => metrics::crd_missing(false),
-        Err(Problem::Missing) => metrics::crd_missing(true),
-        Err(Problem::Other(_)) => {}
+        Err(ListFailure::NotInstalled) => metrics::crd_missing(true),
+        Err(ListFailure::Other(_)) => {}
     }
-    found
+    listed
 }

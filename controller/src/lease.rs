@@ -1,11 +1,11 @@
-//! Who of several replicas writes: the holder of a Lease, and only until a deadline of its own.
+//! Leader election: of several replicas only the holder of a Lease writes, and only until a deadline of its own.
 //!
-//! What always holds: a write of the Lease names the resourceVersion that it is based on, so two candidates cannot both
+//! Invariants: a write of the Lease names the resourceVersion that it is based on, so two candidates cannot both
 //! take it; a candidate trusts its own clock alone and counts from when it saw the Lease change; the holder stops
-//! acting before the others may start, also when it cannot reach the API server or was frozen meanwhile, because
-//! [`Lead::is_held`] compares with a local deadline that only a successful renewal moves. Every acquisition has a higher
-//! number than all before it; rows are fenced by that number, so even a write under way comes too late. A process that
-//! is restarted in its pod does not wait for the one before, which has ended.
+//! acting before the others may start, even if it cannot reach the API server or was frozen in the meantime, because
+//! [`Leadership::is_held`] compares with a local deadline that only a successful renewal moves. Every acquisition has a
+//! higher epoch than all before it; rows are fenced by the epoch, so even a write in flight comes too late. A process
+//! that is restarted in its pod does not wait for the previous one, which has ended.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,39 +19,39 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// How long others wait for a holder that they hear nothing of.
+/// How long others wait for a holder that shows no activity.
 const DURATION: Duration = Duration::from_secs(15);
 
-/// How long a holder goes on after the start of its last successful renewal: less than [`DURATION`], so that it has
+/// How long a holder continues after the start of its last successful renewal: less than [`DURATION`], so that it has
 /// stopped before another one starts.
 const HELD_FOR: Duration = Duration::from_secs(10);
 
 /// How often the holder renews.
 const RENEW_EVERY: Duration = Duration::from_secs(4);
 
-/// How often a failed renewal is repeated, and how often a candidate looks.
+/// How often a failed renewal is retried, and how often a candidate polls.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 
-/// Less than anyone notices, and enough for a clock to have moved on.
-const MOMENT: Duration = Duration::from_millis(20);
+/// Short enough to go unnoticed, and long enough for the clock to have advanced.
+const CLOCK_STEP: Duration = Duration::from_millis(20);
 
-/// One attempt; several fit into [`HELD_FOR`], so a single slow call loses nothing.
+/// The deadline of one attempt. Several fit into [`HELD_FOR`], so a single slow call does not lose the Lease.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
-/// The proof of being the one that may write.
+/// The proof that this process may write.
 #[derive(Debug, Clone)]
-pub struct Lead {
-    /// The number of this acquisition: higher than that of every one before.
+pub struct Leadership {
+    /// The number of this acquisition, higher than that of every earlier one.
     pub epoch: i64,
     since: Instant,
     held_until_ms: Arc<AtomicU64>,
 }
 
-impl Lead {
+impl Leadership {
     fn new(epoch: i64, since: Instant) -> Self {
-        let lead = Self { epoch, since, held_until_ms: Arc::default() };
-        lead.extend(since);
-        lead
+        let leadership = Self { epoch, since, held_until_ms: Arc::default() };
+        leadership.extend(since);
+        leadership
     }
 
     fn extend(&self, renewal_began: Instant) {
@@ -63,7 +63,7 @@ impl Lead {
         self.since + Duration::from_millis(self.held_until_ms.load(Ordering::Acquire))
     }
 
-    /// Whether this process may still write.
+    /// Returns whether this process may still write.
     pub fn is_held(&self) -> bool {
         self.is_held_at(Instant::now())
     }
@@ -73,25 +73,26 @@ impl Lead {
     }
 }
 
-/// What a candidate has seen of the Lease, by its own clock.
+/// The Lease as a candidate has observed it, by its own clock.
 #[derive(Debug, Default)]
-struct Seen {
-    /// Holder and renewal time: what changes whenever the holder lives.
+struct LeaseObservation {
+    /// Holder and renewal time, which change as long as the holder is alive.
     last: Option<(String, Option<MicroTime>)>,
     since: Option<Instant>,
     free_at: Option<Instant>,
 }
 
-impl Seen {
-    /// Whether the Lease may be taken: nobody holds it, or it has not changed for its duration since it was first seen so.
+impl LeaseObservation {
+    /// Returns whether the Lease may be taken: nobody holds it, or it has not changed for its duration since it was
+    /// first observed in this state.
     fn may_take(&mut self, spec: &LeaseSpec, now: Instant) -> bool {
         let holder = spec.holder_identity.clone().unwrap_or_default();
         if holder.is_empty() {
             return true;
         }
-        let seen = (holder, spec.renew_time.clone());
-        if self.last.as_ref() != Some(&seen) {
-            (self.last, self.since) = (Some(seen), Some(now));
+        let current = (holder, spec.renew_time.clone());
+        if self.last.as_ref() != Some(&current) {
+            (self.last, self.since) = (Some(current), Some(now));
         }
         let seconds = spec.lease_duration_seconds.unwrap_or_default();
         let duration = u64::try_from(seconds).map_or(DURATION, Duration::from_secs).max(DURATION);
@@ -99,10 +100,10 @@ impl Seen {
         self.free_at.is_some_and(|free_at| now > free_at)
     }
 
-    /// When to look again: soon, and right after the Lease has run out.
-    fn next_look(&self, now: Instant) -> Duration {
-        let runs_out = self.free_at.map(|free_at| free_at.saturating_duration_since(now) + MOMENT);
-        runs_out.map_or(RETRY_EVERY, |runs_out| runs_out.min(RETRY_EVERY))
+    /// Returns how long to wait before the next poll: not long, and until right after the Lease has expired.
+    fn next_poll(&self, now: Instant) -> Duration {
+        let expiry = self.free_at.map(|free_at| free_at.saturating_duration_since(now) + CLOCK_STEP);
+        expiry.map_or(RETRY_EVERY, |expiry| expiry.min(RETRY_EVERY))
     }
 }
 
@@ -114,17 +115,17 @@ pub struct Elector {
     identity: Identity,
 }
 
-/// Who holds the Lease: a process of a replica.
+/// The identity of a holder: a process of a replica.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// What the processes of one replica have in common. At most one of them runs at a time.
+    /// Common to all processes of one replica, of which at most one runs at a time.
     replica: Option<String>,
-    /// Different in every process, so that a restarted one takes the Lease anew, with a new epoch.
+    /// Different in every process, so that a restarted one acquires the Lease again, with a new epoch.
     holder: String,
 }
 
 impl Identity {
-    /// `pod_uid` is the uid of the pod: its container is not started again before it has ended.
+    /// `pod_uid` is the uid of the pod: its container is restarted only after it has ended.
     pub fn new(host: &str, pod_uid: Option<&str>) -> Self {
         let replica = pod_uid.filter(|uid| !uid.is_empty()).map(|uid| format!("{host}_{uid}"));
         let process = Uuid::now_v7();
@@ -132,8 +133,8 @@ impl Identity {
         Self { replica, holder }
     }
 
-    /// Whether the holder is a process of this replica that has ended.
-    fn is_own_before(&self, holder: &str) -> bool {
+    /// Returns whether the holder is a process of this replica that has ended.
+    fn is_earlier_process(&self, holder: &str) -> bool {
         let Some(replica) = &self.replica else { return false };
         holder != self.holder && holder.strip_prefix(replica).is_some_and(|process| process.starts_with('_'))
     }
@@ -144,28 +145,29 @@ impl Elector {
         Self { api, name: name.to_owned(), identity }
     }
 
-    /// Waits until the Lease is this process's. The number is above `floor`, which is the highest that is in the
-    /// database: a Lease that was deleted counts from the beginning.
-    pub async fn acquire(&self, floor: impl AsyncFn() -> i64) -> (Lead, Lease) {
-        let mut seen = Seen::default();
+    /// Waits until this process holds the Lease. The epoch is above `floor`, the highest one in the database: a Lease
+    /// that was deleted starts counting at zero.
+    pub async fn acquire(&self, floor: impl AsyncFn() -> i64) -> (Leadership, Lease) {
+        let mut observation = LeaseObservation::default();
         loop {
             match timeout(ATTEMPT, self.api.get_opt(&self.name)).await {
                 Ok(Ok(found)) => {
                     let spec = found.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
                     let holder = spec.holder_identity.as_deref().unwrap_or_default();
-                    if self.identity.is_own_before(holder) || seen.may_take(&spec, Instant::now()) {
+                    if self.identity.is_earlier_process(holder) || observation.may_take(&spec, Instant::now())
+                    {
                         let before = i64::from(spec.lease_transitions.unwrap_or_default());
                         let epoch = before.max(floor().await).saturating_add(1);
                         let began = Instant::now();
                         if let Some(lease) = self.take(found, epoch).await {
-                            return (Lead::new(epoch, began), lease);
+                            return (Leadership::new(epoch, began), lease);
                         }
                     }
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "the Lease cannot be read"),
-                Err(_) => tracing::warn!("the Lease was not read in time"),
+                Ok(Err(error)) => tracing::warn!(%error, "cannot read the Lease"),
+                Err(_) => tracing::warn!("reading the Lease timed out"),
             }
-            sleep(seen.next_look(Instant::now())).await;
+            sleep(observation.next_poll(Instant::now())).await;
         }
     }
 
@@ -183,11 +185,11 @@ impl Elector {
             Ok(Ok(lease)) => Some(lease),
             Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_already_exists() => None,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the Lease cannot be taken");
+                tracing::warn!(%error, "cannot acquire the Lease");
                 None
             }
             Err(_) => {
-                tracing::warn!("the Lease was not taken in time");
+                tracing::warn!("acquiring the Lease timed out");
                 None
             }
         }
@@ -208,84 +210,85 @@ impl Elector {
         }
     }
 
-    /// Renews until told to stop, when the Lease is given back; answers early when it was lost.
-    pub async fn keep(&self, lead: &Lead, mut lease: Lease, stop: CancellationToken) -> Kept {
+    /// Renews the Lease until stopped, and then releases it; returns early if the Lease is lost.
+    pub async fn keep(&self, leadership: &Leadership, mut lease: Lease, stop: CancellationToken) -> LeaseEnd {
         let mut next = RENEW_EVERY;
         loop {
             tokio::select! {
                 () = stop.cancelled() => {
-                    self.release(lead, lease).await;
-                    return Kept::Released;
+                    self.release(leadership, lease).await;
+                    return LeaseEnd::Released;
                 }
-                () = sleep_until(lead.held_until()) => return Kept::Lost,
+                () = sleep_until(leadership.held_until()) => return LeaseEnd::Lost,
                 () = sleep(next) => {}
             }
             next = RETRY_EVERY;
             let began = Instant::now();
             let acquired = lease.spec.as_ref().and_then(|spec| spec.acquire_time.clone());
-            let renewed = Lease { spec: Some(self.spec(lead.epoch, acquired)), ..lease.clone() };
+            let renewed = Lease { spec: Some(self.spec(leadership.epoch, acquired)), ..lease.clone() };
             match self.put(&renewed).await {
-                // A process that was frozen during the call must not extend what has run out meanwhile.
-                Ok(Ok(written)) if lead.is_held() => {
-                    lead.extend(began);
+                // A process that was frozen during the call must not extend a leadership that has expired meanwhile.
+                Ok(Ok(written)) if leadership.is_held() => {
+                    leadership.extend(began);
                     lease = written;
                     next = RENEW_EVERY;
                 }
-                Ok(Ok(_)) => return Kept::Lost,
+                Ok(Ok(_)) => return LeaseEnd::Lost,
                 Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_not_found() => {
-                    match self.read_own().await {
-                        Reread::Own(current) => lease = *current,
-                        Reread::Others => return Kept::Lost,
-                        Reread::Unknown => {}
+                    match self.read_holder().await {
+                        CurrentHolder::ThisProcess(current) => lease = *current,
+                        CurrentHolder::Other => return LeaseEnd::Lost,
+                        CurrentHolder::Unknown => {}
                     }
                 }
-                Ok(Err(error)) => tracing::warn!(%error, "the Lease cannot be renewed"),
-                Err(_) => tracing::warn!("the Lease was not renewed in time"),
+                Ok(Err(error)) => tracing::warn!(%error, "cannot renew the Lease"),
+                Err(_) => tracing::warn!("renewing the Lease timed out"),
             }
         }
     }
 
-    async fn read_own(&self) -> Reread {
+    async fn read_holder(&self) -> CurrentHolder {
         match timeout(ATTEMPT, self.api.get_opt(&self.name)).await {
             Ok(Ok(Some(lease))) => {
                 let holder = lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_deref());
                 if holder == Some(&self.identity.holder) {
-                    Reread::Own(Box::new(lease))
+                    CurrentHolder::ThisProcess(Box::new(lease))
                 } else {
-                    Reread::Others
+                    CurrentHolder::Other
                 }
             }
-            Ok(Ok(None)) => Reread::Others,
-            Ok(Err(_)) | Err(_) => Reread::Unknown,
+            Ok(Ok(None)) => CurrentHolder::Other,
+            Ok(Err(_)) | Err(_) => CurrentHolder::Unknown,
         }
     }
 
-    async fn release(&self, lead: &Lead, lease: Lease) {
-        if !lead.is_held() {
+    async fn release(&self, leadership: &Leadership, lease: Lease) {
+        if !leadership.is_held() {
             return;
         }
-        let mut spec = self.spec(lead.epoch, None);
+        let mut spec = self.spec(leadership.epoch, None);
         spec.holder_identity = Some(String::new());
         match self.put(&Lease { spec: Some(spec), ..lease }).await {
             Ok(Ok(_)) => tracing::info!("released the Lease"),
-            Ok(Err(error)) => tracing::warn!(%error, "the Lease cannot be released; it runs out"),
-            Err(_) => tracing::warn!("the Lease was not released in time; it runs out"),
+            Ok(Err(error)) => tracing::warn!(%error, "cannot release the Lease; it will expire"),
+            Err(_) => tracing::warn!("releasing the Lease timed out; it will expire"),
         }
     }
 }
 
-enum Reread {
-    Own(Box<Lease>),
-    Others,
+/// The holder according to the API server.
+enum CurrentHolder {
+    ThisProcess(Box<Lease>),
+    Other,
     Unknown,
 }
 
-/// How keeping the Lease ended.
+/// The end of holding the Lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
-    /// Given back on request.
+pub enum LeaseEnd {
+    /// Released on request.
     Released,
-    /// Another one has it, or it could not be renewed in time. Nothing may be written any more.
+    /// Another process holds it, or it could not be renewed in time. Nothing may be written any more.
     Lost,
 }
 
@@ -304,46 +307,46 @@ mod tests {
 
     #[test]
     fn a_free_lease_is_taken_at_once() {
-        assert!(Seen::default().may_take(&LeaseSpec::default(), Instant::now()));
-        assert!(Seen::default().may_take(&spec("", 1), Instant::now()));
+        assert!(LeaseObservation::default().may_take(&LeaseSpec::default(), Instant::now()));
+        assert!(LeaseObservation::default().may_take(&spec("", 1), Instant::now()));
     }
 
     #[test]
     fn a_held_lease_is_taken_when_it_has_not_changed_for_its_duration() {
-        let (mut seen, start) = (Seen::default(), Instant::now());
+        let (mut observation, start) = (LeaseObservation::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        // The times in the Lease are of another clock and do not count: here they are long past.
-        assert!(!seen.may_take(&spec("other", 1), start));
-        assert!(!seen.may_take(&spec("other", 1), at(15)));
-        assert!(!seen.may_take(&spec("other", 2), at(16)), "it was renewed");
-        assert!(!seen.may_take(&spec("other", 2), at(31)));
-        assert!(seen.may_take(&spec("other", 2), at(32)));
-        assert!(!seen.may_take(&spec("third", 2), at(33)), "another one was faster");
+        // The times in the Lease are from another clock and are ignored: here they are long past.
+        assert!(!observation.may_take(&spec("other", 1), start));
+        assert!(!observation.may_take(&spec("other", 1), at(15)));
+        assert!(!observation.may_take(&spec("other", 2), at(16)), "it was renewed");
+        assert!(!observation.may_take(&spec("other", 2), at(31)));
+        assert!(observation.may_take(&spec("other", 2), at(32)));
+        assert!(!observation.may_take(&spec("third", 2), at(33)), "another candidate was faster");
     }
 
     #[test]
-    fn only_a_process_of_the_same_pod_goes_before_the_others() {
+    fn only_a_process_of_the_same_pod_takes_the_lease_early() {
         let identity = |pod: Option<&str>| Identity::new("host", pod);
         let (before, restarted) = (identity(Some("pod-1")), identity(Some("pod-1")));
         assert_ne!(before.holder, restarted.holder);
-        assert!(restarted.is_own_before(&before.holder));
-        assert!(!restarted.is_own_before(&restarted.holder));
+        assert!(restarted.is_earlier_process(&before.holder));
+        assert!(!restarted.is_earlier_process(&restarted.holder));
         for other in [identity(Some("pod-10")), identity(Some("pod")), identity(None), identity(Some(""))] {
-            assert!(!restarted.is_own_before(&other.holder), "{other:?}");
-            assert!(!other.is_own_before(&restarted.holder), "{other:?}");
+            assert!(!restarted.is_earlier_process(&other.holder), "{other:?}");
+            assert!(!other.is_earlier_process(&restarted.holder), "{other:?}");
         }
-        assert!(!identity(None).is_own_before(&identity(None).holder), "nothing tells that it has ended");
+        assert!(!identity(None).is_earlier_process(&identity(None).holder), "it is not known to have ended");
     }
 
     #[test]
-    fn a_lead_ends_by_itself_before_others_may_take_over() {
+    fn a_leadership_ends_by_itself_before_others_may_take_over() {
         let start = Instant::now();
-        let (lead, at) = (Lead::new(1, start), |seconds| start + Duration::from_secs(seconds));
-        assert!(lead.is_held_at(at(9)));
-        assert!(!lead.is_held_at(at(10)));
-        lead.extend(at(8));
-        assert!(lead.is_held_at(at(17)));
-        assert!(!lead.is_held_at(at(18)));
+        let (leadership, at) = (Leadership::new(1, start), |seconds| start + Duration::from_secs(seconds));
+        assert!(leadership.is_held_at(at(9)));
+        assert!(!leadership.is_held_at(at(10)));
+        leadership.extend(at(8));
+        assert!(leadership.is_held_at(at(17)));
+        assert!(!leadership.is_held_at(at(18)));
         assert!(HELD_FOR + ATTEMPT < DURATION);
     }
 }

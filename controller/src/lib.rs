@@ -1,32 +1,32 @@
 //! The control plane of Grapnel: turns Integrations into rows, queues and workers that follow the backlog.
 //!
-//! Two loops share what is here. *Reconcile* makes one object true, step by step; *scale* looks at all of them every few
-//! seconds. What is to be decided is decided by functions of values; what is to be done is done by a few lines beside
-//! them. The data plane goes on without this program.
+//! Two loops work on one [`context::Context`]. *Reconcile* brings one object to its desired state, step by step; the
+//! *scaler* looks at all of them every few seconds. Decisions are pure functions ([`replicas`], [`report::status`],
+//! [`reconcile::worker_deployment`], [`unused_secrets`]); a few lines next to them perform the result. The data plane
+//! keeps running without this program. No two modules of this list import each other.
 
 pub mod config;
+pub mod namespaces;
 pub mod run;
 pub mod crd_wait;
 pub mod lease;
-pub mod context;
 
 pub mod watch;
 pub mod reconcile;
-pub mod resolve_secrets;
-pub mod register;
 pub mod queues;
-pub mod apply_workers;
-pub mod worker_deployment;
-pub mod undecodable;
-pub mod status;
-pub mod events;
-pub mod cleanup;
-pub mod sweep;
-pub mod secrets;
+pub mod unused_secrets;
+pub mod report;
 
-pub mod scale;
+pub mod scaler;
+pub mod replicas;
+pub mod scale_subresource;
 
+pub mod context;
+pub mod memory;
+pub mod object;
+pub mod api;
+pub mod error;
 pub mod backoff;
 pub mod metrics;
-pub mod explain;
-pub mod uninstall;
+
+pub mod commands;

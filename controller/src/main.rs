@@ -3,12 +3,13 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use grapnel::config::Environment;
-use grapnel::telemetry;
+use grapnel_controller::commands::explain::{ExplainArgs, explain};
+use grapnel_controller::commands::uninstall::{UninstallArgs, uninstall};
 use grapnel_controller::config::RunArgs;
-use grapnel_controller::explain::{self, ExplainArgs};
-use grapnel_controller::run;
-use grapnel_controller::uninstall::{UninstallArgs, uninstall};
+use grapnel_controller::run::run;
+use grapnel_core::error_chain::chain;
+use grapnel_platform::telemetry;
+use grapnel_platform::telemetry::Environment;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -23,13 +24,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Watch Integrations and make them true
+    /// Watch Integrations and bring them to their desired state
     Run(Box<RunArgs>),
     /// Print the definition of the custom resource
     Crds,
-    /// Check Integrations in files, and say what they would come to
+    /// Validate Integrations in files and describe their effect
     Explain(ExplainArgs),
-    /// Remove the workers and the finalizers of Integrations, before the controller is removed for good
+    /// Remove the workers and the finalizers of Integrations before the controller is removed permanently
     Uninstall(UninstallArgs),
 }
 
@@ -37,19 +38,19 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     telemetry::start(environment());
     if rustls::crypto::ring::default_provider().install_default().is_err() {
-        tracing::debug!("a TLS provider was installed before");
+        tracing::debug!("a TLS provider is already installed");
     }
     let outcome = match cli.command {
-        Command::Run(args) => block_on(Box::pin(run::run(*args))),
+        Command::Run(args) => block_on(Box::pin(run(*args))),
         Command::Crds => {
             print!("{}", grapnel_crds::crd_yaml());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Explain(args) => explain::explain(&args),
+        Command::Explain(args) => explain(&args),
         Command::Uninstall(args) => block_on(uninstall(args)),
     };
     outcome.unwrap_or_else(|error| {
-        eprintln!("grapnel-controller: {}", telemetry::chain(&*error));
+        eprintln!("grapnel-controller: {}", chain(&*error));
         ExitCode::FAILURE
     })
 }
@@ -59,7 +60,7 @@ fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-/// As the configuration will read it; a value that it refuses is refused there.
+/// Reads the environment as the configuration will; an invalid value is rejected there.
 fn environment() -> Environment {
     match std::env::var("GRAPNEL_ENV").as_deref() {
         Ok("development") => Environment::Development,

@@ -1,5 +1,5 @@
-//! What the controller counts. Labels are bounded: classes of errors, reasons and verbs, and the id of an Integration only
-//! where a number is of no use without.
+//! The metrics of the controller. Labels are bounded: classes of errors, reasons and verbs, and the id of an
+//! Integration only where a number is useless without it.
 
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use http::{Method, Request, Response};
 use kube::client::Body;
 use tower::{Layer, Service};
 
-use crate::context::CallError;
+use crate::error::CallError;
 
 pub fn reconciled(elapsed: Duration, error: Option<&CallError>) {
     metrics::histogram!("grapnel_controller_reconcile_duration_seconds").record(elapsed.as_secs_f64());
@@ -75,24 +75,24 @@ pub fn scaled(reason: &'static str) {
     metrics::counter!("grapnel_controller_scale_decisions_total", "reason" => reason).increment(1);
 }
 
-/// Counts the requests to the API server by their verb, so that idle writes can be seen.
+/// A layer that counts the requests to the API server by verb, so that writes at rest become visible.
 #[derive(Debug, Clone, Copy)]
-pub struct CountRequests;
+pub struct RequestCountLayer;
 
-impl<S> Layer<S> for CountRequests {
-    type Service = Counted<S>;
+impl<S> Layer<S> for RequestCountLayer {
+    type Service = RequestCounter<S>;
 
-    fn layer(&self, inner: S) -> Counted<S> {
-        Counted { inner }
+    fn layer(&self, inner: S) -> RequestCounter<S> {
+        RequestCounter { inner }
     }
 }
 
 #[derive(Debug, Clone)]
-pub struct Counted<S> {
+pub struct RequestCounter<S> {
     inner: S,
 }
 
-impl<S, B> Service<Request<Body>> for Counted<S>
+impl<S, B> Service<Request<Body>> for RequestCounter<S>
 where
     S: Service<Request<Body>, Response = Response<B>>,
 {
@@ -113,7 +113,7 @@ where
             Method::DELETE => "delete",
             _ => "other",
         };
-        // A Lease is renewed for ever; it is told apart from writes that something caused.
+        // A Lease is renewed all the time; its label separates it from writes that have a cause.
         let resource = if request.uri().path().contains("/leases") { "leases" } else { "other" };
         metrics::counter!("grapnel_controller_api_requests_total", "verb" => verb, "resource" => resource)
             .increment(1);

@@ -1,117 +1,124 @@
-//! `grapnel-controller run`: waits for the custom resource, waits for its turn, and then reconciles and scales.
+//! `grapnel-controller run`: waits for the custom resource, waits to become the leader, and then reconciles and scales.
 //!
-//! A replica that waits for its turn does nothing else; one that loses its turn ends, and starts anew as one that waits.
-//! Writers stop before the Lease is given back, and the operations port is the last to go.
+//! A replica that waits does nothing else; one that loses the leadership exits, and waits again after its restart.
+//! Writers stop before the Lease is released, and the operations port closes last.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use grapnel::health::Probes;
-use grapnel::queue::Link;
-use grapnel::roles::{bind, ops_stage, start_metrics};
-use grapnel::sealing::SealingKeys;
-use grapnel::shutdown::{Stage, requested, supervise};
-use grapnel::store::{self, epoch};
+use grapnel_platform::ops_server::{ProcessHealth, bind, ops_stage, start_metrics};
+use grapnel_platform::queue::Link;
+
+use grapnel_core::sealing::SealingKeys;
+use grapnel_platform::shutdown::{Stage, requested, supervise};
+use grapnel_store::Database;
+use grapnel_store::integrations::epoch;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::Api;
 use kube::client::ClientBuilder;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector;
 use kube::{Client, Config};
-use sqlx::postgres::PgPool;
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
+use tokio::time::{Instant, timeout};
 
 use crate::config::{RunArgs, WorkerPod};
-use crate::context::{Context, MANAGER, Parts, Settings};
-use crate::lease::{Elector, Identity, Kept, Lead};
-use crate::scale::readings::Management;
-use crate::watch::namespaces::Namespaces;
-use crate::{crd_wait, metrics, scale, secrets, sweep, watch};
+use crate::context::{Context, MANAGER, Settings};
+use crate::crd_wait::wait_for_crd;
+use crate::lease::{Elector, Identity, Leadership, LeaseEnd};
+use crate::memory::Memory;
+use crate::metrics;
+use crate::namespaces::WatchedNamespaces;
+use crate::object::wait_until_filled;
+use crate::queues::readings::ManagementApi;
+use crate::scaler;
+use crate::watch::{self, sweep, verification_secrets};
 
-/// Triggers that may wait; what finds no room is found by the sweep.
+/// Triggers that may wait; the sweep finds those that do not fit.
 const TRIGGERS: usize = 8192;
 
-/// A connection for each reconcile under way would be more than they use.
+/// Fewer than the concurrent passes, which do not need a connection each.
 const DATABASE_CONNECTIONS: u32 = 8;
 
-/// The highest epoch in the database is a help and no condition for leading.
+/// Reading the highest epoch of the database is optional: it must not delay the election.
 const FLOOR_DEADLINE: Duration = Duration::from_secs(3);
 
-/// What the operations port tells of the process.
+/// The state of the process that the operations port reports.
 #[derive(Debug, Default)]
-struct State {
-    crd_is_there: AtomicBool,
-    leads: AtomicBool,
-    synced: AtomicBool,
+struct ProbeState {
+    crd_is_installed: AtomicBool,
+    is_leader: AtomicBool,
+    is_synced: AtomicBool,
 }
 
-impl Probes for State {
+impl ProcessHealth for ProbeState {
     fn dead(&self) -> Option<String> {
         None
     }
 
-    /// A replica that waits for its turn is ready: a rollout must be able to go on.
+    /// A replica that waits to become the leader is ready, so that a rollout can proceed.
     fn not_ready(&self) -> Option<String> {
-        if !self.crd_is_there.load(Ordering::Relaxed) {
-            return Some("the custom resource integrations.grapnel.dev is not there".to_owned());
+        if !self.crd_is_installed.load(Ordering::Relaxed) {
+            return Some("the custom resource integrations.grapnel.dev is not installed".to_owned());
         }
-        let waits_for_caches = self.leads.load(Ordering::Relaxed) && !self.synced.load(Ordering::Relaxed);
+        let waits_for_caches =
+            self.is_leader.load(Ordering::Relaxed) && !self.is_synced.load(Ordering::Relaxed);
         waits_for_caches.then(|| "the caches are not filled yet".to_owned())
     }
 }
 
-/// Everything that is known before the first connection.
-struct Prepared {
+/// Everything that exists before the first connection.
+struct Dependencies {
     settings: Settings,
-    management: Management,
+    management: ManagementApi,
     link: Link,
-    pool: PgPool,
+    db: Database,
     keys: SealingKeys,
     client: Client,
 }
 
 /// Runs until a signal, or until the Lease is lost.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
-    let prepared = prepare(&args).await?;
+    let dependencies = prepare(&args).await?;
     let handle = start_metrics()?;
-    let state = Arc::new(State::default());
+    let state = Arc::new(ProbeState::default());
     let listener = bind(args.common.ops_addr, "GRAPNEL_OPS_ADDR").await?;
-    let ops = ops_stage(listener, Arc::clone(&state) as Arc<dyn Probes>, handle);
-    let namespace = &prepared.settings.namespace;
-    let leases: Api<Lease> = Api::namespaced(prepared.client.clone(), namespace);
+    let ops = ops_stage(listener, Arc::clone(&state) as Arc<dyn ProcessHealth>, handle);
+    let namespace = &dependencies.settings.namespace;
+    let leases: Api<Lease> = Api::namespaced(dependencies.client.clone(), namespace);
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| MANAGER.to_owned());
     let elector = Elector::new(leases, &args.lease_name, Identity::new(&host, args.pod_uid.as_deref()));
     metrics::leading(false);
-    let (lead, lease) = tokio::select! {
+    let (leadership, lease) = tokio::select! {
         stopped = requested() => return stopped,
-        led = wait_for_turn(&prepared, &state, &elector) => led,
+        acquired = acquire_lease(&dependencies, &state, &elector) => acquired,
     };
-    tracing::info!(epoch = lead.epoch, "leading");
+    tracing::info!(epoch = leadership.epoch, "leading");
     metrics::leading(true);
-    state.leads.store(true, Ordering::Relaxed);
-    let control = control_stage(prepared, lead.clone(), args.concurrency, &state);
-    let mut turn = Stage::default();
-    let token = turn.token();
-    turn.spawn("lease", async move {
-        if elector.keep(&lead, lease, token).await == Kept::Lost {
-            tracing::error!("the Lease was lost; this process ends");
+    state.is_leader.store(true, Ordering::Relaxed);
+    let control = control_stage(dependencies, leadership.clone(), args.concurrency, &state);
+    let mut election = Stage::default();
+    let token = election.token();
+    election.spawn("lease", async move {
+        if elector.keep(&leadership, lease, token).await == LeaseEnd::Lost {
+            tracing::error!("the Lease was lost; this process exits");
             metrics::leading(false);
         }
     });
-    supervise(vec![control, turn, ops], args.common.shutdown_deadline(), requested()).await
+    supervise(vec![control, election, ops], args.common.shutdown_deadline(), requested()).await
 }
 
-async fn prepare(args: &RunArgs) -> anyhow::Result<Prepared> {
+async fn prepare(args: &RunArgs) -> anyhow::Result<Dependencies> {
     let rabbitmq_url = args.queue.rabbitmq_url()?;
-    let management = Management::new(&args.management.management_url()?, &rabbitmq_url)?;
+    let management = ManagementApi::new(&args.management.management_url()?, &rabbitmq_url)?;
     let keys = args.sealing.sealing_keys(args.common.environment)?;
-    let pool = store::pool(&args.database.database_url()?, "controller", DATABASE_CONNECTIONS)?;
+    let db = Database::new(&args.database.database_url()?, "controller", DATABASE_CONNECTIONS)?;
     let worker_pod = WorkerPod::read(&args.worker_pod_file)?;
     let config = Config::infer().await.context("find the API server")?;
     let settings = Settings {
-        watched: Namespaces::new(args.watch_namespaces.iter().cloned()),
+        watched: WatchedNamespaces::new(args.watch_namespaces.iter().cloned()),
         namespace: args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone()),
         worker_pod,
         max_workers: args.max_workers,
@@ -119,20 +126,24 @@ async fn prepare(args: &RunArgs) -> anyhow::Result<Prepared> {
         queue_prefix: args.queue.queue_prefix()?,
     };
     let client = ClientBuilder::try_from(config)
-        .context("make a client of the API server")?
-        .with_layer(&metrics::CountRequests);
+        .context("create a client of the API server")?
+        .with_layer(&metrics::RequestCountLayer);
     let link = Link::new(rabbitmq_url, MANAGER);
-    Ok(Prepared { settings, management, link, pool, keys, client: client.build() })
+    Ok(Dependencies { settings, management, link, db, keys, client: client.build() })
 }
 
-async fn wait_for_turn(prepared: &Prepared, state: &State, elector: &Elector) -> (Lead, Lease) {
-    crd_wait::wait_for_crd(&prepared.client, &prepared.settings.watched).await;
-    state.crd_is_there.store(true, Ordering::Relaxed);
+async fn acquire_lease(
+    dependencies: &Dependencies,
+    state: &ProbeState,
+    elector: &Elector,
+) -> (Leadership, Lease) {
+    wait_for_crd(&dependencies.client, &dependencies.settings.watched).await;
+    state.crd_is_installed.store(true, Ordering::Relaxed);
     elector
-        .acquire(async || match tokio::time::timeout(FLOOR_DEADLINE, epoch::highest(&prepared.pool)).await {
+        .acquire(async || match timeout(FLOOR_DEADLINE, epoch::highest(&dependencies.db)).await {
             Ok(Ok(highest)) => highest,
             Ok(Err(error)) => {
-                tracing::warn!(%error, "the epoch in the database is not known");
+                tracing::warn!(%error, "cannot read the highest epoch of the database");
                 0
             }
             Err(_) => 0,
@@ -140,25 +151,34 @@ async fn wait_for_turn(prepared: &Prepared, state: &State, elector: &Elector) ->
         .await
 }
 
-/// Everything that writes.
-fn control_stage(prepared: Prepared, lead: Lead, concurrency: u16, state: &Arc<State>) -> Stage {
-    let Prepared { settings, management, link, pool, keys, client } = prepared;
+/// Starts every task that writes.
+fn control_stage(
+    dependencies: Dependencies,
+    leadership: Leadership,
+    concurrency: u16,
+    state: &Arc<ProbeState>,
+) -> Stage {
+    let Dependencies { settings, management, link, db, keys, client } = dependencies;
     let (integrations, integrations_writer) = reflector::store();
     let (deployments, deployments_writer) = reflector::store();
     let (triggers, triggered) = mpsc::channel(TRIGGERS);
     let reporter = Reporter { controller: MANAGER.to_owned(), instance: None };
-    let ctx = Arc::new(Context::new(Parts {
+    let ctx = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         client,
-        pool,
+        db,
         link,
         keys,
-        lead,
+        leadership,
         settings,
         integrations,
         deployments,
         triggers: triggers.clone(),
-    }));
+        memory: Memory::default(),
+        backlog_is_readable: AtomicBool::new(false),
+        started: Instant::now(),
+        takeover: OnceCell::new(),
+    });
     let mut stage = Stage::default();
     let token = stage.token();
     stage.spawn(
@@ -168,8 +188,8 @@ fn control_stage(prepared: Prepared, lead: Lead, concurrency: u16, state: &Arc<S
     stage.spawn("Secrets", watch::watch_secrets(Arc::clone(&ctx), triggers, token.clone()));
     let (reconciler, reconciler_token) = (Arc::clone(&ctx), token.clone());
     stage.spawn("reconciler", async move {
-        // Without its Deployment in the cache, each object would be looked up on its own.
-        if reconciler_token.run_until_cancelled(watch::filled(&reconciler.deployments)).await.is_some() {
+        // Without its Deployment in the cache, each object would cause a request of its own.
+        if reconciler_token.run_until_cancelled(wait_until_filled(&reconciler.deployments)).await.is_some() {
             Box::pin(watch::reconcile_all(
                 reconciler,
                 integrations_writer,
@@ -180,19 +200,19 @@ fn control_stage(prepared: Prepared, lead: Lead, concurrency: u16, state: &Arc<S
             .await;
         }
     });
-    let (follower, state, follower_token) = (Arc::clone(&ctx), Arc::clone(state), token.clone());
+    let (scaler_ctx, state, scaler_token) = (Arc::clone(&ctx), Arc::clone(state), token.clone());
     stage.spawn("scaler", async move {
-        let ready = async {
-            watch::filled(&follower.integrations).await;
-            watch::filled(&follower.deployments).await;
+        let filled = async {
+            wait_until_filled(&scaler_ctx.integrations).await;
+            wait_until_filled(&scaler_ctx.deployments).await;
         };
-        if follower_token.run_until_cancelled(ready).await.is_some() {
-            state.synced.store(true, Ordering::Relaxed);
+        if scaler_token.run_until_cancelled(filled).await.is_some() {
+            state.is_synced.store(true, Ordering::Relaxed);
             tracing::info!("caches are filled");
-            scale::tick::run(follower, management, follower_token).await;
+            scaler::run(scaler_ctx, management, scaler_token).await;
         }
     });
-    stage.spawn("verification secrets", secrets::run(Arc::clone(&ctx), token.clone()));
+    stage.spawn("verification secrets", verification_secrets::run(Arc::clone(&ctx), token.clone()));
     stage.spawn("sweep", sweep::run(ctx, token));
     stage
 }

@@ -1,14 +1,17 @@
-//! What triggers a reconcile: Integrations themselves, Secrets that they refer to, and their worker Deployments.
+//! Triggers reconciles: watches Integrations, the Secrets that they refer to, and their worker Deployments; a poll of
+//! the database and a sweep find what no watch shows.
 //!
-//! Secrets are watched as metadata, so no value is kept. Watches end by themselves before a load balancer drops them,
-//! come back within seconds after the API server did, and an object that cannot be decoded does not hide the others.
+//! Secrets are watched as metadata, so no value is kept. Watches end by themselves before a load balancer drops them
+//! and resume within seconds after the API server is back, and an object that cannot be decoded does not hide the
+//! others.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::select_all;
-use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
+use grapnel_core::error_chain::chain;
 use grapnel_crds::Integration;
 use grapnel_crds::names::{INTEGRATION_NAME_ANNOTATION, INTEGRATION_NAMESPACE_LABEL};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -17,42 +20,180 @@ use kube::ResourceExt;
 use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::controller::{self, Controller};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::reflector::store::Writer;
-use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::apply_workers;
-use crate::context::{Context, Watched};
+use crate::context::Context;
 use crate::metrics;
-use crate::reconcile::{after_error, id_of, reconcile};
-use crate::resolve_secrets::refers_to;
-use crate::scale::apply::SCALER;
+use crate::object::{WatchedObject, id_of};
+use crate::reconcile::secrets::refers_to;
+use crate::reconcile::workers::{fingerprint, selector};
+use crate::reconcile::{after_error, reconcile};
+use crate::scale_subresource::SCALER;
 
-pub mod namespaces;
+pub mod merge;
+pub mod verification_secrets;
+pub mod sweep;
 
-use self::namespaces::merged;
+use self::merge::merge_watches;
 
-/// Load balancers drop connections that are silent for some minutes; a watch is renewed before.
+/// Load balancers drop connections that are silent for some minutes; a watch is renewed earlier.
 const WATCH_SECONDS: u32 = 200;
 
-/// Changes of an object within this time are one. Without it a trigger can overtake the cache, and the object is missed.
+/// Changes of an object within this time cause one pass. Without it a trigger can overtake the cache, and the object is
+/// missed.
 const DEBOUNCE: Duration = Duration::from_millis(400);
+
+/// The pauses before a failed watch is restarted: short, so that changes are noticed soon after the API server is back.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Reconciles until stopped, and then finishes the passes in progress.
+pub async fn reconcile_all(
+    ctx: Arc<Context>,
+    writer: Writer<WatchedObject>,
+    mut triggers: mpsc::Receiver<ObjectRef<WatchedObject>>,
+    concurrency: u16,
+    stop: CancellationToken,
+) {
+    let watches = ctx.settings.watched.apis(&ctx.client).into_iter().map(|api: Api<WatchedObject>| {
+        watcher(api, config())
+            .modify(|object| object.managed_fields_mut().clear())
+            .backoff(WatchBackoff(FIRST_PAUSE))
+            .boxed()
+    });
+    let objects = merge_watches(watches.collect()).reflect(writer).applied_objects();
+    let objects = without_errors("integrations", objects).map(Ok);
+    let triggers = futures::stream::poll_fn(move |task| triggers.poll_recv(task));
+    Controller::for_stream(objects, ctx.integrations.clone())
+        .with_config(controller::Config::default().debounce(DEBOUNCE).concurrency(concurrency))
+        .reconcile_on(triggers)
+        .graceful_shutdown_on(stop.cancelled_owned())
+        .run(reconcile, after_error, ctx)
+        .for_each(async |outcome| {
+            // The error of a failed pass is logged by `after_error`; the rest are objects that no longer exist.
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "reconciling ended with an error");
+            }
+        })
+        .await;
+}
+
+/// Triggers the Integrations that refer to a Secret that was created, changed or deleted.
+pub async fn watch_secrets(
+    ctx: Arc<Context>,
+    triggers: mpsc::Sender<ObjectRef<WatchedObject>>,
+    stop: CancellationToken,
+) {
+    let apis = ctx.settings.watched.apis::<PartialObjectMeta<Secret>>(&ctx.client).into_iter();
+    let watches =
+        apis.map(|api| watcher(api, config()).backoff(WatchBackoff(FIRST_PAUSE)).touched_objects().boxed());
+    let send = without_errors("secrets", select_all(watches)).for_each(|secret| {
+        let (ctx, triggers) = (Arc::clone(&ctx), triggers.clone());
+        async move { trigger_referring(&ctx, &triggers, &secret).await }
+    });
+    stop.run_until_cancelled(send).await;
+}
+
+async fn trigger_referring(
+    ctx: &Context,
+    triggers: &mpsc::Sender<ObjectRef<WatchedObject>>,
+    secret: &PartialObjectMeta<Secret>,
+) {
+    let (namespace, name) = (secret.namespace(), secret.name_any());
+    let refers = |object: &WatchedObject| {
+        object.namespace() == namespace
+            && object.0.as_ref().is_ok_and(|integration: &Integration| refers_to(integration, &name))
+    };
+    for object in ctx.integrations.state_filter(refers) {
+        ctx.memory.with(id_of(&object), |memory| memory.registration.note_secret_change());
+        if triggers.send(ObjectRef::from_obj(&*object)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Fills the cache of worker Deployments, and triggers the Integration of one that was changed or deleted.
+pub async fn watch_deployments(
+    api: Api<Deployment>,
+    writer: Writer<Deployment>,
+    triggers: mpsc::Sender<ObjectRef<WatchedObject>>,
+    stop: CancellationToken,
+) {
+    let deployments = watcher(api, config().labels(&selector()))
+        // Only those managed fields are needed that show who owns the number of workers.
+        .modify(|deployment| {
+            deployment.managed_fields_mut().retain(|entry| entry.manager.as_deref() == Some(SCALER));
+        })
+        .backoff(WatchBackoff(FIRST_PAUSE))
+        .reflect(writer);
+    let mut fingerprints = HashMap::new();
+    let changed = without_errors("deployments", deployments).filter_map(|event| {
+        let changed = changed_integration(&mut fingerprints, event);
+        async { changed }
+    });
+    let send = changed.for_each(|integration| {
+        let triggers = triggers.clone();
+        async move {
+            if triggers.send(integration).await.is_err() {
+                tracing::debug!("the reconciler has stopped");
+            }
+        }
+    });
+    stop.run_until_cancelled(send).await;
+}
+
+/// Returns the Integration of a Deployment, if anything changed that a pass reads. Kubernetes itself writes more into a
+/// Deployment than that, several times for each one that is created.
+fn changed_integration(
+    fingerprints: &mut HashMap<String, u64>,
+    event: Event<Deployment>,
+) -> Option<ObjectRef<WatchedObject>> {
+    let (deployment, is_deleted) = match event {
+        Event::Apply(deployment) | Event::InitApply(deployment) => (deployment, false),
+        Event::Delete(deployment) => (deployment, true),
+        Event::Init | Event::InitDone => return None,
+    };
+    let name = deployment.name_any();
+    if is_deleted {
+        fingerprints.remove(&name);
+    } else {
+        let current = fingerprint(&deployment);
+        if fingerprints.insert(name, current) == Some(current) {
+            return None;
+        }
+    }
+    let namespace = deployment.labels().get(INTEGRATION_NAMESPACE_LABEL)?;
+    let name = deployment.annotations().get(INTEGRATION_NAME_ANNOTATION)?;
+    Some(ObjectRef::new(name).within(namespace))
+}
 
 fn config() -> watcher::Config {
     watcher::Config::default().timeout(WATCH_SECONDS)
 }
 
-/// The pause before a broken watch is begun again: short, so that changes are seen soon after the API server is back.
+/// Returns the items of a watch. Errors are counted and logged here, and the watch continues.
+fn without_errors<T>(
+    kind: &'static str,
+    stream: impl Stream<Item = Result<T, watcher::Error>>,
+) -> impl Stream<Item = T> {
+    stream
+        .inspect_err(move |error| {
+            metrics::watch_failed(kind);
+            tracing::warn!(kind, error = %chain(error), "a watch failed and is restarted");
+        })
+        .filter_map(async |item| item.ok())
+}
+
+/// The backoff of a failed watch: doubling, with jitter.
 #[derive(Debug)]
-struct Pause(Duration);
+struct WatchBackoff(Duration);
 
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-impl Iterator for Pause {
+impl Iterator for WatchBackoff {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
@@ -62,153 +203,8 @@ impl Iterator for Pause {
     }
 }
 
-impl Backoff for Pause {
+impl Backoff for WatchBackoff {
     fn reset(&mut self) {
         self.0 = FIRST_PAUSE;
     }
-}
-
-/// The items of a watch. Its errors are counted and told here, and it goes on.
-fn told<T>(
-    kind: &'static str,
-    stream: impl Stream<Item = Result<T, watcher::Error>>,
-) -> impl Stream<Item = T> {
-    stream
-        .inspect_err(move |error| {
-            metrics::watch_failed(kind);
-            tracing::warn!(kind, error = %grapnel::telemetry::chain(error), "a watch failed and is begun again");
-        })
-        .filter_map(async |item| item.ok())
-}
-
-/// Waits until a cache has been filled for the first time.
-///
-/// Of several tasks that wait for one store only the last is woken (kube-runtime 5.0), so this looks now and then.
-pub async fn filled<K>(store: &Store<K>)
-where
-    K: reflector::Lookup<DynamicType = ()> + Clone + 'static,
-{
-    while store.wait_until_ready().now_or_never().is_none() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-/// Reconciles until told to stop, and then ends what is under way.
-pub async fn reconcile_all(
-    ctx: Arc<Context>,
-    writer: Writer<Watched>,
-    mut triggers: mpsc::Receiver<ObjectRef<Watched>>,
-    concurrency: u16,
-    stop: CancellationToken,
-) {
-    let watches = ctx.settings.watched.apis(&ctx.client).into_iter().map(|api: Api<Watched>| {
-        watcher(api, config())
-            .modify(|object| object.managed_fields_mut().clear())
-            .backoff(Pause(FIRST_PAUSE))
-            .boxed()
-    });
-    let objects = merged(watches.collect()).reflect(writer).applied_objects();
-    let objects = told("integrations", objects).map(Ok);
-    let triggers = futures::stream::poll_fn(move |task| triggers.poll_recv(task));
-    Controller::for_stream(objects, ctx.integrations.clone())
-        .with_config(controller::Config::default().debounce(DEBOUNCE).concurrency(concurrency))
-        .reconcile_on(triggers)
-        .graceful_shutdown_on(stop.cancelled_owned())
-        .run(reconcile, after_error, ctx)
-        .for_each(async |outcome| {
-            // What a reconcile failed with was told by its policy; the rest are objects that were gone already.
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "reconciling ended with an error");
-            }
-        })
-        .await;
-}
-
-/// Triggers the Integrations that refer to a Secret which appeared, changed or went.
-pub async fn watch_secrets(
-    ctx: Arc<Context>,
-    triggers: mpsc::Sender<ObjectRef<Watched>>,
-    stop: CancellationToken,
-) {
-    let apis = ctx.settings.watched.apis::<PartialObjectMeta<Secret>>(&ctx.client).into_iter();
-    let watches =
-        apis.map(|api| watcher(api, config()).backoff(Pause(FIRST_PAUSE)).touched_objects().boxed());
-    let send = told("secrets", select_all(watches)).for_each(|secret| {
-        let (ctx, triggers) = (Arc::clone(&ctx), triggers.clone());
-        async move { trigger_referring(&ctx, &triggers, &secret).await }
-    });
-    stop.run_until_cancelled(send).await;
-}
-
-async fn trigger_referring(
-    ctx: &Context,
-    triggers: &mpsc::Sender<ObjectRef<Watched>>,
-    secret: &PartialObjectMeta<Secret>,
-) {
-    let (namespace, name) = (secret.namespace(), secret.name_any());
-    let refers = |object: &Watched| {
-        object.namespace() == namespace
-            && object.0.as_ref().is_ok_and(|integration: &Integration| refers_to(integration, &name))
-    };
-    for object in ctx.integrations.state_filter(refers) {
-        // First, so that a pass which has read the value before is not the last one.
-        ctx.with_memory(id_of(&object), |memory| {
-            memory.secret_changes = memory.secret_changes.wrapping_add(1);
-        });
-        if triggers.send(ObjectRef::from_obj(&*object)).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Keeps the cache of worker Deployments, and triggers the Integration of one that changed or went.
-pub async fn watch_deployments(
-    api: Api<Deployment>,
-    writer: Writer<Deployment>,
-    triggers: mpsc::Sender<ObjectRef<Watched>>,
-    stop: CancellationToken,
-) {
-    let deployments = watcher(api, config().labels(&apply_workers::selector()))
-        // Of the managed fields only those are needed that tell whose the number of workers is.
-        .modify(|deployment| {
-            deployment.managed_fields_mut().retain(|entry| entry.manager.as_deref() == Some(SCALER));
-        })
-        .backoff(Pause(FIRST_PAUSE))
-        .reflect(writer);
-    let mut seen = HashMap::new();
-    let changed = told("deployments", deployments).filter_map(|event| {
-        let changed = news(&mut seen, event);
-        async { changed }
-    });
-    let send = changed.for_each(|integration| {
-        let triggers = triggers.clone();
-        async move {
-            if triggers.send(integration).await.is_err() {
-                tracing::debug!("nobody reconciles any more");
-            }
-        }
-    });
-    stop.run_until_cancelled(send).await;
-}
-
-/// The Integration of a Deployment that has changed in what a pass looks at. Kubernetes writes more into a Deployment than
-/// that, several times for each that is made.
-fn news(seen: &mut HashMap<String, u64>, event: Event<Deployment>) -> Option<ObjectRef<Watched>> {
-    let (deployment, is_gone) = match event {
-        Event::Apply(deployment) | Event::InitApply(deployment) => (deployment, false),
-        Event::Delete(deployment) => (deployment, true),
-        Event::Init | Event::InitDone => return None,
-    };
-    let name = deployment.name_any();
-    if is_gone {
-        seen.remove(&name);
-    } else {
-        let looked_at = apply_workers::looked_at(&deployment);
-        if seen.insert(name, looked_at) == Some(looked_at) {
-            return None;
-        }
-    }
-    let namespace = deployment.labels().get(INTEGRATION_NAMESPACE_LABEL)?;
-    let name = deployment.annotations().get(INTEGRATION_NAME_ANNOTATION)?;
-    Some(ObjectRef::new(name).within(namespace))
 }

@@ -1,5 +1,5 @@
 //! The condition types of an Integration and the reasons they are reported with. Types and reasons are API: scripts
-//! and alerts match them, so a name is added but neither changed nor reused.
+//! and alerts match them, so a name may be added but neither changed nor reused.
 //!
 //! A condition follows the metav1 conventions: it is keyed by its type, its status is True, False or Unknown, and its
 //! transition time changes only when its status does.
@@ -11,31 +11,31 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 pub const TRUE: &str = "True";
 /// Status of a condition that does not hold.
 pub const FALSE: &str = "False";
-/// Status of a condition that could not be found out.
+/// Status of a condition that could not be determined.
 pub const UNKNOWN: &str = "Unknown";
 
 /// The condition types.
 pub mod condition {
-    /// Webhooks are accepted and delivered as the spec asks; the summary of the others. An Integration that is paused
+    /// Webhooks are accepted and delivered as the spec requires; a summary of the others. An Integration that is paused
     /// or disabled on purpose, or whose workers are scaled to zero, is ready.
     pub const READY: &str = "Ready";
     /// The object is valid, its provider is known and its route is its own.
     pub const ACCEPTED: &str = "Accepted";
     /// Every referenced Secret was read and has the key.
     pub const SECRETS_RESOLVED: &str = "SecretsResolved";
-    /// The api and the workers know the Integration as this generation of the spec says.
+    /// The Integration is registered with the api and the workers as this generation of the spec defines it.
     pub const REGISTERED: &str = "Registered";
     /// Every destination has its queue.
     pub const QUEUES_READY: &str = "QueuesReady";
-    /// As many workers are ready as are asked for; True when none are.
+    /// All requested workers are ready; True when none are requested.
     pub const WORKERS_AVAILABLE: &str = "WorkersAvailable";
     /// The backlog can be read and the number of workers follows it.
     pub const SCALING_ACTIVE: &str = "ScalingActive";
-    /// A change is being carried out; present only while it is True.
+    /// A change is in progress; present only while it is True.
     pub const RECONCILING: &str = "Reconciling";
-    /// A change cannot be carried out until someone acts; present only while it is True.
+    /// A change cannot proceed until someone acts; present only while it is True.
     pub const STALLED: &str = "Stalled";
-    /// A secret that the provider gave in a handshake is not in its Secret yet; present only while it is True.
+    /// A secret that the provider issued in a handshake is not in its Secret yet; present only while it is True.
     pub const CAPTURE_WAITING: &str = "CaptureWaiting";
 
     /// The types that are always present once the controller has seen the object, in the order of reconciling.
@@ -49,26 +49,26 @@ pub mod reason {
     pub const AS_DESIRED: &str = "AsDesired";
     /// Any type, Unknown: an earlier step has not succeeded, so this one was not tried.
     pub const NOT_YET_TRIED: &str = "NotYetTried";
-    /// Reconciling: a change is being carried out.
+    /// Reconciling: a change is in progress.
     pub const PROGRESSING: &str = "Progressing";
 
     /// Ready, True: state is DeliveryPaused; webhooks are accepted and nothing is delivered.
     pub const DELIVERY_PAUSED: &str = "DeliveryPaused";
-    /// Ready, True: state is Disabled; webhooks are refused.
+    /// Ready, True: state is Disabled; webhooks are rejected.
     pub const DISABLED: &str = "Disabled";
     /// Ready, False: the object is being deleted.
     pub const DELETING: &str = "Deleting";
-    /// Ready and Reconciling: the object is being deleted and its queued deliveries are still going out.
+    /// Ready and Reconciling: the object is being deleted, and its queued deliveries are still being sent.
     pub const DRAINING: &str = "Draining";
 
     /// Accepted, False: the spec breaks a rule that the API server does not check; the message names the field.
     pub const INVALID_SPEC: &str = "InvalidSpec";
-    /// Accepted, False: this version does not know the provider.
+    /// Accepted, False: this version does not have the provider.
     pub const UNSUPPORTED_PROVIDER: &str = "UnsupportedProvider";
     /// Accepted, False: another Integration holds the route.
     pub const ROUTE_CONFLICT: &str = "RouteConflict";
 
-    /// Accepted, True: the scheme can be used and is doubtful; the message names the field.
+    /// Accepted, True: the scheme is weak but permitted; the message names the field.
     pub const DOUBTFUL_SCHEME: &str = "DoubtfulScheme";
 
     /// SecretsResolved, False, or CaptureWaiting: a referenced Secret does not exist.
@@ -77,49 +77,49 @@ pub mod reason {
     pub const SECRET_KEY_MISSING: &str = "SecretKeyMissing";
     /// SecretsResolved, False: the value of a referenced key is empty.
     pub const SECRET_EMPTY: &str = "SecretEmpty";
-    /// SecretsResolved, False: the value of a referenced key is not what the provider's scheme needs.
+    /// SecretsResolved, False: the value of a referenced key is not valid for the provider's scheme.
     pub const SECRET_INVALID: &str = "SecretInvalid";
-    /// SecretsResolved, Unknown, or CaptureWaiting: a referenced Secret may not be read, or not be written.
+    /// SecretsResolved, Unknown, or CaptureWaiting: reading or writing a referenced Secret is forbidden.
     pub const SECRET_FORBIDDEN: &str = "SecretForbidden";
 
-    /// CaptureWaiting: the Secret does not say that a captured secret may be put into it.
+    /// CaptureWaiting: the Secret lacks the annotation that permits a captured secret to be written to it.
     pub const CONSENT_MISSING: &str = "ConsentMissing";
-    /// CaptureWaiting: the API server refused the change of the Secret; the message is its answer.
+    /// CaptureWaiting: the API server rejected the change of the Secret; the message is its response.
     pub const SECRET_REJECTED: &str = "SecretRejected";
     /// CaptureWaiting: the captured secret was sealed with a key that the controller does not have.
     pub const CAPTURE_UNREADABLE: &str = "CaptureUnreadable";
 
-    /// Registered, Unknown or False: PostgreSQL did not answer.
+    /// Registered, Unknown or False: PostgreSQL did not respond.
     pub const DATABASE_UNAVAILABLE: &str = "DatabaseUnavailable";
     /// Registered, False: a newer generation of the object is already registered.
     pub const SUPERSEDED: &str = "Superseded";
     /// Registered, False: an Integration that was applied from a file has the same namespace and name.
     pub const NAME_CONFLICT: &str = "NameConflict";
-    /// QueuesReady, Unknown or False: RabbitMQ did not answer.
+    /// QueuesReady, Unknown or False: RabbitMQ did not respond.
     pub const QUEUE_UNAVAILABLE: &str = "QueueUnavailable";
     /// QueuesReady, False: a queue of that name exists with other properties.
     pub const QUEUE_MISMATCH: &str = "QueueMismatch";
 
-    /// WorkersAvailable, True: no worker is asked for because nothing is to be delivered.
+    /// WorkersAvailable, True: no worker is requested, because there is nothing to deliver.
     pub const SCALED_TO_ZERO: &str = "ScaledToZero";
-    /// WorkersAvailable, False: fewer workers are ready than are asked for.
+    /// WorkersAvailable, False: fewer workers are ready than are requested.
     pub const WORKERS_STARTING: &str = "WorkersStarting";
-    /// WorkersAvailable, False: workers do not become ready; the message says what their pods report.
+    /// WorkersAvailable, False: workers do not become ready; the message is the report of their pods.
     pub const WORKERS_FAILING: &str = "WorkersFailing";
-    /// WorkersAvailable, False: the API server refused the Deployment; the message is its answer.
+    /// WorkersAvailable, False: the API server rejected the Deployment; the message is its response.
     pub const DEPLOYMENT_REJECTED: &str = "DeploymentRejected";
 
     /// ScalingActive, False: the backlog cannot be read, so the number of workers is held.
     pub const METRIC_UNAVAILABLE: &str = "MetricUnavailable";
     /// ScalingActive, True: more workers would be started if maxReplicas allowed it.
     pub const AT_MAX_REPLICAS: &str = "AtMaxReplicas";
-    /// ScalingActive, False: scaling.mode is Manual, or External.
+    /// ScalingActive, False: scaling.mode is Manual or External.
     pub const NOT_AUTOMATIC: &str = "NotAutomatic";
-    /// ScalingActive, False: the state stops deliveries, so no worker is asked for.
+    /// ScalingActive, False: the state stops deliveries, so no worker is requested.
     pub const DELIVERY_STOPPED: &str = "DeliveryStopped";
 }
 
-/// What limits the number of workers: the values of `status.scaling.limitedBy`.
+/// The limits on the number of workers: the values of `status.scaling.limitedBy`.
 pub mod limit {
     /// `minReplicas` keeps it up.
     pub const MIN_REPLICAS: &str = "MinReplicas";
@@ -137,13 +137,12 @@ pub mod limit {
     pub const UNKNOWN_BACKLOG: &str = "UnknownBacklog";
 }
 
-/// The condition of that type.
+/// Returns the condition of that type.
 pub fn find<'a>(conditions: &'a [Condition], type_: &str) -> Option<&'a Condition> {
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
-/// Puts a condition in the place of the one of its type. While the status stays the same, so does the time of the last
-/// transition.
+/// Adds a condition, in place of the one of its type. The time of the last transition changes only with the status.
 pub fn set(conditions: &mut Vec<Condition>, mut condition: Condition) {
     match conditions.iter_mut().find(|present| present.type_ == condition.type_) {
         Some(present) => {
@@ -156,12 +155,13 @@ pub fn set(conditions: &mut Vec<Condition>, mut condition: Condition) {
     }
 }
 
-/// Removes the condition of that type, for those that are present only while they are True.
+/// Removes the condition of that type. For those that are present only while they are True.
 pub fn clear(conditions: &mut Vec<Condition>, type_: &str) {
     conditions.retain(|condition| condition.type_ != type_);
 }
 
-/// The bounds of metav1 conditions. The schema that comes with the type leaves the status open and the list atomic.
+/// Returns the schema of the conditions, with the bounds of metav1. The schema that comes with the type leaves the
+/// status open and the list atomic.
 pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
@@ -173,27 +173,27 @@ pub(crate) fn schema(_: &mut SchemaGenerator) -> Schema {
             "required": ["type", "status", "lastTransitionTime", "reason", "message"],
             "properties": {
                 "type": {
-                    "description": "What is said, in CamelCase.",
+                    "description": "Condition type, in CamelCase.",
                     "type": "string", "minLength": 1, "maxLength": 316
                 },
                 "status": {
-                    "description": "Whether it holds: True, False or Unknown.",
+                    "description": "Status of the condition: True, False or Unknown.",
                     "type": "string", "enum": [TRUE, FALSE, UNKNOWN]
                 },
                 "observedGeneration": {
-                    "description": "The generation of the spec that the condition is about.",
+                    "description": "The generation of the spec that the condition describes.",
                     "type": "integer", "format": "int64", "minimum": 0
                 },
                 "lastTransitionTime": {
-                    "description": "When the status changed last.",
+                    "description": "When the status last changed.",
                     "type": "string", "format": "date-time"
                 },
                 "reason": {
-                    "description": "Why, in one CamelCase word.",
+                    "description": "The reason, as one CamelCase word.",
                     "type": "string", "minLength": 1, "maxLength": 1024
                 },
                 "message": {
-                    "description": "Why, for people; may be empty.",
+                    "description": "A human-readable explanation; may be empty.",
                     "type": "string", "maxLength": 32768
                 }
             }

@@ -1,8 +1,8 @@
-//! Reads Integrations and Secrets from YAML as `kubectl apply` takes it, for use without an API server.
+//! Parses Integrations and Secrets from YAML that `kubectl apply` would accept, for use without an API server.
 //!
-//! Reading is strict: an unknown field, a field given twice and a kind that would have no effect are errors, because
-//! the alternative is a setting that silently does nothing. Nothing of the input but names, keys and kinds appears in an
-//! error, so a file with secrets can be reported on.
+//! Parsing is strict: an unknown field, a duplicate field and a kind that would have no effect are errors, because the
+//! alternative is a setting that silently does nothing. Only names, keys and kinds of the input appear in an error, so
+//! errors in a file with secrets can be logged.
 
 use std::fmt;
 
@@ -11,32 +11,34 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Number, Value};
 use serde_saphyr::{Error as YamlError, Options, Spanned};
 
+use crate::crd::{API_VERSION, KIND};
 use crate::names::DEFAULT_NAMESPACE;
-use crate::schema::{self, Findings};
 use crate::secret::{Secret, SecretValue};
-use crate::validate::FieldError;
-use crate::{API_VERSION, Integration, KIND, checks, rules};
+use crate::spec::integration::Integration;
+use crate::validation::FieldError;
+use crate::validation::schema::{self, SchemaErrors};
+use crate::{formats, rules};
 
-/// The most text that is read at once. The API server takes objects of 1.5 MiB; this is a few of them.
+/// The longest text that is parsed. The API server accepts objects of 1.5 MiB; this is a few of them.
 const MAX_TEXT_BYTES: usize = 8 * 1024 * 1024;
 
-/// The most data of a Secret, as the API server has it.
+/// The most data of a Secret, as in the API server.
 const MAX_SECRET_BYTES: usize = 1024 * 1024;
 
-/// An object of a file.
+/// An object in a file.
 #[derive(Clone, Debug)]
 pub enum Document {
-    /// An Integration. Its status is left out, as it is when the object is applied.
+    /// An Integration. Its status is dropped, as when the object is applied.
     Integration(Box<Integration>),
     /// A Secret.
     Secret(Secret),
 }
 
-/// Why a text was not read. All documents are looked at, so that one run shows all mistakes.
+/// The reason why a text was not parsed. All documents are checked, so that one run reports all mistakes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    /// The text is longer than would be read.
-    #[error("the text has {bytes} bytes; at most {MAX_TEXT_BYTES} are read")]
+    /// The text is too long.
+    #[error("the text has {bytes} bytes; at most {MAX_TEXT_BYTES} are allowed")]
     TooLarge {
         /// The length of the text.
         bytes: usize,
@@ -48,24 +50,24 @@ pub enum ParseError {
         line: u64,
         /// The column, counted from 1.
         column: u64,
-        /// What was found there.
+        /// The problem at that position.
         problem: String,
     },
-    /// The text is YAML, but some documents are not objects that can be read.
+    /// The text is YAML, but some documents are not valid objects.
     #[error("{}", join(.0))]
     Documents(Vec<DocumentError>),
 }
 
-/// What is wrong with one document.
+/// The errors of one document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DocumentError {
-    /// Which document it is, counted from 1; empty documents do not count.
+    /// The number of the document, counted from 1 without empty documents.
     pub document: usize,
-    /// The line on which it begins, counted from 1.
+    /// The line where it begins, counted from 1.
     pub line: u64,
-    /// The object, as far as it can be told: `Integration shop/acme-orders`.
+    /// The object, if its kind and name are known: `Integration shop/acme-orders`.
     pub object: Option<String>,
-    /// What is wrong.
+    /// The errors.
     pub errors: Vec<FieldError>,
 }
 
@@ -79,12 +81,12 @@ impl fmt::Display for DocumentError {
     }
 }
 
-/// Reads the documents of a YAML text. Objects that name no namespace are in `default`.
+/// Parses the documents of a YAML text. Objects that name no namespace are in `default`.
 ///
-/// The objects have the right form, but their bounds and rules are not checked: `Integration::validate` does that.
+/// The objects have the right shape, but their bounds and rules are not checked: `Integration::validate` does that.
 ///
 /// # Errors
-/// When the text is not YAML, or a document is anything but an Integration or a Secret of the right form.
+/// When the text is not YAML, or a document is anything but an Integration or a Secret of the right shape.
 pub fn parse_documents(text: &str) -> Result<Vec<Document>, ParseError> {
     if text.len() > MAX_TEXT_BYTES {
         return Err(ParseError::TooLarge { bytes: text.len() });
@@ -96,7 +98,7 @@ pub fn parse_documents(text: &str) -> Result<Vec<Document>, ParseError> {
     for (index, mut value) in values.into_iter().enumerate() {
         make_whole_numbers_integers(&mut value.value);
         let object = describe(&value.value);
-        match read_object(value.value) {
+        match parse_object(value.value) {
             Ok(document) => documents.push(document),
             Err(errors) => {
                 let line = value.referenced.line();
@@ -107,7 +109,8 @@ pub fn parse_documents(text: &str) -> Result<Vec<Document>, ParseError> {
     if problems.is_empty() { Ok(documents) } else { Err(ParseError::Documents(problems)) }
 }
 
-/// kubectl reads YAML 1.1, so 0600 is octal. Aliases may repeat parts of a file, but not blow it up.
+/// Returns the options of the parser. kubectl reads YAML 1.1, so 0600 is octal. Aliases may repeat parts of a file, but
+/// not without limit.
 fn yaml_options() -> Options {
     serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_events: 500_000 },
@@ -123,43 +126,45 @@ fn yaml_error(error: &YamlError) -> ParseError {
     ParseError::Yaml { line, column, problem: yaml_problem(error.without_snippet()) }
 }
 
-/// The words of the parser, except where they would quote a value.
+/// Returns the parser's message, except where it would quote a value.
 fn yaml_problem(error: &YamlError) -> String {
     match error {
-        YamlError::DuplicateMappingKey { key: Some(key), .. } => format!("the field {key} is given twice"),
-        YamlError::DuplicateMappingKey { key: None, .. } => "a field is given twice".to_owned(),
+        YamlError::DuplicateMappingKey { key: Some(key), .. } => format!("duplicate field {key}"),
+        YamlError::DuplicateMappingKey { key: None, .. } => "duplicate field".to_owned(),
         YamlError::UnknownAnchor { .. } => "an alias refers to an anchor that does not exist".to_owned(),
         YamlError::AliasReplayLimitExceeded { .. } | YamlError::Budget { .. } => {
-            "the text is too large or refers to its own parts too often".to_owned()
+            "the text is too large, or its aliases repeat too much of it".to_owned()
         }
         YamlError::AliasError { error, .. } => yaml_problem(error),
         YamlError::ExternalMessage { .. } | YamlError::Eof { .. } | YamlError::Unexpected { .. } => {
-            format!("not YAML: {error}")
+            format!("invalid YAML: {error}")
         }
-        _ => "a value is not one that JSON has, such as a string, an integer or a list".to_owned(),
+        _ => {
+            "unsupported value: expected one that JSON has, such as a string, an integer or a list".to_owned()
+        }
     }
 }
 
-fn read_object(value: Value) -> Result<Document, Vec<FieldError>> {
+fn parse_object(value: Value) -> Result<Document, Vec<FieldError>> {
     if !value.is_object() {
-        return Err(vec![FieldError::new("", "is not an object with apiVersion, kind and metadata")]);
+        return Err(vec![FieldError::new("", "must be an object with apiVersion, kind and metadata")]);
     }
     let api_version = required_text(&value, "apiVersion")?;
     match (required_text(&value, "kind")?, api_version) {
-        (KIND, API_VERSION) => read_integration(value),
-        ("Secret", "v1") => read_secret(&value),
+        (KIND, API_VERSION) => parse_integration(value),
+        ("Secret", "v1") => parse_secret(&value),
         (KIND, _) => Err(wrong_version(API_VERSION)),
         ("Secret", _) => Err(wrong_version("v1")),
         (kind, _) => Err(vec![FieldError::new(
             "kind",
-            format!("{kind} is not read from files: only Integration ({API_VERSION}) and Secret (v1) are"),
+            format!("unsupported kind {kind}; must be Integration ({API_VERSION}) or Secret (v1)"),
         )]),
     }
 }
 
-fn read_integration(mut value: Value) -> Result<Document, Vec<FieldError>> {
+fn parse_integration(mut value: Value) -> Result<Document, Vec<FieldError>> {
     schema::prune_nulls(&schema::INTEGRATION, &mut value);
-    let Findings { mut shape, bounds } = schema::check(&schema::INTEGRATION, &value);
+    let SchemaErrors { mut shape, bounds } = schema::check(&schema::INTEGRATION, &value);
     check_metadata(&value, &mut shape);
     if !shape.is_empty() {
         shape.extend(bounds);
@@ -169,7 +174,7 @@ fn read_integration(mut value: Value) -> Result<Document, Vec<FieldError>> {
         fields.remove("status");
     }
     let mut integration: Integration = serde_json::from_value(value).map_err(|error| {
-        // What is left to go wrong is a number that is far outside its bounds, or a malformed time in the metadata.
+        // The only errors left are a number far outside its bounds and a malformed time in the metadata.
         if bounds.is_empty() { vec![FieldError::new("", error.to_string())] } else { bounds }
     })?;
     let namespace = integration.namespace_or_default();
@@ -177,7 +182,7 @@ fn read_integration(mut value: Value) -> Result<Document, Vec<FieldError>> {
     Ok(Document::Integration(Box::new(integration)))
 }
 
-fn read_secret(value: &Value) -> Result<Document, Vec<FieldError>> {
+fn parse_secret(value: &Value) -> Result<Document, Vec<FieldError>> {
     let mut errors = schema::check(&schema::SECRET, value).shape;
     check_metadata(value, &mut errors);
     let mut secret = Secret {
@@ -186,11 +191,12 @@ fn read_secret(value: &Value) -> Result<Document, Vec<FieldError>> {
         values: Default::default(),
     };
     let mut size: usize = 0;
-    for (field, decode) in [("data", decode_base64 as fn(&str) -> Option<Vec<u8>>), ("stringData", take_text)]
+    for (field, decode) in
+        [("data", decode_base64 as fn(&str) -> Option<Vec<u8>>), ("stringData", text_bytes)]
     {
         for (key, value) in value[field].as_object().into_iter().flatten() {
             let path = format!("{field}.{key}");
-            if key.len() > 253 || !checks::is_secret_key(key) {
+            if key.len() > 253 || !formats::is_secret_key(key) {
                 errors.push(FieldError::new(&path, rules::SECRET_KEY.message));
             }
             // A value that is not a string is already among the errors.
@@ -213,7 +219,8 @@ fn read_secret(value: &Value) -> Result<Document, Vec<FieldError>> {
     if errors.is_empty() { Ok(Document::Secret(secret)) } else { Err(errors) }
 }
 
-/// The API server makes a name from `generateName`, but an object without a name cannot be applied.
+/// Checks that the object has a name. The API server creates one from `generateName`, but an object without a name
+/// cannot be applied.
 fn check_metadata(value: &Value, errors: &mut Vec<FieldError>) {
     let metadata = &value["metadata"];
     if text(metadata, "name").is_none()
@@ -235,7 +242,7 @@ fn wrong_version(expected: &str) -> Vec<FieldError> {
     vec![FieldError::new("apiVersion", format!("must be {expected}"))]
 }
 
-/// What the object is called in errors: its kind, namespace and name.
+/// Returns the object's kind, namespace and name, for errors.
 fn describe(value: &Value) -> Option<String> {
     let kind = text(value, "kind")?;
     let name = text(&value["metadata"], "name")?;
@@ -243,11 +250,11 @@ fn describe(value: &Value) -> Option<String> {
     Some(format!("{kind} {namespace}/{name}"))
 }
 
-/// JSON does not tell 10.0 from 10, and kubectl sends one for the other.
+/// Converts 10.0 to 10. JSON does not distinguish them, and kubectl sends one for the other.
 fn make_whole_numbers_integers(value: &mut Value) {
     match value {
         Value::Number(number) => {
-            // 2^53: up to here every integer is a float exactly.
+            // 2^53: up to here, a float represents every integer exactly.
             const EXACT: f64 = 9_007_199_254_740_992.0;
             let whole = number
                 .as_f64()
@@ -262,12 +269,12 @@ fn make_whole_numbers_integers(value: &mut Value) {
     }
 }
 
-/// Line breaks within the value are allowed, as the API server allows them.
+/// Decodes base64. Line breaks within the value are allowed, as in the API server.
 fn decode_base64(text: &str) -> Option<Vec<u8>> {
     STANDARD.decode(text.replace(['\r', '\n'], "")).ok()
 }
 
-fn take_text(text: &str) -> Option<Vec<u8>> {
+fn text_bytes(text: &str) -> Option<Vec<u8>> {
     Some(text.as_bytes().to_vec())
 }
 

@@ -1,5 +1,5 @@
-//! Every name that is derived from an Integration. The controller creates things under these names and the runtime
-//! looks for them under the same, so neither may form such a name by itself.
+//! Every name that is derived from an Integration. The controller creates objects and queues under these names and the
+//! runtime looks them up by the same, so neither may form such a name by itself.
 
 use std::collections::BTreeMap;
 
@@ -7,15 +7,15 @@ use kube::ResourceExt;
 use sha2::{Digest, Sha256};
 use uuid::{Builder, Uuid};
 
-use crate::Integration;
+use crate::spec::integration::Integration;
 
-/// The namespace of an object that names none, as kubectl has it.
+/// The namespace of an object that names none, as in kubectl.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
-/// The path that routes live under.
+/// The path above all routes.
 pub const WEBHOOK_PATH: &str = "/api/v1/webhooks";
 
-/// The finalizer by which the controller cleans up before an Integration is gone.
+/// The finalizer that lets the controller clean up before an Integration is removed.
 pub const FINALIZER: &str = "grapnel.dev/cleanup";
 
 /// Label of worker pods and Deployments: the id of their Integration.
@@ -28,13 +28,13 @@ pub const INTEGRATION_NAMESPACE_LABEL: &str = "grapnel.dev/integration-namespace
 /// 253 characters and label values 63.
 pub const INTEGRATION_NAME_ANNOTATION: &str = "grapnel.dev/integration-name";
 
-/// Annotation of a Secret: what becomes of a secret that a handshake captured. `"true"` has it put under the key that the
-/// Integration names, once; `"discard"` has it forgotten. Either way the annotation is taken off.
+/// Annotation of a Secret: how to handle a secret that a handshake captured. `"true"` writes it to the key that the
+/// Integration names, once; `"discard"` deletes it. Either way the annotation is removed.
 pub const CAPTURE_ANNOTATION: &str = "grapnel.dev/capture";
 
 const QUEUE_PREFIX: &str = "grapnel.";
 
-/// The id of an Integration in the database, the HTTP API, metrics and logs.
+/// Returns the id of an Integration in the database, the HTTP API, metrics and logs.
 ///
 /// An object that the API server knows is identified by its uid, so an object that was deleted and created again is
 /// another Integration. An object from a file has no uid; it is identified by its namespace and name, hashed into a
@@ -53,13 +53,13 @@ pub fn integration_id(uid: Option<&str>, namespace: &str, name: &str) -> Uuid {
     })
 }
 
-/// The queue of a destination: `{prefix}grapnel.{id}.{destination}`. The prefix is empty but for programs that share
-/// a broker, such as tests.
-pub fn queue_name(prefix: &str, integration_id: Uuid, destination: &str) -> String {
-    format!("{prefix}{QUEUE_PREFIX}{integration_id}.{destination}")
+/// Returns the queue of a destination: `{prefix}grapnel.{id}.{destination}`. The prefix is empty except for programs
+/// that share a broker, such as tests.
+pub fn queue_name(prefix: &str, integration_id: impl Into<Uuid>, destination: &str) -> String {
+    format!("{prefix}{QUEUE_PREFIX}{}.{destination}", integration_id.into())
 }
 
-/// The Integration and the destination of a queue; `None` for a queue that is not one of ours under this prefix.
+/// Returns the Integration and the destination of a queue; `None` if the queue is not one of ours under this prefix.
 pub fn parse_queue_name<'a>(prefix: &str, queue: &'a str) -> Option<(Uuid, &'a str)> {
     let (id, destination) = queue.strip_prefix(prefix)?.strip_prefix(QUEUE_PREFIX)?.split_once('.')?;
     let integration_id = Uuid::parse_str(id).ok()?;
@@ -67,23 +67,24 @@ pub fn parse_queue_name<'a>(prefix: &str, queue: &'a str) -> Option<(Uuid, &'a s
         .then_some((integration_id, destination))
 }
 
-/// The worker Deployment of an Integration. It has the id and not the name in it: worker Deployments of all namespaces
-/// share the platform's namespace.
-pub fn worker_deployment(integration_id: Uuid) -> String {
-    format!("grapnel-worker-{integration_id}")
+/// Returns the name of an Integration's worker Deployment. It contains the id and not the name, because the worker
+/// Deployments of all namespaces share the platform's namespace.
+pub fn worker_deployment(integration_id: impl Into<Uuid>) -> String {
+    format!("grapnel-worker-{}", integration_id.into())
 }
 
-/// The labels that select the worker pods of an Integration. They never change, as a Deployment's selector cannot.
-pub fn worker_selector(integration_id: Uuid) -> BTreeMap<String, String> {
+/// Returns the labels that select the worker pods of an Integration. They never change, because a Deployment's selector
+/// cannot.
+pub fn worker_selector(integration_id: impl Into<Uuid>) -> BTreeMap<String, String> {
     BTreeMap::from([
         ("app.kubernetes.io/name".to_owned(), "grapnel".to_owned()),
         ("app.kubernetes.io/component".to_owned(), "worker".to_owned()),
-        (INTEGRATION_ID_LABEL.to_owned(), integration_id.to_string()),
+        (INTEGRATION_ID_LABEL.to_owned(), integration_id.into().to_string()),
     ])
 }
 
-/// The labels of the worker Deployment and its pods; they contain the selector.
-pub fn worker_labels(integration_id: Uuid, namespace: &str) -> BTreeMap<String, String> {
+/// Returns the labels of the worker Deployment and its pods; they include the selector.
+pub fn worker_labels(integration_id: impl Into<Uuid>, namespace: &str) -> BTreeMap<String, String> {
     let mut labels = worker_selector(integration_id);
     labels.insert("app.kubernetes.io/managed-by".to_owned(), "grapnel-controller".to_owned());
     labels.insert("app.kubernetes.io/part-of".to_owned(), "grapnel".to_owned());
@@ -91,33 +92,33 @@ pub fn worker_labels(integration_id: Uuid, namespace: &str) -> BTreeMap<String, 
     labels
 }
 
-/// A selector as `status.workers.selector` and list requests take it.
+/// Formats a selector for `status.workers.selector` and list requests.
 pub fn selector_string(selector: &BTreeMap<String, String>) -> String {
     selector.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 
-/// The path of the webhook endpoint of a route.
+/// Returns the path of the webhook endpoint of a route.
 pub fn webhook_path(route: &str) -> String {
     format!("{WEBHOOK_PATH}/{route}")
 }
 
 impl Integration {
-    /// The id of this Integration; see [`integration_id`].
+    /// Returns the id of this Integration; see [`integration_id`].
     pub fn id(&self) -> Uuid {
         integration_id(self.metadata.uid.as_deref(), &self.namespace_or_default(), &self.name_any())
     }
 
-    /// The namespace, which is `default` for an object from a file that names none.
+    /// Returns the namespace, which is `default` for an object from a file that names none.
     pub fn namespace_or_default(&self) -> String {
         self.namespace().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned())
     }
 
-    /// The path segment that the provider posts to: the route, or else the name of the object.
+    /// Returns the path segment that the provider posts to: the route, or else the name of the object.
     pub fn route(&self) -> &str {
         self.spec.route.as_deref().or(self.metadata.name.as_deref()).unwrap_or_default()
     }
 
-    /// The name for people: the display name, or else the name of the object.
+    /// Returns the human-readable name: the display name, or else the name of the object.
     pub fn display_name(&self) -> &str {
         self.spec.display_name.as_deref().or(self.metadata.name.as_deref()).unwrap_or_default()
     }
@@ -137,7 +138,7 @@ mod tests {
 
     /// The id of an object from a file is in databases: it must be the same in every version.
     #[test]
-    fn an_object_of_a_file_has_the_same_id_for_ever() {
+    fn an_object_of_a_file_always_has_the_same_id() {
         let id = integration_id(None, "shop", "acme-orders");
         assert_eq!(id.to_string(), "307087e6-3706-86c5-842c-3ed342e2d073");
         assert_eq!(id.get_version_num(), 8);
@@ -152,7 +153,7 @@ mod tests {
         assert!(queue_name("", id, &destination).len() <= 255, "AMQP short strings have 255 bytes");
         assert!(worker_deployment(id).len() <= 63, "pods are labelled with the names of their Deployments");
         assert!(
-            worker_labels(id, &"n".repeat(63)).values().all(|value| crate::checks::is_label_value(value))
+            worker_labels(id, &"n".repeat(63)).values().all(|value| crate::formats::is_label_value(value))
         );
     }
 
@@ -192,7 +193,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_queue_name_tells_what_it_was_made_of(
+        fn a_queue_name_is_parsed_into_its_parts(
             id in any::<u128>().prop_map(Uuid::from_u128),
             prefix in "([a-z0-9]{1,8}[.])?",
             destination in "[a-z0-9]([-a-z0-9]{0,20}[a-z0-9])?",

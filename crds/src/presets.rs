@@ -1,11 +1,14 @@
-//! The names of the presets that this release has. What each says is the runtime's, which embeds a file for each name.
+//! The names of the presets in this release. The runtime embeds a file for each name.
 
 use crate::rules::CelRule;
 
 /// The provider of Integrations that have no preset.
 pub const CUSTOM: &str = "custom";
 
-/// Calls a macro with the names of all presets, in the order of the alphabet: this is the one list of them.
+/// Calls a macro with the names of all presets, in alphabetical order.
+///
+/// This is the only list of them. It is a macro because both the text of a rule and the runtime's embedded files are
+/// made from the names at compile time.
 #[macro_export]
 macro_rules! with_presets {
     ($then:ident) => {
@@ -83,25 +86,25 @@ macro_rules! with_presets {
 
 macro_rules! names {
     ($first:literal, $($name:literal,)*) => {
-        /// Every preset, in the order of the alphabet.
+        /// The names of all presets, in alphabetical order.
         pub const NAMES: &[&str] = &[$first, $($name),*];
 
-        /// What a provider must be. What is no label at all breaks another rule, and is told once.
+        /// The rule for a provider. A text that is not a DNS label breaks another rule, and is reported once.
         pub(crate) const KNOWN: CelRule = CelRule::new(
             concat!(
                 "self == 'custom' || self in ['", $first, "'", $(", '", $name, "'",)* "] || \
                  !self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')"
             ),
-            concat!("there is no such preset; there are ", $first, $(", ", $name,)* ", and custom"),
+            concat!("unknown preset; must be one of ", $first, $(", ", $name,)* " or custom"),
         );
     };
 }
 with_presets!(names);
 
-/// What is said of a provider that is none of them. The API server says it too, after the name of the field.
+/// The message for an unknown provider. The API server reports the same, after the name of the field.
 pub const UNKNOWN: &str = KNOWN.message;
 
-/// Whether a provider is a preset of this release, or custom.
+/// Returns whether a provider is a preset of this release, or custom.
 pub fn is_known(provider: &str) -> bool {
     provider == CUSTOM || NAMES.contains(&provider)
 }

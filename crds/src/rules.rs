@@ -1,5 +1,5 @@
-//! The rules that a schema's bounds cannot say, each with the CEL expression that the API server evaluates and the
-//! message that a user reads. The offline validation cites the same messages, so both give the same answer.
+//! The rules that the bounds of a schema cannot express, each with the CEL expression that the API server evaluates and
+//! the message that a user reads. The offline validation reports the same messages, so both give the same answer.
 //!
 //! Messages do not name the field: the API server prints its full path before them.
 
@@ -9,45 +9,49 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use kube::core::Rule;
 use regex::Regex;
 
-/// A rule as it stands in the schema.
+pub(crate) mod provider;
+
+/// A validation rule of the schema.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CelRule {
-    cel: Expression,
-    /// What a user reads when the rule is broken.
+    expression: Expression,
+    /// The message for a user who breaks the rule.
     pub(crate) message: &'static str,
-    /// The field to blame, relative to the place of the rule; the place itself when there is none.
+    /// The field to report, relative to the field that has the rule; that field itself if there is none.
     field: Option<&'static str>,
 }
 
-/// What must hold.
+/// The condition of a rule.
 #[derive(Clone, Copy, Debug)]
 enum Expression {
-    /// CEL as it stands.
+    /// A CEL expression.
     Cel(&'static str),
-    /// The text matches.
+    /// A pattern that the text must match.
     Pattern(&'static str),
-    /// Each text of a list matches.
+    /// A pattern that each text of a list must match.
     EachPattern(&'static str),
 }
 
 impl CelRule {
+    /// Creates a rule from a CEL expression.
     pub(crate) const fn new(cel: &'static str, message: &'static str) -> Self {
-        Self { cel: Expression::Cel(cel), message, field: None }
+        Self { expression: Expression::Cel(cel), message, field: None }
     }
 
-    /// A text that matches. The pattern is written for CEL's single quotes: without quotes and backslashes.
+    /// Creates a rule for a text that matches. The pattern is written into CEL's single quotes, so it has no quotes and
+    /// no backslashes.
     pub(crate) const fn pattern(pattern: &'static str, message: &'static str) -> Self {
-        Self { cel: Expression::Pattern(pattern), message, field: None }
+        Self { expression: Expression::Pattern(pattern), message, field: None }
     }
 
-    /// A list whose texts match.
-    pub(crate) const fn each(pattern: &'static str, message: &'static str) -> Self {
-        Self { cel: Expression::EachPattern(pattern), message, field: None }
+    /// Creates a rule for a list whose texts match.
+    pub(crate) const fn each_pattern(pattern: &'static str, message: &'static str) -> Self {
+        Self { expression: Expression::EachPattern(pattern), message, field: None }
     }
 
-    /// Whether the text matches the pattern; a rule of another form says nothing here.
+    /// Returns whether the text matches the pattern; true for a rule without one.
     pub(crate) fn matches(&self, text: &str) -> bool {
-        match self.cel {
+        match self.expression {
             Expression::Pattern(pattern) | Expression::EachPattern(pattern) => {
                 compiled(pattern).is_match(text)
             }
@@ -55,7 +59,8 @@ impl CelRule {
         }
     }
 
-    pub(crate) const fn about(mut self, field: &'static str) -> Self {
+    /// Sets the field to report.
+    pub(crate) const fn at_field(mut self, field: &'static str) -> Self {
         self.field = Some(field);
         self
     }
@@ -63,7 +68,7 @@ impl CelRule {
 
 impl From<CelRule> for Rule {
     fn from(rule: CelRule) -> Self {
-        let cel = match rule.cel {
+        let cel = match rule.expression {
             Expression::Cel(cel) => cel.to_owned(),
             Expression::Pattern(pattern) => format!("self.matches('{pattern}')"),
             Expression::EachPattern(pattern) => format!("self.all(item, item.matches('{pattern}'))"),
@@ -76,7 +81,7 @@ impl From<CelRule> for Rule {
     }
 }
 
-/// Each pattern is compiled once.
+/// Compiles each pattern once.
 fn compiled(pattern: &'static str) -> Regex {
     static COMPILED: LazyLock<Mutex<HashMap<&'static str, Regex>>> = LazyLock::new(Mutex::default);
     // A panic elsewhere leaves the map as it was.
@@ -84,7 +89,7 @@ fn compiled(pattern: &'static str) -> Regex {
     compiled.entry(pattern).or_insert_with(|| Regex::new(pattern).expect("patterns are tested")).clone()
 }
 
-// Names. Lengths are bounds of the schema, so the expressions leave them out.
+// Names. The schema bounds their lengths, so the expressions do not.
 
 pub(crate) const DNS_LABEL: CelRule = CelRule::new(
     "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
@@ -111,13 +116,13 @@ pub(crate) const ROUTE_IMMUTABLE: CelRule = CelRule::new(
      (has(oldSelf.spec.route) ? oldSelf.spec.route : oldSelf.metadata.name)",
     "is immutable: create another Integration for another route",
 )
-.about(".spec.route");
+.at_field(".spec.route");
 
 pub(crate) const ROUTE_NEEDED: CelRule = CelRule::new(
     "has(self.spec.route) || self.metadata.name.matches('^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$')",
     "must be set, because the object's name cannot be a route: it is longer than 63 characters or contains '.'",
 )
-.about(".spec.route");
+.at_field(".spec.route");
 
 pub(crate) const SIGNED_URL: CelRule = CelRule::pattern(
     "^https?://[-A-Za-z0-9.:@_~%!$&*+,;=/]+$",
@@ -138,11 +143,13 @@ pub(crate) const URL_ASCII: CelRule = CelRule::new(
 
 pub(crate) const URL_USERINFO: CelRule = CelRule::new(
     "!self.matches('^[^/?#]*//[^/?#]*@')",
-    "must not contain a user name or a password: use signingSecretRef to prove who sends",
+    "must not contain a user name or a password: use signingSecretRef to authenticate deliveries",
 );
 
-pub(crate) const URL_FRAGMENT: CelRule =
-    CelRule::new("!self.contains('#')", "must not contain a fragment: a '#' and what follows is never sent");
+pub(crate) const URL_FRAGMENT: CelRule = CelRule::new(
+    "!self.contains('#')",
+    "must not contain a fragment: '#' and the text after it are never sent",
+);
 
 pub(crate) const URL_PORT: CelRule = CelRule::new(
     "!isURL(self) || url(self).getPort() == '' || (size(url(self).getPort()) <= 5 && \
@@ -150,26 +157,27 @@ pub(crate) const URL_PORT: CelRule = CelRule::new(
     "must have a port between 1 and 65535, or none",
 );
 
-// URL libraries read 127.1, 0x7f.0.0.1 and 2130706433 as addresses; whoever reads the object should not have to. The
-// host is matched within the URL, because a host that a function returns has no length that the cost could be taken from.
+// URL libraries read 127.1, 0x7f.0.0.1 and 2130706433 as addresses; a reader of the object should not have to. The host
+// is matched within the URL, because CEL cannot estimate the cost of a host that a function returns: it has no known
+// length.
 pub(crate) const URL_ADDRESS: CelRule = CelRule::new(
     "!self.matches('^[^/?#]*//([^/?#]*[.])?([0-9]+|0[xX][0-9a-fA-F]*)[.]?(:[0-9]*)?([/?#]|$)') || \
      self.matches('^[^/?#]*//((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])[.]){3}\
 (25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(:[0-9]*)?([/?#]|$)')",
-    "must name its host by a DNS name or by a whole IP address, such as 192.0.2.10",
+    "must have a DNS name or a complete IP address such as 192.0.2.10 as its host",
 );
 
 pub(crate) const RETRY_DELAYS: CelRule = CelRule::new(
     "self.initialDelaySeconds <= self.maxDelaySeconds",
     "must not be more than maxDelaySeconds: lower it or raise maxDelaySeconds",
 )
-.about(".initialDelaySeconds");
+.at_field(".initialDelaySeconds");
 
 pub(crate) const PREVIOUS_SIGNING: CelRule = CelRule::new(
     "!has(self.previousSigningSecretRef) || has(self.signingSecretRef)",
-    "is only for a rotation: set signingSecretRef to the new secret too",
+    "requires signingSecretRef: set it to the new secret",
 )
-.about(".previousSigningSecretRef");
+.at_field(".previousSigningSecretRef");
 
 // Workers.
 
@@ -177,7 +185,7 @@ pub(crate) const REPLICA_RANGE: CelRule = CelRule::new(
     "self.minReplicas <= self.maxReplicas",
     "must not be more than maxReplicas: lower it or raise maxReplicas",
 )
-.about(".minReplicas");
+.at_field(".minReplicas");
 
 pub(crate) const LABEL_VALUES: CelRule = CelRule::new(
     "self.all(key, self[key].matches('^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$'))",
@@ -186,12 +194,12 @@ pub(crate) const LABEL_VALUES: CelRule = CelRule::new(
 
 pub(crate) const RESERVED_LABELS: CelRule = CelRule::new(
     "self.all(key, !key.startsWith('grapnel.dev/') && !key.startsWith('app.kubernetes.io/'))",
-    "must not use a key that begins with grapnel.dev/ or app.kubernetes.io/: those are set by Grapnel",
+    "must not use a key that begins with grapnel.dev/ or app.kubernetes.io/: Grapnel sets these keys",
 );
 
 pub(crate) const RESERVED_ANNOTATIONS: CelRule = CelRule::new(
     "self.all(key, !key.startsWith('grapnel.dev/'))",
-    "must not use a key that begins with grapnel.dev/: those are set by Grapnel",
+    "must not use a key that begins with grapnel.dev/: Grapnel sets these keys",
 );
 
 pub(crate) const RESOURCE_NAMES: CelRule = CelRule::new(
@@ -199,11 +207,11 @@ pub(crate) const RESOURCE_NAMES: CelRule = CelRule::new(
     "must use only the resources cpu, memory and ephemeral-storage",
 );
 
-// A suffix alone, such as m, is a quantity for Kubernetes: zero. Nobody means it.
+// Kubernetes reads a suffix alone, such as m, as zero. That is never intended.
 pub(crate) const RESOURCE_QUANTITIES: CelRule = CelRule::new(
     "self.all(key, isQuantity(self[key]) && self[key].matches('^[+-]?[.]?[0-9]') && \
      !quantity(self[key]).isLessThan(quantity('0')))",
-    "must have quantities that are not negative, such as 500m or 256Mi",
+    "must have non-negative quantities, such as 500m or 256Mi",
 );
 
 pub(crate) const REQUESTS_WITHIN_LIMITS: CelRule = CelRule::new(
@@ -212,12 +220,12 @@ pub(crate) const REQUESTS_WITHIN_LIMITS: CelRule = CelRule::new(
      quantity(self.requests[key]).compareTo(quantity(self.limits[key])) <= 0)",
     "must not be more than the limits of the same resources",
 )
-.about(".requests");
+.at_field(".requests");
 
 pub(crate) const TAINT_KEY: CelRule = CelRule::new(
     "self.matches('^(([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?\
 [A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$')",
-    "must be the key of a taint: an optional DNS subdomain and '/', and then at most 63 letters, digits, '-', '_' and '.'",
+    "must be the key of a taint: an optional DNS subdomain and '/', followed by at most 63 letters, digits, '-', '_' and '.'",
 );
 
 pub(crate) const TAINT_VALUE: CelRule = CelRule::new(
@@ -229,16 +237,16 @@ pub(crate) const TOLERATION_KEY: CelRule = CelRule::new(
     "(has(self.key) && self.key != '') || self.operator == 'Exists'",
     "must be Exists when key is not set: that tolerates every taint",
 )
-.about(".operator");
+.at_field(".operator");
 
 pub(crate) const TOLERATION_VALUE: CelRule = CelRule::new(
     "self.operator != 'Exists' || !has(self.value) || self.value == ''",
     "must not be set when operator is Exists: remove it, or use operator Equal",
 )
-.about(".value");
+.at_field(".value");
 
 pub(crate) const TOLERATION_SECONDS: CelRule = CelRule::new(
     "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
     "must not be set unless effect is NoExecute",
 )
-.about(".tolerationSeconds");
+.at_field(".tolerationSeconds");

@@ -1,55 +1,56 @@
-//! Secrets that come from files, and how a reference finds its value in them.
+//! Secrets from files, and the lookup of the value that a reference names.
 //!
-//! A secret value is never in a `Debug` output, an error or a serialized form; `SecretValue::expose` is the only way to it.
+//! A secret value never appears in `Debug` output, in an error or in serialized form; only `SecretValue::expose`
+//! returns it.
 
 use std::collections::BTreeMap;
 
 use secrecy::{ExposeSecret, SecretSlice};
 
-use crate::SecretRef;
 use crate::conditions::reason;
+use crate::spec::verification::SecretRef;
 
-/// The bytes of a secret. They are overwritten when it is dropped.
+/// The bytes of a secret, which are overwritten when it is dropped.
 #[derive(Clone, Debug)]
 pub struct SecretValue(SecretSlice<u8>);
 
 impl SecretValue {
-    /// Takes the bytes of a secret.
+    /// Wraps the bytes of a secret.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(bytes.into())
     }
 
-    /// The bytes themselves.
+    /// Returns the bytes themselves.
     pub fn expose(&self) -> &[u8] {
         self.0.expose_secret()
     }
 
-    /// Whether there are no bytes.
+    /// Returns whether there are no bytes.
     pub fn is_empty(&self) -> bool {
         self.expose().is_empty()
     }
 }
 
-/// A Secret object, reduced to what references need.
+/// A Secret object, reduced to the fields that references need.
 #[derive(Clone, Debug)]
 pub struct Secret {
     /// The namespace of the object.
     pub namespace: String,
     /// The name of the object.
     pub name: String,
-    /// The values by key, from `data` and `stringData`; the latter win.
+    /// The values by key, from `data` and `stringData`; the latter takes precedence.
     pub values: BTreeMap<String, SecretValue>,
 }
 
-/// Why a reference has no value. The words name the Secret and the key, and nothing of the value.
+/// The reason why a reference has no value. The message names the Secret and the key, and nothing of the value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
     /// There is no Secret of that name in the namespace.
     #[error("the Secret {namespace}/{name} does not exist")]
     NotFound {
-        /// The namespace that was looked in.
+        /// The namespace of the reference.
         namespace: String,
-        /// The name that was looked for.
+        /// The name in the reference.
         name: String,
     },
     /// The Secret has no such key.
@@ -59,10 +60,10 @@ pub enum SecretError {
         namespace: String,
         /// The name of the Secret.
         name: String,
-        /// The key that was looked for.
+        /// The key in the reference.
         key: String,
     },
-    /// The value is empty. An empty secret would accept every forged webhook, so it counts as none.
+    /// The value is empty. An empty secret would accept every forged webhook, so it is treated as missing.
     #[error("the key {key} of the Secret {namespace}/{name} is empty")]
     Empty {
         /// The namespace of the Secret.
@@ -75,7 +76,7 @@ pub enum SecretError {
 }
 
 impl SecretError {
-    /// The reason of the condition SecretsResolved.
+    /// Returns the reason of the condition SecretsResolved.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NotFound { .. } => reason::SECRET_NOT_FOUND,
@@ -85,8 +86,8 @@ impl SecretError {
     }
 }
 
-/// Finds the value that a reference of an Integration in `namespace` means. Of two Secrets of the same name the later one
-/// counts, as it does when both are applied.
+/// Returns the value that a reference of an Integration in `namespace` names. Of two Secrets of the same name, the
+/// later one is used, as when both are applied.
 ///
 /// # Errors
 /// When there is no such Secret in that namespace, it does not have the key, or the value is empty.

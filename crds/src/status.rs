@@ -1,24 +1,24 @@
-//! What the controller reports about an Integration.
+//! The status that the controller reports about an Integration.
 //!
 //! Nothing here changes while nothing happens: live numbers are metrics, because a status that changes by itself
-//! would wake every watcher of the object, the controller included.
+//! would wake every watcher of the object, including the controller.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What Grapnel reports about the Integration.
+/// The observed state of the Integration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IntegrationStatus {
-    /// The generation of the spec that this status is about.
+    /// The generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// Ready says whether webhooks are accepted and delivered as the spec asks. Accepted, SecretsResolved, Registered,
-    /// QueuesReady, WorkersAvailable and ScalingActive say why not. Reconciling, Stalled and CaptureWaiting are present
-    /// only while they are True.
+    /// The conditions. Ready summarizes whether webhooks are accepted and delivered as the spec requires. Accepted,
+    /// SecretsResolved, Registered, QueuesReady, WorkersAvailable and ScalingActive explain why not. Reconciling,
+    /// Stalled and CaptureWaiting are present only while they are True.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::conditions::schema")]
     pub conditions: Vec<Condition>,
@@ -28,11 +28,11 @@ pub struct IntegrationStatus {
     #[schemars(length(max = 36))]
     pub integration_id: Option<String>,
 
-    /// Where the provider posts to.
+    /// The endpoint that the provider posts to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<RouteStatus>,
 
-    /// The secrets that webhooks are verified with; absent when there is nothing to tell of them.
+    /// The secrets that webhooks are verified with; absent when there is nothing to report about them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verification: Option<VerificationStatus>,
 
@@ -40,12 +40,12 @@ pub struct IntegrationStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<WorkersStatus>,
 
-    /// How the number of workers was decided last.
+    /// The latest decision about the number of workers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<ScalingStatus>,
 }
 
-/// Where the provider posts to.
+/// The endpoint that the provider posts to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteStatus {
@@ -53,7 +53,7 @@ pub struct RouteStatus {
     #[schemars(length(max = 128))]
     pub path: String,
 
-    /// The URL to enter at the provider; absent when the platform's public address is not configured.
+    /// The URL to configure at the provider; absent when the platform's public address is not configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub url: Option<String>,
@@ -63,20 +63,20 @@ pub struct RouteStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VerificationStatus {
-    /// Secrets of spec.verification.previousSecretRefs that can be removed from there: they have been listed for 24 hours or
-    /// more, have proved no webhook in that time, and the current secret has proved one since.
+    /// Secrets that can be removed from spec.verification.previousSecretRefs: they have been listed for 24 hours or
+    /// more and have verified no webhook in that time, and the current secret has verified one since.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 2))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into(), "key".into()]))]
     pub unused_previous_secrets: Vec<UnusedSecret>,
 
-    /// The same in words, with what to do.
+    /// The same as a sentence, with what to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub message: Option<String>,
 }
 
-/// A previous secret that is not needed any more.
+/// A previous secret that is no longer needed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UnusedSecret {
@@ -88,10 +88,11 @@ pub struct UnusedSecret {
     #[schemars(length(max = 253))]
     pub key: String,
 
-    /// Since when it is known to prove nothing: its last webhook, or when it was first listed, whichever was later.
+    /// Time since which it has not verified any webhook: that of its last webhook, or when it was first listed,
+    /// whichever is later.
     pub unused_since: Time,
 
-    /// When it proved a webhook last; absent when it never did.
+    /// When it last verified a webhook; absent when it never did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_used_time: Option<Time>,
 }
@@ -110,29 +111,29 @@ pub struct WorkersStatus {
     #[schemars(length(max = 1024))]
     pub selector: Option<String>,
 
-    /// Worker pods that exist.
+    /// The number of worker pods that exist.
     #[serde(default)]
     pub replicas: i32,
 
-    /// Worker pods that are ready.
+    /// The number of worker pods that are ready.
     #[serde(default)]
     pub ready_replicas: i32,
 }
 
-/// How the number of workers was decided last.
+/// The latest decision about the number of workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScalingStatus {
-    /// The number of workers that was asked for last.
+    /// The number of workers requested last.
     #[serde(default)]
     pub desired_replicas: i32,
 
-    /// When the number of workers was changed last.
+    /// When the number of workers last changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_scale_time: Option<Time>,
 
-    /// What keeps the number from being what the backlog alone would give, such as MaxReplicas; absent when nothing
-    /// does.
+    /// The limit that keeps the number from following the backlog alone, such as MaxReplicas; absent when there is
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub limited_by: Option<String>,
@@ -146,20 +147,20 @@ pub struct ScalingStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScalingDecision {
-    /// When it was decided.
+    /// The time of the decision.
     pub time: Time,
 
     /// The number of workers before.
     pub from: i32,
 
-    /// The number of workers asked for.
+    /// The number of workers requested.
     pub to: i32,
 
-    /// Why, in one CamelCase word.
+    /// The reason, as one CamelCase word.
     #[schemars(length(max = 64))]
     pub reason: String,
 
-    /// Why, for people, with the numbers that were decided on.
+    /// A human-readable explanation, with the numbers behind the decision.
     #[schemars(length(max = 1024))]
     pub message: String,
 }

@@ -11,7 +11,7 @@ use grapnel_core::compiled_provider::{CompiledProvider, ProviderError};
 use grapnel_core::handshake::HandshakeDecision;
 use grapnel_core::preset;
 use grapnel_core::resolved_provider::{self, ResolvedProvider};
-use grapnel_crds::{Document, Integration, IntegrationSpec, Proof, parse_documents, presets};
+use grapnel_crds::{Document, Integration, IntegrationSpec, HandshakeAuth, parse_documents, presets};
 use grapnel_fuzz::request::Request;
 use grapnel_fuzz::seeds;
 use grapnel_fuzz::signer::{NOW, Signer};
@@ -82,7 +82,7 @@ fn compile(spec: &IntegrationSpec) -> Result<(), ProviderError> {
     let now = Timestamp::from_second(NOW).expect("a time");
     assert!(compiled.verifier.verify(&incoming, now).is_err(), "it accepts an unsigned request");
     drop(compiled.verifier.message(&incoming));
-    for proof in [Proof::None, Proof::Required] {
+    for proof in [HandshakeAuth::Unverified, HandshakeAuth::Verified] {
         if let Some(HandshakeDecision::Respond(handshake)) = compiled.handshakes.recognize(&incoming, proof) {
             drop(handshake.captured_secret(&incoming));
             drop(handshake.confirmation_url(&incoming));

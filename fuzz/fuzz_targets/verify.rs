@@ -14,7 +14,7 @@ use grapnel_core::handshake::HandshakeDecision;
 use grapnel_core::mapping;
 use grapnel_core::preset;
 use grapnel_core::verification::{Certificate, Evaluation};
-use grapnel_crds::Proof;
+use grapnel_crds::HandshakeAuth;
 use grapnel_fuzz::request::Request;
 use grapnel_fuzz::seeds;
 use grapnel_fuzz::signer::{NOW, Signer};
@@ -73,7 +73,7 @@ impl Subject {
     /// Takes a request through all the steps of the ingress.
     fn process(&self, request: &Request) {
         let incoming = request.incoming();
-        for proof in [Proof::None, Proof::Required] {
+        for proof in [HandshakeAuth::Unverified, HandshakeAuth::Verified] {
             if let Some(HandshakeDecision::Respond(handshake)) =
                 self.compiled.handshakes.recognize(&incoming, proof)
             {

@@ -6,7 +6,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use grapnel_core::verification::Verifier;
-use grapnel_crds::{Hash, KeyEncoding, Scheme, SchemeType, SignatureEncoding};
+use grapnel_crds::{HashAlgorithm, KeyEncoding, Scheme, SchemeType, SignatureEncoding};
 use http::{HeaderName, HeaderValue};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
@@ -47,11 +47,11 @@ impl Signer {
         let pair = || Ed25519KeyPair::from_seed_unchecked(&raw).expect("a seed has 32 bytes");
         let (key, bytes) = match scheme.kind {
             Some(SchemeType::Hmac) => {
-                let algorithm = match scheme.hash.unwrap_or(Hash::Sha256) {
-                    Hash::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-                    Hash::Sha256 => hmac::HMAC_SHA256,
-                    Hash::Sha384 => hmac::HMAC_SHA384,
-                    Hash::Sha512 => hmac::HMAC_SHA512,
+                let algorithm = match scheme.hash.unwrap_or(HashAlgorithm::Sha256) {
+                    HashAlgorithm::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+                    HashAlgorithm::Sha256 => hmac::HMAC_SHA256,
+                    HashAlgorithm::Sha384 => hmac::HMAC_SHA384,
+                    HashAlgorithm::Sha512 => hmac::HMAC_SHA512,
                 };
                 (Key::Hmac(hmac::Key::new(algorithm, &raw)), raw.clone())
             }

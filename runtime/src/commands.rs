@@ -10,8 +10,8 @@ pub mod verify;
 use std::time::Duration;
 
 use grapnel_core::error_chain::chain;
+use grapnel_store::Database;
 use grapnel_store::migrate;
-use sqlx::postgres::PgPool;
 
 /// How often a process that waits for its schema looks again.
 const SCHEMA_POLL: Duration = Duration::from_secs(1);
@@ -20,9 +20,9 @@ const SCHEMA_POLL: Duration = Duration::from_secs(1);
 const SCHEMA_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Waits until the migrations have run. Pods of a new version wait here for the migration job.
-pub async fn wait_for_schema(pool: &PgPool) {
+pub async fn wait_for_schema(db: &Database) {
     loop {
-        let reason = match tokio::time::timeout(SCHEMA_DEADLINE, migrate::require(pool)).await {
+        let reason = match tokio::time::timeout(SCHEMA_DEADLINE, migrate::require(db)).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => chain(&*error),
             Err(_) => "no answer in time".to_owned(),

@@ -10,7 +10,7 @@ use grapnel_core::error_chain::chain;
 use grapnel_platform::args::{DatabaseArgs, without_empty_variables};
 use grapnel_platform::telemetry;
 use grapnel_platform::telemetry::Environment;
-use grapnel_store::migrate;
+use grapnel_store::{Database, migrate};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -104,11 +104,11 @@ async fn run(role: Role) -> anyhow::Result<ExitCode> {
 }
 
 async fn migrate(command: MigrateCommand) -> anyhow::Result<ExitCode> {
-    let pool = grapnel_store::pool(&command.database.database_url()?, "migrate", 2)?;
-    migrate::wait_for_answer(&pool, Duration::from_secs(command.wait_seconds)).await?;
+    let db = Database::new(&command.database.database_url()?, "migrate", 2)?;
+    migrate::wait_for_answer(&db, Duration::from_secs(command.wait_seconds)).await?;
     let required = migrate::REQUIRED_VERSION;
     let version =
-        if command.check { migrate::current_version(&pool).await? } else { migrate::run(&pool).await? };
+        if command.check { migrate::current_version(&db).await? } else { migrate::run(&db).await? };
     println!("schema version {version}, this program needs {required}");
     Ok(if version >= required { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use grapnel_store::Database;
 use secrecy::ExposeSecret;
-use sqlx::postgres::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::integrations::cache::Table;
@@ -27,7 +27,7 @@ const ROUND_DEADLINE: Duration = Duration::from_secs(900);
 
 #[derive(Debug)]
 pub struct Maintenance {
-    pub pool: PgPool,
+    pub db: Database,
     pub integrations: Table,
     pub keys: Arc<SealingKeys>,
 }
@@ -38,7 +38,7 @@ impl Maintenance {
         let mut changes = self.integrations.changes();
         loop {
             let round = tokio::time::timeout(ROUND_DEADLINE, self.round());
-            let wait = match round.await.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
+            let wait = match round.await.unwrap_or(Err(grapnel_store::Error::Deadline)) {
                 Ok(()) => EVERY,
                 Err(error) => {
                     tracing::warn!(error = %chain(&error), "maintenance failed");
@@ -59,15 +59,15 @@ impl Maintenance {
         }
     }
 
-    async fn round(&self) -> sqlx::Result<()> {
-        partitions::ensure(&self.pool).await?;
+    async fn round(&self) -> grapnel_store::Result<()> {
+        partitions::ensure(&self.db).await?;
         self.reseal().await?;
         self.reseal_captured().await?;
-        let dropped = partitions::drop_expired(&self.pool).await?;
+        let dropped = partitions::drop_expired(&self.db).await?;
         if !dropped.is_empty() {
             tracing::info!(partitions = dropped.len(), "history past its retention was dropped");
         }
-        let pruned = partitions::prune_keys(&self.pool).await?;
+        let pruned = partitions::prune_keys(&self.db).await?;
         if pruned > 0 {
             tracing::info!(pruned, "idempotency keys of dropped events were pruned");
         }
@@ -75,15 +75,15 @@ impl Maintenance {
     }
 
     /// Seals what another key sealed under the first one. When this has run everywhere, the old key can go.
-    async fn reseal(&self) -> sqlx::Result<()> {
-        for row in rows::load_all(&self.pool).await? {
+    async fn reseal(&self) -> grapnel_store::Result<()> {
+        for row in rows::load_all(&self.db).await? {
             if !self.keys.needs_reseal(&row.secrets) {
                 continue;
             }
             match IntegrationSecrets::open(&self.keys, row.id, &row.secrets) {
                 Ok(secrets) => {
                     let sealed = secrets.seal(&self.keys, row.id);
-                    if rows::reseal(&self.pool, row.id, &row.secrets, &sealed).await? {
+                    if rows::reseal(&self.db, row.id, &row.secrets, &sealed).await? {
                         tracing::info!(integration.id = %row.id, "secrets were sealed under the new key");
                     }
                 }
@@ -96,8 +96,8 @@ impl Maintenance {
     }
 
     /// The same for secrets that wait to be put into their Secrets.
-    async fn reseal_captured(&self) -> sqlx::Result<()> {
-        for waiting in captured_secrets::load_all(&self.pool).await? {
+    async fn reseal_captured(&self) -> grapnel_store::Result<()> {
+        for waiting in captured_secrets::load_all(&self.db).await? {
             if !self.keys.needs_reseal(&waiting.sealed) {
                 continue;
             }
@@ -105,7 +105,7 @@ impl Maintenance {
             match self.keys.open(id.as_bytes(), &waiting.sealed) {
                 Ok(secret) => {
                     let sealed = self.keys.seal(id.as_bytes(), secret.expose_secret());
-                    if captured_secrets::reseal(&self.pool, &waiting, &sealed).await? {
+                    if captured_secrets::reseal(&self.db, &waiting, &sealed).await? {
                         tracing::info!(integration.id = %id, "a captured secret was sealed under the new key");
                     }
                 }

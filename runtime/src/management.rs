@@ -9,7 +9,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
-use sqlx::PgPool;
+use grapnel_store::Database;
 use tokio::sync::Notify;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -40,7 +40,7 @@ pub type ReplayWaker = Arc<Notify>;
 /// What the routes work with.
 #[derive(Clone)]
 pub struct ManagementState {
-    pub pool: PgPool,
+    pub db: Database,
     pub keys: ManagementKeys,
     /// Whether the delivery sink is routed: never in production.
     pub delivery_sink: bool,

@@ -9,12 +9,12 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use grapnel_core::ids::IntegrationId;
 use jiff::Timestamp;
 use redis::Script;
 use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 mod redis_link;
 
@@ -67,7 +67,7 @@ pub struct Limits {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
-    integration_id: Uuid,
+    integration_id: IntegrationId,
     address: IpAddr,
     minute: i64,
 }
@@ -116,7 +116,7 @@ impl Limits {
     /// Counts a request and says whether it is within `per_minute`; 0 is no limit.
     pub async fn check(
         &self,
-        integration_id: Uuid,
+        integration_id: IntegrationId,
         address: IpAddr,
         per_minute: u32,
         now: Timestamp,

@@ -1,4 +1,4 @@
-{{/* What the schema of the values cannot say. */}}
+{{/* Rules that the schema of the values cannot express. */}}
 {{- define "grapnel.checks" -}}
 {{- range $store := list "postgres" "redis" "rabbitmq" -}}
 {{- $external := index $.Values.external $store -}}
@@ -12,7 +12,7 @@
 {{- range $side := list "webhooks" "management" -}}
 {{- $route := index $.Values $side -}}
 {{- if and $route.httpRoute.enabled (not $route.httpRoute.parentRefs) -}}
-{{- fail (printf "%s.httpRoute.parentRefs: at least one Gateway is needed" $side) -}}
+{{- fail (printf "%s.httpRoute.parentRefs: at least one Gateway is required" $side) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

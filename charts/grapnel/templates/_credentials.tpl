@@ -1,18 +1,18 @@
 {{/*
-Where each credential is. A credential is in a Secret of the user's (existingSecret), or in the Secret of the release under the
-name below; what is in the latter is given in the values, kept from the last release, or generated.
+Where each credential is kept: in a Secret of the user (existingSecret), or in the Secret of the release, under the name below.
+A credential of the latter comes from the values, from the previous revision, or is generated.
 */}}
 
 {{- define "grapnel.secretName" -}}{{ include "grapnel.name" . }}-credentials{{- end -}}
 
-{{/* A datastore that the chart runs itself. Takes (list $ datastore). */}}
+{{/* "true" if the chart runs the datastore itself. Takes (list $ datastore). */}}
 {{- define "grapnel.isBundled" -}}
 {{- $ := index . 0 -}}
 {{- $external := index $.Values.external (index . 1) -}}
 {{- if not (or $external.url $external.existingSecret) }}true{{ end -}}
 {{- end -}}
 
-{{/* An environment variable from a Secret. Takes (list NAME secret key). */}}
+{{/* An environment variable that is read from a Secret. Takes (list NAME secret key). */}}
 {{- define "grapnel.secretVariable" -}}
 - name: {{ index . 0 }}
   valueFrom:
@@ -60,8 +60,8 @@ name below; what is in the latter is given in the values, kept from the last rel
 {{- end -}}
 
 {{/*
-The contents of the Secret of the release, as YAML. Each generated word is asked for in one place, so that a rendering has one
-value for it; the rendering that a pod checksum is made of leaves them out.
+The contents of the Secret of the release, as YAML. Each credential is generated in one place only, so that it has one value in
+a rendering. The checksum in the pods does not cover generated credentials.
 */}}
 {{- define "grapnel.secretData" -}}
 {{- $there := (lookup "v1" "Secret" .Release.Namespace (include "grapnel.secretName" .)).data | default dict -}}
@@ -82,7 +82,7 @@ value for it; the rendering that a pod checksum is made of leaves them out.
 {{- if hasKey $there $key -}}
 {{- $_ := set $data $key (index $there $key | b64dec) -}}
 {{- else if not $.Values.credentials.generate -}}
-{{- fail (printf "credentials.generate is false, and nothing gives the credential %s: see credentials.*.existingSecret and external.*" $key) -}}
+{{- fail (printf "credentials.generate is false, and the credential %s is not set: see credentials.*.existingSecret and external.*" $key) -}}
 {{- else if eq $key "sealing-keys" -}}
 {{- $_ := set $data $key (printf "first:%s" (randBytes 32)) -}}
 {{- else -}}
@@ -111,7 +111,7 @@ value for it; the rendering that a pod checksum is made of leaves them out.
 {{- toYaml $data -}}
 {{- end -}}
 
-{{/* Changes when a credential in the values changes; what is generated does not change. */}}
+{{/* A checksum that changes with the credentials in the values. Generated credentials do not change. */}}
 {{- define "grapnel.credentialsChecksum" -}}
 {{- list .Values.external .Values.credentials | toJson | sha256sum -}}
 {{- end -}}

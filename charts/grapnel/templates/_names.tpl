@@ -1,4 +1,4 @@
-{{/* The prefix of all object names. Names below add up to 30 characters to it. */}}
+{{/* The prefix of all object names. Templates append up to 30 characters to it. */}}
 {{- define "grapnel.name" -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride | trunc 33 | trimSuffix "-" -}}
@@ -9,7 +9,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* What a selector has. It never changes, since that of a Deployment cannot. Takes (list $ component). */}}
+{{/* The labels of a selector. They never change, since the selector of a Deployment is immutable. Takes (list $ component). */}}
 {{- define "grapnel.selector" -}}
 {{- $ := index . 0 -}}
 app.kubernetes.io/name: grapnel
@@ -30,14 +30,14 @@ helm.sh/chart: {{ printf "%s-%s" $.Chart.Name $.Chart.Version | replace "+" "_" 
 {{- end }}
 {{- end -}}
 
-{{/* Labels of a pod: without the chart's version, which would roll pods that do not change. Takes (list $ component podLabels). */}}
+{{/* The labels of a pod, without the chart's version, which would restart pods that do not change. Takes (list $ component podLabels). */}}
 {{- define "grapnel.podLabels" -}}
 {{- $ := index . 0 -}}
 {{- $own := fromYaml (include "grapnel.selector" .) -}}
 {{- toYaml (merge (dict "app.kubernetes.io/part-of" "grapnel") $own (index . 2) $.Values.commonLabels) -}}
 {{- end -}}
 
-{{/* Workers are made by the controller, in its own words: they have no instance. */}}
+{{/* The controller creates and labels the workers itself; they have no instance label. */}}
 {{- define "grapnel.workerSelector" -}}
 app.kubernetes.io/name: grapnel
 app.kubernetes.io/component: worker

@@ -1,4 +1,4 @@
-{{/* What all pods have in common: the restricted Pod Security Standard. Takes (list $ settings user). */}}
+{{/* The settings of every pod, which meet the restricted Pod Security Standard. Takes (list $ settings user). */}}
 {{- define "grapnel.podBasics" -}}
 {{- $ := index . 0 -}}
 {{- $settings := index . 1 -}}
@@ -24,7 +24,8 @@ securityContext:
   runAsUser: {{ $user }}
   runAsGroup: {{ $user }}
   fsGroup: {{ $user }}
-  # A whole walk would open RabbitMQ's cookie to the group, which it refuses.
+  {{- /* Always would make RabbitMQ's cookie readable by the group, which RabbitMQ refuses. Not a YAML comment, since the name of
+  the migration Job is a hash of its text. */}}
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile: {type: RuntimeDefault}
 {{- end -}}
@@ -49,7 +50,7 @@ readinessProbe:
   failureThreshold: 3
 {{- end -}}
 
-{{/* Variables of every role. */}}
+{{/* The environment variables of every role. */}}
 {{- define "grapnel.commonVariables" -}}
 - name: GRAPNEL_ENV
   value: {{ .Values.environment }}

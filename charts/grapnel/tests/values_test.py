@@ -1,4 +1,4 @@
-"""What values come to: each test renders the chart with HELM and looks at the manifests."""
+"""Tests of the manifests: each one renders the chart with HELM and checks the result."""
 
 import base64
 import json
@@ -16,11 +16,12 @@ EVERYTHING = CHART / "tests" / "everything.yaml"
 
 
 class Refused(Exception):
-    """Helm did not render."""
+    """Helm refused to render the chart."""
 
 
-def render(*sets: str, values: pathlib.Path | None = None, release: str = "grapnel", text: bool = False):
-    """The objects by (kind, name), or the text of the NOTES."""
+def render(*sets: str, values: pathlib.Path | None = None, release: str = "grapnel", text: bool = False,
+           kubernetes: str | None = None):
+    """Returns the objects by (kind, name), or the text of the NOTES."""
     command = [os.environ["HELM"], "template", release, str(CHART), "--namespace", "platform"]
     if text:
         command = [os.environ["HELM"], "install", release, str(CHART), "--namespace", "platform", "--dry-run=client"]
@@ -28,6 +29,8 @@ def render(*sets: str, values: pathlib.Path | None = None, release: str = "grapn
         command += ["--set", value]
     if values:
         command += ["--values", str(values)]
+    if kubernetes:
+        command += ["--kube-version", kubernetes]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     if result.returncode != 0:
         raise Refused(result.stderr)
@@ -44,7 +47,7 @@ def render(*sets: str, values: pathlib.Path | None = None, release: str = "grapn
 
 
 def pod_specs(objects):
-    """Every pod that the objects come to, by the object's kind and name."""
+    """Every pod of the objects, by the kind and name of its object."""
     for key, document in objects.items():
         if document["kind"] == "Pod":
             yield key, document["spec"]
@@ -107,6 +110,28 @@ class Rendering(unittest.TestCase):
         self.assertIn(name, render())
         self.assertNotIn(name, render("crds.enabled=false"))
         self.assertEqual(render()[name]["metadata"]["annotations"]["helm.sh/resource-policy"], "keep")
+
+
+class KubernetesVersion(unittest.TestCase):
+    def test_the_oldest_supported_release_is_the_same_everywhere(self):
+        def found(path, pattern):
+            matches = set(re.findall(pattern, (ROOT / path).read_text()))
+            self.assertTrue(matches, f"{path} does not name a release of Kubernetes")
+            return matches
+        (tested,) = found("hack/cluster/kubernetes/go.mod", r"k8s\.io/kubernetes v1\.(\d+)\.")
+        for path, pattern in (
+            ("charts/grapnel/Chart.yaml", r'kubeVersion: ">=1\.(\d+)\.0-0"'),
+            ("charts/grapnel-crds/Chart.yaml", r'kubeVersion: ">=1\.(\d+)\.0-0"'),
+            ("charts/grapnel/README.md.head", r"Kubernetes 1\.(\d+) or newer"),
+            ("docs/install.md", r"Kubernetes 1\.(\d+) or newer"),
+            ("Cargo.toml", r'k8s-openapi = .*"v1_(\d+)"'),
+        ):
+            with self.subTest(path):
+                self.assertEqual(found(path, pattern), {tested})
+
+    def test_an_older_release_is_refused(self):
+        with self.assertRaisesRegex(Refused, "incompatible with Kubernetes"):
+            render(kubernetes="1.32.0")
 
 
 class Credentials(unittest.TestCase):
@@ -230,7 +255,7 @@ class Traffic(unittest.TestCase):
 
     def test_the_management_paths_are_those_of_the_api(self):
         sources = "".join(path.read_text() for path in (ROOT / "runtime/src/management").rglob("*.rs"))
-        served = {"/api/v1/" + name for name in re.findall(r'path = "/(?:api/v1/)?([a-z-]+)', sources)} - {"/api/v1/internal"}
+        served = {"/api/v1/" + name for name in re.findall(r'path = "/(?:api/v1/)?([a-z-]+)', sources)} - {"/api/v1/internal", "/api/v1/webhooks"}
         self.assertIn("/api/v1/events", served)
         objects = render(values=EVERYTHING)
         routed = {path["path"] for path in objects["Ingress", "grapnel-management"]["spec"]["rules"][0]["http"]["paths"]}
@@ -266,7 +291,8 @@ class Traffic(unittest.TestCase):
 
 class Monitoring(unittest.TestCase):
     def test_only_metrics_that_exist_are_asked_for(self):
-        sources = "".join(path.read_text() for folder in ("runtime/src", "controller/src") for path in (ROOT / folder).rglob("*.rs"))
+        folders = [ROOT / "runtime/src", ROOT / "controller/src", *ROOT.glob("crates/*/src")]
+        sources = "".join(path.read_text() for folder in folders for path in folder.rglob("*.rs"))
         exist = set(re.findall(r'"(grapnel_[a-z_]+)"', sources))
         for name in ("alerts.yaml", "dashboard.json"):
             used = set(re.findall(r"grapnel_[a-z_]+", (CHART / "files" / name).read_text()))
@@ -282,8 +308,16 @@ class Monitoring(unittest.TestCase):
 
 class HelmTest(unittest.TestCase):
     @staticmethod
-    def arguments(*sets):
-        return render(*sets)["Pod", "grapnel-test"]["spec"]["containers"][0]["args"]
+    def container(*sets):
+        return render(*sets)["Pod", "grapnel-test"]["spec"]["containers"][0]
+
+    def arguments(self, *sets):
+        return self.container(*sets)["args"]
+
+    def test_its_image_is_the_load_generator(self):
+        image = self.container("images.loadtest.repository=registry/loadtest", "images.loadtest.tag=v2")["image"]
+        self.assertEqual(image, "registry/loadtest:v2")
+        self.assertEqual(self.arguments()[0], "run")
 
     def test_it_receives_where_that_is_allowed(self):
         self.assertIn("--no-sink", self.arguments())
@@ -321,7 +355,7 @@ class Schema(unittest.TestCase):
         compare(yaml.safe_load((CHART / "values.yaml").read_text()), schema, "values")
 
 
-# Helm 3 asks the cluster even where nothing shall be installed.
+# Helm 3 connects to the cluster even if nothing is to be installed.
 @unittest.skipIf(os.environ["HELM"].endswith("helm3"), "Helm 3 prints notes with a cluster only")
 class Notes(unittest.TestCase):
     def test_they_warn_of_what_is_for_evaluation(self):

@@ -1,9 +1,10 @@
-//! A secret that the provider gives in a handshake reaches the Secret of the Integration, with its owner's consent.
+//! A secret that the provider sends in a handshake reaches the Secret of the Integration, with its owner's consent.
 
-use grapnel::sealing::SealingKeys;
-use grapnel::store::captured;
+use grapnel_core::ids::IntegrationId;
+use grapnel_core::sealing::SealingKeys;
 use grapnel_crds::conditions::{self, condition};
 use grapnel_crds::{Integration, names};
+use grapnel_store::captured_secrets;
 use hmac::{Hmac, KeyInit, Mac};
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
@@ -22,7 +23,7 @@ fn asana_spec() -> Value {
     })
 }
 
-/// An Integration of Asana with a Secret that holds no secret yet.
+/// Creates an Integration of Asana whose Secret does not have the real value yet.
 async fn set_up(installation: &Installation) -> Uuid {
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "asana", "annotations": {"kept": "yes"}},
@@ -34,14 +35,14 @@ async fn set_up(installation: &Installation) -> Uuid {
     installation.wait_until_ready("asana").await.id()
 }
 
-/// The owner of a Secret says what becomes of a captured one.
+/// Annotates a Secret with its owner's decision about a captured one.
 pub(crate) async fn consent(installation: &Installation, secret: &str, value: &str) {
     let patch = json!({"metadata": {"annotations": {names::CAPTURE_ANNOTATION: value}}});
     let patched = installation.secrets().patch(secret, &PatchParams::default(), &Patch::Merge(&patch)).await;
     patched.expect("annotate the Secret");
 }
 
-/// The values of the keys, and whether the annotation is there.
+/// Returns the values of the keys, and whether the annotation is present.
 async fn secret(installation: &Installation) -> (String, String, bool) {
     let secret = installation.secrets().get("asana").await.expect("read the Secret");
     assert_eq!(secret.annotations().get("kept").map(String::as_str), Some("yes"));
@@ -56,15 +57,19 @@ fn holds(value: &str, annotated: bool) -> (String, String, bool) {
     (value.to_owned(), "stays".to_owned(), annotated)
 }
 
-/// The provider's handshake, as if the api had taken it.
+/// Inserts a captured secret, as the api does after a handshake.
 pub(crate) async fn capture(installation: &Installation, id: Uuid, secret: &str) {
     let keys = SealingKeys::parse(SEALING_KEYS).expect("keys");
     let sealed = keys.seal(id.as_bytes(), secret.as_bytes());
-    assert!(captured::insert(&installation.pool, id, "hook-secret", &sealed).await.expect("a row"));
+    assert!(
+        captured_secrets::insert(&installation.db, IntegrationId::new(id), "hook-secret", &sealed)
+            .await
+            .expect("a row")
+    );
 }
 
-async fn is_waiting(installation: &Installation, id: Uuid) -> bool {
-    captured::find(&installation.pool, id).await.expect("an answer").is_some()
+async fn is_pending(installation: &Installation, id: Uuid) -> bool {
+    captured_secrets::find(&installation.db, IntegrationId::new(id)).await.expect("an answer").is_some()
 }
 
 fn condition(object: &Integration) -> Option<(String, String)> {
@@ -76,7 +81,7 @@ fn condition(object: &Integration) -> Option<(String, String)> {
 pub(crate) async fn wait_until_settled(installation: &Installation, name: &str, id: Uuid) {
     wait_for("the captured secret to be settled", async || {
         let object = installation.get(name).await.expect("the object");
-        condition(&object).is_none() && !is_waiting(installation, id).await
+        condition(&object).is_none() && !is_pending(installation, id).await
     })
     .await;
 }
@@ -129,9 +134,9 @@ async fn a_captured_secret_waits_for_consent_and_then_verifies_webhooks() {
         .fetch_one(&installation.pool)
         .await
         .expect("a number");
-    assert_eq!(rows, 1, "the handshake is no event");
+    assert_eq!(rows, 1, "the handshake is not an event");
 
-    // One consent is good for one secret: whoever knows the URL may make a handshake.
+    // One consent is valid for one secret: anyone who knows the URL can send a handshake.
     assert_eq!(post(&installation, api.port, &[("x-hook-secret", "another-secret")], "{}").await, 200);
     installation.wait_for_condition("asana", "CaptureWaiting", "True", "ConsentMissing").await;
     assert_eq!(secret(&installation).await, holds(given, false));
@@ -142,17 +147,17 @@ async fn a_captured_secret_waits_for_consent_and_then_verifies_webhooks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_captured_secret_that_is_there_already_is_not_written_again() {
+async fn a_captured_secret_that_is_already_in_its_secret_is_not_written_again() {
     let installation = Installation::new().await;
     let controller = installation.start_leader().await;
     let id = set_up(&installation).await;
-    // As a controller leaves it that ended between its write and the deletion of the row.
+    // As after a crash between the write of the Secret and the deletion of the row.
     let version = installation.secrets().get("asana").await.expect("the Secret").resource_version();
     capture(&installation, id, PLACEHOLDER).await;
     wait_until_settled(&installation, "asana", id).await;
     let after = installation.secrets().get("asana").await.expect("the Secret").resource_version();
     assert_eq!(after, version);
-    assert!(controller.log().contains("does not wait any more"));
+    assert!(controller.log().contains("a captured secret is no longer pending"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -175,7 +180,7 @@ async fn a_captured_secret_waits_for_its_secret_and_for_the_right_to_write_it() 
     let (_, message) = condition(&object).expect("the condition");
     assert!(message.contains("controller.captureSecrets"), "{message}");
     assert_eq!(secret(&installation).await, holds(PLACEHOLDER, true));
-    assert!(is_waiting(&installation, id).await);
+    assert!(is_pending(&installation, id).await);
 
     access::bind(&installation.client, platform, namespace, &access::rules_of_watched()).await;
     wait_until_settled(&installation, "asana", id).await;

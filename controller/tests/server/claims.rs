@@ -1,4 +1,4 @@
-//! Who owns a route.
+//! The ownership of routes.
 
 use crate::harness::{ACME_SECRET, Installation, acme_spec, wait_for};
 
@@ -14,13 +14,13 @@ async fn the_first_claim_of_a_route_wins_and_the_loser_owns_nothing() {
     assert!(installation.row(second.id()).await.is_none());
     assert!(installation.replicas(second.id()).await.is_none());
 
-    // The loser goes, and the holder does not notice.
+    // The loser is deleted, which does not affect the holder.
     installation.delete("second").await;
     installation.wait_until_gone("second").await;
     let row = installation.row(first.id()).await.expect("a row");
     assert_eq!((row["deleted"].as_bool(), row["state"].as_str()), (Some(false), Some("Active")));
 
-    // The holder goes, and one that waits takes the route.
+    // The holder is deleted, and one that waits takes the route.
     installation.apply("third", acme_spec("acme")).await;
     installation.wait_for_condition("third", "Accepted", "False", "RouteConflict").await;
     installation.delete("first").await;

@@ -1,4 +1,4 @@
-//! kill -9 at any step: the next process goes on from there.
+//! SIGKILL at any step: the next process continues from there.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use crate::harness::{ACME_SECRET, Installation, acme_spec, broker, merged, wait_for};
 
-/// What shows that a step was just done.
+/// A visible sign that a step has just been completed.
 #[derive(Debug, Clone, Copy)]
-enum Seen {
+enum Milestone {
     Nothing,
     Finalizer,
     Row,
@@ -20,28 +20,34 @@ enum Seen {
     Status,
 }
 
-const STEPS: [Seen; 6] =
-    [Seen::Nothing, Seen::Finalizer, Seen::Row, Seen::Queue, Seen::Deployment, Seen::Status];
+const STEPS: [Milestone; 6] = [
+    Milestone::Nothing,
+    Milestone::Finalizer,
+    Milestone::Row,
+    Milestone::Queue,
+    Milestone::Deployment,
+    Milestone::Status,
+];
 
-async fn is_seen(installation: &Installation, step: Seen, object: &Integration) -> bool {
+async fn is_reached(installation: &Installation, step: Milestone, object: &Integration) -> bool {
     let id = object.id();
     match step {
-        Seen::Nothing => true,
-        Seen::Finalizer => {
+        Milestone::Nothing => true,
+        Milestone::Finalizer => {
             installation.get(&object.name_any()).await.is_some_and(|object| !object.finalizers().is_empty())
         }
-        Seen::Row => {
+        Milestone::Row => {
             let row = installation.row(id).await;
             row.is_some_and(|row| row["generation"].as_i64() == object.metadata.generation)
         }
-        Seen::Queue => {
+        Milestone::Queue => {
             let queues = broker::queues(&installation.management_url, &installation.queue_prefix).await;
             object.spec.destinations.iter().all(|destination| {
                 queues.contains(&names::queue_name(&installation.queue_prefix, id, &destination.name))
             })
         }
-        Seen::Deployment => installation.replicas(id).await.is_some(),
-        Seen::Status => {
+        Milestone::Deployment => installation.replicas(id).await.is_some(),
+        Milestone::Status => {
             let found = installation.get(&object.name_any()).await.and_then(|found| found.status);
             found.is_some_and(|status| status.observed_generation == object.metadata.generation)
         }
@@ -49,10 +55,10 @@ async fn is_seen(installation: &Installation, step: Seen, object: &Integration) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_controller_that_is_killed_at_any_step_of_a_creation_or_an_edit_goes_on() {
+async fn a_controller_killed_at_any_step_of_a_creation_or_an_edit_resumes() {
     let installation = Installation::new().await;
     installation.apply_secret("acme", ACME_SECRET).await;
-    // As when a container is restarted in its pod: the next process does not wait for the Lease of the one before.
+    // As when a container is restarted in its pod: the next process does not wait for the Lease of the previous one.
     let mut controller = installation.start_leader_in("pod-1").await;
     let two = json!({"destinations": [
         {"name": "orders", "url": "https://orders.example.com/hooks"},
@@ -62,12 +68,15 @@ async fn a_controller_that_is_killed_at_any_step_of_a_creation_or_an_edit_goes_o
         let name = format!("orders-{number}");
         for spec in [acme_spec(&name), merged(acme_spec(&name), two.clone())] {
             let object = installation.apply(&name, spec).await;
-            wait_for(&format!("{step:?}"), async || is_seen(&installation, step, &object).await).await;
+            wait_for(&format!("{step:?}"), async || is_reached(&installation, step, &object).await).await;
             controller.kill();
             controller = installation.start_leader_in("pod-1").await;
             installation.wait_until_ready(&name).await;
-            for seen in STEPS {
-                assert!(is_seen(&installation, seen, &object).await, "killed after {step:?}: no {seen:?}");
+            for milestone in STEPS {
+                assert!(
+                    is_reached(&installation, milestone, &object).await,
+                    "killed after {step:?}: no {milestone:?}"
+                );
             }
             assert_eq!(installation.replicas(object.id()).await, Some(0));
         }
@@ -79,7 +88,7 @@ async fn is_retired(installation: &Installation, id: Uuid) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_controller_that_is_killed_at_any_step_of_a_deletion_goes_on() {
+async fn a_controller_killed_at_any_step_of_a_deletion_resumes() {
     let installation = Installation::new().await;
     installation.apply_secret("acme", ACME_SECRET).await;
     let mut controller = installation.start_leader_in("pod-1").await;
@@ -108,7 +117,7 @@ async fn a_controller_that_is_killed_at_any_step_of_a_deletion_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_object_without_its_finalizer_leaves_behind_is_removed() {
+async fn leftovers_of_an_object_without_its_finalizer_are_removed() {
     let installation = Installation::new().await;
     installation.apply_secret("acme", ACME_SECRET).await;
     let mut controller = installation.start_leader_in("pod-1").await;

@@ -1,4 +1,4 @@
-//! The end of an object: drained, given up, without its backends, and abandoned.
+//! Deletion: drained, given up, without backends, and abandoned.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::harness::{ACME_SECRET, Installation, acme_spec, broker, merged, wait_for};
 
-/// An event of an Integration with one delivery that waits.
+/// Inserts an event of an Integration with one pending delivery.
 async fn insert_delivery(installation: &Installation, id: Uuid) {
     let statements = "
         WITH event AS (
@@ -67,7 +67,7 @@ async fn deletion_waits_for_deliveries_and_then_gives_them_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drained_object_goes_and_its_history_too_where_asked_for() {
+async fn a_drained_object_is_removed_and_its_history_too_if_requested() {
     let installation = Installation::new().await;
     let _controller = installation.start_leader().await;
     installation.apply_secret("acme", ACME_SECRET).await;
@@ -90,11 +90,11 @@ async fn a_drained_object_goes_and_its_history_too_where_asked_for() {
         .fetch_all(&installation.pool)
         .await
         .expect("the events");
-    assert_eq!(left, [other], "the history of another one is not touched");
+    assert_eq!(left, [other], "the history of another Integration is not touched");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backend_that_is_away_holds_up_its_own_objects_only_and_not_for_ever() {
+async fn a_backend_that_is_down_holds_up_only_objects_that_need_it() {
     let mut installation = Installation::new().await;
     let gate = installation.put_gate("RABBITMQ_URL");
     let _controller = installation.start_leader().await;
@@ -109,7 +109,7 @@ async fn a_backend_that_is_away_holds_up_its_own_objects_only_and_not_for_ever()
     installation.wait_for_condition("orders", "Ready", "False", "Deleting").await;
     assert_eq!(installation.row(id).await.expect("a row")["deleted"], json!(true));
 
-    // One is abandoned, and a new one gets on as far as it can.
+    // One is abandoned, and a new one proceeds as far as it can.
     abandon(&installation, "other").await;
     installation.wait_until_gone("other").await;
     installation.apply("new", acme_spec("new")).await;
@@ -124,7 +124,7 @@ async fn a_backend_that_is_away_holds_up_its_own_objects_only_and_not_for_ever()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_postgresql_a_deletion_waits_and_nothing_else_does() {
+async fn without_postgresql_only_a_deletion_waits() {
     let mut installation = Installation::new().await;
     let gate = installation.put_gate("DATABASE_URL");
     let _controller = installation.start_leader().await;
@@ -146,9 +146,9 @@ async fn without_postgresql_a_deletion_waits_and_nothing_else_does() {
         "-o",
         "jsonpath={.status.conditions[?(@.type=='Ready')].message}",
     ]);
-    assert!(message.contains("waits for PostgreSQL"), "{message}");
+    assert!(message.contains("waiting for PostgreSQL"), "{message}");
 
-    // One is abandoned, and the workers of another one follow its backlog.
+    // One is abandoned, and the workers of another one still follow its backlog.
     installation.delete("other").await;
     abandon(&installation, "other").await;
     installation.wait_until_gone("other").await;

@@ -1,9 +1,11 @@
-//! Two writers: only the newer one counts.
+//! Of two writers only the newer one takes effect.
 
 use std::time::{Duration, Instant};
 
-use grapnel::store::integrations::{self as rows, IntegrationRow, Written};
-use grapnel::store::{epoch, retire};
+use grapnel_core::ids::IntegrationId;
+use grapnel_core::integration::{IntegrationRow, RowState};
+use grapnel_store::integrations::{self as rows, UpsertOutcome};
+use grapnel_store::integrations::{epoch, retire};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -11,7 +13,7 @@ use crate::harness::{ACME_SECRET, Installation, acme_spec, merged, wait_for};
 
 fn row(id: Uuid, generation: i64, writer_epoch: i64) -> IntegrationRow {
     IntegrationRow {
-        id,
+        id: IntegrationId::new(id),
         uid: id.to_string(),
         namespace: "shop".to_owned(),
         name: "orders".to_owned(),
@@ -20,7 +22,7 @@ fn row(id: Uuid, generation: i64, writer_epoch: i64) -> IntegrationRow {
         provider: "acme".to_owned(),
         route: "acme".to_owned(),
         display_name: "orders".to_owned(),
-        state: "Active".to_owned(),
+        state: RowState::Active,
         spec: "{}".to_owned(),
         secrets: vec![1],
     }
@@ -29,23 +31,26 @@ fn row(id: Uuid, generation: i64, writer_epoch: i64) -> IntegrationRow {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_older_generation_and_an_older_leader_write_nothing() {
     let installation = Installation::new().await;
-    let (pool, id) = (&installation.pool, Uuid::now_v7());
+    let (db, id) = (&installation.db, Uuid::now_v7());
     let write = async |generation, writer_epoch| {
-        rows::upsert(pool, &row(id, generation, writer_epoch), &[], "test").await.expect("write the row")
+        rows::upsert(db, &row(id, generation, writer_epoch), &[], "test").await.expect("write the row")
     };
-    assert_eq!(write(2, 5).await, Written::Applied);
-    assert_eq!(write(1, 5).await, Written::Superseded);
-    assert_eq!(write(2, 4).await, Written::Superseded);
-    assert_eq!(write(3, 5).await, Written::Applied);
-    // A new leader that has nothing to write fences all the same.
-    assert!(epoch::take_over(pool, 6).await.expect("take over"));
-    assert_eq!(write(3, 5).await, Written::Superseded);
-    assert_eq!(write(4, 5).await, Written::Superseded);
-    assert!(!epoch::take_over(pool, 5).await.expect("ask"), "the older one is told");
-    assert_eq!(retire::retire(pool, id, 5, "test").await.expect("retire"), retire::Retired::Superseded);
-    assert!(!retire::start_draining(pool, id, 5).await.expect("drain"));
-    assert_eq!(write(4, 6).await, Written::Applied);
-    assert_eq!(epoch::highest(pool).await.expect("the epoch"), 6);
+    assert_eq!(write(2, 5).await, UpsertOutcome::Applied);
+    assert_eq!(write(1, 5).await, UpsertOutcome::Superseded);
+    assert_eq!(write(2, 4).await, UpsertOutcome::Superseded);
+    assert_eq!(write(3, 5).await, UpsertOutcome::Applied);
+    // A new leader fences the old one even if it has nothing to write.
+    assert!(epoch::take_over(db, 6).await.expect("take over"));
+    assert_eq!(write(3, 5).await, UpsertOutcome::Superseded);
+    assert_eq!(write(4, 5).await, UpsertOutcome::Superseded);
+    assert!(!epoch::take_over(db, 5).await.expect("ask"), "the older one is refused");
+    assert_eq!(
+        retire::retire(db, IntegrationId::new(id), 5, "test").await.expect("retire"),
+        retire::RetireOutcome::Superseded
+    );
+    assert!(!retire::start_draining(db, IntegrationId::new(id), 5).await.expect("drain"));
+    assert_eq!(write(4, 6).await, UpsertOutcome::Applied);
+    assert_eq!(epoch::highest(db).await.expect("the epoch"), 6);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,13 +66,13 @@ async fn another_replica_takes_over_from_a_killed_leader() {
     installation.apply("orders", merged(acme_spec("acme"), json!({"displayName": "later"}))).await;
     installation.wait_until_ready("orders").await;
     let took = killed.elapsed();
-    println!("the other replica had acted {took:?} after the kill");
+    println!("the other replica had taken over {took:?} after the kill");
     assert!(second.leads());
     assert!(took < Duration::from_secs(20), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_stopped_gives_its_turn_back() {
+async fn a_leader_that_is_stopped_releases_its_lease() {
     let installation = Installation::new().await;
     let mut first = installation.start_leader().await;
     let second = installation.start_controller();
@@ -80,7 +85,7 @@ async fn a_leader_that_is_stopped_gives_its_turn_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_leader_that_wakes_up_writes_nothing_and_ends() {
+async fn a_frozen_leader_that_resumes_writes_nothing_and_exits() {
     let installation = Installation::new().await;
     installation.apply_secret("acme", ACME_SECRET).await;
     let mut first = installation.start_leader().await;
@@ -95,7 +100,7 @@ async fn a_frozen_leader_that_wakes_up_writes_nothing_and_ends() {
     let row = installation.row(id).await.expect("a row");
     assert!(row["epoch"].as_i64().expect("a number") > old_epoch);
     first.signal("CONT");
-    assert!(!first.wait().await.success(), "it ends, to start anew as one that waits");
+    assert!(!first.wait().await.success(), "it exits, to start again as one that waits");
     assert_eq!(installation.row(id).await.expect("a row"), row);
     installation.apply("orders", merged(acme_spec("acme"), json!({"displayName": "latest"}))).await;
     installation.wait_until_ready("orders").await;

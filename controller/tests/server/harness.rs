@@ -1,4 +1,4 @@
-//! What the tests are built on: an [`Installation`] is a platform namespace, a namespace of objects, a database and the
+//! The harness of the tests: an [`Installation`] is a platform namespace, a namespace of objects, a database and the
 //! processes that were started for it.
 
 pub(crate) mod access;
@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use grapnel_crds::Integration;
+use grapnel_store::Database;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
@@ -25,22 +26,24 @@ use url::Url;
 use uuid::Uuid;
 
 use self::gate::Gate;
-pub(crate) use self::observe::says;
+pub(crate) use self::observe::has_condition;
 use self::process::{Process, free_port};
 
-/// Nothing in these tests takes longer, even on a busy machine.
+/// No wait in these tests takes longer, even on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const ACME_SECRET: &str = "acme-test-secret-7f3a";
 pub(crate) const SEALING_KEYS: &str = "first:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
-/// A controller that watches one namespace does not meet another one; what concerns the whole cluster is done alone.
+/// Controllers that watch one namespace each do not affect each other; tests of the whole cluster run alone.
 static CLUSTER: RwLock<()> = RwLock::const_new(());
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) struct Installation {
     pub(crate) client: Client,
+    /// For statements of the tests.
     pub(crate) pool: PgPool,
+    pub(crate) db: Database,
     pub(crate) http: reqwest::Client,
     pub(crate) platform: String,
     pub(crate) namespace: String,
@@ -50,12 +53,12 @@ pub(crate) struct Installation {
     pub(crate) directory: PathBuf,
     database: String,
     environment: Vec<(String, String)>,
-    _turn: Turn,
+    _access: ClusterAccess,
 }
 
-/// The right to use the cluster, beside others or alone.
+/// The right to use the cluster, together with other tests or alone.
 #[expect(dead_code, reason = "held, not read")]
-enum Turn {
+enum ClusterAccess {
     Shared(RwLockReadGuard<'static, ()>),
     Alone(RwLockWriteGuard<'static, ()>),
 }
@@ -67,24 +70,24 @@ pub(crate) fn variable(name: &str) -> String {
 }
 
 impl Installation {
-    /// One whose controller watches one namespace. Others run beside it.
+    /// Sets up an installation whose controller watches one namespace. Others may run in parallel.
     pub(crate) async fn new() -> Self {
-        Self::set_up(Turn::Shared(CLUSTER.read().await)).await
+        Self::set_up(ClusterAccess::Shared(CLUSTER.read().await)).await
     }
 
-    /// One whose controller watches the whole cluster. Nothing else runs meanwhile.
+    /// Sets up an installation whose controller watches the whole cluster. No other test runs in the meantime.
     pub(crate) async fn of_the_cluster() -> Self {
-        Self::set_up(Turn::Alone(CLUSTER.write().await)).await
+        Self::set_up(ClusterAccess::Alone(CLUSTER.write().await)).await
     }
 
-    async fn set_up(turn: Turn) -> Self {
+    async fn set_up(access: ClusterAccess) -> Self {
         if rustls::crypto::ring::default_provider().install_default().is_err() {
             // Another test was first.
         }
         variable("KUBECONFIG");
         let client = Client::try_default().await.expect("a client of the API server");
         setup::install_crd(&client).await;
-        let is_alone = matches!(turn, Turn::Alone(_));
+        let is_alone = matches!(access, ClusterAccess::Alone(_));
         if is_alone {
             setup::remove_all_integrations(&client).await;
         }
@@ -126,6 +129,7 @@ impl Installation {
         let http = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
         let installation = Self {
             client,
+            db: Database::from(pool.clone()),
             pool,
             http,
             platform,
@@ -136,19 +140,19 @@ impl Installation {
             directory,
             database,
             environment,
-            _turn: turn,
+            _access: access,
         };
         process::run_to_end("grapnel", &["migrate"], &installation.environment);
         installation
     }
 
-    /// Sets or replaces a variable for the processes started from now on.
+    /// Sets or replaces a variable for processes that are started later.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Puts a gate before the server that a variable names.
+    /// Puts a gate in front of the server that a variable names.
     pub(crate) fn put_gate(&mut self, name: &str) -> Gate {
         let (_, url) = self.environment.iter().find(|(known, _)| known == name).expect("a known variable");
         let gate = Gate::new(url);
@@ -158,7 +162,7 @@ impl Installation {
         gate
     }
 
-    /// Starts a controller in a pod of its own, beside those that run.
+    /// Starts another controller in a pod of its own.
     pub(crate) fn start_controller(&self) -> Process {
         self.start_controller_in(&Uuid::now_v7().to_string())
     }
@@ -172,7 +176,7 @@ impl Installation {
         Process::start("grapnel-controller", &["run"], &environment, &self.directory, port)
     }
 
-    /// Starts a controller and waits until it leads and has its caches.
+    /// Starts a controller and waits until it leads and its caches are filled.
     pub(crate) async fn start_leader(&self) -> Process {
         self.start_leader_in(&Uuid::now_v7().to_string()).await
     }
@@ -183,7 +187,7 @@ impl Installation {
         controller
     }
 
-    /// Starts an api; answers it with its port.
+    /// Starts an api.
     pub(crate) fn start_api(&self) -> Process {
         let (port, ops) = (free_port(), free_port());
         let mut environment = self.environment.clone();
@@ -210,27 +214,27 @@ impl Installation {
         process::run_to_end(binary, arguments, &self.environment);
     }
 
-    /// Whether a program succeeded, and all that it said.
+    /// Runs a program to its end; returns whether it succeeded, and all of its output.
     pub(crate) fn try_run(&self, binary: &str, arguments: &[&str]) -> (bool, String) {
         process::try_run(binary, arguments, &self.environment)
     }
 
-    /// kubectl as the administrator uses it, in the namespace of the objects.
+    /// Runs kubectl as the administrator, in the namespace of the objects.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
-        let (succeeded, said) = self.try_kubectl(arguments);
-        assert!(succeeded, "{arguments:?}: {said}");
-        said
+        let (succeeded, output) = self.try_kubectl(arguments);
+        assert!(succeeded, "{arguments:?}: {output}");
+        output
     }
 
-    /// Whether kubectl succeeded, and what it said then or instead.
+    /// Runs kubectl; returns whether it succeeded, and its output or error.
     pub(crate) fn try_kubectl(&self, arguments: &[&str]) -> (bool, String) {
         let program = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
         let mut command = std::process::Command::new(program);
         let output =
             command.args(["--namespace", &self.namespace]).args(arguments).output().expect("kubectl starts");
         let succeeded = output.status.success();
-        let said = if succeeded { output.stdout } else { output.stderr };
-        (succeeded, String::from_utf8_lossy(&said).into_owned())
+        let printed = if succeeded { output.stdout } else { output.stderr };
+        (succeeded, String::from_utf8_lossy(&printed).into_owned())
     }
 
     /// Applies an Integration as a user does.
@@ -255,7 +259,7 @@ impl Installation {
     }
 }
 
-/// A spec for the provider acme with one destination that nobody calls.
+/// Returns a spec for the provider acme with one destination that is never called.
 pub(crate) fn acme_spec(route: &str) -> Value {
     json!({
         "provider": "acme", "route": route,
@@ -271,11 +275,11 @@ pub(crate) fn merged(mut spec: Value, more: Value) -> Value {
     spec
 }
 
-/// Waits until the condition holds; fails after [`PATIENCE`]. Answers how long it took.
-pub(crate) async fn wait_for(what: &str, mut condition: impl AsyncFnMut() -> bool) -> Duration {
+/// Waits until the condition holds; fails after [`PATIENCE`]. Returns how long it took.
+pub(crate) async fn wait_for(goal: &str, mut condition: impl AsyncFnMut() -> bool) -> Duration {
     let started = Instant::now();
     while !condition().await {
-        assert!(started.elapsed() < PATIENCE, "waited in vain for {what}");
+        assert!(started.elapsed() < PATIENCE, "timed out waiting for {goal}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     started.elapsed()

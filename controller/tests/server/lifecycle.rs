@@ -1,4 +1,4 @@
-//! Apply, edit, a Secret's rotation, deletion: what each comes to, and how soon.
+//! The effects of apply, edit, rotation of a Secret and deletion, and how soon they show.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ async fn an_object_becomes_a_row_queues_and_workers_and_the_api_follows() {
         (&row["generation"], &row["state"], &row["route"]),
         (&json!(1), &json!("Active"), &json!("acme"))
     );
-    assert_eq!(installation.replicas(id).await, Some(0), "nobody asked for a worker");
+    assert_eq!(installation.replicas(id).await, Some(0), "no worker is needed");
     let queue = names::queue_name(&installation.queue_prefix, id, "orders");
     assert!(broker::queues(&installation.management_url, &installation.queue_prefix).await.contains(&queue));
     let status = object.status.expect("a status");
@@ -69,7 +69,7 @@ async fn an_object_becomes_a_row_queues_and_workers_and_the_api_follows() {
     .await;
     assert_eq!(installation.post(api.port, "acme", ACME_SECRET, "3").await, 401);
 
-    // One destination goes again, and its queue with it.
+    // One destination is removed again, and its queue with it.
     installation.apply("orders", acme_spec("acme")).await;
     let removed = names::queue_name(&installation.queue_prefix, id, "audit");
     wait_for("the queue of the removed destination to go", async || {
@@ -98,15 +98,15 @@ async fn an_object_becomes_a_row_queues_and_workers_and_the_api_follows() {
          {rotated_after:?}, disabled {disabled_after:?}, gone {gone_after:?}; {} MB",
         controller.memory_mb()
     );
-    for (what, took) in [("ready", ready_after), ("edit", edited_after), ("secret", rotated_after)] {
-        assert!(took < Duration::from_secs(10), "{what} took {took:?}");
+    for (step, took) in [("ready", ready_after), ("edit", edited_after), ("secret", rotated_after)] {
+        assert!(took < Duration::from_secs(10), "{step} took {took:?}");
     }
     let events = installation.event_reasons("orders").await;
     assert_eq!(events.iter().filter(|reason| *reason == "Ready").count(), 1, "{events:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_comes_later_makes_it_ready() {
+async fn a_secret_that_is_created_later_makes_it_ready() {
     let installation = Installation::new().await;
     let _controller = installation.start_leader().await;
     installation.apply("orders", acme_spec("acme")).await;
@@ -119,7 +119,7 @@ async fn a_secret_that_comes_later_makes_it_ready() {
     let status = object.status.expect("a status");
     assert!(conditions::find(&status.conditions, "Stalled").is_none());
 
-    // What works goes on without the Secret; turning it off does not need it either.
+    // A working Integration continues without the Secret, and can be disabled without it.
     installation.secrets().delete("acme", &Default::default()).await.expect("delete the Secret");
     installation.wait_for_condition("orders", "Ready", "False", "SecretNotFound").await;
     assert_eq!(
@@ -157,7 +157,7 @@ async fn nothing_is_written_while_nothing_happens() {
     println!("{before} writes for one object, {written} in a minute at rest");
     assert_eq!(written, 0);
 
-    // Nor does a new process write what it finds to be so.
+    // A new process that finds nothing to change writes nothing either.
     controller.kill();
     let restarted = installation.start_leader_in("pod-1").await;
     wait_for("three ticks", async || {

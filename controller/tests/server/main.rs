@@ -1,8 +1,8 @@
-//! The control plane through its outer surface: the real binary against a real API server, PostgreSQL and RabbitMQ.
+//! Tests the control plane from outside: the real binary against a real API server, PostgreSQL and RabbitMQ.
 //!
-//! The API server is that of KUBECONFIG, the rest is where `scripts/services env` says. Each test has a database, a queue
-//! prefix and namespaces of its own, and its controller the rights that the chart gives it. Tests run side by side; those
-//! that concern the whole cluster run alone.
+//! KUBECONFIG names the API server, and `scripts/services env` the other services. Each test has its own database,
+//! queue prefix and namespaces, and its controller has exactly the rights that the chart grants. Tests run in parallel;
+//! those that affect the whole cluster run alone.
 
 mod harness;
 

@@ -1,5 +1,5 @@
-//! A mistake is told in the same words wherever an Integration is taken: by the API server or the controller, by
-//! `grapnel dev`, and by `grapnel-controller explain`.
+//! A mistake is reported in the same words by the API server, the controller, `grapnel dev` and
+//! `grapnel-controller explain`.
 
 use grapnel_crds::conditions;
 use serde_json::{Value, json};
@@ -13,14 +13,14 @@ fn manifest(installation: &Installation, spec: Value) -> Value {
     })
 }
 
-/// What `explain` and `dev` say about a file with this object.
-fn said_offline(installation: &Installation, spec: Value) -> [(bool, String); 2] {
+/// Runs `explain` and `dev` with a file that contains this object; returns whether they succeeded, and their output.
+fn check_offline(installation: &Installation, spec: Value) -> [(bool, String); 2] {
     let path = installation.directory.join("orders.yaml");
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme", "namespace": installation.namespace},
         "stringData": {"secret": "a-secret"},
     });
-    // A program of JSON is one of YAML.
+    // JSON is valid YAML.
     std::fs::write(&path, format!("{}\n---\n{secret}\n", manifest(installation, spec)))
         .expect("write a file");
     let file = path.to_str().expect("a path in UTF-8");
@@ -31,7 +31,7 @@ fn said_offline(installation: &Installation, spec: Value) -> [(bool, String); 2]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_scheme_is_refused_in_the_same_words_everywhere() {
+async fn a_wrong_scheme_is_rejected_in_the_same_words_everywhere() {
     let installation = Installation::new().await;
     let scheme = |scheme: Value| {
         let verification = json!({"secretRef": {"name": "acme"}, "scheme": scheme});
@@ -45,7 +45,7 @@ async fn a_wrong_scheme_is_refused_in_the_same_words_everywhere() {
         (
             json!({"type": "hmac", "message": "{body}", "signature": {"from": "x-signature"}}),
             "spec.verification.scheme.signature.from",
-            "must say where the signature is",
+            "must be the source of the signature",
         ),
         (
             json!({"type": "hmac", "message": "{timestamp}{body}", "signature": signature}),
@@ -53,14 +53,16 @@ async fn a_wrong_scheme_is_refused_in_the_same_words_everywhere() {
             "must have from",
         ),
     ] {
-        refused_everywhere(&installation, scheme(wrong), field, words);
+        assert_rejected_everywhere(&installation, scheme(wrong), field, words);
     }
 }
 
-/// The line of a refusal that is about the field, without what the server puts around it.
-fn complaint(said: &str, field: &str) -> String {
-    let line =
-        said.lines().find(|line| line.contains(field)).unwrap_or_else(|| panic!("{field} is not in: {said}"));
+/// Returns the line of a rejection that is about the field, without the text that the server puts around it.
+fn complaint(output: &str, field: &str) -> String {
+    let line = output
+        .lines()
+        .find(|line| line.contains(field))
+        .unwrap_or_else(|| panic!("{field} is not in: {output}"));
     let start = line.find(field).unwrap_or_default();
     let text = line[start..].trim().strip_prefix(field).unwrap_or_default();
     // Between them: `Invalid value: "…": `.
@@ -70,18 +72,18 @@ fn complaint(said: &str, field: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_preset_is_refused_in_the_same_words_everywhere() {
+async fn an_unknown_preset_is_rejected_in_the_same_words_everywhere() {
     let installation = Installation::new().await;
-    refused_everywhere(
+    assert_rejected_everywhere(
         &installation,
         merged(acme_spec("acme"), json!({"provider": "initech"})),
         "spec.provider",
-        "there is no such preset; there are acme, adyen, ",
+        "unknown preset; must be one of acme, adyen, ",
     );
 }
 
-/// By the API server, by `dev` and by `explain`, with the same complaint about the field.
-fn refused_everywhere(installation: &Installation, spec: Value, field: &str, words: &str) {
+/// Checks that the API server, `dev` and `explain` reject the object with the same complaint about the field.
+fn assert_rejected_everywhere(installation: &Installation, spec: Value, field: &str, words: &str) {
     let path = installation.directory.join("wrong.json");
     std::fs::write(&path, manifest(installation, spec.clone()).to_string()).expect("write a file");
     let path = path.to_str().expect("UTF-8");
@@ -89,8 +91,8 @@ fn refused_everywhere(installation: &Installation, spec: Value, field: &str, wor
     assert!(!accepted, "{spec} was accepted");
     let complaint = complaint(&server, field);
     assert!(complaint.contains(words), "{server}");
-    for (accepted, said) in said_offline(installation, spec) {
-        assert!(!accepted && said.contains(&complaint), "{complaint:?} is not in: {said}");
+    for (accepted, output) in check_offline(installation, spec) {
+        assert!(!accepted && output.contains(&complaint), "{complaint:?} is not in: {output}");
     }
 }
 
@@ -116,13 +118,13 @@ async fn a_doubtful_scheme_is_accepted_with_the_same_warning_everywhere() {
     })
     .await;
 
-    // It would run for ever, so that it finds no database.
+    // Without a database `dev` ends by itself.
     installation.set("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none");
-    let [(explained, said), (started, log)] = said_offline(&installation, spec.clone());
-    assert!(explained && said.contains(&warning), "{said}");
+    let [(explained, output), (started, log)] = check_offline(&installation, spec.clone());
+    assert!(explained && output.contains(&warning), "{output}");
     assert!(!started && log.contains(&warning), "{log}");
 
-    // With the time in the message there is no doubt.
+    // If the signed message contains the time, there is no warning.
     let signed = json!({"message": "{timestamp}{body}", "timestamp": {"from": "header:x-sent-at"}});
     let verification = json!({"verification": {"secretRef": {"name": "acme"}, "scheme": signed}});
     installation.apply("orders", merged(spec, verification)).await;

@@ -1,15 +1,17 @@
-//! A controller of some namespaces does not touch the others.
+//! A controller that watches some namespaces does not touch the others.
 
-use grapnel::store::integrations::{self as rows, IntegrationRow, Written};
+use grapnel_core::ids::IntegrationId;
+use grapnel_core::integration::{IntegrationRow, RowState};
 use grapnel_crds::Integration;
+use grapnel_store::integrations::{self as rows, UpsertOutcome};
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::harness::{ACME_SECRET, Installation, access, acme_spec, says, setup, wait_for};
+use crate::harness::{ACME_SECRET, Installation, access, acme_spec, has_condition, setup, wait_for};
 
-/// An Integration and its Secret, somewhere.
+/// Applies an Integration and its Secret in a namespace.
 async fn apply_in(installation: &Installation, namespace: &str, name: &str) -> Api<Integration> {
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme"}, "stringData": {"secret": ACME_SECRET},
@@ -27,11 +29,11 @@ async fn apply_in(installation: &Installation, namespace: &str, name: &str) -> A
     objects
 }
 
-/// The row of an Integration of another controller.
+/// Returns the row of an Integration that belongs to another controller.
 fn foreign_row(namespace: &str) -> IntegrationRow {
     let id = Uuid::now_v7();
     IntegrationRow {
-        id,
+        id: IntegrationId::new(id),
         uid: id.to_string(),
         namespace: namespace.to_owned(),
         name: "orders".to_owned(),
@@ -40,7 +42,7 @@ fn foreign_row(namespace: &str) -> IntegrationRow {
         provider: "acme".to_owned(),
         route: "foreign".to_owned(),
         display_name: "orders".to_owned(),
-        state: "Active".to_owned(),
+        state: RowState::Active,
         spec: "{}".to_owned(),
         secrets: vec![1],
     }
@@ -58,20 +60,25 @@ async fn two_namespaces_are_watched_and_a_third_is_left_alone() {
     access::bind(&installation.client, &installation.platform, Some(&second), &rules).await;
     installation.set("GRAPNEL_WATCH_NAMESPACES", &format!("{first},{second}"));
     let foreign = foreign_row(&third);
-    let written = rows::upsert(&installation.pool, &foreign, &[], "test").await.expect("write a row");
-    assert_eq!(written, Written::Applied);
+    let written = rows::upsert(&installation.db, &foreign, &[], "test").await.expect("write a row");
+    assert_eq!(written, UpsertOutcome::Applied);
     let left_alone = apply_in(&installation, &third, "elsewhere").await;
 
     let _controller = installation.start_leader().await;
     for (namespace, name) in [(&first, "one"), (&second, "two")] {
         let objects = apply_in(&installation, namespace, name).await;
         wait_for(name, async || {
-            says(&objects.get(name).await.expect("read an Integration"), "Ready", "True", "AsDesired")
+            has_condition(
+                &objects.get(name).await.expect("read an Integration"),
+                "Ready",
+                "True",
+                "AsDesired",
+            )
         })
         .await;
     }
 
-    // A namespace that is watched is swept; the others are not.
+    // A watched namespace is swept; the others are not.
     installation.delete("one").await;
     let one = installation.get("one").await.map(|object| object.id());
     let release = Patch::Merge(json!({"metadata": {"finalizers": null}}));
@@ -80,12 +87,12 @@ async fn two_namespaces_are_watched_and_a_third_is_left_alone() {
         .patch_metadata("one", &PatchParams::default(), &release)
         .await
         .expect("release");
-    let one = one.expect("it was there");
+    let one = one.expect("it existed");
     wait_for("the row to be retired", async || {
         installation.row(one).await.is_some_and(|row| row["deleted"] == json!(true))
     })
     .await;
-    let row = installation.row(foreign.id).await.expect("the foreign row stays");
+    let row = installation.row(foreign.id.uuid()).await.expect("the foreign row stays");
     assert_eq!(row["deleted"], json!(false));
     let object = left_alone.get("elsewhere").await.expect("read an Integration");
     assert!(object.finalizers().is_empty() && object.status.is_none());

@@ -1,4 +1,4 @@
-//! Who owns the number of workers when it is not the backlog: a person, or an autoscaler.
+//! The number of workers if something other than the backlog decides it: a person, or an autoscaler.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn kubectl_scale_sets_the_number_in_the_mode_manual() {
         installation.kubectl(&["scale", "gint", "orders", &format!("--replicas={number}")]);
         installation.wait_for_replicas(id, number).await;
     }
-    wait_for("what kubectl shows of it", async || {
+    wait_for("kubectl to show it", async || {
         let shown = installation.kubectl(&[
             "get",
             "gint",
@@ -57,7 +57,7 @@ async fn an_autoscaler_owns_the_number_in_the_mode_external() {
     api.create(&PostParams::default(), &autoscaler).await.expect("create the autoscaler");
     installation.wait_for_replicas(id, 3).await;
 
-    // Applied again, as a deployment tool does, and looked at over several ticks: nobody takes it back.
+    // Applied again, as a deployment tool does, and observed over several ticks: the number stays.
     installation.apply("orders", merged(external(), json!({"displayName": "again"}))).await;
     installation.wait_for_condition("orders", "Registered", "True", "AsDesired").await;
     let watched = std::time::Instant::now();

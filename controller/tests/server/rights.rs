@@ -1,4 +1,4 @@
-//! What the controller may do is what it does.
+//! The controller has exactly the rights that it uses.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::captures;
 use crate::harness::{ACME_SECRET, Installation, access, acme_spec, variable, wait_for};
 
-/// Resource with its subresource, and verb.
+/// A resource, with its subresource if any, and a verb.
 type Right = (String, String);
 
 fn granted() -> BTreeSet<Right> {
@@ -26,12 +26,12 @@ fn granted() -> BTreeSet<Right> {
     rights
 }
 
-/// What a user did, by the audit log; what was refused counts in the second list.
+/// Returns the rights that a user has used according to the audit log, and the entries that were refused.
 fn used(user: &str) -> (BTreeSet<Right>, Vec<Value>) {
     let log = std::fs::read_to_string(variable("GRAPNEL_CLUSTER_AUDIT_LOG")).expect("read the audit log");
     let (mut used, mut refused) = (BTreeSet::new(), Vec::new());
     for line in log.lines().filter(|line| line.contains(user)) {
-        // The last line may be under way.
+        // The last line may be incomplete.
         let Ok(entry) = serde_json::from_str::<Value>(line) else { continue };
         let object = &entry["objectRef"];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -43,7 +43,7 @@ fn used(user: &str) -> (BTreeSet<Right>, Vec<Value>) {
         if *code == 403 {
             refused.push(entry.clone());
         }
-        // An object that is applied for the first time has to be allowed to be created too.
+        // The first apply of an object also needs the right to create it.
         if entry["verb"] == "patch" && *code == 201 {
             used.insert((resource.clone(), "create".to_owned()));
         }
@@ -59,7 +59,7 @@ async fn every_right_is_needed_and_none_is_missing() {
     installation.apply_secret("acme", ACME_SECRET).await;
     installation.apply("orders", acme_spec("acme")).await;
     installation.wait_until_ready("orders").await;
-    // What is told a second time is counted in the Event that is there.
+    // A repeated Event is counted in the one that exists.
     installation.secrets().delete("acme", &Default::default()).await.expect("delete the Secret");
     installation.wait_for_condition("orders", "Ready", "False", "SecretNotFound").await;
     installation.apply_secret("acme", ACME_SECRET).await;
@@ -71,7 +71,7 @@ async fn every_right_is_needed_and_none_is_missing() {
     installation.delete("orders").await;
     installation.wait_until_gone("orders").await;
 
-    // One goes before its end was carried out; what it leaves is looked for.
+    // One disappears before its cleanup; the sweep finds its leftovers.
     installation.apply("lost", acme_spec("lost")).await;
     let lost = installation.wait_until_ready("lost").await.id();
     installation.delete("lost").await;
@@ -98,7 +98,7 @@ async fn a_leader_is_ready_when_its_caches_are_filled() {
     let platform = &installation.platform;
     access::bind(&installation.client, platform, Some(platform), &without_deployments).await;
     let controller = installation.start_controller();
-    wait_for("it not to be ready", async || {
+    wait_for("it to be unready", async || {
         controller.log().contains("leading") && controller.probe("/readyz").await == 503
     })
     .await;

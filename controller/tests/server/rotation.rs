@@ -1,4 +1,4 @@
-//! A secret is rotated without a webhook refused, and the previous one is told when nobody needs it any more.
+//! A secret is rotated without rejecting a webhook, and the previous one is reported once it is no longer needed.
 
 use grapnel_crds::{Integration, VerificationStatus};
 use serde_json::{Value, json};
@@ -57,14 +57,14 @@ async fn is_listed(installation: &Installation, id: Uuid) -> bool {
     count == 1
 }
 
-fn told(object: &Integration) -> Option<VerificationStatus> {
+fn verification(object: &Integration) -> Option<VerificationStatus> {
     object.status.as_ref().and_then(|status| status.verification.clone())
 }
 
-async fn wait_until_told(installation: &Installation, expected: &[&str]) -> VerificationStatus {
+async fn wait_until_reported(installation: &Installation, expected: &[&str]) -> VerificationStatus {
     let mut last = VerificationStatus::default();
-    wait_for("the unused secrets to be told", async || {
-        last = installation.get("orders").await.as_ref().and_then(told).unwrap_or_default();
+    wait_for("the unused secrets to be reported", async || {
+        last = installation.get("orders").await.as_ref().and_then(verification).unwrap_or_default();
         last.unused_previous_secrets.iter().map(|secret| secret.name.as_str()).eq(expected.iter().copied())
     })
     .await;
@@ -72,19 +72,19 @@ async fn wait_until_told(installation: &Installation, expected: &[&str]) -> Veri
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_previous_secret_that_proves_nothing_for_a_day_is_told_once() {
+async fn a_previous_secret_that_verifies_nothing_for_a_day_is_reported_once() {
     let installation = Installation::new().await;
     let mut controller = installation.start_leader_in("pod-1").await;
     installation.apply_secret("acme", ACME_SECRET).await;
     installation.apply_secret("acme-previous", "the-secret-of-yesterday").await;
     let id = installation.apply("orders", merged(acme_spec("acme"), with_previous())).await.id();
     installation.wait_until_ready("orders").await;
-    wait_for("it to be known as listed", async || is_listed(&installation, id).await).await;
+    wait_for("it to be recorded as listed", async || is_listed(&installation, id).await).await;
 
-    // One that was never used has had the time to be, and the current one proves webhooks.
+    // It was listed long enough without being used, and the current one verifies webhooks.
     age(&installation, id, 25).await;
     use_secret(&installation, id, "acme/secret", 1).await;
-    let unused = wait_until_told(&installation, &["acme-previous"]).await;
+    let unused = wait_until_reported(&installation, &["acme-previous"]).await;
     let first = &unused.unused_previous_secrets[0];
     assert_eq!((first.key.as_str(), &first.last_used_time), ("secret", &None));
     assert!(unused.message.is_some_and(|message| message.contains("spec.verification.previousSecretRefs")));
@@ -95,29 +95,29 @@ async fn a_previous_secret_that_proves_nothing_for_a_day_is_told_once() {
     .await;
     installation.wait_until_ready("orders").await;
 
-    // A new process tells nothing again.
+    // A new process reports nothing again.
     controller.kill();
     let controller = installation.start_leader_in("pod-1").await;
-    wait_for("two looks and three ticks", async || {
+    wait_for("two polls and three ticks", async || {
         controller.counter("grapnel_controller_scale_tick_duration_seconds_count", &[], &[]).await >= 4
     })
     .await;
     assert_eq!(controller.api_writes().await, 0);
 
-    // It proves a webhook after all, and later none for a day.
+    // It verifies a webhook after all, and later none for a day.
     use_secret(&installation, id, "acme-previous/secret", 0).await;
-    wait_until_told(&installation, &[]).await;
+    wait_until_reported(&installation, &[]).await;
     use_secret(&installation, id, "acme-previous/secret", 24).await;
-    let unused = wait_until_told(&installation, &["acme-previous"]).await;
+    let unused = wait_until_reported(&installation, &["acme-previous"]).await;
     assert!(unused.unused_previous_secrets[0].last_used_time.is_some());
 
-    // What is not listed is not told, and when it is listed again its time begins anew.
+    // A secret that is not listed is not reported, and once it is listed again its time starts over.
     installation.apply("orders", acme_spec("acme")).await;
-    wait_for("it not to be told", async || {
-        installation.get("orders").await.as_ref().and_then(told).is_none()
+    wait_for("it to be no longer reported", async || {
+        installation.get("orders").await.as_ref().and_then(verification).is_none()
     })
     .await;
-    wait_for("it not to be listed", async || !is_listed(&installation, id).await).await;
+    wait_for("it to be no longer listed", async || !is_listed(&installation, id).await).await;
     installation.apply("orders", merged(acme_spec("acme"), with_previous())).await;
     wait_for("it to be listed again", async || is_listed(&installation, id).await).await;
     let fresh = "SELECT count(*) FROM previous_secrets WHERE listed_at > now() - interval '5 minutes'";

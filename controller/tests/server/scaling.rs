@@ -1,4 +1,4 @@
-//! The number of workers follows the backlog, and nothing else.
+//! The number of workers follows the backlog.
 
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ async fn workers_follow_the_backlog_up_and_down_and_hold_when_it_is_unknown() {
     let id = installation.wait_until_ready("orders").await.id();
     let queue = names::queue_name(&installation.queue_prefix, id, "orders");
 
-    // So that the first reading is of all of them.
+    // So that the first reading includes all of them.
     gate.set_open(false);
     broker::publish(&installation.rabbitmq_url, &queue, 1000).await;
-    wait_for("RabbitMQ to tell of all of them", async || {
+    wait_for("RabbitMQ to report all of them", async || {
         broker::ready(&installation.management_url, &queue).await == Some(1000)
     })
     .await;
@@ -54,7 +54,7 @@ async fn workers_follow_the_backlog_up_and_down_and_hold_when_it_is_unknown() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn modes_and_states_go_before_the_backlog() {
+async fn modes_and_states_take_precedence_over_the_backlog() {
     let installation = Installation::new().await;
     let _controller = installation.start_leader().await;
     installation.apply_secret("acme", ACME_SECRET).await;
@@ -65,7 +65,7 @@ async fn modes_and_states_go_before_the_backlog() {
     let id = installation.wait_for_condition("orders", "Registered", "True", "AsDesired").await.id();
     installation.wait_for_replicas(id, 1).await;
 
-    // As `kubectl scale` and autoscalers do it; applying the manifest again does not undo it.
+    // As `kubectl scale` and autoscalers do; applying the manifest again does not undo it.
     let scale = json!({"spec": {"replicas": 3}});
     let patch = Patch::Merge(&scale);
     installation.integrations().patch_scale("orders", &PatchParams::default(), &patch).await.expect("scale");
@@ -80,7 +80,7 @@ async fn modes_and_states_go_before_the_backlog() {
     installation.apply("orders", spec("External", "Active")).await;
     installation.wait_for_replicas(id, 3).await;
 
-    // A Deployment that someone scales directly is brought back.
+    // If someone scales the Deployment directly, the change is reverted.
     let name = names::worker_deployment(id);
     let scale = json!({"spec": {"replicas": 7}});
     installation
@@ -104,7 +104,7 @@ async fn modes_and_states_go_before_the_backlog() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn workers_that_are_busy_are_not_taken_away() {
+async fn busy_workers_are_not_stopped() {
     let installation = Installation::new().await;
     let controller = installation.start_leader().await;
     installation.apply_secret("acme", ACME_SECRET).await;
@@ -117,10 +117,10 @@ async fn workers_that_are_busy_are_not_taken_away() {
     broker::publish(&installation.rabbitmq_url, &queue, 300).await;
     installation.wait_for_replicas(id, 3).await;
 
-    // Nothing waits any more, and everything is in somebody's hands.
-    let busy = broker::take(&installation.rabbitmq_url, &queue, 300).await;
+    // Nothing is ready any more, and everything is unacknowledged.
+    let busy = broker::consume(&installation.rabbitmq_url, &queue, 300).await;
     let gauge = "grapnel_queue_messages";
-    wait_for("a reading of it", async || {
+    wait_for("a reading that shows it", async || {
         controller.counter(gauge, &["\"ready\""], &[]).await == 0
             && controller.counter(gauge, &["\"unacknowledged\""], &[]).await == 300
     })
@@ -131,7 +131,7 @@ async fn workers_that_are_busy_are_not_taken_away() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 
-    busy.go().await;
+    busy.stop().await;
     wait_for("the messages to be back", async || {
         broker::purge(&installation.rabbitmq_url, &queue).await == 300
     })

@@ -16,39 +16,38 @@ use crate::harness::{ACME_SECRET, Installation, acme_spec, merged, wait_for};
 
 const COUNT: usize = 1000;
 
-/// How many objects have reported each of these conditions as true. A watch tells, since to list them all again and again
-/// would be most of what the API server has to do.
-struct Reported {
+/// The numbers of objects that report each of these conditions as true. They come from a watch, since listing all
+/// objects repeatedly would be most of the API server's work.
+struct ReadyCounts {
     ready: AtomicUsize,
     scaling: AtomicUsize,
 }
 
-impl Reported {
+impl ReadyCounts {
     fn follow(installation: &Installation) -> Arc<Self> {
-        let reported = Arc::new(Self { ready: AtomicUsize::new(0), scaling: AtomicUsize::new(0) });
-        let (watch, counted) =
-            (watcher(installation.integrations(), Config::default()), Arc::clone(&reported));
-        // It ends with the test's runtime.
+        let counts = Arc::new(Self { ready: AtomicUsize::new(0), scaling: AtomicUsize::new(0) });
+        let (watch, counter) = (watcher(installation.integrations(), Config::default()), Arc::clone(&counts));
+        // Ends with the runtime of the test.
         tokio::spawn(async move {
             let (mut ready, mut scaling) = (BTreeSet::new(), BTreeSet::new());
             watch
                 .applied_objects()
                 .for_each(|object| {
                     if let Ok(object) = object {
-                        note(&mut ready, &object, "Ready");
-                        note(&mut scaling, &object, "ScalingActive");
-                        counted.ready.store(ready.len(), Ordering::Relaxed);
-                        counted.scaling.store(scaling.len(), Ordering::Relaxed);
+                        update(&mut ready, &object, "Ready");
+                        update(&mut scaling, &object, "ScalingActive");
+                        counter.ready.store(ready.len(), Ordering::Relaxed);
+                        counter.scaling.store(scaling.len(), Ordering::Relaxed);
                     }
                     std::future::ready(())
                 })
                 .await;
         });
-        reported
+        counts
     }
 }
 
-fn note(names: &mut BTreeSet<String>, object: &Integration, condition: &str) {
+fn update(names: &mut BTreeSet<String>, object: &Integration, condition: &str) {
     let found = object.status.as_ref().and_then(|status| conditions::find(&status.conditions, condition));
     if found.is_some_and(|found| found.status == conditions::TRUE) {
         names.insert(object.name_any());
@@ -62,7 +61,7 @@ async fn a_thousand_objects_settle_and_then_nothing_is_written() {
     let installation = Installation::of_the_cluster().await;
     installation.apply_secret("acme", ACME_SECRET).await;
     let controller = installation.start_leader().await;
-    let reported = Reported::follow(&installation);
+    let counts = ReadyCounts::follow(&installation);
     let started = Instant::now();
     futures::stream::iter(0..COUNT)
         .for_each_concurrent(16, |number| {
@@ -71,12 +70,12 @@ async fn a_thousand_objects_settle_and_then_nothing_is_written() {
         })
         .await;
     let created = started.elapsed();
-    let (mut told, mut number) = (0, 0);
+    let (mut printed, mut number) = (0, 0);
     while number < COUNT {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        number = reported.ready.load(Ordering::Relaxed);
-        if number / 200 > told {
-            told = number / 200;
+        number = counts.ready.load(Ordering::Relaxed);
+        if number / 200 > printed {
+            printed = number / 200;
             println!("{:?}: {number} are ready", started.elapsed());
         }
         assert!(started.elapsed() < Duration::from_secs(600), "{number} are ready");
@@ -86,7 +85,7 @@ async fn a_thousand_objects_settle_and_then_nothing_is_written() {
     loop {
         tokio::time::sleep(Duration::from_secs(5)).await;
         let now = controller.api_writes().await;
-        let scaling = reported.scaling.load(Ordering::Relaxed);
+        let scaling = counts.scaling.load(Ordering::Relaxed);
         if std::mem::replace(&mut before, now) == now && scaling == COUNT {
             break;
         }
@@ -107,7 +106,7 @@ async fn a_thousand_objects_settle_and_then_nothing_is_written() {
         controller.counter("grapnel_controller_status_writes_total", &[], &[]).await,
         controller.counter("grapnel_controller_reconciles_total", &[], &[]).await,
     );
-    // About 35 s on a machine of two processors that does nothing else; this bound is for one that does.
+    // About 35 s on an idle machine with two processors; the bound allows for a busy one.
     assert!(all_ready < Duration::from_secs(240), "{all_ready:?}");
     assert!(controller.memory_mb() < 150, "{} MB", controller.memory_mb());
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -123,6 +122,6 @@ async fn a_thousand_objects_settle_and_then_nothing_is_written() {
     })
     .await;
     let took = edited.elapsed();
-    println!("one edit among them was effective after {took:?}");
+    println!("one edit among them took effect after {took:?}");
     assert!(took < Duration::from_secs(2), "{took:?}");
 }

@@ -1,4 +1,4 @@
-//! What an uninstallation takes away, and what it leaves.
+//! `uninstall` removes the workers and the finalizers, and leaves the rest.
 
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
@@ -8,8 +8,8 @@ use crate::harness::{ACME_SECRET, Installation, acme_spec, wait_for};
 
 const CONTROLLER: &str = "grapnel-controller";
 
-/// A Deployment of the platform's namespace that no controller of ours made.
-async fn make_deployment(installation: &Installation, name: &str) {
+/// Creates a Deployment in the platform's namespace that is not one of the controller's.
+async fn create_deployment(installation: &Installation, name: &str) {
     let labels = json!({"app": name});
     let deployment: Value = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
@@ -39,7 +39,7 @@ async fn finalizers(installation: &Installation, name: &str) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_uninstallation_leaves_objects_that_can_be_deleted_and_a_new_one_goes_on_with_them() {
+async fn uninstall_leaves_objects_that_can_be_deleted_and_a_new_installation_continues_with_them() {
     let installation = Installation::new().await;
     let mut controller = installation.start_leader().await;
     installation.apply_secret("acme", ACME_SECRET).await;
@@ -56,19 +56,19 @@ async fn an_uninstallation_leaves_objects_that_can_be_deleted_and_a_new_one_goes
         .patch_metadata("shared", &Default::default(), &patch)
         .await
         .expect("a finalizer");
-    for name in [CONTROLLER, "of-somebody-else"] {
-        make_deployment(&installation, name).await;
+    for name in [CONTROLLER, "of-someone-else"] {
+        create_deployment(&installation, name).await;
     }
     assert_eq!(deployments(&installation).await.len(), 4);
     let id = installation.get("orders").await.expect("the object").id();
     let row = installation.row(id).await.expect("a row");
 
-    // Its Deployment goes in the foreground, and with it the process.
+    // Its Deployment is deleted in the foreground, which stops the process.
     controller.signal("TERM");
     assert!(controller.wait().await.success());
     for _ in ["first", "once more"] {
         installation.run(CONTROLLER, &["uninstall", "--controller-deployment", CONTROLLER]);
-        wait_for("the Deployments to go", async || deployments(&installation).await == ["of-somebody-else"])
+        wait_for("the Deployments to go", async || deployments(&installation).await == ["of-someone-else"])
             .await;
         assert_eq!(finalizers(&installation, "orders").await, Vec::<String>::new());
         assert_eq!(finalizers(&installation, "shared").await, [foreign]);

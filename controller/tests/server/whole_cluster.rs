@@ -1,4 +1,4 @@
-//! What concerns the whole cluster: its API server, the definition of the resource, and objects of another definition.
+//! Tests that affect the whole cluster: its API server, the resource definition, and objects of another definition.
 
 use grapnel_crds::Integration;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{ACME_SECRET, Installation, acme_spec, merged, setup, variable, wait_for};
 
-/// A command of the script that runs the cluster.
+/// Runs a command of the script that manages the cluster.
 fn cluster(arguments: &[&str]) {
     let script = variable("GRAPNEL_CLUSTER");
     let mut command = std::process::Command::new(script);
@@ -21,7 +21,7 @@ fn cluster(arguments: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_api_server_may_be_killed_and_come_back() {
+async fn the_controller_recovers_from_a_killed_api_server() {
     let installation = Installation::of_the_cluster().await;
     let api = installation.start_api();
     let mut controller = installation.start_leader_in("pod-1").await;
@@ -33,24 +33,28 @@ async fn the_api_server_may_be_killed_and_come_back() {
     })
     .await;
     cluster(&["kill", "apiserver"]);
-    assert_eq!(installation.post(api.port, "acme", ACME_SECRET, "2").await, 202, "the data plane goes on");
+    assert_eq!(
+        installation.post(api.port, "acme", ACME_SECRET, "2").await,
+        202,
+        "the data plane keeps running"
+    );
     cluster(&["start", "apiserver"]);
     let came_back = std::time::Instant::now();
     installation.apply("new", acme_spec("new")).await;
     installation.apply("orders", merged(acme_spec("acme"), json!({"displayName": "later"}))).await;
     for name in ["new", "orders"] {
         wait_for(name, async || {
-            // One that could not renew its Lease for too long ends, and its container is started again.
+            // A controller that could not renew its Lease for too long exits, and its container is restarted.
             if controller.has_ended() {
                 controller = installation.start_controller_in("pod-1");
             }
             let found = installation.get(name).await;
-            found.is_some_and(|object| crate::harness::says(&object, "Ready", "True", "AsDesired"))
+            found.is_some_and(|object| crate::harness::has_condition(&object, "Ready", "True", "AsDesired"))
         })
         .await;
     }
     println!("both ready {:?} after the API server was back", came_back.elapsed());
-    // Nobody delivers what was accepted.
+    // No worker delivers the accepted webhooks.
     installation.delete("orders").await;
     installation.wait_for_condition("orders", "Ready", "False", "Draining").await;
     assert_eq!(
@@ -64,7 +68,10 @@ async fn a_controller_waits_for_the_definition_of_its_resource() {
     let installation = Installation::of_the_cluster().await;
     setup::remove_crd(&installation.client).await;
     let controller = installation.start_controller();
-    wait_for("it to say what is missing", async || controller.log().contains("is not installed")).await;
+    wait_for("it to log that the definition is missing", async || {
+        controller.log().contains("is not installed")
+    })
+    .await;
     assert_eq!((controller.probe("/livez").await, controller.probe("/readyz").await), (200, 503));
     assert_eq!(controller.counter("grapnel_controller_crd_missing", &[], &[]).await, 1);
     setup::install_crd(&installation.client).await;
@@ -76,7 +83,7 @@ async fn a_controller_waits_for_the_definition_of_its_resource() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_definition_that_is_removed_ends_its_objects_in_order_and_not_the_controller() {
+async fn a_removed_definition_cleans_up_its_objects_and_does_not_stop_the_controller() {
     let installation = Installation::of_the_cluster().await;
     let api = installation.start_api();
     let mut controller = installation.start_leader().await;
@@ -87,7 +94,7 @@ async fn a_definition_that_is_removed_ends_its_objects_in_order_and_not_the_cont
     setup::remove_crd(&installation.client).await;
     assert_eq!(installation.row(first).await.expect("the row stays")["deleted"], json!(true));
     wait_for("the workers to go", async || installation.replicas(first).await.is_none()).await;
-    wait_for("it to be told", async || {
+    wait_for("it to be noticed", async || {
         controller.counter("grapnel_controller_crd_missing", &[], &[]).await == 1
     })
     .await;
@@ -102,7 +109,7 @@ async fn a_definition_that_is_removed_ends_its_objects_in_order_and_not_the_cont
         installation.post(api.port, "acme", ACME_SECRET, "1").await == 202
     })
     .await;
-    wait_for("it to be told", async || {
+    wait_for("it to be noticed", async || {
         controller.counter("grapnel_controller_crd_missing", &[], &[]).await == 0
     })
     .await;
@@ -124,24 +131,31 @@ async fn rows_and_workers_stay_while_the_definition_is_missing() {
         installation.post(api.port, "orders", ACME_SECRET, "0").await == 202
     })
     .await;
-    // Without its end being carried out, as when a cluster is restored from a backup.
+    // Without any cleanup, as when a cluster is restored from a backup.
     controller.kill();
     setup::remove_all_integrations(&installation.client).await;
     setup::remove_crd(&installation.client).await;
     let controller = installation.start_controller_in("pod-1");
-    wait_for("it to say what is missing", async || controller.log().contains("is not installed")).await;
+    wait_for("it to log that the definition is missing", async || {
+        controller.log().contains("is not installed")
+    })
+    .await;
     for id in [orders, others] {
         assert_eq!(installation.row(id).await.expect("a row")["deleted"], json!(false));
         assert!(installation.replicas(id).await.is_some());
     }
-    assert_eq!(installation.post(api.port, "orders", ACME_SECRET, "1").await, 202, "the data plane goes on");
+    assert_eq!(
+        installation.post(api.port, "orders", ACME_SECRET, "1").await,
+        202,
+        "the data plane keeps running"
+    );
 
-    // What is created again takes its route over; what is not goes.
+    // An object that is created again takes its route over; the leftovers of the others are removed.
     setup::install_crd(&installation.client).await;
     installation.apply("orders", acme_spec("orders")).await;
     assert_ne!(installation.wait_until_ready("orders").await.id(), orders);
     for id in [orders, others] {
-        wait_for("the row and the workers of the object that is gone to go", async || {
+        wait_for("the row and the workers of the old object to be removed", async || {
             let row = installation.row(id).await.expect("a row");
             row["deleted"] == json!(true) && installation.replicas(id).await.is_none()
         })
@@ -153,7 +167,7 @@ async fn rows_and_workers_stay_while_the_definition_is_missing() {
     .await;
 }
 
-/// A definition that takes whatever the spec says, as one of another version may.
+/// Applies a definition that accepts any spec, as one of another version may.
 async fn loosen_definition(installation: &Installation) {
     let mut definition = serde_json::to_value(grapnel_crds::crd()).expect("JSON");
     let schema = &mut definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
@@ -169,7 +183,7 @@ async fn loosen_definition(installation: &Installation) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_cannot_be_read_is_told_and_does_not_stop_the_others() {
+async fn an_object_that_cannot_be_decoded_is_reported_and_does_not_stop_the_others() {
     let installation = Installation::of_the_cluster().await;
     loosen_definition(&installation).await;
     let resource = ApiResource::erase::<Integration>(&());
@@ -177,7 +191,7 @@ async fn an_object_that_cannot_be_read_is_told_and_does_not_stop_the_others() {
         Api::namespaced_with(installation.client.clone(), &installation.namespace, &resource);
     let strange = json!({
         "apiVersion": grapnel_crds::API_VERSION, "kind": grapnel_crds::KIND, "metadata": {"name": "strange"},
-        "spec": {"provider": {"is": "no text"}, "destinations": 7},
+        "spec": {"provider": {"is": "not a string"}, "destinations": 7},
     });
     let parameters = PatchParams::apply("kubectl");
     wait_for("the loose definition to be in force", async || {
@@ -199,7 +213,7 @@ async fn an_object_that_cannot_be_read_is_told_and_does_not_stop_the_others() {
         let condition = condition(type_).await;
         assert_eq!((&condition["status"], &condition["reason"]), (&json!("False"), &json!("InvalidSpec")));
         assert!(
-            condition["message"].as_str().is_some_and(|text| text.contains("cannot be read")),
+            condition["message"].as_str().is_some_and(|text| text.contains("cannot be decoded")),
             "{condition}"
         );
     }

@@ -11,7 +11,7 @@ use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, meas
 use grapnel_core::preset::{self, Preset};
 use grapnel_core::request::IncomingRequest;
 use grapnel_core::verification::Verifier;
-use grapnel_crds::{Hash, KeyEncoding, Scheme, SchemeType, SignatureEncoding, TimeUnit};
+use grapnel_crds::{HashAlgorithm, KeyEncoding, Scheme, SchemeType, SignatureEncoding, TimeUnit};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jiff::Timestamp;
 use ring::hmac;
@@ -158,11 +158,11 @@ fn long(preset: &Preset) -> Request {
 
 fn signed(preset: &Preset, verifier: &Verifier) -> Request {
     let scheme = &preset.verification;
-    let algorithm = match scheme.hash.unwrap_or(Hash::Sha256) {
-        Hash::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-        Hash::Sha256 => hmac::HMAC_SHA256,
-        Hash::Sha384 => hmac::HMAC_SHA384,
-        Hash::Sha512 => hmac::HMAC_SHA512,
+    let algorithm = match scheme.hash.unwrap_or(HashAlgorithm::Sha256) {
+        HashAlgorithm::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+        HashAlgorithm::Sha256 => hmac::HMAC_SHA256,
+        HashAlgorithm::Sha384 => hmac::HMAC_SHA384,
+        HashAlgorithm::Sha512 => hmac::HMAC_SHA512,
     };
     // A timestamp in the list of signatures is part of the message, so it is placed first.
     let mut request = long(preset);

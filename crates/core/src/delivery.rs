@@ -7,3 +7,4 @@ pub mod signing;
 pub mod target;
 pub mod outcome;
 pub mod retry;
+pub mod state;

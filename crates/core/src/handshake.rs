@@ -4,7 +4,7 @@
 //! over values of the request, if the provider requires one.
 
 use grapnel_crds as crds;
-use grapnel_crds::Proof;
+use grapnel_crds::HandshakeAuth;
 use http::Response;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use secrecy::zeroize::Zeroizing;
@@ -41,7 +41,7 @@ pub struct CompiledHandshake {
     method: Method,
     conditions: Vec<CompiledCondition>,
     otherwise_forbidden: Vec<CompiledCondition>,
-    verify: Proof,
+    verify: HandshakeAuth,
     status: StatusCode,
     headers: Vec<(HeaderName, Template)>,
     content_type: Option<HeaderValue>,
@@ -96,7 +96,11 @@ impl Handshakes {
 
     /// Returns the decision about a request that is a handshake, among those that are verified or not, as `proof` says; `None`
     /// if the request is not one of them.
-    pub fn recognize(&self, request: &IncomingRequest<'_>, proof: Proof) -> Option<HandshakeDecision<'_>> {
+    pub fn recognize(
+        &self,
+        request: &IncomingRequest<'_>,
+        proof: HandshakeAuth,
+    ) -> Option<HandshakeDecision<'_>> {
         let candidates = self.all.iter().filter(|handshake| handshake.verify == proof);
         let mut candidates = candidates.filter(|handshake| handshake.method == *request.method);
         let handshake = candidates.find(|handshake| self.all_hold(&handshake.conditions, request))?;
@@ -126,7 +130,7 @@ impl Handshakes {
 impl CompiledHandshake {
     fn new(handshake: &crds::Handshake) -> Option<Self> {
         let respond = &handshake.respond;
-        let header = |header: &crds::RespondHeader| {
+        let header = |header: &crds::HandshakeHeader| {
             Some((HeaderName::try_from(&header.name).ok()?, Template::parse(&header.value)?))
         };
         let optional = |text: &Option<String>| match text {
@@ -136,10 +140,10 @@ impl CompiledHandshake {
         Some(Self {
             name: handshake.name.clone(),
             method: match handshake.matches.method {
-                crds::Method::Post => Method::POST,
-                crds::Method::Get => Method::GET,
-                crds::Method::Head => Method::HEAD,
-                crds::Method::Options => Method::OPTIONS,
+                crds::HandshakeMethod::Post => Method::POST,
+                crds::HandshakeMethod::Get => Method::GET,
+                crds::HandshakeMethod::Head => Method::HEAD,
+                crds::HandshakeMethod::Options => Method::OPTIONS,
             },
             conditions: CompiledCondition::all(&handshake.matches.conditions)?,
             otherwise_forbidden: CompiledCondition::all(&handshake.matches.otherwise_forbidden)?,
@@ -168,7 +172,7 @@ impl CompiledHandshake {
 
     /// Builds the response; `None` if the challenge is invalid: too long, or possibly the body of a webhook.
     pub fn respond(&self, request: &IncomingRequest<'_>, verifier: &Verifier) -> Option<Response<Vec<u8>>> {
-        if self.verify == Proof::None && !self.computes_only_over_tokens(request) {
+        if self.verify == HandshakeAuth::Unverified && !self.computes_only_over_tokens(request) {
             return None;
         }
         let mac: &dyn Mac = verifier.mac().unwrap_or(&NoMac);
@@ -235,7 +239,7 @@ impl CompiledHandshake {
 }
 
 impl CompiledCondition {
-    fn new(condition: &crds::Condition) -> Option<Self> {
+    fn new(condition: &crds::HandshakeCondition) -> Option<Self> {
         let equals = condition.equals.as_deref().map(Template::parse);
         Some(Self {
             source: Source::parse(&condition.source)?,
@@ -246,7 +250,7 @@ impl CompiledCondition {
         })
     }
 
-    fn all(conditions: &[crds::Condition]) -> Option<Vec<Self>> {
+    fn all(conditions: &[crds::HandshakeCondition]) -> Option<Vec<Self>> {
         conditions.iter().map(Self::new).collect()
     }
 }

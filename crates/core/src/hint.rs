@@ -1,15 +1,15 @@
 //! What a queue message says: "this delivery may be ready". A hint, never the truth: losing it delays, repeating it
 //! does nothing. The delivery's row in PostgreSQL decides.
 
+use crate::ids::{EventId, IntegrationId};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
 /// A delivery to be looked at. The queue says which destination; the message carries only the event's id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hint {
-    pub integration_id: Uuid,
+    pub integration_id: IntegrationId,
     pub destination: std::sync::Arc<str>,
-    pub event_id: Uuid,
+    pub event_id: EventId,
 }
 
 /// The body of a message, JSON. `v` is the version of its form.
@@ -17,18 +17,18 @@ pub struct Hint {
 struct Body {
     v: u8,
     #[serde(rename = "eventId")]
-    event_id: Uuid,
+    event_id: EventId,
 }
 
 const VERSION: u8 = 1;
 
 /// The bytes of the message for an event.
-pub fn encode(event_id: Uuid) -> Vec<u8> {
+pub fn encode(event_id: EventId) -> Vec<u8> {
     format!(r#"{{"v":{VERSION},"eventId":"{event_id}"}}"#).into_bytes()
 }
 
 /// The event's id in a message; `None` for anything that this version does not understand.
-pub fn decode(message: &[u8]) -> Option<Uuid> {
+pub fn decode(message: &[u8]) -> Option<EventId> {
     let body: Body = serde_json::from_slice(message).ok()?;
     (body.v == VERSION).then_some(body.event_id)
 }
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn a_message_is_read_as_it_was_written() {
-        let id = Uuid::now_v7();
+        let id = EventId::generate();
         assert_eq!(decode(&encode(id)), Some(id));
     }
 

@@ -1,3 +1,92 @@
-//! Typed ids: an event's id is never taken for a delivery's or an integration's.
+//! Typed ids: an event's id is never taken for an integration's.
 //!
-//! Each is a UUID. The store converts them where it binds and reads.
+//! Each is a UUID; those that processes make are UUIDv7, which carry the time of their making. The store converts them
+//! where it binds and reads.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+macro_rules! typed_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// The id with this value.
+            pub const fn new(id: Uuid) -> Self {
+                Self(id)
+            }
+
+            /// Makes a new id, a UUIDv7 of this moment.
+            pub fn generate() -> Self {
+                Self(Uuid::now_v7())
+            }
+
+            /// The id's value.
+            pub const fn uuid(self) -> Uuid {
+                self.0
+            }
+
+            /// The id's 16 bytes.
+            pub const fn as_bytes(&self) -> &[u8; 16] {
+                self.0.as_bytes()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0, f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl From<$name> for Uuid {
+            fn from(id: $name) -> Self {
+                id.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                text.parse().map(Self)
+            }
+        }
+    };
+}
+
+typed_id! {
+    /// The id of an Integration: made from its namespace and name, or from its uid in a cluster.
+    IntegrationId
+}
+typed_id! {
+    /// The id of an event, which is also `webhook-id` of its deliveries.
+    EventId
+}
+typed_id! {
+    /// The id of a claim: whoever holds a delivery's newest one may write its next result.
+    LeaseId
+}
+typed_id! {
+    /// The id of a replay request.
+    ReplayId
+}
+typed_id! {
+    /// The id of a recorded attempt.
+    AttemptId
+}
+typed_id! {
+    /// The id of an audit entry.
+    AuditEntryId
+}

@@ -6,23 +6,64 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use grapnel_crds::{Backoff, FieldError, IntegrationSpec, IntegrationState};
-use thiserror::Error;
-use uuid::Uuid;
-
 use crate::compiled_provider::{CompiledProvider, ProviderError};
 use crate::delivery::retry::{self, RetryPolicy};
 use crate::delivery::signing::{SigningKey, SigningKeyError};
 use crate::delivery::target::{Target, TargetError};
+use crate::ids::IntegrationId;
 use crate::sealing::SealingKeys;
 use crate::secret_uses::SecretUses;
 use crate::secrets::{IntegrationSecrets, SecretsError};
 use crate::verification::SchemeError;
+use grapnel_crds::{Backoff, FieldError, IntegrationSpec, IntegrationState};
+use thiserror::Error;
+
+/// The uid of an object that came from a file begins with this: it has no leader, and no cluster gives it a uid.
+pub const FILE_UID_PREFIX: &str = "file:";
+
+/// The state of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowState {
+    Active,
+    DeliveryPaused,
+    Disabled,
+    /// The object is being deleted: webhooks are refused, and what was accepted is still delivered.
+    Draining,
+}
+
+impl RowState {
+    const ALL: [Self; 4] = [Self::Active, Self::DeliveryPaused, Self::Disabled, Self::Draining];
+
+    /// The stored form.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "Active",
+            Self::DeliveryPaused => "DeliveryPaused",
+            Self::Disabled => "Disabled",
+            Self::Draining => "Draining",
+        }
+    }
+
+    /// Reads the stored form.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+}
+
+impl From<IntegrationState> for RowState {
+    fn from(state: IntegrationState) -> Self {
+        match state {
+            IntegrationState::Active => Self::Active,
+            IntegrationState::DeliveryPaused => Self::DeliveryPaused,
+            IntegrationState::Disabled => Self::Disabled,
+        }
+    }
+}
 
 /// A live row. `spec` is the JSON text of the object's spec, `secrets` is sealed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IntegrationRow {
-    pub id: Uuid,
+    pub id: IntegrationId,
     pub uid: String,
     pub namespace: String,
     pub name: String,
@@ -31,7 +72,7 @@ pub struct IntegrationRow {
     pub provider: String,
     pub route: String,
     pub display_name: String,
-    pub state: String,
+    pub state: RowState,
     pub spec: String,
     pub secrets: Vec<u8>,
 }
@@ -106,9 +147,6 @@ impl From<ProviderError> for CompileError {
     }
 }
 
-/// The state of a row whose object is being deleted.
-pub const DRAINING: &str = "Draining";
-
 impl Integration {
     /// What a row comes to. The controller compiles a row before it writes it, so that what is written can be served.
     pub fn compile(row: IntegrationRow, keys: &SealingKeys) -> Result<Self, CompileError> {
@@ -122,7 +160,7 @@ impl Integration {
             .collect::<Result<_, _>>()?;
         Ok(Self {
             state: spec.state,
-            draining: row.state == DRAINING,
+            draining: row.state == RowState::Draining,
             max_body_bytes: usize::try_from(spec.ingress.max_body_bytes).unwrap_or(0),
             rate_limit_per_minute: spec
                 .ingress

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use grapnel_crds::{BodyKind, Deliver, MappedField, Mapping, TimeFormat};
+use grapnel_crds::{BodyKind, DeliveryFormat, MappedField, Mapping, TimeFormat};
 use http::HeaderMap;
 use jiff::Timestamp;
 use thiserror::Error;
@@ -91,9 +91,9 @@ impl Mapper {
             accept: if mapping.accept.is_empty() { vec![BodyKind::Json] } else { mapping.accept.clone() },
             payload_name: mapping.payload_name.as_deref().unwrap_or("data").into(),
             delivered_as: match mapping.deliver {
-                None | Some(Deliver::Normalized) => DeliveredAs::Normalized,
-                Some(Deliver::Raw) => DeliveredAs::Raw,
-                Some(Deliver::Cloudevents) => DeliveredAs::CloudEvent,
+                None | Some(DeliveryFormat::Normalized) => DeliveredAs::Normalized,
+                Some(DeliveryFormat::Raw) => DeliveredAs::Raw,
+                Some(DeliveryFormat::Cloudevents) => DeliveredAs::CloudEvent,
             },
         })
     }

@@ -29,10 +29,15 @@ impl ResolvedProvider {
         let lower = preset::find(&spec.provider).map(|preset| Self::of_preset(&preset)).unwrap_or_default();
         let (scheme, mapping) = (spec.verification.scheme.as_ref(), spec.mapping.as_ref());
         let provider = Self {
-            scheme: scheme.map_or(lower.scheme.clone(), |scheme| scheme.over(&lower.scheme)),
-            mapping: mapping.map_or(lower.mapping.clone(), |mapping| mapping.over(&lower.mapping)),
+            scheme: scheme.map_or(lower.scheme.clone(), |scheme| scheme.with_defaults_from(&lower.scheme)),
+            mapping: mapping
+                .map_or(lower.mapping.clone(), |mapping| mapping.with_defaults_from(&lower.mapping)),
             handshakes: merge_handshakes(&spec.handshakes, &lower.handshakes),
-            acknowledgement: spec.acknowledgement.clone().unwrap_or_default().over(&lower.acknowledgement),
+            acknowledgement: spec
+                .acknowledgement
+                .clone()
+                .unwrap_or_default()
+                .with_defaults_from(&lower.acknowledgement),
         };
         let mut missing = provider.scheme.missing();
         missing.extend(provider.mapping.missing());

@@ -11,8 +11,8 @@ use secrecy::ExposeSecret;
 use secrecy::zeroize::{Zeroize, Zeroizing};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use uuid::Uuid;
 
+use crate::ids::IntegrationId;
 use crate::sealing::{OpenError, SealingKeys};
 
 /// An integration's secrets. They may be any bytes, so they are held in base64.
@@ -62,12 +62,16 @@ impl IntegrationSecrets {
     }
 
     /// Seals the secrets for the row of one integration: a value that is copied to another row cannot be opened there.
-    pub fn seal(&self, keys: &SealingKeys, integration_id: Uuid) -> Vec<u8> {
+    pub fn seal(&self, keys: &SealingKeys, integration_id: IntegrationId) -> Vec<u8> {
         let plain = Zeroizing::new(serde_json::to_vec(self).expect("texts and lists serialize"));
         keys.seal(integration_id.as_bytes(), &plain)
     }
 
-    pub fn open(keys: &SealingKeys, integration_id: Uuid, sealed: &[u8]) -> Result<Self, SecretsError> {
+    pub fn open(
+        keys: &SealingKeys,
+        integration_id: IntegrationId,
+        sealed: &[u8],
+    ) -> Result<Self, SecretsError> {
         let plain = keys.open(integration_id.as_bytes(), sealed)?;
         serde_json::from_slice(plain.expose_secret()).map_err(|_| SecretsError::Form)
     }

@@ -1,14 +1,19 @@
 //! Secrets that providers gave in handshakes, sealed, until they are in the Secrets of their Integrations.
 
+use grapnel_core::ids::IntegrationId;
 use jiff::Timestamp;
 use sqlx::Row;
-use sqlx::postgres::{PgPool, PgRow};
+use sqlx::postgres::PgRow;
 use uuid::Uuid;
+
+use crate::columns::Columns;
+use crate::database::Database;
+use crate::error::Result;
 
 /// A captured secret that waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Captured {
-    pub integration_id: Uuid,
+pub struct CapturedSecret {
+    pub integration_id: IntegrationId,
     pub handshake: String,
     /// The id of the integration is the associated data.
     pub sealed: Vec<u8>,
@@ -17,89 +22,108 @@ pub struct Captured {
 
 /// Keeps the secret unless one is kept; answers whether it was.
 pub async fn insert(
-    pool: &PgPool,
-    integration_id: Uuid,
+    db: &Database,
+    integration_id: IntegrationId,
     handshake: &str,
     sealed: &[u8],
-) -> sqlx::Result<bool> {
-    let done = sqlx::query(
-        "/* captured::insert */
-        INSERT INTO captured_secrets (integration_id, handshake, sealed) VALUES ($1, $2, $3)
-        ON CONFLICT (integration_id) DO NOTHING",
-    )
-    .bind(integration_id)
-    .bind(handshake)
-    .bind(sealed)
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected() == 1)
+) -> Result<bool> {
+    db.bounded(async {
+        let done = sqlx::query(
+            "/* captured_secrets::insert */
+            INSERT INTO captured_secrets (integration_id, handshake, sealed) VALUES ($1, $2, $3)
+            ON CONFLICT (integration_id) DO NOTHING",
+        )
+        .bind(integration_id.uuid())
+        .bind(handshake)
+        .bind(sealed)
+        .execute(db.pool())
+        .await?;
+        Ok(done.rows_affected() == 1)
+    })
+    .await
 }
 
 /// The integrations for which one waits.
-pub async fn waiting(pool: &PgPool) -> sqlx::Result<Vec<Uuid>> {
-    sqlx::query_scalar(
-        "/* captured::waiting */
-        SELECT integration_id FROM captured_secrets",
-    )
-    .fetch_all(pool)
+pub async fn waiting(db: &Database) -> Result<Vec<IntegrationId>> {
+    db.bounded(async {
+        let ids: Vec<Uuid> = sqlx::query_scalar(
+            "/* captured_secrets::waiting */
+            SELECT integration_id FROM captured_secrets",
+        )
+        .fetch_all(db.pool())
+        .await?;
+        Ok(ids.into_iter().map(IntegrationId::new).collect())
+    })
     .await
 }
 
 /// The one that waits for an integration.
-pub async fn find(pool: &PgPool, integration_id: Uuid) -> sqlx::Result<Option<Captured>> {
-    let row = sqlx::query(
-        "/* captured::find */
-        SELECT integration_id, handshake, sealed, captured_at FROM captured_secrets WHERE integration_id = $1",
-    )
-    .bind(integration_id)
-    .fetch_optional(pool)
-    .await?;
-    row.as_ref().map(captured).transpose()
+pub async fn find(db: &Database, integration_id: IntegrationId) -> Result<Option<CapturedSecret>> {
+    db.bounded(async {
+        let row = sqlx::query(
+            "/* captured_secrets::find */
+            SELECT integration_id, handshake, sealed, captured_at FROM captured_secrets WHERE integration_id = $1",
+        )
+        .bind(integration_id.uuid())
+        .fetch_optional(db.pool())
+        .await?;
+        row.as_ref().map(captured).transpose().map_err(Into::into)
+    })
+    .await
 }
 
 /// All that wait.
-pub async fn load_all(pool: &PgPool) -> sqlx::Result<Vec<Captured>> {
-    let rows = sqlx::query(
-        "/* captured::load_all */
-        SELECT integration_id, handshake, sealed, captured_at FROM captured_secrets",
-    )
-    .fetch_all(pool)
-    .await?;
-    rows.iter().map(captured).collect()
+pub async fn load_all(db: &Database) -> Result<Vec<CapturedSecret>> {
+    db.bounded(async {
+        let rows = sqlx::query(
+            "/* captured_secrets::load_all */
+            SELECT integration_id, handshake, sealed, captured_at FROM captured_secrets",
+        )
+        .fetch_all(db.pool())
+        .await?;
+        rows.iter().map(captured).collect::<sqlx::Result<_>>().map_err(Into::into)
+    })
+    .await
 }
 
-fn captured(row: &PgRow) -> sqlx::Result<Captured> {
-    Ok(Captured {
-        integration_id: row.try_get("integration_id")?,
+fn captured(row: &PgRow) -> sqlx::Result<CapturedSecret> {
+    Ok(CapturedSecret {
+        integration_id: row.integration_id("integration_id")?,
         handshake: row.try_get("handshake")?,
         sealed: row.try_get("sealed")?,
-        captured_at: row.try_get::<jiff_sqlx::Timestamp, _>("captured_at")?.to_jiff(),
+        captured_at: row.time("captured_at")?,
     })
 }
 
 /// Deletes this one, and not another that came meanwhile. Answers whether it was still there.
-pub async fn delete(pool: &PgPool, captured: &Captured) -> sqlx::Result<bool> {
-    let done = sqlx::query(
-        "/* captured::delete */
-        DELETE FROM captured_secrets WHERE integration_id = $1 AND sealed = $2",
-    )
-    .bind(captured.integration_id)
-    .bind(&captured.sealed)
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected() == 1)
+pub async fn delete(db: &Database, captured: &CapturedSecret) -> Result<bool> {
+    db.bounded(async {
+        let done = sqlx::query(
+            "/* captured_secrets::delete */
+            DELETE FROM captured_secrets WHERE integration_id = $1 AND sealed = $2",
+        )
+        .bind(captured.integration_id.uuid())
+        .bind(&captured.sealed)
+        .execute(db.pool())
+        .await?;
+        Ok(done.rows_affected() == 1)
+    })
+    .await
 }
 
 /// Seals it anew under another key, unless it went or changed meanwhile.
-pub async fn reseal(pool: &PgPool, old: &Captured, sealed: &[u8]) -> sqlx::Result<bool> {
-    let done = sqlx::query(
-        "/* captured::reseal */
-        UPDATE captured_secrets SET sealed = $3 WHERE integration_id = $1 AND sealed = $2",
-    )
-    .bind(old.integration_id)
-    .bind(&old.sealed)
-    .bind(sealed)
-    .execute(pool)
-    .await?;
-    Ok(done.rows_affected() == 1)
+pub async fn reseal(db: &Database, old: &CapturedSecret, sealed: &[u8]) -> Result<bool> {
+    db.bounded(async {
+        let done = sqlx::query(
+            "/* captured_secrets::reseal */
+            UPDATE captured_secrets SET sealed = $3 WHERE integration_id = $1 AND sealed = $2",
+        )
+        .bind(old.integration_id.uuid())
+        .bind(&old.sealed)
+        .bind(sealed)
+        .execute(db.pool())
+        .await?;
+        Ok(done.rows_affected() == 1)
+    })
+    .await
 }

@@ -1,43 +1,54 @@
-//! A connection that a hot writer keeps.
+//! A connection that a busy writer keeps.
 //!
 //! Returning a connection to the pool costs a round trip, which a writer that needs it again at once need not pay. After
 //! an error that is not about the rows the connection is closed: it may be broken, or in the middle of an answer.
 
 use sqlx::PgConnection;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgPool, Postgres};
+use sqlx::postgres::Postgres;
+use tokio::time::timeout;
 
+use crate::database::{DEADLINE, Database};
+use crate::error::{Error, Result};
+
+/// One connection of a pool, kept between uses.
 #[derive(Debug)]
-pub struct HotConnection {
-    pool: PgPool,
+pub struct DedicatedConnection {
+    db: Database,
     kept: Option<PoolConnection<Postgres>>,
 }
 
-impl HotConnection {
-    pub fn new(pool: PgPool) -> Self {
-        Self { pool, kept: None }
+impl DedicatedConnection {
+    /// Takes a connection on first use.
+    pub fn new(db: Database) -> Self {
+        Self { db, kept: None }
     }
 
     /// The kept connection, or a new one.
-    pub async fn get(&mut self) -> sqlx::Result<&mut PgConnection> {
+    pub(crate) async fn get(&mut self) -> Result<&mut PgConnection> {
         let connection = match self.kept.take() {
             Some(connection) => connection,
-            None => self.pool.acquire().await?,
+            None => self.db.pool().acquire().await?,
         };
         Ok(self.kept.insert(connection))
     }
 
-    /// Call after each use: drops the connection when the result says that it may not be usable.
-    pub fn keep_if_usable<T>(&mut self, result: &sqlx::Result<T>) {
+    /// Ends a use: drops the connection when the result says that it may not be usable.
+    pub(crate) fn keep_if_usable<T>(&mut self, result: &Result<T>) {
         if let Err(error) = result
-            && !super::is_data_error(error)
+            && !error.is_data_error()
             && let Some(connection) = self.kept.take()
         {
             // Detached, so that the pool opens another in its place; closing is the drop.
             drop(connection.detach());
-            if super::is_outage(error) {
-                super::forget_idle(&self.pool);
+            if error.is_connection_lost() || matches!(error, Error::Deadline) {
+                self.db.forget_idle();
             }
         }
     }
+}
+
+/// Bounds a statement on a kept connection.
+pub(crate) async fn within_deadline<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(DEADLINE, work).await.unwrap_or(Err(Error::Deadline))
 }

@@ -9,19 +9,24 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use grapnel_core::ids::{EventId, IntegrationId};
+use grapnel_core::payload::{BodyForm, DeliveredAs};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use grapnel_core::payload::{BodyForm, DeliveredAs};
+use crate::audit::{self, insert_audit_entries};
+use crate::dedicated_connection::{DedicatedConnection, within_deadline};
+use crate::deliveries::insert_deliveries;
+use crate::error::Result;
 
 /// A verified and normalized webhook, ready to be stored.
 #[derive(Debug)]
 pub struct NewEvent {
     /// UUIDv7 of the moment of receipt.
-    pub id: Uuid,
-    pub integration_id: Uuid,
+    pub id: EventId,
+    pub integration_id: IntegrationId,
     pub provider: Arc<str>,
     pub external_event_id: Option<String>,
     pub event_type: String,
@@ -49,91 +54,109 @@ pub struct NewEvent {
     pub destinations: Arc<[Arc<str>]>,
 }
 
-/// What became of one event of a batch.
+/// The outcome of storing one event of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stored {
+pub enum IngestOutcome {
     New,
     /// The event was there before; this is the first one's id.
-    DuplicateOf(Uuid),
+    DuplicateOf(EventId),
     /// The key was taken and is gone again (pruned in between): the event may be sent once more.
     TryAgain,
 }
 
-/// Stores a batch in one statement, so in one commit, and answers for each event in order.
+/// Stores a batch in one statement, so in one commit, and returns the outcome of each event in order.
 ///
 /// The events are sorted by key first, so that concurrent writers lock keys in the same order and cannot deadlock.
 ///
 /// `queued` says whether the deliveries' messages are about to be published; otherwise they are due at once.
 pub async fn store(
-    connection: &mut PgConnection,
+    connection: &mut DedicatedConnection,
     events: &mut [NewEvent],
     queued: bool,
-) -> sqlx::Result<Vec<Stored>> {
+) -> Result<Vec<IngestOutcome>> {
     events.sort_unstable_by_key(|event| event.key_hash);
+    let stored = within_deadline(store_sorted(connection.get().await?, events, queued)).await;
+    connection.keep_if_usable(&stored);
+    stored
+}
+
+async fn store_sorted(
+    connection: &mut PgConnection,
+    events: &[NewEvent],
+    queued: bool,
+) -> Result<Vec<IngestOutcome>> {
     let fresh = insert(connection, events, queued).await?;
     let duplicates: Vec<Uuid> =
         events.iter().filter(|event| !fresh.contains(&event.id)).map(|event| event.key_hash).collect();
     let first_ids =
         if duplicates.is_empty() { HashMap::new() } else { find_first(connection, &duplicates).await? };
-    let answer = |event: &NewEvent| match (fresh.contains(&event.id), first_ids.get(&event.key_hash)) {
-        (true, _) => Stored::New,
-        (false, Some(first)) => Stored::DuplicateOf(*first),
-        (false, None) => Stored::TryAgain,
+    let outcome = |event: &NewEvent| match (fresh.contains(&event.id), first_ids.get(&event.key_hash)) {
+        (true, _) => IngestOutcome::New,
+        (false, Some(first)) => IngestOutcome::DuplicateOf(*first),
+        (false, None) => IngestOutcome::TryAgain,
     };
-    Ok(events.iter().map(answer).collect())
+    Ok(events.iter().map(outcome).collect())
 }
 
 async fn insert(
     connection: &mut PgConnection,
     events: &[NewEvent],
     queued: bool,
-) -> sqlx::Result<HashSet<Uuid>> {
-    let each = events.len();
-    let mut destination_events = Vec::with_capacity(each);
-    let mut destination_names = Vec::with_capacity(each);
-    let mut destination_integrations = Vec::with_capacity(each);
+) -> Result<HashSet<EventId>> {
+    let mut destination_events = Vec::with_capacity(events.len());
+    let mut destination_names = Vec::with_capacity(events.len());
+    let mut destination_integrations = Vec::with_capacity(events.len());
     for event in events {
         for name in event.destinations.iter() {
-            destination_events.push(event.id);
+            destination_events.push(event.id.uuid());
             destination_names.push(&**name);
-            destination_integrations.push(event.integration_id);
+            destination_integrations.push(event.integration_id.uuid());
         }
     }
-    let text = |pick: fn(&NewEvent) -> &str| events.iter().map(pick).collect::<Vec<_>>();
-    let maybe = |pick: fn(&NewEvent) -> Option<&str>| events.iter().map(pick).collect::<Vec<_>>();
+    let column = Column(events);
     let rows = sqlx::query(INSERT)
-        .bind(events.iter().map(|event| event.key_hash).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.id).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.integration_id).collect::<Vec<_>>())
-        .bind(text(|event| &event.provider))
-        .bind(maybe(|event| event.external_event_id.as_deref()))
-        .bind(text(|event| &event.event_type))
-        .bind(maybe(|event| event.subject.as_deref()))
-        .bind(events.iter().map(|event| event.occurred_at.to_sqlx()).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.received_at.to_sqlx()).collect::<Vec<_>>())
-        .bind(text(|event| &event.correlation_id))
-        .bind(maybe(|event| event.traceparent.as_deref()))
-        .bind(events.iter().map(|event| event.source_ip.to_string()).collect::<Vec<_>>())
-        .bind(text(|event| &event.headers))
-        .bind(events.iter().map(|event| &event.raw_body[..]).collect::<Vec<_>>())
-        .bind(text(|event| &event.payload_key))
-        .bind(events.iter().map(|event| event.payload.start as i32).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.payload.len() as i32).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.body_form.code()).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.delivered_as.code()).collect::<Vec<_>>())
-        .bind(events.iter().map(|event| event.secret_index as i16).collect::<Vec<_>>())
-        .bind(text(|event| &event.idempotency_key))
-        .bind(events.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
+        .bind(column.of(|event| event.key_hash))
+        .bind(column.of(|event| event.id.uuid()))
+        .bind(column.of(|event| event.integration_id.uuid()))
+        .bind(column.of(|event| &*event.provider))
+        .bind(column.of(|event| event.external_event_id.as_deref()))
+        .bind(column.of(|event| &*event.event_type))
+        .bind(column.of(|event| event.subject.as_deref()))
+        .bind(column.of(|event| event.occurred_at.to_sqlx()))
+        .bind(column.of(|event| event.received_at.to_sqlx()))
+        .bind(column.of(|event| &*event.correlation_id))
+        .bind(column.of(|event| event.traceparent.as_deref()))
+        .bind(column.of(|event| event.source_ip.to_string()))
+        .bind(column.of(|event| &*event.headers))
+        .bind(column.of(|event| &event.raw_body[..]))
+        .bind(column.of(|event| &*event.payload_key))
+        .bind(column.of(|event| event.payload.start as i32))
+        .bind(column.of(|event| event.payload.len() as i32))
+        .bind(column.of(|event| event.body_form.code()))
+        .bind(column.of(|event| event.delivered_as.code()))
+        .bind(column.of(|event| event.secret_index as i16))
+        .bind(column.of(|event| &*event.idempotency_key))
+        .bind(audit::new_ids(events.len()))
         .bind(destination_events)
         .bind(destination_names)
         .bind(destination_integrations)
         .bind(queued)
         .fetch_all(connection)
         .await?;
-    rows.iter().map(|row| row.try_get(0)).collect()
+    rows.iter().map(|row| Ok(EventId::new(row.try_get(0)?))).collect()
 }
 
-const INSERT: &str = "/* ingest::insert */
+/// One column of the batch.
+struct Column<'a>(&'a [NewEvent]);
+
+impl<'a> Column<'a> {
+    fn of<T>(&self, pick: impl Fn(&'a NewEvent) -> T) -> Vec<T> {
+        self.0.iter().map(pick).collect()
+    }
+}
+
+const INSERT: &str = concat!(
+    "/* events::store */
     WITH input AS (
         SELECT * FROM unnest(
             $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
@@ -162,26 +185,27 @@ const INSERT: &str = "/* ingest::insert */
             payload_length, body_form, delivered_as, secret_index, idempotency_key
         FROM input WHERE id IN (SELECT event_id FROM fresh)
     ), queued AS (
-        -- Its own outbox: queued_at says that the message is about to be published.
-        INSERT INTO deliveries (event_id, destination, integration_id, queued_at, due_at, updated_at)
-        SELECT event_id, destination, integration_id, CASE WHEN $26 THEN now() END, CASE WHEN NOT $26 THEN now() END,
-            now()
-        FROM unnest($23::uuid[], $24::text[], $25::uuid[]) AS d (event_id, destination, integration_id)
-        WHERE event_id IN (SELECT event_id FROM fresh)
+        ",
+    insert_deliveries!(),
+    "
     ), audited AS (
-        INSERT INTO audit_entries (id, entity_type, entity_id, action, actor)
-        SELECT audit_id, 'event', id, 'webhook.received', 'provider:' || provider
-        FROM input WHERE id IN (SELECT event_id FROM fresh)
+        ",
+    insert_audit_entries!(
+        "SELECT audit_id, 'event', id, 'webhook.received', 'provider:' || provider, NULL
+        FROM input WHERE id IN (SELECT event_id FROM fresh)"
+    ),
+    "
     )
-    SELECT event_id FROM fresh";
+    SELECT event_id FROM fresh"
+);
 
-async fn find_first(connection: &mut PgConnection, key_hashes: &[Uuid]) -> sqlx::Result<HashMap<Uuid, Uuid>> {
+async fn find_first(connection: &mut PgConnection, key_hashes: &[Uuid]) -> Result<HashMap<Uuid, EventId>> {
     let rows = sqlx::query(
-        "/* ingest::find_first */
+        "/* events::find_first */
         SELECT key_hash, event_id FROM idempotency_keys WHERE key_hash = ANY($1)",
     )
     .bind(key_hashes)
     .fetch_all(connection)
     .await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+    rows.iter().map(|row| Ok((row.try_get(0)?, EventId::new(row.try_get(1)?)))).collect()
 }

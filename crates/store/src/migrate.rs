@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use sqlx::migrate::{Migrate, Migration, MigrationType, Migrator};
-use sqlx::postgres::PgPool;
 use tokio::time::{Instant, sleep};
 
 use grapnel_core::error_chain::chain;
+
+use crate::database::Database;
 
 /// Between two questions to a database that does not answer yet.
 const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -34,18 +35,18 @@ fn migrator() -> Migrator {
 }
 
 /// Applies what is missing and answers the version that is there afterwards.
-pub async fn run(pool: &PgPool) -> anyhow::Result<i64> {
-    migrator().run(pool).await.context("apply migrations")?;
-    super::partitions::ensure(pool).await.context("create partitions")?;
-    current_version(pool).await
+pub async fn run(db: &Database) -> anyhow::Result<i64> {
+    migrator().run(db.pool()).await.context("apply migrations")?;
+    super::partitions::ensure(db).await.context("create partitions")?;
+    current_version(db).await
 }
 
 /// Asks until the database answers, or fails with its last refusal once the time has passed. A database that is new with
 /// its installation may take minutes, and one that is not there yet looks like one that is down.
-pub async fn wait_for_answer(pool: &PgPool, longest: Duration) -> anyhow::Result<()> {
+pub async fn wait_for_answer(db: &Database, longest: Duration) -> anyhow::Result<()> {
     let deadline = Instant::now() + longest;
     loop {
-        let Err(error) = pool.acquire().await else { return Ok(()) };
+        let Err(error) = db.pool().acquire().await else { return Ok(()) };
         if Instant::now() + ASK_AGAIN_AFTER > deadline {
             return Err(error).context("connect to PostgreSQL");
         }
@@ -55,8 +56,8 @@ pub async fn wait_for_answer(pool: &PgPool, longest: Duration) -> anyhow::Result
 }
 
 /// The version that is applied; 0 is an empty database.
-pub async fn current_version(pool: &PgPool) -> anyhow::Result<i64> {
-    let mut connection = pool.acquire().await.context("connect to PostgreSQL")?;
+pub async fn current_version(db: &Database) -> anyhow::Result<i64> {
+    let mut connection = db.pool().acquire().await.context("connect to PostgreSQL")?;
     if table_is_missing(&mut connection).await? {
         return Ok(0);
     }
@@ -73,8 +74,8 @@ async fn table_is_missing(connection: &mut sqlx::PgConnection) -> anyhow::Result
 }
 
 /// Fails with what to do about it unless the schema is new enough for this binary.
-pub async fn require(pool: &PgPool) -> anyhow::Result<()> {
-    let version = current_version(pool).await?;
+pub async fn require(db: &Database) -> anyhow::Result<()> {
+    let version = current_version(db).await?;
     anyhow::ensure!(
         version >= REQUIRED_VERSION,
         "the database has schema version {version} and version {REQUIRED_VERSION} is needed: run `grapnel migrate`"

@@ -3,8 +3,10 @@
 //! Retention drops whole partitions, so its cost does not grow with what they hold. A day that still has unfinished
 //! deliveries is kept until they end: nothing vanishes. Idempotency keys are pruned with the events they point to.
 
-use sqlx::postgres::PgPool;
 use uuid::Uuid;
+
+use crate::database::Database;
+use crate::error::Result;
 
 /// How far ahead partitions exist: an installation may go this long without maintenance.
 const DAYS_AHEAD: i32 = 14;
@@ -16,8 +18,8 @@ const MAINTENANCE_LOCK: i64 = 0x6772_6170_6e65_6c01;
 const PRUNE_BATCH: i64 = 10_000;
 
 /// Makes the missing partitions from yesterday on (a clock may be behind). Idempotent.
-pub async fn ensure(pool: &PgPool) -> sqlx::Result<()> {
-    let mut tx = pool.begin().await?;
+pub async fn ensure(db: &Database) -> Result<()> {
+    let mut tx = db.pool().begin().await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(MAINTENANCE_LOCK).execute(&mut *tx).await?;
     sqlx::query(
         "/* partitions::ensure */
@@ -26,15 +28,16 @@ pub async fn ensure(pool: &PgPool) -> sqlx::Result<()> {
     .bind(DAYS_AHEAD)
     .execute(&mut *tx)
     .await?;
-    tx.commit().await
+    tx.commit().await?;
+    Ok(())
 }
 
 /// Drops the days that are past the longest retention of any integration and answers the names of the partitions.
 ///
 /// Retired integrations count too: their history stays as long as they asked for. Without any integration nobody has
 /// said how long history is to be kept, and nothing is dropped.
-pub async fn drop_expired(pool: &PgPool) -> sqlx::Result<Vec<String>> {
-    let mut tx = pool.begin().await?;
+pub async fn drop_expired(db: &Database) -> Result<Vec<String>> {
+    let mut tx = db.pool().begin().await?;
     let locked: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
         .bind(MAINTENANCE_LOCK)
         .fetch_one(&mut *tx)
@@ -54,10 +57,10 @@ pub async fn drop_expired(pool: &PgPool) -> sqlx::Result<Vec<String>> {
 }
 
 /// Prunes idempotency keys of events that are gone with their partition; answers how many.
-pub async fn prune_keys(pool: &PgPool) -> sqlx::Result<u64> {
+pub async fn prune_keys(db: &Database) -> Result<u64> {
     let oldest: Option<Uuid> =
         sqlx::query_scalar("/* partitions::oldest_day */ SELECT oldest_partition_start()")
-            .fetch_one(pool)
+            .fetch_one(db.pool())
             .await?;
     let Some(oldest) = oldest else {
         return Ok(0);
@@ -72,7 +75,7 @@ pub async fn prune_keys(pool: &PgPool) -> sqlx::Result<u64> {
         )
         .bind(oldest)
         .bind(PRUNE_BATCH)
-        .execute(pool)
+        .execute(db.pool())
         .await?
         .rows_affected();
         pruned += done;

@@ -44,5 +44,6 @@
 mod request;
 mod settle;
 
-pub use request::{NewReplay, Requested, request_replay};
-pub use settle::{mark_dispatched, settle, settle_leftovers};
+pub use request::{NewReplay, ReplayOutcome, request_replay};
+pub(crate) use settle::settle_in;
+pub use settle::{mark_dispatched, settle_leftovers};

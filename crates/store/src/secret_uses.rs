@@ -1,43 +1,49 @@
 //! When each verification secret last proved a webhook, and since when the previous ones have been listed.
 
+use grapnel_core::ids::IntegrationId;
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use sqlx::Row;
-use sqlx::postgres::PgPool;
-use uuid::Uuid;
+
+use crate::columns::Columns;
+use crate::database::Database;
+use crate::error::Result;
 
 /// A secret, by its reference `name/key`, and when it was last used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretUse {
-    pub integration_id: Uuid,
+    pub integration_id: IntegrationId,
     pub secret: String,
     pub last_used_at: Timestamp,
 }
 
 /// Notes the uses; a later one that is noted already stays.
-pub async fn note(pool: &PgPool, uses: &[SecretUse]) -> sqlx::Result<()> {
-    sqlx::query(
-        "/* secret_uses::note */
-        INSERT INTO verification_secret_uses AS known (integration_id, secret, last_used_at)
-        SELECT used.id, used.secret, used.at
-        FROM unnest($1::uuid[], $2::text[], $3::timestamptz[]) AS used (id, secret, at)
-        -- It may have been purged meanwhile.
-        JOIN integrations USING (id)
-        ON CONFLICT (integration_id, secret)
-        DO UPDATE SET last_used_at = greatest(known.last_used_at, excluded.last_used_at)",
-    )
-    .bind(uses.iter().map(|used| used.integration_id).collect::<Vec<_>>())
-    .bind(uses.iter().map(|used| used.secret.as_str()).collect::<Vec<_>>())
-    .bind(uses.iter().map(|used| used.last_used_at.to_sqlx()).collect::<Vec<_>>())
-    .execute(pool)
-    .await?;
-    Ok(())
+pub async fn note(db: &Database, uses: &[SecretUse]) -> Result<()> {
+    db.bounded(async {
+        sqlx::query(
+            "/* secret_uses::note */
+            INSERT INTO verification_secret_uses AS known (integration_id, secret, last_used_at)
+            SELECT used.id, used.secret, used.at
+            FROM unnest($1::uuid[], $2::text[], $3::timestamptz[]) AS used (id, secret, at)
+            -- It may have been purged meanwhile.
+            JOIN integrations USING (id)
+            ON CONFLICT (integration_id, secret)
+            DO UPDATE SET last_used_at = greatest(known.last_used_at, excluded.last_used_at)",
+        )
+        .bind(uses.iter().map(|used| used.integration_id.uuid()).collect::<Vec<_>>())
+        .bind(uses.iter().map(|used| used.secret.as_str()).collect::<Vec<_>>())
+        .bind(uses.iter().map(|used| used.last_used_at.to_sqlx()).collect::<Vec<_>>())
+        .execute(db.pool())
+        .await?;
+        Ok(())
+    })
+    .await
 }
 
 /// A previous secret as an integration lists it. Secrets are named by their references, `name/key`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    pub integration_id: Uuid,
+pub struct ListedSecret {
+    pub integration_id: IntegrationId,
     pub secret: String,
     /// The secret that it is listed beside.
     pub current: String,
@@ -46,7 +52,7 @@ pub struct Listed {
 /// What is known of a previous secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreviousSecret {
-    pub integration_id: Uuid,
+    pub integration_id: IntegrationId,
     pub secret: String,
     /// Since when it has been listed without interruption.
     pub listed_at: Timestamp,
@@ -58,55 +64,57 @@ pub struct PreviousSecret {
 /// Follows which previous secrets are listed by these integrations, and answers what is known of those that were listed
 /// before. Writes only when another one is listed, or one no more.
 pub async fn follow_previous(
-    pool: &PgPool,
-    integrations: &[Uuid],
-    listed: &[Listed],
-) -> sqlx::Result<Vec<PreviousSecret>> {
-    let rows = sqlx::query(
-        "/* secret_uses::follow_previous */
-        WITH listed AS MATERIALIZED (
-            SELECT listed.id, listed.secret, listed.current_secret
-            FROM unnest($2::uuid[], $3::text[], $4::text[]) AS listed (id, secret, current_secret)
-            -- One that is not registered yet has no row to refer to.
-            JOIN integrations USING (id)
-        ), begun AS (
-            INSERT INTO previous_secrets (integration_id, secret)
-            SELECT id, secret FROM listed
-            WHERE NOT EXISTS (
-                SELECT FROM previous_secrets AS known
-                WHERE known.integration_id = listed.id AND known.secret = listed.secret
+    db: &Database,
+    integrations: &[IntegrationId],
+    listed: &[ListedSecret],
+) -> Result<Vec<PreviousSecret>> {
+    db.bounded(async {
+        let rows = sqlx::query(
+            "/* secret_uses::follow_previous */
+            WITH listed AS MATERIALIZED (
+                SELECT listed.id, listed.secret, listed.current_secret
+                FROM unnest($2::uuid[], $3::text[], $4::text[]) AS listed (id, secret, current_secret)
+                -- One that is not registered yet has no row to refer to.
+                JOIN integrations USING (id)
+            ), begun AS (
+                INSERT INTO previous_secrets (integration_id, secret)
+                SELECT id, secret FROM listed
+                WHERE NOT EXISTS (
+                    SELECT FROM previous_secrets AS known
+                    WHERE known.integration_id = listed.id AND known.secret = listed.secret
+                )
+                ON CONFLICT DO NOTHING
+            ), ended AS (
+                DELETE FROM previous_secrets AS known
+                WHERE known.integration_id = ANY($1) AND NOT EXISTS (
+                    SELECT FROM listed WHERE listed.id = known.integration_id AND listed.secret = known.secret
+                )
             )
-            ON CONFLICT DO NOTHING
-        ), ended AS (
-            DELETE FROM previous_secrets AS known
-            WHERE known.integration_id = ANY($1) AND NOT EXISTS (
-                SELECT FROM listed WHERE listed.id = known.integration_id AND listed.secret = known.secret
-            )
+            SELECT listed.id, listed.secret, known.listed_at, used.last_used_at, newest.last_used_at AS current_used_at
+            FROM listed
+            JOIN previous_secrets AS known ON known.integration_id = listed.id AND known.secret = listed.secret
+            LEFT JOIN verification_secret_uses AS used
+                ON used.integration_id = listed.id AND used.secret = listed.secret
+            LEFT JOIN verification_secret_uses AS newest
+                ON newest.integration_id = listed.id AND newest.secret = listed.current_secret",
         )
-        SELECT listed.id, listed.secret, known.listed_at, used.last_used_at, newest.last_used_at AS current_used_at
-        FROM listed
-        JOIN previous_secrets AS known ON known.integration_id = listed.id AND known.secret = listed.secret
-        LEFT JOIN verification_secret_uses AS used
-            ON used.integration_id = listed.id AND used.secret = listed.secret
-        LEFT JOIN verification_secret_uses AS newest
-            ON newest.integration_id = listed.id AND newest.secret = listed.current_secret",
-    )
-    .bind(integrations)
-    .bind(listed.iter().map(|listed| listed.integration_id).collect::<Vec<_>>())
-    .bind(listed.iter().map(|listed| listed.secret.as_str()).collect::<Vec<_>>())
-    .bind(listed.iter().map(|listed| listed.current.as_str()).collect::<Vec<_>>())
-    .fetch_all(pool)
-    .await?;
-    let time = |time: Option<jiff_sqlx::Timestamp>| time.map(jiff_sqlx::Timestamp::to_jiff);
-    rows.iter()
-        .map(|row| {
-            Ok(PreviousSecret {
-                integration_id: row.try_get("id")?,
-                secret: row.try_get("secret")?,
-                listed_at: row.try_get::<jiff_sqlx::Timestamp, _>("listed_at")?.to_jiff(),
-                last_used_at: time(row.try_get("last_used_at")?),
-                current_used_at: time(row.try_get("current_used_at")?),
+        .bind(integrations.iter().map(|id| id.uuid()).collect::<Vec<_>>())
+        .bind(listed.iter().map(|listed| listed.integration_id.uuid()).collect::<Vec<_>>())
+        .bind(listed.iter().map(|listed| listed.secret.as_str()).collect::<Vec<_>>())
+        .bind(listed.iter().map(|listed| listed.current.as_str()).collect::<Vec<_>>())
+        .fetch_all(db.pool())
+        .await?;
+        rows.iter()
+            .map(|row| {
+                Ok(PreviousSecret {
+                    integration_id: row.integration_id("id")?,
+                    secret: row.try_get("secret")?,
+                    listed_at: row.time("listed_at")?,
+                    last_used_at: row.optional_time("last_used_at")?,
+                    current_used_at: row.optional_time("current_used_at")?,
+                })
             })
-        })
-        .collect()
+            .collect()
+    })
+    .await
 }

@@ -26,7 +26,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-pub mod failure;
+use crate::error::{Error, Result};
+
 mod snapshot;
 mod instant;
 mod page;
@@ -44,13 +45,11 @@ pub use attempts::{Attempt, AttemptFilter, AttemptStatus, list_attempts};
 pub use audit::{AuditEntity, AuditEntry, AuditFilter, list_audit_entries};
 pub use event_record::{EventRecord, Processing, Webhook, load_event, load_processing};
 pub use events::{Event, EventList, EventSort, list_events};
-pub use failure::StoreFailure;
 pub use instant::Instant;
 pub use integrations::{Destination, Integration, IntegrationFilter, IntegrationState, list_integrations};
 pub use jobs::{JobStatus, ProcessingJob};
 pub use page::{Order, Page, PageRequest, Position, Start, TOTAL_CAP, Total};
 pub use replays::{ReplayFilter, ReplayRequest, ReplayStatus, list_replay_requests, load_replay_request};
-pub(crate) use snapshot::begin;
 
 /// Where an event stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -115,11 +114,6 @@ pub struct EventFilter {
 const CLOCK_SLACK_MILLISECONDS: i64 = 60 * 60 * 1000;
 
 /// Reads the text of an enum column. Texts that it cannot have are the schema's fault or a newer version's.
-fn known<T>(
-    value: Option<T>,
-    table: &'static str,
-    column: &'static str,
-    id: Uuid,
-) -> Result<T, StoreFailure> {
-    value.ok_or(StoreFailure::Unknown { table, column, id })
+fn known<T>(value: Option<T>, table: &'static str, column: &'static str, id: Uuid) -> Result<T> {
+    value.ok_or(Error::Corrupt { table, column, id, source: None })
 }

@@ -1,5 +1,5 @@
-//! The tables in `tests/cases`. They hold for files and for an API server alike, so a test against a real one can include
-//! this file by its path and expect the same.
+//! The tables in `tests/cases`. They hold for files and for an API server alike, so a test against a real one can
+//! include this file by its path and expect the same.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -7,24 +7,24 @@ use serde_json::Value;
 /// The object that every case is a patch of.
 pub(crate) const BASE: &str = include_str!("../cases/base.yaml");
 
-/// An object and what is wrong with it.
+/// An object and its expected error.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Case {
     pub(crate) name: String,
     #[serde(default)]
     patch: Value,
-    /// The field that is blamed; none for a valid object.
+    /// The field that is reported; none for a valid object.
     pub(crate) field: Option<String>,
-    /// What is said about the field.
+    /// The message about the field.
     pub(crate) message: Option<String>,
-    /// The words of the API server where they differ from ours.
+    /// The message of the API server where it differs from ours.
     server: Option<String>,
-    /// Whether only the offline validation finds it.
+    /// Whether only the offline validation finds the error.
     #[serde(default)]
     offline: bool,
 }
 
-/// A change of an object and what is wrong with it.
+/// A change of an object and its expected error.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Update {
     pub(crate) name: String,
@@ -32,52 +32,52 @@ pub(crate) struct Update {
     old: Value,
     #[serde(default)]
     new: Value,
-    /// The field that is blamed; none for an allowed change.
+    /// The field that is reported; none for an allowed change.
     pub(crate) field: Option<String>,
-    /// What is said about the field.
+    /// The message about the field.
     pub(crate) message: Option<String>,
 }
 
 impl Case {
-    /// The object as a manifest.
+    /// Returns the object as a manifest.
     pub(crate) fn manifest(&self) -> String {
         patched(&self.patch)
     }
 
-    /// What the API server says about the field; none when it accepts the object.
+    /// Returns the message of the API server about the field; none when it accepts the object.
     pub(crate) fn server_message(&self) -> Option<&str> {
         self.server.as_deref().or(self.message.as_deref()).filter(|_| !self.offline)
     }
 }
 
 impl Update {
-    /// The object before the change, as a manifest.
+    /// Returns the object before the change, as a manifest.
     pub(crate) fn old_manifest(&self) -> String {
         patched(&self.old)
     }
 
-    /// The object after the change, as a manifest.
+    /// Returns the object after the change, as a manifest.
     pub(crate) fn new_manifest(&self) -> String {
         patched(&self.new)
     }
 }
 
-/// Objects that are valid.
+/// Returns the valid objects.
 pub(crate) fn valid() -> Vec<Case> {
     read(include_str!("../cases/valid.yaml"))
 }
 
-/// Objects that are refused.
+/// Returns the rejected objects.
 pub(crate) fn invalid() -> Vec<Case> {
     read(include_str!("../cases/invalid.yaml"))
 }
 
-/// Objects with a field that does not exist.
+/// Returns the objects with a field that does not exist.
 pub(crate) fn unknown() -> Vec<Case> {
     read(include_str!("../cases/unknown.yaml"))
 }
 
-/// Changes that are allowed or refused.
+/// Returns the changes that are allowed or rejected.
 pub(crate) fn updates() -> Vec<Update> {
     read(include_str!("../cases/update.yaml"))
 }
@@ -92,7 +92,7 @@ fn patched(patch: &Value) -> String {
     serde_json::to_string_pretty(&object).expect("JSON is serializable")
 }
 
-/// A JSON merge patch (RFC 7386), except that a null patch changes nothing.
+/// Applies a JSON merge patch (RFC 7386), except that a null patch changes nothing.
 fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(fields) = patch else {
         if !patch.is_null() {

@@ -1,4 +1,4 @@
-//! The published definition: that the chart has the one that the types make, and that what it refers to exists.
+//! The published definition: the chart has the one that is generated from the types, and its references exist.
 
 use std::collections::BTreeSet;
 
@@ -53,7 +53,7 @@ fn columns_selectors_and_the_scale_paths_point_at_fields() {
             Some((list, item)) => path(&path(&schema, list)["items"], item),
             None => path(&schema, json_path),
         };
-        assert!(field["type"].is_string(), "{json_path} is no field");
+        assert!(field["type"].is_string(), "{json_path} is not a field");
     }
 }
 
@@ -111,21 +111,21 @@ fn every_part_of_the_schema_is_bounded_and_described() {
 }
 
 #[test]
-fn the_words_name_the_default_that_the_schema_has() {
+fn descriptions_name_the_default_and_the_bounds_of_the_schema() {
     fn visit(schema: &Value, path: &str) {
-        let words = schema["description"].as_str().unwrap_or_default();
+        let description = schema["description"].as_str().unwrap_or_default();
         let default = match &schema["default"] {
             Value::String(text) => text.clone(),
             Value::Number(number) => number.to_string(),
             _ => String::new(),
         };
         assert!(
-            words.contains(&default) && (default.is_empty() || words.contains("Default: ")),
-            "{path}: {words}"
+            description.contains(&default) && (default.is_empty() || description.contains("Default: ")),
+            "{path}: {description}"
         );
         for bound in ["minimum", "maximum", "maxLength", "maxItems"].map(|keyword| &schema[keyword]) {
             let bound = bound.as_f64().map(|bound| bound.to_string()).unwrap_or_default();
-            assert!(words.contains(&bound), "{path} does not name its bound {bound}: {words}");
+            assert!(description.contains(&bound), "{path} does not name its bound {bound}: {description}");
         }
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
             visit(property, &format!("{path}.{name}"));
@@ -146,7 +146,7 @@ fn a_condition_is_true_false_or_unknown_and_keyed_by_its_type() {
 }
 
 /// A field that is written but not published would be dropped by the API server at every write, and a controller that
-/// compares before it writes would then never come to rest.
+/// compares before it writes would then never stop writing.
 #[test]
 fn the_published_fields_are_those_that_are_written() {
     let full =
@@ -168,7 +168,7 @@ fn the_published_fields_are_those_that_are_written() {
     let integration: Integration =
         serde_json::from_value(object.clone()).expect("the object is an Integration");
     let written = serde_json::to_value(&integration).expect("serializable");
-    assert_eq!(written["status"], object["status"], "what is read is what is written");
+    assert_eq!(written["status"], object["status"], "the status is read as it is written");
 
     let mut fields = BTreeSet::new();
     for section in ["spec", "status"] {

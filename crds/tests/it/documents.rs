@@ -1,4 +1,4 @@
-//! Reading files: what kubectl would take, and nothing that would silently have no effect.
+//! Parsing files: everything that kubectl would accept, and nothing that would silently have no effect.
 
 use grapnel_crds::names::integration_id;
 use grapnel_crds::{Document, Integration, ParseError, Secret, SecretRef, parse_documents, resolve_secret};
@@ -60,7 +60,7 @@ fn defaults_are_those_of_the_schema() {
 }
 
 #[test]
-fn a_null_is_what_the_api_server_makes_of_it() {
+fn a_null_is_treated_as_in_the_api_server() {
     let text = BASE.replace(
         "provider: acme",
         "provider: acme\n  state: null\n  route: null\n  workers: {replicas: null}",
@@ -92,20 +92,20 @@ fn an_object_without_a_namespace_is_in_the_default_namespace() {
 }
 
 #[test]
-fn a_status_in_a_file_is_left_out() {
+fn a_status_in_a_file_is_dropped() {
     assert_eq!(integration(&format!("{BASE}status: {{observedGeneration: 7}}\n")).status, None);
 }
 
 #[test]
-fn what_cannot_be_read_is_told_with_its_place() {
+fn errors_are_reported_with_their_position() {
     let cases = [
         ("kind: Integration\n", "document 1 (line 1): apiVersion: Required value"),
         ("apiVersion: v1\n", "document 1 (line 1): kind: Required value"),
-        ("- a\n", "document 1 (line 1): is not an object with apiVersion, kind and metadata"),
+        ("- a\n", "document 1 (line 1): must be an object with apiVersion, kind and metadata"),
         (
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n",
-            "document 1 (line 1, ConfigMap default/a): kind: ConfigMap is not read from files: only Integration \
-             (grapnel.dev/v1alpha1) and Secret (v1) are",
+            "document 1 (line 1, ConfigMap default/a): kind: unsupported kind ConfigMap; must be Integration \
+             (grapnel.dev/v1alpha1) or Secret (v1)",
         ),
         (
             "apiVersion: grapnel.dev/v1\nkind: Integration\nmetadata: {name: a}\n",
@@ -115,7 +115,7 @@ fn what_cannot_be_read_is_told_with_its_place() {
             "apiVersion: v1\nkind: Secret\nmetadata: {generateName: a}\n",
             "document 1 (line 1): metadata.name: Required value",
         ),
-        ("a: 1\na: 2\n", "line 2, column 1: the field a is given twice"),
+        ("a: 1\na: 2\n", "line 2, column 1: duplicate field a"),
         ("a: *b\n", "line 1, column 4: an alias refers to an anchor that does not exist"),
     ];
     for (text, expected) in cases {
@@ -140,7 +140,7 @@ fn a_text_that_grows_out_of_proportion_is_refused() {
         let aliases = vec![format!("*a{}", level - 1); 10].join(", ");
         bomb.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
     }
-    assert!(refusal(&bomb).contains("refers to its own parts too often"), "{}", refusal(&bomb));
+    assert!(refusal(&bomb).contains("its aliases repeat too much of it"), "{}", refusal(&bomb));
     assert!(refusal(&"[".repeat(100_000)).len() < 200);
     let large = "#".repeat(9 * 1024 * 1024);
     assert!(matches!(parse_documents(&large), Err(ParseError::TooLarge { .. })));
@@ -156,7 +156,7 @@ fn a_secret_has_the_bytes_of_data_and_the_text_of_string_data() {
 }
 
 #[test]
-fn a_reference_without_a_value_says_why_in_the_words_of_the_condition() {
+fn a_reference_without_a_value_has_the_reason_of_the_condition() {
     let secrets = secrets(SECRET);
     let reason = |key, namespace| {
         let error = resolve_secret(&secret_ref(key), namespace, &secrets).expect_err("there is no value");

@@ -1,5 +1,5 @@
-//! The Integration resource as its users see it: what is accepted, what is refused with which words, and the published
-//! definition.
+//! The Integration resource as its users see it: accepted objects, rejected objects with their messages, and the
+//! published definition.
 
 mod cases;
 mod definition;

@@ -1,4 +1,4 @@
-//! What the server accepts and refuses, by the tables that the offline validation is tested with.
+//! The objects that the server accepts and rejects, by the same tables as the tests of the offline validation.
 
 use serde_json::Value;
 
@@ -12,21 +12,21 @@ fn valid_objects_are_accepted_without_a_warning() {
     let namespace = Namespace::new();
     check_all(&cases::valid(), |case| {
         let answer = namespace.send(&DRY_CREATE, &without_what_the_server_adds(case));
-        if answer.succeeded && answer.said.is_empty() {
+        if answer.succeeded && answer.stderr.is_empty() {
             Ok(())
         } else {
-            Err(format!("{}: {}", case.name, answer.said))
+            Err(format!("{}: {}", case.name, answer.stderr))
         }
     });
 }
 
 #[test]
-fn invalid_objects_are_refused_with_the_words_of_the_offline_validation() {
+fn invalid_objects_are_rejected_with_the_messages_of_the_offline_validation() {
     let namespace = Namespace::new();
     check_all(&cases::invalid(), |case| {
-        let said = namespace.send(&DRY_CREATE, &case.manifest()).said;
+        let stderr = namespace.send(&DRY_CREATE, &case.manifest()).stderr;
         let expected = case.field.as_deref().zip(case.server_message());
-        expect_complaint(&case.name, &said, expected)
+        expect_complaint(&case.name, &stderr, expected)
     });
 }
 
@@ -34,10 +34,10 @@ fn invalid_objects_are_refused_with_the_words_of_the_offline_validation() {
 fn unknown_fields_are_named_or_dropped_as_the_user_asks() {
     let namespace = Namespace::new();
     check_all(&cases::unknown(), |case| {
-        let said = namespace.send(&DRY_CREATE, &case.manifest()).said;
+        let stderr = namespace.send(&DRY_CREATE, &case.manifest()).stderr;
         let field = case.field.as_deref().expect("a field is unknown");
-        if !said.contains(&format!("unknown field \"{field}\"")) {
-            return Err(format!("{}: {said:?}", case.name));
+        if !stderr.contains(&format!("unknown field \"{field}\"")) {
+            return Err(format!("{}: {stderr:?}", case.name));
         }
         let lenient = [&DRY_CREATE[..], &["--validate=ignore", "--output=json"]].concat();
         let stored = namespace.send(&lenient, &case.manifest()).object();
@@ -53,14 +53,14 @@ fn the_identity_of_an_object_cannot_be_changed() {
         let namespace = Namespace::new();
         let created = namespace.send(&["create"], &update.old_manifest());
         if !created.succeeded {
-            return Err(format!("{}: {}", update.name, created.said));
+            return Err(format!("{}: {}", update.name, created.stderr));
         }
-        let said = namespace.send(&["replace", "--dry-run=server"], &update.new_manifest()).said;
-        expect_complaint(&update.name, &said, update.field.as_deref().zip(update.message.as_deref()))
+        let stderr = namespace.send(&["replace", "--dry-run=server"], &update.new_manifest()).stderr;
+        expect_complaint(&update.name, &stderr, update.field.as_deref().zip(update.message.as_deref()))
     });
 }
 
-/// The object of a case as it would be created anew.
+/// Returns the object of a case without the fields that the server sets.
 fn without_what_the_server_adds(case: &Case) -> String {
     let mut object: Value = serde_json::from_str(&case.manifest()).expect("a manifest is JSON");
     let metadata = object["metadata"].as_object_mut().expect("an object has metadata");
@@ -70,26 +70,32 @@ fn without_what_the_server_adds(case: &Case) -> String {
     object.to_string()
 }
 
-/// That the server complained about this one field, among other things in these words, or not at all. It goes on where
-/// the offline validation stops: an empty text breaks its rules too, and what is no object has no replicas to scale.
-fn expect_complaint(name: &str, said: &str, expected: Option<(&str, &str)>) -> Result<(), String> {
-    let found = complaints(said);
+/// Checks that the server reported this one field with this message, possibly among others, or no error. The server
+/// continues where the offline validation stops: an empty text also breaks its rules, and a value that is not an object
+/// has no replicas to scale.
+fn expect_complaint(name: &str, stderr: &str, expected: Option<(&str, &str)>) -> Result<(), String> {
+    let found = complaints(stderr);
     let as_expected = match expected {
-        None => said.is_empty(),
+        None => stderr.is_empty(),
         Some((blamed, words)) => {
             found.iter().all(|(field, _)| field.trim_start_matches('.').starts_with(blamed))
                 && found.iter().any(|(field, message)| *field == blamed && message.contains(words))
         }
     };
-    if as_expected { Ok(()) } else { Err(format!("{name}: expected {expected:?}, the server said {said:?}")) }
+    if as_expected {
+        Ok(())
+    } else {
+        Err(format!("{name}: expected {expected:?}, the server reported {stderr:?}"))
+    }
 }
 
-/// The fields and messages of a refusal: `The Integration "x" is invalid: spec.a: …`, or one line for each after a star.
-fn complaints(said: &str) -> Vec<(&str, &str)> {
-    let Some((_, list)) = said.split_once(" is invalid: ") else { return Vec::new() };
+/// Returns the fields and messages of a rejection: `The Integration "x" is invalid: spec.a: …`, or one line for each
+/// after an asterisk.
+fn complaints(stderr: &str) -> Vec<(&str, &str)> {
+    let Some((_, list)) = stderr.split_once(" is invalid: ") else { return Vec::new() };
     list.lines()
         .filter_map(|line| line.trim_start_matches("* ").split_once(": "))
-        // Errors of the shape keep the server from evaluating rules, and it says so.
+        // Errors of the shape keep the server from evaluating rules, which it also reports.
         .filter(|(_, message)| !message.contains("some validation rules were not checked"))
         .collect()
 }

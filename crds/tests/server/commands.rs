@@ -1,4 +1,4 @@
-//! What users do with an Integration: look at it, select, scale, and read about its fields.
+//! The commands that users run on an Integration: get, select, scale and explain.
 
 use serde_json::json;
 
@@ -83,16 +83,16 @@ fn an_object_that_names_no_number_of_workers_can_be_scaled() {
     assert_eq!(scale["spec"], json!({"replicas": 3}));
     assert_eq!(scale["status"], json!({"replicas": 2, "selector": "grapnel.dev/integration-id=x"}));
 
-    // The manifest that names no number does not take the new one back.
+    // The manifest without a number does not reset the new one.
     namespace.send(&["apply", "--server-side"], &smallest()).output();
     let stored = namespace.kubectl(&["get", "--raw", &path]).object();
     assert_eq!(stored["spec"]["workers"]["replicas"], 3);
 
     let answer = namespace.kubectl(&["scale", "gint", "acme-orders", "--replicas=1001"]);
     assert!(
-        !answer.succeeded && answer.said.contains("should be less than or equal to 1000"),
+        !answer.succeeded && answer.stderr.contains("should be less than or equal to 1000"),
         "{}",
-        answer.said
+        answer.stderr
     );
 }
 

@@ -1,4 +1,4 @@
-//! The API server as its users reach it: through kubectl.
+//! The API server as its users access it: through kubectl.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -11,39 +11,39 @@ use uuid::Uuid;
 
 const DEFINITION: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../charts/grapnel-crds/templates");
 
-/// Processes at the same time; each spends most of its life waiting for the server.
+/// The number of processes at the same time; each mostly waits for the server.
 const PARALLEL: usize = 4;
 
-/// Longer than any step takes, even where the machine has other things to do.
+/// Longer than any step takes, even on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What kubectl did.
-pub(crate) struct Answer {
+/// The outcome of a kubectl command.
+pub(crate) struct CommandOutput {
     pub(crate) succeeded: bool,
     pub(crate) output: String,
     /// Warnings and errors.
-    pub(crate) said: String,
+    pub(crate) stderr: String,
 }
 
-impl Answer {
-    /// The output of a command that must succeed without a warning.
+impl CommandOutput {
+    /// Returns the output of a command that must succeed without a warning.
     pub(crate) fn output(self) -> String {
-        assert!(self.succeeded && self.said.is_empty(), "{}", self.said);
+        assert!(self.succeeded && self.stderr.is_empty(), "{}", self.stderr);
         self.output
     }
 
-    /// The object that a command must print.
+    /// Returns the object that a command must print.
     pub(crate) fn object(self) -> Value {
         serde_json::from_str(&self.output()).expect("the output is JSON")
     }
 }
 
-/// The definition is applied once, however many tests there are.
+/// Applies the definition once for all tests.
 static DEFINED: LazyLock<()> = LazyLock::new(|| {
     run(&["apply", "--server-side", "--force-conflicts", "-f", DEFINITION], "").output();
     run(&["wait", "--for=condition=Established", "crd/integrations.grapnel.dev", "--timeout=60s"], "")
         .output();
-    // The schema that kubectl asks for is published a moment after the definition is established.
+    // The schema that kubectl requests is published a moment after the definition is established.
     eventually("the schema is published", || run(&["explain", "integration"], "").succeeded);
 });
 
@@ -54,7 +54,7 @@ impl Namespace {
     pub(crate) fn new() -> Self {
         assert!(
             env::var_os("KUBECONFIG").is_some(),
-            "KUBECONFIG names no cluster; `scripts/test --only cluster` starts one and runs these tests"
+            "KUBECONFIG is not set; `scripts/test --only cluster` starts a cluster and runs these tests"
         );
         LazyLock::force(&DEFINED);
         let name = format!("grapnel-{}", Uuid::now_v7());
@@ -63,18 +63,18 @@ impl Namespace {
     }
 
     /// Runs kubectl in this namespace.
-    pub(crate) fn kubectl(&self, arguments: &[&str]) -> Answer {
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> CommandOutput {
         run(&[&["--namespace", &self.0], arguments].concat(), "")
     }
 
     /// Runs kubectl with an object of the tables, moved into this namespace.
-    pub(crate) fn send(&self, arguments: &[&str], manifest: &str) -> Answer {
+    pub(crate) fn send(&self, arguments: &[&str], manifest: &str) -> CommandOutput {
         let mut object: Value = serde_json::from_str(manifest).expect("a manifest is JSON");
         object["metadata"]["namespace"] = self.0.as_str().into();
         run(&[arguments, &["-f", "-"]].concat(), &object.to_string())
     }
 
-    /// The path of an object in the API.
+    /// Returns the path of an object in the API.
     pub(crate) fn path(&self, name: &str) -> String {
         format!("/apis/grapnel.dev/v1alpha1/namespaces/{}/integrations/{name}", self.0)
     }
@@ -86,7 +86,7 @@ impl Drop for Namespace {
     }
 }
 
-fn run(arguments: &[&str], input: &str) -> Answer {
+fn run(arguments: &[&str], input: &str) -> CommandOutput {
     let program = env::var_os("KUBECTL").unwrap_or_else(|| "kubectl".into());
     let mut child = Command::new(&program)
         .args(["--request-timeout=30s"])
@@ -96,17 +96,17 @@ fn run(arguments: &[&str], input: &str) -> Answer {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap_or_else(|error| panic!("{} cannot be started: {error}", program.display()));
-    // kubectl may end without having read it all, for example at a wrong flag; what it says is then the answer.
+    // kubectl may exit before it has read all input, for example at a wrong flag; its output is then the answer.
     let _unread = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().expect("kubectl ends");
-    Answer {
+    CommandOutput {
         succeeded: output.status.success(),
         output: String::from_utf8_lossy(&output.stdout).into_owned(),
-        said: String::from_utf8_lossy(&output.stderr).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 
-/// Checks every case and fails with all that is wrong, not only with the first.
+/// Checks every case and fails with all errors, not only with the first.
 pub(crate) fn check_all<T: Sync>(cases: &[T], check: impl Fn(&T) -> Result<(), String> + Sync) {
     assert!(!cases.is_empty(), "there are cases");
     let check = &check;

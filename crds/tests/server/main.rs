@@ -1,7 +1,8 @@
-//! The published definition on a real API server: that it accepts, refuses, defaults and shows what this crate says.
+//! The published definition on a real API server, which accepts, rejects, defaults and shows objects as this crate
+//! does.
 //!
-//! The server is that of KUBECONFIG. `scripts/test --only cluster` starts one and runs this; where KUBECONFIG is not set,
-//! every test fails and says so.
+//! The server is that of KUBECONFIG. `scripts/test --only cluster` starts one and runs these tests; without KUBECONFIG,
+//! every test fails with a message.
 
 #[path = "../it/cases.rs"]
 mod cases;

@@ -1,4 +1,4 @@
-//! What the server makes of an object that it accepts: the defaults that it fills in, and the status that it keeps.
+//! The objects that the server stores: the defaults that it fills in, and the status that it keeps.
 
 use grapnel_crds::{Document, parse_documents};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ fn case(name: &str) -> String {
 }
 
 #[test]
-fn what_is_left_out_is_filled_in_as_it_is_when_a_file_is_read() {
+fn absent_fields_get_the_same_defaults_as_in_a_file() {
     let namespace = Namespace::new();
     for name in ["the smallest object", "sections that are empty", "every field"] {
         let manifest = case(name);
@@ -66,13 +66,13 @@ fn a_condition_that_is_neither_true_nor_false_nor_unknown_is_refused() {
         namespace.kubectl(&["patch", "gint", "acme-orders", "--subresource=status", "--type=merge", &patch]);
     assert!(!answer.succeeded);
     assert!(
-        answer.said.contains("status.conditions[0].status: Unsupported value: \"Maybe\""),
+        answer.stderr.contains("status.conditions[0].status: Unsupported value: \"Maybe\""),
         "{}",
-        answer.said
+        answer.stderr
     );
 }
 
-/// A status with every field.
+/// Returns a status with every field.
 pub(crate) fn full_status() -> Value {
     let time = "2026-11-23T10:00:00Z";
     json!({

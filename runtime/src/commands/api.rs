@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use axum::routing::{any, get};
 use axum::{Json, Router};
+use grapnel_store::Database;
 use ipnet::IpNet;
 use secrecy::SecretString;
-use sqlx::postgres::PgPool;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
@@ -122,11 +122,11 @@ pub async fn run(command: ApiCommand) -> anyhow::Result<()> {
     let ApiCommand { common, api, database, redis, queue, sealing } = command;
     let config = ApiConfig::new(&common, &api, &redis, &queue)?;
     let keys = Arc::new(sealing.sealing_keys(common.environment)?);
-    let pool = grapnel_store::pool(&database.database_url()?, "api", DATABASE_CONNECTIONS)?;
+    let db = Database::new(&database.database_url()?, "api", DATABASE_CONNECTIONS)?;
     let metrics = start_metrics()?;
     let (public, ops) =
         (bind(api.http_addr, "GRAPNEL_HTTP_ADDR").await?, bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?);
-    let (table, reading) = table(pool.clone(), Arc::clone(&keys));
+    let (table, reading) = table(db.clone(), Arc::clone(&keys));
     let schema = Arc::new(AtomicBool::new(false));
     let ops =
         ops_stage(ops, Arc::new(ApiProbes { table: table.clone(), schema: Arc::clone(&schema) }), metrics);
@@ -135,11 +135,11 @@ pub async fn run(command: ApiCommand) -> anyhow::Result<()> {
     tokio::select! {
         biased; // it listens from the first look on
         stopped = &mut stop => return stopped,
-        () = wait_for_schema(&pool) => {}
+        () = wait_for_schema(&db) => {}
     }
     schema.store(true, Ordering::Relaxed);
     tracing::info!(address = %public.local_addr()?, "accepting webhooks");
-    let mut stages = stages(config, pool, keys, table, reading, public)?;
+    let mut stages = stages(config, db, keys, table, reading, public)?;
     stages.push(ops);
     supervise(stages, common.shutdown_deadline(), stop).await
 }
@@ -148,7 +148,7 @@ pub async fn run(command: ApiCommand) -> anyhow::Result<()> {
 /// then what is committed is published.
 pub(super) fn stages(
     config: ApiConfig,
-    pool: PgPool,
+    db: Database,
     keys: Arc<SealingKeys>,
     table: Table,
     reading: ReadTask,
@@ -157,7 +157,7 @@ pub(super) fn stages(
     let link = |name: &str| Link::new(config.rabbitmq_url.clone(), format!("grapnel-api-{name}"));
     let (limits, counting) = limits(&config.redis_url)?;
     let (publisher, publishing, unpublished) = publisher(link("publish"), config.queue_prefix.clone());
-    let (committer, committing) = committer(pool.clone(), publisher.clone());
+    let (committer, committing) = committer(db.clone(), publisher.clone());
     let wake = Arc::new(Notify::new());
     let ingress = Ingress {
         integrations: table.clone(),
@@ -168,16 +168,16 @@ pub(super) fn stages(
         rate_limit_per_minute: config.rate_limit_per_minute,
         public_url: config.public_url,
         captures: Captures::new(
-            pool.clone(),
+            db.clone(),
             Arc::clone(&keys),
             config.environment == Environment::Development,
         ),
         provider_client: ProviderClient::new()?,
         clock: config.clock,
     };
-    let health_state = Arc::new(Health::new(pool.clone(), limits, link("health")));
+    let health_state = Arc::new(Health::new(db.clone(), limits, link("health")));
     let management = ManagementState {
-        pool: pool.clone(),
+        db: db.clone(),
         keys: ManagementKeys::new(&config.management_keys),
         delivery_sink: config.environment == Environment::Development,
         replays: Arc::clone(&wake),
@@ -185,7 +185,7 @@ pub(super) fn stages(
     };
     let router = router(ingress, health_state, management);
     let dispatcher = Dispatcher {
-        pool: pool.clone(),
+        db: db.clone(),
         publisher,
         link: link("dispatch"),
         queue_prefix: config.queue_prefix,
@@ -193,8 +193,8 @@ pub(super) fn stages(
         wake,
         requeue_after: config.requeue_after,
     };
-    let (uses_pool, uses_table) = (pool.clone(), table.clone());
-    let maintenance = Maintenance { pool, integrations: table, keys };
+    let (uses_db, uses_table) = (db.clone(), table.clone());
+    let maintenance = Maintenance { db, integrations: table, keys };
 
     let (mut incoming, mut commit, mut publish, mut dispatch) =
         (Stage::default(), Stage::default(), Stage::default(), Stage::default());
@@ -202,7 +202,7 @@ pub(super) fn stages(
     commit.spawn("commit", committing.run(commit.token()));
     commit.spawn("rate limits", counting.run(commit.token()));
     commit.spawn("integrations", reading.run(commit.token()));
-    commit.spawn("secret uses", secret_uses::run(uses_pool, uses_table, commit.token()));
+    commit.spawn("secret uses", secret_uses::run(uses_db, uses_table, commit.token()));
     commit.spawn("maintenance", maintenance.run(commit.token()));
     publish.spawn("publish", publishing.run(publish.token()));
     dispatch.spawn("dispatch", dispatcher.run(dispatch.token()));

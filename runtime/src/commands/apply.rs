@@ -8,21 +8,18 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use grapnel_crds::names::queue_name;
-use sqlx::postgres::PgPool;
-use uuid::Uuid;
+use grapnel_store::Database;
 
-use grapnel_core::integration::IntegrationRow;
+use grapnel_core::ids::IntegrationId;
+use grapnel_core::integration::{FILE_UID_PREFIX, IntegrationRow};
 use grapnel_core::manifests::{self, DesiredIntegration};
 use grapnel_core::sealing::SealingKeys;
 use grapnel_core::secrets::IntegrationSecrets;
 use grapnel_platform::args::{CommonArgs, DatabaseArgs, QueueArgs, SealingArgs};
 use grapnel_platform::manifest_files;
 use grapnel_platform::queue::{self, Link};
-use grapnel_store::integrations::{self as rows, Written};
+use grapnel_store::integrations::{self as rows, UpsertOutcome};
 use grapnel_store::migrate;
-
-/// The uid of an object that came from a file begins with this.
-pub const FILE_UID: &str = "file:";
 
 /// Who wrote, in the audit log.
 const ACTOR: &str = "file";
@@ -56,11 +53,11 @@ pub async fn run(args: ApplyArgs) -> anyhow::Result<()> {
     let (database_url, rabbitmq_url) = (args.database.database_url()?, args.queue.rabbitmq_url()?);
     let prefix = args.queue.queue_prefix()?;
     let desired = manifests::parse(&manifest_files::read(&args.files)?)?;
-    let pool = grapnel_store::pool(&database_url, "apply", 2)?;
-    migrate::require(&pool).await?;
+    let db = Database::new(&database_url, "apply", 2)?;
+    migrate::require(&db).await?;
     let link = Link::new(rabbitmq_url, "grapnel-apply");
     for desired in &desired {
-        let applied = apply(&pool, &keys, desired).await?;
+        let applied = apply(&db, &keys, desired).await?;
         declare_queues(&link, &prefix, desired).await?;
         let word = match applied {
             Applied::Created => "created",
@@ -73,6 +70,10 @@ pub async fn run(args: ApplyArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn id_of(desired: &DesiredIntegration) -> IntegrationId {
+    IntegrationId::new(desired.object.id())
+}
+
 fn describe(desired: &DesiredIntegration) -> String {
     let name = desired.object.metadata.name.as_deref().unwrap_or_default();
     format!("integration {}/{name}", desired.object.namespace_or_default())
@@ -80,11 +81,11 @@ fn describe(desired: &DesiredIntegration) -> String {
 
 /// Writes one object's row, if it says anything new.
 pub async fn apply(
-    pool: &PgPool,
+    db: &Database,
     keys: &SealingKeys,
     desired: &DesiredIntegration,
 ) -> anyhow::Result<Applied> {
-    let before = rows::find(pool, desired.object.id()).await.context("read the integration's row")?;
+    let before = rows::find(db, id_of(desired)).await.context("read the integration's row")?;
     if let Some(before) = &before
         && !before.deleted
         && is_unchanged(&before.row, desired, keys)?
@@ -95,24 +96,24 @@ pub async fn apply(
     let row = row(desired, generation, keys)?;
     let destinations: Vec<String> =
         desired.object.spec.destinations.iter().map(|destination| destination.name.clone()).collect();
-    match rows::upsert(pool, &row, &destinations, ACTOR).await.context("write the integration's row")? {
-        Written::Applied if before.is_some_and(|before| !before.deleted) => Ok(Applied::Updated),
-        Written::Applied => Ok(Applied::Created),
-        Written::Superseded => bail!("{}: a newer version was written meanwhile", describe(desired)),
-        Written::RouteTaken => {
+    match rows::upsert(db, &row, &destinations, ACTOR).await.context("write the integration's row")? {
+        UpsertOutcome::Applied if before.is_some_and(|before| !before.deleted) => Ok(Applied::Updated),
+        UpsertOutcome::Applied => Ok(Applied::Created),
+        UpsertOutcome::Superseded => bail!("{}: a newer version was written meanwhile", describe(desired)),
+        UpsertOutcome::RouteTaken => {
             bail!("{}: spec.route: {} belongs to another integration", describe(desired), row.route)
         }
-        Written::NameTaken => bail!("{}: another integration has this name", describe(desired)),
+        UpsertOutcome::NameTaken => bail!("{}: another integration has this name", describe(desired)),
     }
 }
 
 /// Retires the rows that came from files and are in none any more.
-pub async fn retire_others(pool: &PgPool, kept: &[DesiredIntegration]) -> anyhow::Result<Vec<Uuid>> {
-    let live = rows::load_all(pool).await.context("read the integrations")?;
-    let is_kept = |row: &IntegrationRow| kept.iter().any(|desired| desired.object.id() == row.id);
+pub async fn retire_others(db: &Database, kept: &[DesiredIntegration]) -> anyhow::Result<Vec<IntegrationId>> {
+    let live = rows::load_all(db).await.context("read the integrations")?;
+    let is_kept = |row: &IntegrationRow| kept.iter().any(|desired| id_of(desired) == row.id);
     let mut retired = Vec::new();
-    for row in live.iter().filter(|row| row.uid.starts_with(FILE_UID) && !is_kept(row)) {
-        if rows::remove(pool, row.id, ACTOR).await.context("retire an integration")? {
+    for row in live.iter().filter(|row| row.uid.starts_with(FILE_UID_PREFIX) && !is_kept(row)) {
+        if rows::remove(db, row.id, ACTOR).await.context("retire an integration")? {
             retired.push(row.id);
         }
     }
@@ -143,15 +144,15 @@ fn is_unchanged(
 
 fn row(desired: &DesiredIntegration, generation: i64, keys: &SealingKeys) -> anyhow::Result<IntegrationRow> {
     let object = &desired.object;
-    let (id, namespace) = (object.id(), object.namespace_or_default());
+    let (id, namespace) = (id_of(desired), object.namespace_or_default());
     let name = object.metadata.name.clone().unwrap_or_default();
     Ok(IntegrationRow {
         id,
-        uid: format!("{FILE_UID}{namespace}/{name}"),
+        uid: format!("{FILE_UID_PREFIX}{namespace}/{name}"),
         provider: object.spec.provider.clone(),
         route: object.route().to_owned(),
         display_name: object.display_name().to_owned(),
-        state: format!("{:?}", object.spec.state),
+        state: object.spec.state.into(),
         spec: serde_json::to_string(&object.spec)?,
         secrets: desired.secrets.seal(keys, id),
         writer_epoch: 0,

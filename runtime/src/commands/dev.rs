@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use sqlx::postgres::PgPool;
+use grapnel_store::Database;
 use tokio_util::sync::CancellationToken;
 
 use super::api::{self, ApiConfig};
@@ -63,14 +63,14 @@ pub async fn run(command: DevCommand) -> anyhow::Result<()> {
     let config = ApiConfig::new(&common, &api, &redis, &queue)?;
     let keys = Arc::new(sealing.sealing_keys(common.environment)?);
     let database_url = database.database_url()?;
-    let pool = grapnel_store::pool(&database_url, "dev", api::DATABASE_CONNECTIONS)?;
-    let claims = grapnel_store::claim_pool(&database_url, CLAIM_CONNECTIONS)?;
+    let db = Database::new(&database_url, "dev", api::DATABASE_CONNECTIONS)?;
+    let claims = Database::for_claims(&database_url, CLAIM_CONNECTIONS)?;
     let client =
         DeliveryClient::new(EgressPolicy::new(delivery.allowed_destination_cidrs(common.environment)))?;
     // The first reading must be good: there is no last good state yet.
     let texts = manifest_files::read(&files)?;
     manifests::parse(&texts)?;
-    migrate::run(&pool).await.context("migrate the database")?;
+    migrate::run(&db).await.context("migrate the database")?;
     let metrics = start_metrics()?;
     let (public, ops) =
         (bind(api.http_addr, "GRAPNEL_HTTP_ADDR").await?, bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?);
@@ -78,15 +78,15 @@ pub async fn run(command: DevCommand) -> anyhow::Result<()> {
     let link = |name: &str| Link::new(config.rabbitmq_url.clone(), format!("grapnel-dev-{name}"));
     let watcher = Watcher {
         files,
-        pool: pool.clone(),
+        db: db.clone(),
         keys: Arc::clone(&keys),
         link: link("apply"),
         queue_prefix: config.queue_prefix.clone(),
     };
     watcher.apply(&texts).await?;
-    let (table, reading) = table(pool.clone(), Arc::clone(&keys));
+    let (table, reading) = table(db.clone(), Arc::clone(&keys));
     let worker = Worker {
-        pool: pool.clone(),
+        db: db.clone(),
         claims,
         integrations: table.clone(),
         client,
@@ -102,7 +102,7 @@ pub async fn run(command: DevCommand) -> anyhow::Result<()> {
     work.spawn("worker", worker.run(health, work.token()));
     work.spawn("files", watcher.run(texts, work.token()));
     let mut stages = vec![work];
-    stages.extend(api::stages(config, pool, keys, table, reading, public)?);
+    stages.extend(api::stages(config, db, keys, table, reading, public)?);
     stages.push(ops);
     supervise(stages, common.shutdown_deadline(), requested()).await
 }
@@ -145,7 +145,7 @@ impl Looks {
 /// Follows the files.
 struct Watcher {
     files: Vec<PathBuf>,
-    pool: PgPool,
+    db: Database,
     keys: Arc<SealingKeys>,
     link: Link,
     queue_prefix: String,
@@ -190,11 +190,11 @@ impl Watcher {
     async fn apply(&self, texts: &BTreeMap<PathBuf, String>) -> anyhow::Result<()> {
         let desired = manifests::parse(texts)?;
         // First, so that a route can move from an object that goes to one that comes.
-        for id in retire_others(&self.pool, &desired).await? {
+        for id in retire_others(&self.db, &desired).await? {
             tracing::info!(integration.id = %id, "integration retired");
         }
         for desired in &desired {
-            let applied = apply(&self.pool, &self.keys, desired).await?;
+            let applied = apply(&self.db, &self.keys, desired).await?;
             if applied != Applied::Unchanged {
                 declare_queues(&self.link, &self.queue_prefix, desired).await?;
                 let name = desired.object.metadata.name.as_deref().unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::bail;
-use grapnel_crds::{Hash, Proof, Scheme, SchemeType};
+use grapnel_crds::{HandshakeAuth, HashAlgorithm, Scheme, SchemeType};
 
 use grapnel_core::preset::{self, Preset};
 
@@ -113,7 +113,7 @@ fn section(preset: &Preset) -> String {
         section += &format!("- {note}\n");
     }
     for handshake in &preset.handshakes {
-        let signed = if handshake.verify == Proof::Required { "signed" } else { "unsigned" };
+        let signed = if handshake.verify == HandshakeAuth::Verified { "signed" } else { "unsigned" };
         let captured = if handshake.capture.is_some() { "; its secret is captured" } else { "" };
         section += &format!("- The {signed} handshake `{}` is answered{captured}.\n", handshake.name);
     }
@@ -143,11 +143,11 @@ fn lower_first(text: &str) -> String {
 
 /// The scheme in a few words.
 fn summary(scheme: &Scheme) -> String {
-    let hash = match scheme.hash.unwrap_or(Hash::Sha256) {
-        Hash::Sha1 => "SHA-1",
-        Hash::Sha256 => "SHA-256",
-        Hash::Sha384 => "SHA-384",
-        Hash::Sha512 => "SHA-512",
+    let hash = match scheme.hash.unwrap_or(HashAlgorithm::Sha256) {
+        HashAlgorithm::Sha1 => "SHA-1",
+        HashAlgorithm::Sha256 => "SHA-256",
+        HashAlgorithm::Sha384 => "SHA-384",
+        HashAlgorithm::Sha512 => "SHA-512",
     };
     let timed = if scheme.timestamp.is_some() { ", with a timestamp" } else { "" };
     match scheme.kind {

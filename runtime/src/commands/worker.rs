@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use uuid::Uuid;
+use grapnel_core::ids::IntegrationId;
 
 use super::wait_for_schema;
 use crate::args::DeliveryArgs;
@@ -15,6 +15,7 @@ use grapnel_platform::args::{CommonArgs, DatabaseArgs, QueueArgs, SealingArgs};
 use grapnel_platform::ops_server::{bind, ops_stage, start_metrics};
 use grapnel_platform::queue::Link;
 use grapnel_platform::shutdown::{Stage, requested, supervise};
+use grapnel_store::Database;
 
 /// The recorder, the settling of replays, the table's reader and its listener.
 const DATABASE_CONNECTIONS: u32 = 5;
@@ -26,7 +27,7 @@ pub(super) const CLAIM_CONNECTIONS: u32 = 8;
 pub struct WorkerCommand {
     /// Deliver for one integration only: its id
     #[arg(long, env = "GRAPNEL_INTEGRATION")]
-    integration: Option<Uuid>,
+    integration: Option<IntegrationId>,
     #[command(flatten)]
     common: CommonArgs,
     #[command(flatten)]
@@ -44,8 +45,8 @@ pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
     let (rabbitmq_url, queue_prefix) = (queue.rabbitmq_url()?, queue.queue_prefix()?);
     let keys = Arc::new(sealing.sealing_keys(common.environment)?);
     let database_url = database.database_url()?;
-    let pool = grapnel_store::pool(&database_url, "worker", DATABASE_CONNECTIONS)?;
-    let claims = grapnel_store::claim_pool(&database_url, CLAIM_CONNECTIONS)?;
+    let db = Database::new(&database_url, "worker", DATABASE_CONNECTIONS)?;
+    let claims = Database::for_claims(&database_url, CLAIM_CONNECTIONS)?;
     let client =
         DeliveryClient::new(EgressPolicy::new(delivery.allowed_destination_cidrs(common.environment)))?;
     let metrics = start_metrics()?;
@@ -56,14 +57,14 @@ pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
     tokio::select! {
         biased; // it listens from the first look on
         stopped = &mut stop => return stopped,
-        () = wait_for_schema(&pool) => {}
+        () = wait_for_schema(&db) => {}
     }
-    let (table, reading) = table(pool.clone(), keys);
+    let (table, reading) = table(db.clone(), keys);
     // Less than the whole, so that what the attempts came to can still be recorded.
     let drain = common.shutdown_deadline().mul_f32(0.8);
     let link = Link::new(rabbitmq_url, "grapnel-worker");
     let worker =
-        Worker { pool, claims, integrations: table, client, link, queue_prefix, only: integration, drain };
+        Worker { db, claims, integrations: table, client, link, queue_prefix, only: integration, drain };
     let (mut work, mut tables) = (Stage::default(), Stage::default());
     work.spawn("worker", worker.run(health, work.token()));
     tables.spawn("integrations", reading.run(tables.token()));

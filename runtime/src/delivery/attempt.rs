@@ -7,23 +7,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
-use uuid::Uuid;
 
 use super::payload_budget::{Payload, Payloads};
 use crate::delivery::send::{DeliveryClient, Exchange};
 use grapnel_core::delivery::outcome::Outcome;
-use grapnel_core::delivery::retry::{self, Decision};
+use grapnel_core::delivery::state::{self, NextState};
 use grapnel_core::delivery::target::DeliveryRequest;
+use grapnel_core::ids::EventId;
 use grapnel_core::integration::Destination;
 use grapnel_core::payload::{CloudEvent, DeliveredAs, normalized_payload};
 use grapnel_platform::queue::consume::Ack;
-use grapnel_store::deliveries::claim::Claimed;
-use grapnel_store::deliveries::record::{NextState, Recorded};
+use grapnel_store::deliveries::{AttemptResult, ClaimedDelivery};
 
 /// A claimed delivery that is about to be sent.
 #[derive(Debug)]
 pub struct Attempt {
-    pub claimed: Claimed,
+    pub claimed: ClaimedDelivery,
     pub destination: Arc<Destination>,
     pub ack: Ack,
     /// Held while the receiver is at work.
@@ -31,7 +30,7 @@ pub struct Attempt {
 }
 
 /// Sends the delivery once and answers the result to be recorded, with the message that it belongs to.
-pub async fn run(attempt: Attempt, client: &DeliveryClient, payloads: &Payloads) -> (Recorded, Ack) {
+pub async fn run(attempt: Attempt, client: &DeliveryClient, payloads: &Payloads) -> (AttemptResult, Ack) {
     let Attempt { mut claimed, destination, ack, permit } = attempt;
     let exchange = match payloads.take(&mut claimed).await {
         Ok(payload) => send(&claimed, payload, &destination, client).await,
@@ -45,7 +44,7 @@ pub async fn run(attempt: Attempt, client: &DeliveryClient, payloads: &Payloads)
 }
 
 async fn send(
-    claimed: &Claimed,
+    claimed: &ClaimedDelivery,
     payload: Payload,
     destination: &Destination,
     client: &DeliveryClient,
@@ -66,15 +65,15 @@ async fn send(
 }
 
 /// What is delivered, and its content-type when it is not JSON.
-fn content(claimed: &Claimed, payload: Vec<u8>) -> (Bytes, Option<String>) {
+fn content(claimed: &ClaimedDelivery, payload: Vec<u8>) -> (Bytes, Option<String>) {
     let external_event_id = claimed.external_event_id.as_deref();
     let received_type = claimed.headers.as_deref().and_then(content_type_of);
-    match (claimed.delivered_as, &claimed.envelope) {
+    match (claimed.delivered_as, &claimed.cloud_event) {
         (DeliveredAs::Raw, _) => (payload.into(), received_type),
         (DeliveredAs::CloudEvent, Some(fields)) => {
             let event = CloudEvent {
-                id: claimed.event_id,
-                integration_id: fields.integration_id,
+                id: claimed.event_id.uuid(),
+                integration_id: fields.integration_id.uuid(),
                 provider: &claimed.provider,
                 event_type: &claimed.event_type,
                 external_event_id,
@@ -100,29 +99,18 @@ fn content_type_of(headers: &str) -> Option<String> {
     pairs.into_iter().find(|(name, _)| name == "content-type").map(|(_, value)| value)
 }
 
-/// What the exchange means for the delivery. Pure.
+/// The result to be recorded. Pure.
 fn judge(
-    claimed: Claimed,
+    claimed: ClaimedDelivery,
     destination: &Destination,
     exchange: Exchange,
     now: Timestamp,
     jitter: f64,
-) -> Recorded {
+) -> AttemptResult {
     let Exchange { outcome, duration } = exchange;
     let in_budget = u32::try_from(claimed.attempts - claimed.budget_start).unwrap_or(0).saturating_add(1);
-    let decision = retry::decide(&destination.retry, in_budget, &outcome, now, jitter);
-    let (next, error_message, counted) = match decision {
-        Decision::Succeeded => (NextState::Succeeded, None, true),
-        Decision::RetryAt(at) => (NextState::Due(at), error_of(&outcome), true),
-        Decision::GaveUp { reason } => (NextState::Failed, Some(reason), true),
-        Decision::DestinationGone => (NextState::Failed, error_of(&outcome), true),
-        Decision::NotAnAttempt { again_at } => (NextState::Due(again_at), error_of(&outcome), false),
-    };
-    let retry_if_replayed_at = match retry::decide(&destination.retry, 1, &outcome, now, jitter) {
-        Decision::RetryAt(at) => at,
-        _ => now,
-    };
-    Recorded {
+    let judgement = state::judge(&destination.retry, in_budget, &outcome, now, jitter);
+    AttemptResult {
         event_id: claimed.event_id,
         destination: destination.name.to_string(),
         lease_id: claimed.lease_id,
@@ -131,31 +119,27 @@ fn judge(
         triggered_by: claimed.triggered_by,
         scheduled_at: claimed.queued_at,
         started_at: claimed.started_at,
-        next,
-        retry_if_replayed_at,
-        counted,
+        next: judgement.next,
+        next_if_replayed: judgement.next_if_replayed,
+        counts: judgement.counts,
         http_status: outcome.http_status(),
         response_body: outcome.response_body().map(str::to_owned),
-        error_message,
+        error_message: judgement.error_message,
         duration_ms: u32::try_from(duration.as_millis()).unwrap_or(u32::MAX),
     }
 }
 
-fn error_of(outcome: &Outcome) -> Option<String> {
-    outcome.error_message().map(|message| message.into_owned())
-}
-
-fn outcome_label(result: &Recorded) -> &'static str {
-    match (result.counted, result.next) {
+fn outcome_label(result: &AttemptResult) -> &'static str {
+    match (result.counts, result.next) {
         (false, _) => "not_sent",
         (true, NextState::Succeeded) => "succeeded",
-        (true, NextState::Due(_)) => "retrying",
+        (true, NextState::RetryAt(_)) => "retrying",
         (true, NextState::Failed) => "failed",
     }
 }
 
 /// The trace of the provider's request, continued; or one of the event's own, whose trace id is the event's id.
-fn traceparent(claimed: &Claimed) -> String {
+fn traceparent(claimed: &ClaimedDelivery) -> String {
     let parent_id: u64 = rand::random_range(1..=u64::MAX);
     let (trace_id, flags) =
         match claimed.traceparent.as_deref().map(|text| (text.get(3..35), text.get(53..55))) {
@@ -168,6 +152,6 @@ fn traceparent(claimed: &Claimed) -> String {
     text
 }
 
-fn simple(id: Uuid) -> String {
-    id.simple().to_string()
+fn simple(id: EventId) -> String {
+    id.uuid().simple().to_string()
 }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::PgPool;
+use grapnel_store::Database;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -17,8 +17,8 @@ use grapnel_core::error_chain::chain;
 use grapnel_core::hint::Hint;
 use grapnel_platform::queue::publish::Publisher;
 use grapnel_platform::queue::{Link, QueueError};
-use grapnel_store::deliveries::due::{self, Taken, Waiting};
-use grapnel_store::{integrations, replays};
+use grapnel_store::deliveries::{self, QueueBacklog, RequeuedDelivery};
+use grapnel_store::replays;
 
 /// How often the database is asked what is due while nothing else says so.
 const TICK: Duration = Duration::from_millis(500);
@@ -38,7 +38,7 @@ const PASSES_IN_BOUND: u32 = 4;
 /// Everything the dispatcher works with.
 #[derive(Debug)]
 pub struct Dispatcher {
-    pub pool: PgPool,
+    pub db: Database,
     pub publisher: Publisher,
     /// For asking queues how long they are; apart from the publisher's, whose channel an error would close.
     pub link: Link,
@@ -87,8 +87,8 @@ impl Dispatcher {
 
     async fn give_back(&self, failed: &mut Vec<Hint>) {
         for hints in failed.chunks(BATCH) {
-            let given_back = due::give_back(&self.pool, hints, REST);
-            if let Err(error) = grapnel_store::bounded(&self.pool, given_back).await {
+            let given_back = deliveries::give_back(&self.db, hints, REST);
+            if let Err(error) = given_back.await {
                 // They stay marked as queued, and the requeue pass finds them.
                 tracing::warn!(error = %chain(&error), count = hints.len(), "hints cannot be given back");
             }
@@ -97,9 +97,9 @@ impl Dispatcher {
     }
 
     /// Queues everything that is due.
-    async fn queue_due(&self, stop: &CancellationToken) -> sqlx::Result<()> {
+    async fn queue_due(&self, stop: &CancellationToken) -> grapnel_store::Result<()> {
         while self.has_room(stop).await {
-            let taken = grapnel_store::bounded(&self.pool, due::take_due(&self.pool, BATCH as i64)).await?;
+            let taken = deliveries::take_due(&self.db, BATCH as i64).await?;
             let count = taken.len();
             self.publish(taken).await?;
             if count < BATCH {
@@ -122,27 +122,26 @@ impl Dispatcher {
         false
     }
 
-    async fn publish(&self, taken: Vec<Taken>) -> sqlx::Result<()> {
+    async fn publish(&self, taken: Vec<RequeuedDelivery>) -> grapnel_store::Result<()> {
         metrics::counter!("grapnel_dispatched_total").increment(taken.len() as u64);
         let mut replays: Vec<_> = taken.iter().filter_map(|taken| taken.replay_request_id).collect();
         self.publisher.offer_due(taken.into_iter().map(|taken| taken.hint));
         if !replays.is_empty() {
             replays.sort_unstable();
             replays.dedup();
-            grapnel_store::bounded(&self.pool, replays::mark_dispatched(&self.pool, &replays)).await?;
+            replays::mark_dispatched(&self.db, &replays).await?;
         }
         Ok(())
     }
 
     async fn requeue_lost(&self, stop: &CancellationToken) {
-        let waiting =
-            match grapnel_store::bounded(&self.pool, due::waiting(&self.pool, self.requeue_after)).await {
-                Ok(waiting) => waiting,
-                Err(error) => {
-                    tracing::warn!(error = %chain(&error), "queued deliveries cannot be counted");
-                    return;
-                }
-            };
+        let waiting = match deliveries::overdue_queues(&self.db, self.requeue_after).await {
+            Ok(waiting) => waiting,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "queued deliveries cannot be counted");
+                return;
+            }
+        };
         // All are compared before any is repaired, which may take long: later, the counts would be those of another time.
         let mut losses = Vec::new();
         for queue in waiting {
@@ -160,16 +159,15 @@ impl Dispatcher {
                 report(&queue, "lost deliveries cannot be queued again", &error.into());
             }
         }
-        if let Err(error) = grapnel_store::bounded(&self.pool, replays::settle_leftovers(&self.pool)).await {
+        if let Err(error) = replays::settle_leftovers(&self.db).await {
             tracing::warn!(error = %chain(&error), "replay requests cannot be settled");
         }
     }
 
     /// How many of a queue's deliveries have lost their message.
-    async fn find_lost(&self, queue: &Waiting) -> anyhow::Result<i64> {
-        let end_work =
-            integrations::end_work_if_removed(&self.pool, queue.integration_id, &queue.destination);
-        if grapnel_store::bounded(&self.pool, end_work).await? {
+    async fn find_lost(&self, queue: &QueueBacklog) -> anyhow::Result<i64> {
+        let end_work = deliveries::end_if_removed(&self.db, queue.integration_id, &queue.destination);
+        if end_work.await? {
             return Ok(0);
         }
         let on_their_way = self.publisher.on_their_way() as i64;
@@ -177,11 +175,16 @@ impl Dispatcher {
         Ok(lost_messages(queue, ready + on_their_way))
     }
 
-    async fn requeue_queue(&self, queue: &Waiting, lost: i64, stop: &CancellationToken) -> sqlx::Result<()> {
+    async fn requeue_queue(
+        &self,
+        queue: &QueueBacklog,
+        lost: i64,
+        stop: &CancellationToken,
+    ) -> grapnel_store::Result<()> {
         let mut left = lost;
         while left > 0 && self.has_room(stop).await {
-            let take = due::take_overdue(&self.pool, queue, left.min(BATCH as i64));
-            let taken = grapnel_store::bounded(&self.pool, take).await?;
+            let take = deliveries::take_overdue(&self.db, queue, left.min(BATCH as i64));
+            let taken = take.await?;
             if taken.is_empty() {
                 break;
             }
@@ -200,14 +203,17 @@ impl Dispatcher {
         Ok(())
     }
 
-    async fn ready_messages(&self, queue: &Waiting) -> Result<i64, QueueError> {
-        let name =
-            grapnel_crds::names::queue_name(&self.queue_prefix, queue.integration_id, &queue.destination);
+    async fn ready_messages(&self, queue: &QueueBacklog) -> Result<i64, QueueError> {
+        let name = grapnel_crds::names::queue_name(
+            &self.queue_prefix,
+            queue.integration_id.uuid(),
+            &queue.destination,
+        );
         Ok(self.link.ready_messages(&name).await?.map_or(0, i64::from))
     }
 }
 
-fn report(queue: &Waiting, what: &str, error: &anyhow::Error) {
+fn report(queue: &QueueBacklog, what: &str, error: &anyhow::Error) {
     tracing::warn!(
         error = %format!("{error:#}"), integration.id = %queue.integration_id, destination = queue.destination, "{what}"
     );
@@ -219,20 +225,23 @@ fn report(queue: &Waiting, what: &str, error: &anyhow::Error) {
 /// on their way from other processes, so no more are lost than are overdue. Messages that a worker has fetched but not
 /// begun are not ready; their deliveries are counted as lost at most once in a bound, and a second message for a delivery
 /// does nothing.
-fn lost_messages(queue: &Waiting, messages: i64) -> i64 {
+fn lost_messages(queue: &QueueBacklog, messages: i64) -> i64 {
     (queue.queued - messages).clamp(0, queue.overdue)
 }
 
 #[cfg(test)]
 mod tests {
+    use grapnel_core::ids::IntegrationId;
+
     use super::*;
 
     #[test]
     fn only_what_is_overdue_and_missing_is_lost() {
         let check = |queued, overdue, messages, lost| {
-            let (integration_id, destination) = (uuid::Uuid::nil(), String::from("orders"));
+            let (integration_id, destination) =
+                (IntegrationId::new(uuid::Uuid::nil()), String::from("orders"));
             let overdue_before = jiff::Timestamp::UNIX_EPOCH;
-            let waiting = Waiting { integration_id, destination, queued, overdue, overdue_before };
+            let waiting = QueueBacklog { integration_id, destination, queued, overdue, overdue_before };
             assert_eq!(lost_messages(&waiting, messages), lost, "{waiting:?} {messages}");
         };
         check(50_000, 50_000, 50_000, 0); // long, not lost

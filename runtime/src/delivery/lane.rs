@@ -8,13 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use grapnel_store::Database;
 use jiff::Timestamp;
-use sqlx::postgres::PgPool;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use uuid::Uuid;
 
 use super::attempt::{self, Attempt};
 use super::payload_budget::Payloads;
@@ -23,10 +22,12 @@ use super::worker::CONSUMING;
 use crate::delivery::send::DeliveryClient;
 use grapnel_core::error_chain::chain;
 use grapnel_core::hint;
+use grapnel_core::ids::{EventId, IntegrationId, LeaseId};
 use grapnel_core::integration::Destination;
 use grapnel_platform::queue::Link;
 use grapnel_platform::queue::consume::{self, Ack, Message, Subscription};
-use grapnel_store::deliveries::claim::{self, Claimed};
+use grapnel_store::audit;
+use grapnel_store::deliveries::{self, ClaimedDelivery};
 
 /// Deliveries in one claim.
 const BATCH: usize = 128;
@@ -40,8 +41,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// What all lanes share.
 #[derive(Debug)]
 pub struct LaneContext {
-    pub pool: PgPool,
-    pub claims: PgPool,
+    pub db: Database,
+    pub claims: Database,
     pub client: DeliveryClient,
     pub payloads: Payloads,
     pub link: Arc<Link>,
@@ -53,7 +54,7 @@ pub struct LaneContext {
 #[derive(Debug)]
 pub struct Lane {
     pub context: Arc<LaneContext>,
-    pub integration_id: Uuid,
+    pub integration_id: IntegrationId,
     pub destination: Arc<Destination>,
     /// When the lane ceased to consume, in Unix seconds, or `CONSUMING`.
     pub deaf_since: Arc<AtomicI64>,
@@ -61,7 +62,7 @@ pub struct Lane {
 
 /// A message whose delivery may be claimed.
 struct Begun {
-    event_id: Uuid,
+    event_id: EventId,
     ack: Ack,
     permit: OwnedSemaphorePermit,
 }
@@ -173,10 +174,10 @@ impl Lane {
             Some(event_id) => Some(Begun { event_id, ack, permit }),
             None => {
                 metrics::counter!("grapnel_queue_poison_messages_total").increment(1);
-                let pool = &self.context.pool;
+                let db = &self.context.db;
                 let reported =
-                    claim::report_poison(pool, self.integration_id, &self.destination.name, body.len());
-                if let Err(error) = grapnel_store::bounded(pool, reported).await {
+                    audit::message_rejected(db, self.integration_id, &self.destination.name, body.len());
+                if let Err(error) = reported.await {
                     tracing::error!(error = %chain(&error), "a message that is not ours could not be reported");
                 }
                 acknowledge(vec![ack]).await;
@@ -193,11 +194,11 @@ impl Lane {
         attempts: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<(), Vec<Begun>> {
-        let ids: Vec<Uuid> = batch.iter().map(|begun| begun.event_id).collect();
+        let ids: Vec<EventId> = batch.iter().map(|begun| begun.event_id).collect();
         let Some(claimed) = self.claim(&ids, stop).await else {
             return Err(batch);
         };
-        let mut claimed: HashMap<Uuid, Claimed> =
+        let mut claimed: HashMap<EventId, ClaimedDelivery> =
             claimed.into_iter().map(|claimed| (claimed.event_id, claimed)).collect();
         let mut done = Vec::new();
         for Begun { event_id, ack, permit } in batch {
@@ -224,12 +225,14 @@ impl Lane {
     }
 
     /// Tries until PostgreSQL answers or the lane is to stop.
-    async fn claim(&self, ids: &[Uuid], stop: &CancellationToken) -> Option<Vec<Claimed>> {
+    async fn claim(&self, ids: &[EventId], stop: &CancellationToken) -> Option<Vec<ClaimedDelivery>> {
         // One for all tries: what an earlier one claimed without our learning of it is ours.
-        let lease_id = Uuid::now_v7();
+        let lease_id = LeaseId::generate();
         let mut backoff = FIRST_BACKOFF;
         loop {
-            match grapnel_store::bounded(&self.context.claims, self.try_claim(ids, lease_id)).await {
+            match deliveries::claim(&self.context.claims, &self.destination.name, ids, lease_id, self.lease())
+                .await
+            {
                 Ok(claimed) => return Some(claimed),
                 Err(error) => {
                     tracing::warn!(error = %chain(&error), "deliveries cannot be claimed");
@@ -238,11 +241,6 @@ impl Lane {
                 }
             }
         }
-    }
-
-    async fn try_claim(&self, ids: &[Uuid], lease_id: Uuid) -> sqlx::Result<Vec<Claimed>> {
-        let mut connection = self.context.claims.acquire().await?;
-        claim::claim(&mut connection, &self.destination.name, ids, lease_id, self.lease()).await
     }
 }
 

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::PgPool;
+use grapnel_store::Database;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use grapnel_core::error_chain::chain;
-use grapnel_store::deliveries::claim::{self, Claimed};
+use grapnel_store::deliveries::{self, ClaimedDelivery};
 
 /// For long payloads of all lanes, and the requests that are made of them.
 const BUDGET_BYTES: usize = 64 * 1024 * 1024;
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The memory for long payloads, and where they come from.
 #[derive(Debug)]
 pub struct Payloads {
-    pool: PgPool,
+    db: Database,
     room: Arc<Semaphore>,
 }
 
@@ -34,12 +34,12 @@ pub struct Payload {
 }
 
 impl Payloads {
-    pub fn new(pool: PgPool) -> Self {
-        Self { pool, room: Arc::new(Semaphore::new(BUDGET_BYTES)) }
+    pub fn new(db: Database) -> Self {
+        Self { db, room: Arc::new(Semaphore::new(BUDGET_BYTES)) }
     }
 
     /// The delivery's payload, or why it cannot be had now.
-    pub async fn take(&self, claimed: &mut Claimed) -> Result<Payload, String> {
+    pub async fn take(&self, claimed: &mut ClaimedDelivery) -> Result<Payload, String> {
         if let Some(bytes) = claimed.payload.take() {
             return Ok(Payload { bytes, share: None });
         }
@@ -48,7 +48,7 @@ impl Payloads {
             Ok(Some(share)) => share,
             Ok(None) | Err(_) => return Err("too many long payloads are being delivered".to_owned()),
         };
-        let fetched = grapnel_store::bounded(&self.pool, claim::long_payload(&self.pool, claimed)).await;
+        let fetched = deliveries::long_payload(&self.db, claimed).await;
         let bytes = fetched.map_err(|error| format!("the payload cannot be read: {}", chain(&error)))?;
         Ok(Payload { bytes, share: Some(share) })
     }

@@ -5,18 +5,16 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::PgPool;
+use grapnel_store::Database;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use uuid::Uuid;
 
 use grapnel_core::error_chain::chain;
 use grapnel_platform::queue::QueueError;
 use grapnel_platform::queue::consume::{self, Ack};
-use grapnel_store::dedicated_connection::HotConnection;
-use grapnel_store::deliveries::record::{Recorded, Written};
-use grapnel_store::replays;
+use grapnel_store::DedicatedConnection;
+use grapnel_store::deliveries::{self, AttemptResult, RecordedAttempt};
 
 /// Results that may wait; an attempt waits with its result when there is no room.
 const WAITING: usize = 4_096;
@@ -29,8 +27,6 @@ const BATCH: usize = 256;
 const FEW: usize = 16;
 const LINGER: Duration = Duration::from_millis(10);
 
-const DEADLINE: Duration = Duration::from_secs(10);
-
 /// A claim outlives its attempt by this much, so trying longer cannot succeed.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 const BACKOFF: Duration = Duration::from_millis(200);
@@ -38,7 +34,7 @@ const BACKOFF: Duration = Duration::from_millis(200);
 /// A result to be recorded, and the message to be acknowledged after that.
 #[derive(Debug)]
 pub struct Finished {
-    pub result: Recorded,
+    pub result: AttemptResult,
     pub ack: Ack,
     /// Keeps the lane's channel open until the message is acknowledged.
     pub open: TaskTrackerToken,
@@ -60,15 +56,14 @@ impl Recorder {
 /// The task's side of a [`Recorder`].
 #[derive(Debug)]
 pub struct RecordTask {
-    pool: PgPool,
-    connection: HotConnection,
+    connection: DedicatedConnection,
     finished: mpsc::Receiver<Finished>,
 }
 
-pub fn recorder(pool: PgPool) -> (Recorder, RecordTask) {
+pub fn recorder(db: Database) -> (Recorder, RecordTask) {
     let (sender, finished) = mpsc::channel(WAITING);
-    let connection = HotConnection::new(pool.clone());
-    (Recorder(sender), RecordTask { pool, connection, finished })
+    let connection = DedicatedConnection::new(db);
+    (Recorder(sender), RecordTask { connection, finished })
 }
 
 impl RecordTask {
@@ -85,7 +80,7 @@ impl RecordTask {
                 }
             }
             metrics::histogram!("grapnel_record_batch_results").record(batch.len() as f64);
-            let (results, acks): (Vec<Recorded>, Vec<_>) =
+            let (results, acks): (Vec<AttemptResult>, Vec<_>) =
                 batch.drain(..).map(|finished| (finished.result, (finished.ack, finished.open))).unzip();
             match self.record(&results).await {
                 Some(written) => {
@@ -97,7 +92,6 @@ impl RecordTask {
                         );
                         metrics::counter!("grapnel_results_refused_total").increment(refused as u64);
                     }
-                    self.settle_replays(&written).await;
                     finish(consume::acknowledge, acks).await;
                 }
                 None => finish(consume::give_back, acks).await,
@@ -105,18 +99,18 @@ impl RecordTask {
         }
     }
 
-    async fn record(&mut self, results: &[Recorded]) -> Option<Vec<Written>> {
+    async fn record(&mut self, results: &[AttemptResult]) -> Option<Vec<RecordedAttempt>> {
         let give_up_at = Instant::now() + GIVE_UP_AFTER;
         loop {
-            match self.record_once(results).await {
+            match deliveries::record(&mut self.connection, results).await {
                 Ok(written) => return Some(written),
-                Err(error) if grapnel_store::is_data_error(&error) && results.len() > 1 => {
+                Err(error) if error.is_data_error() && results.len() > 1 => {
                     return self.record_singly(results).await;
                 }
                 Err(error) => {
                     tracing::error!(error = %chain(&error), count = results.len(), "results cannot be recorded");
                     metrics::counter!("grapnel_record_failures_total").increment(1);
-                    if Instant::now() >= give_up_at || grapnel_store::is_data_error(&error) {
+                    if Instant::now() >= give_up_at || error.is_data_error() {
                         return None;
                     }
                     tokio::time::sleep(BACKOFF).await;
@@ -126,10 +120,10 @@ impl RecordTask {
     }
 
     /// One result that PostgreSQL will not take must not hold back the others of its batch.
-    async fn record_singly(&mut self, results: &[Recorded]) -> Option<Vec<Written>> {
+    async fn record_singly(&mut self, results: &[AttemptResult]) -> Option<Vec<RecordedAttempt>> {
         let mut written = Vec::with_capacity(results.len());
         for result in results {
-            match self.record_once(std::slice::from_ref(result)).await {
+            match deliveries::record(&mut self.connection, std::slice::from_ref(result)).await {
                 Ok(one) => written.extend(one),
                 Err(error) => tracing::error!(
                     error = %chain(&error), event.id = %result.event_id, "a result cannot be recorded"
@@ -137,33 +131,6 @@ impl RecordTask {
             }
         }
         Some(written)
-    }
-
-    async fn record_once(&mut self, results: &[Recorded]) -> sqlx::Result<Vec<Written>> {
-        let connection = self.connection.get().await?;
-        let recorded =
-            timeout(DEADLINE, grapnel_store::deliveries::record::record(connection, results)).await;
-        let recorded = recorded.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        self.connection.keep_if_usable(&recorded);
-        recorded
-    }
-
-    /// A replay ends with the last of its deliveries. What is missed here the dispatcher settles later.
-    async fn settle_replays(&self, written: &[Written]) {
-        let mut replays: Vec<Uuid> = written.iter().filter_map(|written| written.replay_request_id).collect();
-        if replays.is_empty() {
-            return;
-        }
-        replays.sort_unstable();
-        replays.dedup();
-        if let Err(error) = grapnel_store::bounded(&self.pool, self.try_settle(&replays)).await {
-            tracing::warn!(error = %chain(&error), "replay requests are settled later");
-        }
-    }
-
-    async fn try_settle(&self, replays: &[Uuid]) -> sqlx::Result<()> {
-        let mut connection = self.pool.acquire().await?;
-        replays::settle(&mut connection, replays).await
     }
 }
 

@@ -12,15 +12,15 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use grapnel_crds::IntegrationState;
+use grapnel_store::Database;
 use jiff::Timestamp;
-use sqlx::postgres::PgPool;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::lane::{Lane, LaneContext};
 use crate::delivery::send::DeliveryClient;
 use crate::integrations::cache::Table;
+use grapnel_core::ids::IntegrationId;
 use grapnel_core::integration::{Destination, Integration};
 use grapnel_platform::ops_server::ProcessHealth;
 use grapnel_platform::queue::Link;
@@ -31,20 +31,20 @@ const DEAF_AFTER: Duration = Duration::from_secs(300);
 /// What a worker is made of.
 #[derive(Debug)]
 pub struct Worker {
-    pub pool: PgPool,
+    pub db: Database,
     /// From [`grapnel_store::claim_pool`].
-    pub claims: PgPool,
+    pub claims: Database,
     pub integrations: Table,
     pub client: DeliveryClient,
     pub link: Link,
     pub queue_prefix: String,
     /// The one integration to work for; `None`: all.
-    pub only: Option<Uuid>,
+    pub only: Option<IntegrationId>,
     pub drain: Duration,
 }
 
 /// Which destination of which integration a lane serves.
-type LaneKey = (Uuid, Arc<str>);
+type LaneKey = (IntegrationId, Arc<str>);
 
 struct Running {
     stop: CancellationToken,
@@ -94,11 +94,11 @@ impl ProcessHealth for LaneHealth {
 impl Worker {
     /// Works until the token is cancelled and what is in flight is recorded, or the deadline of the drain passes.
     pub async fn run(self, health: LaneHealth, stop: CancellationToken) {
-        let (recorder, record_task) = super::record::recorder(self.pool.clone());
+        let (recorder, record_task) = super::record::recorder(self.db.clone());
         let link = Arc::new(self.link);
         let context = Arc::new(LaneContext {
-            payloads: super::payload_budget::Payloads::new(self.pool.clone()),
-            pool: self.pool,
+            payloads: super::payload_budget::Payloads::new(self.db.clone()),
+            db: self.db,
             claims: self.claims,
             client: self.client,
             link: Arc::clone(&link),
@@ -135,7 +135,7 @@ struct Lanes {
 
 impl Lanes {
     /// Starts lanes for destinations that are new, stops those that are gone, and restarts those that changed.
-    fn follow(&mut self, integrations: &Table, only: Option<Uuid>) {
+    fn follow(&mut self, integrations: &Table, only: Option<IntegrationId>) {
         let table = integrations.load();
         let wanted: HashMap<LaneKey, (&Arc<Integration>, &Arc<Destination>)> = table
             .iter()

@@ -1,9 +1,9 @@
 //! The answer to a stored event: Grapnel's own, unless the provider insists on another.
 
 use axum::response::Response;
+use grapnel_core::ids::EventId;
 use http::{StatusCode, header};
 use serde::Serialize;
-use uuid::Uuid;
 
 use crate::http::envelope::success;
 use grapnel_core::integration::Integration;
@@ -12,7 +12,7 @@ use grapnel_core::integration::Integration;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Accepted<'a> {
-    event_id: Uuid,
+    event_id: EventId,
     status: &'static str,
     duplicate: bool,
     correlation_id: &'a str,
@@ -21,7 +21,7 @@ struct Accepted<'a> {
 /// A duplicate is answered with the id of the first.
 pub(super) fn acknowledge(
     integration: &Integration,
-    id: Uuid,
+    id: EventId,
     duplicate: bool,
     correlation_id: &str,
 ) -> Response {
@@ -42,7 +42,7 @@ pub(super) fn acknowledge(
     response
 }
 
-fn accepted(event_id: Uuid, duplicate: bool, correlation_id: &str) -> Response {
+fn accepted(event_id: EventId, duplicate: bool, correlation_id: &str) -> Response {
     let (code, status) =
         if duplicate { (StatusCode::OK, "duplicate") } else { (StatusCode::ACCEPTED, "queued") };
     success(code, &Accepted { event_id, status, duplicate, correlation_id })

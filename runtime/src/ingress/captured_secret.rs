@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use sqlx::postgres::PgPool;
+use grapnel_store::Database;
 use thiserror::Error;
 
 use grapnel_core::integration::Integration;
@@ -21,15 +21,15 @@ pub struct NotKept;
 /// Where captured secrets go.
 #[derive(Debug, Clone)]
 pub struct Captures {
-    pool: PgPool,
+    db: Database,
     keys: Arc<SealingKeys>,
     /// Development: the secret is told in the log.
     told: bool,
 }
 
 impl Captures {
-    pub fn new(pool: PgPool, keys: Arc<SealingKeys>, told: bool) -> Self {
-        Self { pool, keys, told }
+    pub fn new(db: Database, keys: Arc<SealingKeys>, told: bool) -> Self {
+        Self { db, keys, told }
     }
 
     /// Keeps the secret, unless one is kept already.
@@ -41,9 +41,7 @@ impl Captures {
     ) -> Result<(), NotKept> {
         let id = integration.row.id;
         let sealed = self.keys.seal(id.as_bytes(), secret);
-        let kept =
-            grapnel_store::bounded(&self.pool, captured_secrets::insert(&self.pool, id, handshake, &sealed))
-                .await;
+        let kept = captured_secrets::insert(&self.db, id, handshake, &sealed).await;
         let new = kept.map_err(|error| {
             tracing::error!(integration.id = %id, %error, "a captured secret was not kept");
             NotKept

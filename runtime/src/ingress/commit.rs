@@ -6,16 +6,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::PgPool;
+use grapnel_store::Database;
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use grapnel_core::hint::Hint;
 use grapnel_platform::queue::publish::Publisher;
-use grapnel_store::dedicated_connection::HotConnection;
-use grapnel_store::events::{NewEvent, Stored};
+use grapnel_store::DedicatedConnection;
+use grapnel_store::events::{self, IngestOutcome, NewEvent};
 
 /// Events that may wait for a commit; at the goal rate, less than a second of them.
 const WAITING: usize = 8_192;
@@ -25,9 +25,6 @@ const BATCH: usize = 256;
 
 /// Bytes of bodies in one statement: a few large bodies are a batch of their own.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
-
-/// A commit takes this long at the most, or its events are not accepted.
-const DEADLINE: Duration = Duration::from_secs(10);
 
 /// An event that has waited this long is refused, so that everyone is answered while PostgreSQL is away: otherwise each
 /// batch would wait in vain for itself, behind all those before it.
@@ -48,7 +45,7 @@ struct Waiting {
     since: Instant,
     /// The body's memory is charged until the commit.
     _share: OwnedSemaphorePermit,
-    reply: oneshot::Sender<Result<Stored, NotCommitted>>,
+    reply: oneshot::Sender<Result<IngestOutcome, NotCommitted>>,
 }
 
 /// The way into the group commit.
@@ -57,7 +54,11 @@ pub struct Committer(mpsc::Sender<Waiting>);
 
 impl Committer {
     /// Answers after the event is committed, or was found to be a duplicate.
-    pub async fn commit(&self, event: NewEvent, share: OwnedSemaphorePermit) -> Result<Stored, NotCommitted> {
+    pub async fn commit(
+        &self,
+        event: NewEvent,
+        share: OwnedSemaphorePermit,
+    ) -> Result<IngestOutcome, NotCommitted> {
         let (reply, answer) = oneshot::channel();
         let waiting = Waiting { event, since: Instant::now(), _share: share, reply };
         self.0.try_send(waiting).map_err(|_| NotCommitted::Overloaded)?;
@@ -68,14 +69,14 @@ impl Committer {
 /// The task's side of a [`Committer`].
 #[derive(Debug)]
 pub struct CommitTask {
-    connection: HotConnection,
+    connection: DedicatedConnection,
     waiting: mpsc::Receiver<Waiting>,
     publisher: Publisher,
 }
 
-pub fn committer(pool: PgPool, publisher: Publisher) -> (Committer, CommitTask) {
+pub fn committer(db: Database, publisher: Publisher) -> (Committer, CommitTask) {
     let (sender, waiting) = mpsc::channel(WAITING);
-    (Committer(sender), CommitTask { connection: HotConnection::new(pool), waiting, publisher })
+    (Committer(sender), CommitTask { connection: DedicatedConnection::new(db), waiting, publisher })
 }
 
 impl CommitTask {
@@ -121,8 +122,9 @@ impl CommitTask {
         if !queued {
             return;
         }
-        let fresh =
-            events.into_iter().filter(|event| matches!(answers.remove(&event.id), Some(Ok(Stored::New))));
+        let fresh = events
+            .into_iter()
+            .filter(|event| matches!(answers.remove(&event.id), Some(Ok(IngestOutcome::New))));
         self.publisher.offer(fresh.flat_map(|event| {
             let names: Vec<Arc<str>> = event.destinations.to_vec();
             names.into_iter().map(move |destination| Hint {
@@ -133,14 +135,19 @@ impl CommitTask {
         }));
     }
 
-    async fn store(&mut self, events: &mut [NewEvent], queued: bool) -> Vec<Result<Stored, NotCommitted>> {
-        match self.store_all(events, queued).await {
+    async fn store(
+        &mut self,
+        events: &mut [NewEvent],
+        queued: bool,
+    ) -> Vec<Result<IngestOutcome, NotCommitted>> {
+        match events::store(&mut self.connection, events, queued).await {
             Ok(stored) => stored.into_iter().map(Ok).collect(),
             // One event that PostgreSQL will not take must not refuse the others of its batch.
-            Err(error) if events.len() > 1 && grapnel_store::is_data_error(&error) => {
+            Err(error) if events.len() > 1 && error.is_data_error() => {
                 let mut stored = Vec::with_capacity(events.len());
                 for event in events {
-                    let alone = self.store_all(std::slice::from_mut(event), queued).await;
+                    let alone =
+                        events::store(&mut self.connection, std::slice::from_mut(event), queued).await;
                     stored.push(alone.map(|answers| answers[0]).map_err(|error| refuse(&error)));
                 }
                 stored
@@ -150,14 +157,6 @@ impl CommitTask {
                 events.iter().map(|_| Err(refused)).collect()
             }
         }
-    }
-
-    async fn store_all(&mut self, events: &mut [NewEvent], queued: bool) -> sqlx::Result<Vec<Stored>> {
-        let connection = self.connection.get().await?;
-        let stored = timeout(DEADLINE, grapnel_store::events::store(connection, events, queued)).await;
-        let stored = stored.unwrap_or(Err(sqlx::Error::PoolTimedOut));
-        self.connection.keep_if_usable(&stored);
-        stored
     }
 }
 
@@ -174,7 +173,7 @@ fn refuse_late(received: &mut Vec<Waiting>) {
     }
 }
 
-fn refuse(error: &sqlx::Error) -> NotCommitted {
+fn refuse(error: &grapnel_store::Error) -> NotCommitted {
     tracing::error!(error = %grapnel_core::error_chain::chain(error), "a batch of events was not committed");
     metrics::counter!("grapnel_ingest_commit_failures_total").increment(1);
     NotCommitted::Failed

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::management::KEY_HEADER;
+use grapnel_core::ids::EventId;
 use grapnel_core::integration::Integration;
 use grapnel_core::mapping::{self, InvalidEvent};
 use grapnel_core::payload::BodyForm;
@@ -43,7 +44,7 @@ pub(super) fn new_event(
 ) -> Result<Unstored, InvalidEvent> {
     let (compiled, headers) = (&integration.compiled, incoming.headers);
     let fields = compiled.mapper.read(incoming, form)?;
-    let (id, event_id) = (integration.row.id, Uuid::now_v7());
+    let (id, event_id) = (integration.row.id, EventId::generate());
     let idempotency_key = match &fields.external_event_id {
         Some(external_event_id) => format!("{id}:{external_event_id}"),
         None if compiled.mapper.is_every_request_an_event() => format!("{id}:request:{event_id}"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Extension, OriginalUri, Request, State};
 use axum::response::{IntoResponse, Response};
-use grapnel_crds::Proof as Needed;
+use grapnel_crds::HandshakeAuth;
 use http::{Method, StatusCode};
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -27,7 +27,7 @@ use grapnel_core::request::IncomingRequest;
 use grapnel_core::verification::{Evaluation, Verified};
 use grapnel_platform::clock::Clock;
 use grapnel_platform::http_server::CorrelationId;
-use grapnel_store::events::Stored;
+use grapnel_store::events::IngestOutcome;
 
 /// What the handler needs.
 #[derive(Debug, Clone)]
@@ -91,11 +91,11 @@ impl Ingress {
             public_url: self.public_url.as_deref(),
             json: None,
         };
-        if let Some(answer) = self.shake_hands(&integration, &incoming, Needed::None).await? {
+        if let Some(answer) = self.shake_hands(&integration, &incoming, HandshakeAuth::Unverified).await? {
             return Ok(("handshake", answer));
         }
         let verified = self.verify(&integration, &incoming).await?;
-        if let Some(answer) = self.shake_hands(&integration, &incoming, Needed::Required).await? {
+        if let Some(answer) = self.shake_hands(&integration, &incoming, HandshakeAuth::Verified).await? {
             return Ok(("handshake", answer));
         }
         // A handshake for another method did not match.
@@ -119,11 +119,11 @@ impl Ingress {
         let event = event.with(received.bytes);
         let id = event.id;
         match self.committer.commit(event, received.share).await.map_err(refuse::not_committed)? {
-            Stored::New => Ok(("accepted", acknowledge(integration, id, false, correlation_id))),
-            Stored::DuplicateOf(first) => {
+            IngestOutcome::New => Ok(("accepted", acknowledge(integration, id, false, correlation_id))),
+            IngestOutcome::DuplicateOf(first) => {
                 Ok(("duplicate", acknowledge(integration, first, true, correlation_id)))
             }
-            Stored::TryAgain => Ok(("unavailable", refuse::unavailable().into_response())),
+            IngestOutcome::TryAgain => Ok(("unavailable", refuse::unavailable().into_response())),
         }
     }
 
@@ -166,7 +166,7 @@ impl Ingress {
         &self,
         integration: &Integration,
         incoming: &IncomingRequest<'_>,
-        proof: Needed,
+        proof: HandshakeAuth,
     ) -> Result<Option<Response>, ApiError> {
         match integration.compiled.handshakes.recognize(incoming, proof) {
             None => Ok(None),

@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use grapnel_core::ids::IntegrationId;
 use grapnel_core::integration::{Integration, IntegrationRow};
 use grapnel_core::sealing::SealingKeys;
+use grapnel_store::Database;
 use grapnel_store::integrations as rows;
-use sqlx::postgres::{PgListener, PgPool};
+use grapnel_store::integrations::ChangeListener;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 /// How often all rows are read again without a notification.
 const POLL: Duration = Duration::from_secs(10);
@@ -31,7 +32,7 @@ const REST_AFTER_READ: u32 = 4;
 /// All live integrations at one moment.
 #[derive(Debug, Default)]
 pub struct Integrations {
-    by_id: HashMap<Uuid, Arc<Integration>>,
+    by_id: HashMap<IntegrationId, Arc<Integration>>,
     by_route: HashMap<String, Arc<Integration>>,
 }
 
@@ -68,7 +69,7 @@ impl Integrations {
         self.by_route.get(route)
     }
 
-    pub fn get(&self, id: Uuid) -> Option<&Arc<Integration>> {
+    pub fn get(&self, id: IntegrationId) -> Option<&Arc<Integration>> {
         self.by_id.get(&id)
     }
 
@@ -104,26 +105,26 @@ impl Table {
 /// The task's side of a [`Table`].
 #[derive(Debug)]
 pub struct ReadTask {
-    pool: PgPool,
+    db: Database,
     keys: Arc<SealingKeys>,
     current: Arc<ArcSwap<Integrations>>,
     changed: watch::Sender<u64>,
 }
 
 /// An empty table and the task that fills it and keeps it current.
-pub fn table(pool: PgPool, keys: Arc<SealingKeys>) -> (Table, ReadTask) {
+pub fn table(db: Database, keys: Arc<SealingKeys>) -> (Table, ReadTask) {
     let current = Arc::new(ArcSwap::default());
     let (sender, changed) = watch::channel(0);
-    (Table { current: Arc::clone(&current), changed }, ReadTask { pool, keys, current, changed: sender })
+    (Table { current: Arc::clone(&current), changed }, ReadTask { db, keys, current, changed: sender })
 }
 
 impl ReadTask {
     pub async fn run(self, stop: CancellationToken) {
-        let mut listener: Option<PgListener> = None;
+        let mut listener: Option<ChangeListener> = None;
         loop {
             // Listening begins before the read, so that no change falls in between.
             if listener.is_none() {
-                listener = grapnel_store::bounded(&self.pool, rows::listen(&self.pool))
+                listener = rows::listen(&self.db)
                     .await
                     .inspect_err(|error| {
                         tracing::warn!(%error, "changes of integrations are not heard, only polled");
@@ -131,7 +132,7 @@ impl ReadTask {
                     .ok();
             }
             let started = Instant::now();
-            let wait = match grapnel_store::bounded(&self.pool, rows::load_all(&self.pool)).await {
+            let wait = match rows::load_all(&self.db).await {
                 Ok(rows) => {
                     self.swap(rows);
                     POLL
@@ -176,9 +177,9 @@ impl ReadTask {
 }
 
 /// Returns when a change was notified, or false when the listener is lost. Without one, never.
-async fn hear(listener: &mut Option<PgListener>) -> bool {
+async fn hear(listener: &mut Option<ChangeListener>) -> bool {
     match listener {
-        Some(listening) => listening.recv().await.is_ok(),
+        Some(listening) => listening.changed().await.is_ok(),
         None => std::future::pending().await,
     }
 }

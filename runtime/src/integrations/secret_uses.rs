@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
+use grapnel_store::Database;
 use grapnel_store::secret_uses::{self as rows, SecretUse};
-use sqlx::postgres::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Table;
@@ -14,12 +14,12 @@ use super::cache::Table;
 const PERIOD: Duration = Duration::from_secs(30);
 
 /// Writes the uses until the token is cancelled, and once more.
-pub async fn run(pool: PgPool, integrations: Table, stop: CancellationToken) {
+pub async fn run(db: Database, integrations: Table, stop: CancellationToken) {
     loop {
         let stopped = stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_none();
         let uses = take(&integrations);
         if !uses.is_empty()
-            && let Err(error) = grapnel_store::bounded(&pool, rows::note(&pool, &uses)).await
+            && let Err(error) = rows::note(&db, &uses).await
         {
             tracing::warn!(%error, "the uses of verification secrets were not recorded");
         }

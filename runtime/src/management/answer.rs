@@ -9,7 +9,7 @@ use super::cursor::{self, ListOrder};
 use super::query::MAX_PAGE_SIZE;
 use crate::http::envelope::{ApiError, ErrorCode, success_with_meta};
 use grapnel_core::error_chain::chain;
-use grapnel_store::views::{Page, StoreFailure, TOTAL_CAP};
+use grapnel_store::views::{Page, TOTAL_CAP};
 
 /// `meta` of a list.
 #[derive(Debug, Serialize, ToSchema)]
@@ -62,20 +62,20 @@ pub(super) fn unknown(what: &str) -> ApiError {
 const RETRY_AFTER_SECONDS: u64 = 5;
 
 /// A failure is logged here, once, and a client learns only what it can do about it.
-impl From<StoreFailure> for ApiError {
-    fn from(failure: StoreFailure) -> Self {
+impl From<grapnel_store::Error> for ApiError {
+    fn from(failure: grapnel_store::Error) -> Self {
         match &failure {
-            StoreFailure::Deadline => {
+            grapnel_store::Error::Deadline => {
                 tracing::warn!("management request exceeded the deadline of its statements");
                 let message =
                     "The answer took too long to find; narrow the request, for example with from and to";
                 Self::new(ErrorCode::DependencyUnavailable, message).retry_after(RETRY_AFTER_SECONDS)
             }
-            StoreFailure::Unavailable(_) => {
+            grapnel_store::Error::Unavailable(_) => {
                 tracing::warn!(error = %chain(&failure), "management request found no database");
                 Self::unavailable(RETRY_AFTER_SECONDS)
             }
-            StoreFailure::Corrupt { .. } | StoreFailure::Unknown { .. } | StoreFailure::Statement(_) => {
+            grapnel_store::Error::Corrupt { .. } | grapnel_store::Error::Statement(_) => {
                 tracing::error!(error = %chain(&failure), "management request failed");
                 Self::internal()
             }

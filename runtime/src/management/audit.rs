@@ -35,6 +35,6 @@ pub(super) async fn list(
         entity_id: query.uuid("entityId")?,
         action: query.text("action", MAX_NAME_CHARS)?,
     };
-    let page = list_audit_entries(&state.pool, &filter, query.page(ListOrder::AuditEntries)?).await?;
+    let page = list_audit_entries(&state.db, &filter, query.page(ListOrder::AuditEntries)?).await?;
     Ok(answer::list(&page, ListOrder::AuditEntries))
 }

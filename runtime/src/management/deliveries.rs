@@ -33,6 +33,6 @@ pub(super) async fn list(
     let query = Query::of_list(raw.as_deref(), &["status", "eventId"])?;
     let filter =
         AttemptFilter { event_id: query.uuid("eventId")?, status: query.choice("status", &STATUSES)? };
-    let page = list_attempts(&state.pool, &filter, query.page(ListOrder::Attempts)?).await?;
+    let page = list_attempts(&state.db, &filter, query.page(ListOrder::Attempts)?).await?;
     Ok(answer::list(&page, ListOrder::Attempts))
 }

@@ -94,7 +94,7 @@ pub(super) async fn list(
         },
     };
     let order = ListOrder::Events(list.sort, list.order);
-    let page = list_events(&state.pool, &list, query.page(order)?).await?;
+    let page = list_events(&state.db, &list, query.page(order)?).await?;
     Ok(answer::list(&page, order))
 }
 
@@ -126,7 +126,7 @@ pub(super) async fn read(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     Query::none(raw.as_deref())?;
-    let record = load_event(&state.pool, &state.queue_prefix, id).await?;
+    let record = load_event(&state.db, &state.queue_prefix, id).await?;
     Ok(success(StatusCode::OK, &record.ok_or_else(|| answer::unknown("event"))?))
 }
 
@@ -145,7 +145,7 @@ pub(super) async fn status(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     Query::none(raw.as_deref())?;
-    let processing = load_processing(&state.pool, &state.queue_prefix, id).await?;
+    let processing = load_processing(&state.db, &state.queue_prefix, id).await?;
     Ok(success(StatusCode::OK, &processing.ok_or_else(|| answer::unknown("event"))?))
 }
 

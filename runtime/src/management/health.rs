@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
+use grapnel_store::Database;
 use http::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
-use sqlx::postgres::PgPool;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
@@ -28,7 +28,7 @@ const REUSE: Duration = Duration::from_secs(1);
 /// The datastores as `/health` looks at them.
 #[derive(Debug)]
 pub struct Health {
-    pool: PgPool,
+    db: Database,
     limits: Limits,
     rabbitmq: Link,
     last: Mutex<Option<(Instant, Report)>>,
@@ -57,8 +57,8 @@ struct Check {
 }
 
 impl Health {
-    pub fn new(pool: PgPool, limits: Limits, rabbitmq: Link) -> Self {
-        Self { pool, limits, rabbitmq, last: Mutex::new(None) }
+    pub fn new(db: Database, limits: Limits, rabbitmq: Link) -> Self {
+        Self { db, limits, rabbitmq, last: Mutex::new(None) }
     }
 
     async fn report(&self) -> Report {
@@ -70,7 +70,7 @@ impl Health {
             return report.clone();
         }
         let (postgres, redis, rabbitmq) = tokio::join!(
-            check(async { sqlx::query("SELECT 1").execute(&self.pool).await.is_ok() }),
+            check(async { self.db.ping().await.is_ok() }),
             check(async { self.limits.ping().await.is_ok() }),
             check(async { self.rabbitmq.check().await.is_ok() }),
         );

@@ -32,6 +32,6 @@ pub(super) async fn list(
         provider: query.text("provider", MAX_NAME_CHARS)?,
         active_only: query.choice("activeOnly", &[("true", true), ("false", false)])?.unwrap_or(false),
     };
-    let page = list_integrations(&state.pool, &filter, query.page(ListOrder::Integrations)?).await?;
+    let page = list_integrations(&state.db, &filter, query.page(ListOrder::Integrations)?).await?;
     Ok(answer::list(&page, ListOrder::Integrations))
 }

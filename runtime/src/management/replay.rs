@@ -12,7 +12,8 @@ use super::path::PathId;
 use super::query::Query;
 use super::{ManagementState, answer, body};
 use crate::http::envelope::{ApiError, Envelope, ErrorCode, ErrorEnvelope, success};
-use grapnel_store::replays::{NewReplay, Requested, request_replay};
+use grapnel_core::ids::EventId;
+use grapnel_store::replays::{NewReplay, ReplayOutcome, request_replay};
 
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
@@ -105,20 +106,23 @@ pub(super) async fn request(
     let bytes = body::read(&parts.headers, stream, MAX_BODY_BYTES).await?;
     let ReplayBody { requested_by, reason, destination } = ReplayBody::parse(&bytes)?;
     let requested_by = requested_by.unwrap_or_else(|| "api-user".to_owned());
-    let replay = NewReplay { event_id, destination, requested_by, reason };
-    match request_replay(&state.pool, &replay).await? {
-        Requested::Accepted(replay_request_id) => {
+    let replay = NewReplay { event_id: EventId::new(event_id), destination, requested_by, reason };
+    match request_replay(&state.db, &replay).await? {
+        ReplayOutcome::Accepted(replay_request_id) => {
             state.replays.notify_one();
-            Ok(success(StatusCode::ACCEPTED, &ReplayAccepted { replay_request_id, event_id }))
+            Ok(success(
+                StatusCode::ACCEPTED,
+                &ReplayAccepted { replay_request_id: replay_request_id.uuid(), event_id },
+            ))
         }
-        Requested::UnknownEvent => Err(answer::unknown("event")),
-        Requested::UnknownDestination => {
+        ReplayOutcome::UnknownEvent => Err(answer::unknown("event")),
+        ReplayOutcome::UnknownDestination => {
             Err(ApiError::invalid("destination", "the event has no delivery to it"))
         }
-        Requested::InactiveIntegration => {
+        ReplayOutcome::InactiveIntegration => {
             Err(ApiError::new(ErrorCode::Conflict, "The event's integration was removed or is disabled"))
         }
-        Requested::RemovedDestination => {
+        ReplayOutcome::RemovedDestination => {
             Err(ApiError::new(ErrorCode::Conflict, "The event's integration no longer has the destination"))
         }
     }

@@ -36,7 +36,7 @@ pub(super) async fn list(
         event_id: query.uuid("eventId")?,
         status: query.choice("status", &ReplayStatus::ALL.map(|status| (status.as_str(), status)))?,
     };
-    let page = list_replay_requests(&state.pool, &filter, query.page(ListOrder::ReplayRequests)?).await?;
+    let page = list_replay_requests(&state.db, &filter, query.page(ListOrder::ReplayRequests)?).await?;
     Ok(answer::list(&page, ListOrder::ReplayRequests))
 }
 
@@ -55,6 +55,6 @@ pub(super) async fn read(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     Query::none(raw.as_deref())?;
-    let replay = load_replay_request(&state.pool, id).await?;
+    let replay = load_replay_request(&state.db, id).await?;
     Ok(success(StatusCode::OK, &replay.ok_or_else(|| answer::unknown("replay request"))?))
 }

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use grapnel_store::Database;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -45,7 +46,9 @@ pub(crate) fn new_database_name() -> String {
 /// One installation of Grapnel.
 pub(crate) struct Platform {
     pub(crate) services: Services,
+    /// For statements of the tests.
     pub(crate) pool: PgPool,
+    pub(crate) db: Database,
     pub(crate) http: reqwest::Client,
     pub(crate) http_port: u16,
     pub(crate) queue_prefix: String,
@@ -81,6 +84,7 @@ impl Platform {
     fn with_database(services: Services, database: String) -> Self {
         let database_url = services.database_url_of(&database);
         let pool = PgPoolOptions::new().max_connections(4).connect_lazy(&database_url).expect("a URL");
+        let db = Database::from(pool.clone());
         let directory = std::env::temp_dir().join(&database);
         std::fs::create_dir_all(&directory).expect("create a directory");
         let http_port = processes::free_port();
@@ -103,7 +107,7 @@ impl Platform {
             // Another test was first.
         }
         let http = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
-        Self { services, pool, http, http_port, queue_prefix, database, directory, environment }
+        Self { services, pool, db, http, http_port, queue_prefix, database, directory, environment }
     }
 
     /// A variable of the processes started from now on.

@@ -76,7 +76,7 @@ async fn apply_refuses_a_wrong_file_as_a_whole_and_names_every_field() {
     check(&good.replace("http://127.0.0.1:9/", "ftp://127.0.0.1/"), &["spec.destinations[0].url"]).await;
     check(
         &good.replace("provider: acme", "provider: initech"),
-        &["spec.provider", "there is no such preset; there are acme, "],
+        &["spec.provider", "unknown preset; must be one of acme, "],
     )
     .await;
     check(&good.replace("key: incoming", "key: other"), &["spec.verification.secretRef", "other"]).await;

@@ -48,7 +48,7 @@ async fn platform_with_retention(days: i32) -> Platform {
 #[tokio::test]
 async fn days_past_the_retention_are_dropped_with_all_that_is_in_them() {
     let platform = platform_with_retention(30).await;
-    let dropped = partitions::drop_expired(&platform.pool).await.unwrap();
+    let dropped = partitions::drop_expired(&platform.db).await.unwrap();
     // Each day before the retention, from the oldest that there is, in each table.
     assert_eq!(dropped.len(), 10 * 5, "{dropped:?}");
     assert_eq!(platform.count("SELECT count(*) FROM events").await, 1);
@@ -57,9 +57,9 @@ async fn days_past_the_retention_are_dropped_with_all_that_is_in_them() {
         platform.count("SELECT count(*) FROM audit_entries WHERE action = 'webhook.received'").await,
         1
     );
-    assert_eq!(partitions::prune_keys(&platform.pool).await.unwrap(), 2);
+    assert_eq!(partitions::prune_keys(&platform.db).await.unwrap(), 2);
     assert_eq!(platform.count("SELECT count(*) FROM idempotency_keys").await, 1);
-    assert!(partitions::drop_expired(&platform.pool).await.unwrap().is_empty());
+    assert!(partitions::drop_expired(&platform.db).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn a_day_with_unfinished_deliveries_is_kept_until_they_end() {
     let unfinish = "UPDATE deliveries SET status = 'pending', finished_at = NULL
         WHERE event_id = (SELECT event_id FROM deliveries ORDER BY event_id LIMIT 1)";
     sqlx::query(unfinish).execute(&platform.pool).await.unwrap();
-    let dropped = partitions::drop_expired(&platform.pool).await.unwrap();
+    let dropped = partitions::drop_expired(&platform.db).await.unwrap();
     assert_eq!(dropped.len(), 9 * 5, "{dropped:?}");
     assert_eq!(platform.count("SELECT count(*) FROM events").await, 2);
 
@@ -76,14 +76,14 @@ async fn a_day_with_unfinished_deliveries_is_kept_until_they_end() {
         .execute(&platform.pool)
         .await
         .expect("an old event");
-    assert_eq!(partitions::drop_expired(&platform.pool).await.unwrap().len(), 5);
+    assert_eq!(partitions::drop_expired(&platform.db).await.unwrap().len(), 5);
 }
 
 #[tokio::test]
 async fn a_retired_integration_keeps_its_history_as_long_as_it_asked() {
     let platform = platform_with_retention(60).await;
     sqlx::query("UPDATE integrations SET deleted_at = now()").execute(&platform.pool).await.unwrap();
-    assert!(partitions::drop_expired(&platform.pool).await.unwrap().is_empty());
+    assert!(partitions::drop_expired(&platform.db).await.unwrap().is_empty());
     assert_eq!(platform.count("SELECT count(*) FROM events").await, 3);
 }
 

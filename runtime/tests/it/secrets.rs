@@ -4,6 +4,7 @@ use std::process::Command;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use grapnel_core::ids::IntegrationId;
 use grapnel_core::sealing::SealingKeys;
 use grapnel_store::captured_secrets;
 use secrecy::ExposeSecret;
@@ -263,14 +264,21 @@ async fn secrets_are_sealed_anew_when_the_key_is_rotated() {
         .expect("a row");
     let keys = SealingKeys::parse(SEALING_KEYS).expect("keys");
     let sealed = keys.seal(id.as_bytes(), b"a-secret-that-waits");
-    assert!(captured_secrets::insert(&platform.pool, id, "hook-secret", &sealed).await.expect("a row"));
+    assert!(
+        captured_secrets::insert(&platform.db, IntegrationId::new(id), "hook-secret", &sealed)
+            .await
+            .expect("a row")
+    );
 
     platform.set("GRAPNEL_SEALING_KEYS", &format!("{SECOND},{SEALING_KEYS}"));
     let mut api = platform.start(&["api"]);
     platform.wait_for_count(sealed_by, 2).await;
     let captured_by = "SELECT count(*) FROM captured_secrets WHERE substring(sealed FROM 3 FOR 6) = 'second'";
     platform.wait_for_count(captured_by, 1).await;
-    let waiting = captured_secrets::find(&platform.pool, id).await.expect("an answer").expect("a row");
+    let waiting = captured_secrets::find(&platform.db, IntegrationId::new(id))
+        .await
+        .expect("an answer")
+        .expect("a row");
     let second = SealingKeys::parse(SECOND).expect("keys");
     let opened = second.open(id.as_bytes(), &waiting.sealed).expect("the new key opens it");
     assert_eq!(opened.expose_secret(), b"a-secret-that-waits");

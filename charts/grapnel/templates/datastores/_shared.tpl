@@ -1,4 +1,4 @@
-{{/* A headless or plain Service for a bundled datastore. Takes (list $ store ports) with ports a dict of name → number. */}}
+{{/* The Service of a bundled datastore. Takes (list $ store ports); ports maps names to numbers. */}}
 {{- define "grapnel.storeService" -}}
 {{- $ := index . 0 -}}
 {{- $store := index . 1 -}}
@@ -16,7 +16,7 @@ spec:
   {{- end }}
 {{- end -}}
 
-{{/* The claim of a StatefulSet; it outlives the release. Takes (list $ store). */}}
+{{/* The volume claim of a StatefulSet, which outlives the release. Takes (list $ store). */}}
 {{- define "grapnel.storeClaim" -}}
 {{- $ := index . 0 -}}
 {{- $storage := (index $.Values.bundled (index . 1)).storage -}}

@@ -1,11 +1,11 @@
-{{/* DNS, wherever the cluster has it: some answer on a link-local address of the node. */}}
+{{/* DNS at any address: some clusters serve it on a link-local address of the node. */}}
 {{- define "grapnel.dnsEgress" -}}
 - ports:
   - {protocol: UDP, port: 53}
   - {protocol: TCP, port: 53}
 {{- end -}}
 
-{{/* One datastore: its pod, or wherever it is. Takes (list $ store ports). */}}
+{{/* A datastore: the bundled pod, or the external address. Takes (list $ store ports). */}}
 {{- define "grapnel.storeEgress" -}}
 {{- $ := index . 0 -}}
 {{- $store := index . 1 -}}
@@ -22,7 +22,7 @@
   {{- end }}
 {{- end -}}
 
-{{/* Takes (list $ store) and gives the ports as JSON. */}}
+{{/* The ports of a datastore, as JSON. Takes (list $ store). */}}
 {{- define "grapnel.storePorts" -}}
 {{- $ := index . 0 -}}
 {{- $store := index . 1 -}}
@@ -40,7 +40,7 @@
 {{- if include "grapnel.isBundled" (list . "rabbitmq") }}15672{{ else }}{{ .Values.external.rabbitmq.managementPort }}{{ end -}}
 {{- end -}}
 
-{{/* The operations port, for Prometheus. The kubelet's probes are never refused. */}}
+{{/* The operations port, for Prometheus. The kubelet's probes are always allowed. */}}
 {{- define "grapnel.metricsIngress" -}}
 - ports:
   - {protocol: TCP, port: 9090}

@@ -1,4 +1,4 @@
-{{/* Who is sent to the api by which path. Takes (list $ side paths) with side webhooks or management. */}}
+{{/* Routes paths to the api. Takes (list $ side paths); side is webhooks or management. */}}
 {{- define "grapnel.routes" -}}
 {{- $ := index . 0 -}}
 {{- $side := index . 1 -}}

@@ -1,4 +1,4 @@
-{{/* What the controller takes as GRAPNEL_WORKER_POD_FILE. */}}
+{{/* The contents of GRAPNEL_WORKER_POD_FILE. */}}
 {{- define "grapnel.workerPod" -}}
 image: {{ include "grapnel.image" (list . .Values.images.runtime) }}
 imagePullPolicy: {{ .Values.images.pullPolicy }}

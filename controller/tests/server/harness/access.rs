@@ -1,5 +1,5 @@
-//! The rights of the controller under test: exactly those that the chart gives it, so that one which is missing fails the
-//! tests. The rules are the chart's files.
+//! The rights of the controller under test: exactly those that the chart grants, so that a missing one fails the tests.
+//! The rules are read from the chart's files.
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,17 +21,17 @@ const RULES_OF_CAPTURE: &str = include_str!("../../../../charts/grapnel/files/co
 const RULES_OF_PLATFORM: &str =
     include_str!("../../../../charts/grapnel/files/controller-platform-rules.yaml");
 
-/// What the controller may do in the namespaces that it watches.
+/// The rules for the namespaces that the controller watches.
 pub(crate) fn rules_of_watched() -> Vec<PolicyRule> {
     [rules_without_capture(), rules(RULES_OF_CAPTURE)].concat()
 }
 
-/// The same where captured secrets are not put into Secrets.
+/// The same rules without the right to write captured secrets.
 pub(crate) fn rules_without_capture() -> Vec<PolicyRule> {
     rules(RULES_OF_WATCHED)
 }
 
-/// What the controller may do in the platform's namespace.
+/// The rules for the platform's namespace.
 pub(crate) fn rules_of_platform() -> Vec<PolicyRule> {
     rules(RULES_OF_PLATFORM)
 }
@@ -40,13 +40,13 @@ fn rules(text: &str) -> Vec<PolicyRule> {
     serde_saphyr::from_str(text).expect("a list of rules")
 }
 
-/// The name by which the audit log knows the controller of a platform.
+/// The user name of a platform's controller in the audit log.
 pub(crate) fn user(platform: &str) -> String {
     format!("system:serviceaccount:{platform}:{ACCOUNT}")
 }
 
-/// Creates the account with its rights, and writes the file by which a process uses it. Without a watched namespace, all
-/// of the cluster is watched.
+/// Creates the account with its rights, and writes the kubeconfig that uses it. Without a watched namespace, the whole
+/// cluster is watched.
 pub(crate) async fn grant(client: &Client, platform: &str, watched: Option<&str>, kubeconfig: &Path) {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), platform);
     let account = ServiceAccount {
@@ -67,9 +67,9 @@ pub(crate) async fn grant(client: &Client, platform: &str, watched: Option<&str>
     wait_until_granted(kubeconfig, platform, watched).await;
 }
 
-/// A role of these rules in a namespace, or in all of them, and its binding to the account.
+/// Applies a role with these rules in a namespace, or in all of them, and binds it to the account.
 pub(crate) async fn bind(client: &Client, platform: &str, namespace: Option<&str>, rules: &[PolicyRule]) {
-    // Tests run side by side, and what is bound in the whole cluster has one name in it.
+    // Tests run in parallel, and the names of cluster roles must not collide.
     let name = format!("{platform}-{}", namespace.unwrap_or("all"));
     let (role, binding) =
         if namespace.is_some() { ("Role", "RoleBinding") } else { ("ClusterRole", "ClusterRoleBinding") };
@@ -99,17 +99,17 @@ async fn apply(client: &Client, kind: &str, namespace: Option<&str>, name: &str,
     api.patch(name, &PatchParams::apply("tests").force(), &Patch::Apply(&object)).await.expect("bind a role");
 }
 
-/// The administrator's file, with the token in the place of the administrator's certificate.
+/// Returns the administrator's kubeconfig, with the token in place of the administrator's credentials.
 fn user_file(token: &str) -> String {
     let mut file = Kubeconfig::read_from(variable("KUBECONFIG")).expect("read KUBECONFIG");
     for named in &mut file.auth_infos {
         named.auth_info = Some(serde_json::from_value(json!({ "token": token })).expect("a user"));
     }
-    // A program of JSON is one of YAML.
+    // JSON is valid YAML.
     serde_json::to_string(&file).expect("JSON")
 }
 
-/// The API server hears of a new binding a moment later.
+/// Waits until the API server honors a new binding, which takes a moment.
 async fn wait_until_granted(kubeconfig: &Path, platform: &str, watched: Option<&str>) {
     let file = Kubeconfig::read_from(kubeconfig).expect("read the file");
     let options = KubeConfigOptions::default();
@@ -120,7 +120,7 @@ async fn wait_until_granted(kubeconfig: &Path, platform: &str, watched: Option<&
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
-    wait_for("the rights to be there", async || {
+    wait_for("the rights to be granted", async || {
         let limit = kube::api::ListParams::default().limit(1);
         let granted = leases.get_opt("none").await.is_ok() && secrets.list_metadata(&limit).await.is_ok();
         if !granted {

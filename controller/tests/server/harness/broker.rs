@@ -1,21 +1,21 @@
 //! RabbitMQ as the tests use it: queues under a prefix, and messages in them.
 
 use futures::StreamExt;
-use grapnel::queue::Link;
+use grapnel_platform::queue::{Link, close};
 use lapin::BasicProperties;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
 use serde_json::Value;
 use url::Url;
 
-/// The queues under a prefix, as the management API tells.
+/// Returns the queues under a prefix, from the management API.
 pub(crate) async fn queues(management_url: &str, prefix: &str) -> Vec<String> {
     let queues = list(management_url).await;
     let names = queues.iter().filter_map(|queue| queue["name"].as_str());
     names.filter(|name| name.starts_with(prefix)).map(str::to_owned).collect()
 }
 
-/// The messages that wait in a queue, as the management API tells.
+/// Returns the number of ready messages in a queue, from the management API.
 pub(crate) async fn ready(management_url: &str, queue: &str) -> Option<u64> {
     let queues = list(management_url).await;
     queues.iter().find(|found| found["name"] == queue)?["messages_ready"].as_u64()
@@ -33,7 +33,7 @@ async fn list(management_url: &str) -> Vec<Value> {
     answer.json().await.expect("a list")
 }
 
-/// Puts messages into a queue without anyone to consume them.
+/// Publishes messages to a queue that has no consumer.
 pub(crate) async fn publish(url: &str, queue: &str, count: usize) {
     let link = Link::new(url.to_owned().into(), "grapnel-tests");
     let channel = link.channel().await.expect("a channel");
@@ -44,26 +44,26 @@ pub(crate) async fn publish(url: &str, queue: &str, count: usize) {
             .await
             .expect("publish");
     }
-    // The answer to a synchronous request says that all before it has arrived.
-    link.ready_messages(queue).await.expect("look at the queue");
+    // The response to a synchronous request shows that everything before it has arrived.
+    link.ready_messages(queue).await.expect("inspect the queue");
     link.close().await;
 }
 
-/// A worker that has messages and has acknowledged none of them. They come back when it goes.
+/// A worker that has received messages and acknowledged none of them. They are requeued when it stops.
 pub(crate) struct BusyWorker {
     link: Link,
     channel: lapin::Channel,
 }
 
 impl BusyWorker {
-    pub(crate) async fn go(self) {
-        grapnel::queue::close(self.channel).await;
+    pub(crate) async fn stop(self) {
+        close(self.channel).await;
         self.link.close().await;
     }
 }
 
-/// Takes that many messages.
-pub(crate) async fn take(url: &str, queue: &str, count: usize) -> BusyWorker {
+/// Receives a number of messages without acknowledging them.
+pub(crate) async fn consume(url: &str, queue: &str, count: usize) -> BusyWorker {
     let link = Link::new(url.to_owned().into(), "grapnel-tests");
     let channel = link.channel().await.expect("a channel");
     let consumer = channel.basic_consume(
@@ -72,12 +72,16 @@ pub(crate) async fn take(url: &str, queue: &str, count: usize) -> BusyWorker {
         BasicConsumeOptions::default(),
         FieldTable::default(),
     );
-    let taken = consumer.await.expect("consume").take(count).collect::<Vec<_>>().await;
-    assert!(taken.iter().all(Result::is_ok) && taken.len() == count, "{} were taken", taken.len());
+    let received = consumer.await.expect("consume").take(count).collect::<Vec<_>>().await;
+    assert!(
+        received.iter().all(Result::is_ok) && received.len() == count,
+        "{} were received",
+        received.len()
+    );
     BusyWorker { link, channel }
 }
 
-/// Answers how many messages were there.
+/// Purges a queue and returns how many messages it had.
 pub(crate) async fn purge(url: &str, queue: &str) -> u32 {
     let link = Link::new(url.to_owned().into(), "grapnel-tests");
     let channel = link.channel().await.expect("a channel");
@@ -86,7 +90,7 @@ pub(crate) async fn purge(url: &str, queue: &str) -> u32 {
     purged
 }
 
-/// A thread of its own: this runs in a drop, where the test's runtime cannot be waited for.
+/// Deletes the queues under a prefix, on a thread of its own: a drop cannot block on the runtime of the test.
 pub(crate) fn delete_queues(url: &str, management_url: &str, prefix: &str) {
     let (url, management_url, prefix) = (url.to_owned(), management_url.to_owned(), prefix.to_owned());
     let deleted = std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! A server that can be taken away from those who reach it through here.
+//! A TCP relay that can cut a server off from its clients.
 
 use std::io;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,14 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use url::Url;
 
-/// A way to a server that can be closed and opened.
+/// A relay to a server that can be closed and opened.
 pub(crate) struct Gate {
     pub(crate) port: u16,
     open: Arc<AtomicBool>,
 }
 
 impl Gate {
-    /// In front of the server of that URL.
+    /// Starts a relay to the server of a URL.
     pub(crate) fn new(url: &str) -> Self {
         let url = Url::parse(url).expect("a URL");
         let target = format!("{}:{}", url.host_str().expect("a host"), url.port().expect("a port"));
@@ -22,7 +22,7 @@ impl Gate {
         let port = listener.local_addr().expect("an address").port();
         let open = Arc::new(AtomicBool::new(true));
         let is_open = Arc::clone(&open);
-        // It ends with the test's process.
+        // Ends with the process of the test.
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if is_open.load(Ordering::Relaxed)
@@ -41,7 +41,7 @@ impl Gate {
     }
 }
 
-/// Copies until either side ends, or a chunk arrives while the gate is closed.
+/// Copies until either side closes, or a chunk arrives while the gate is closed.
 fn relay(from: &TcpStream, to: &TcpStream, is_open: &Arc<AtomicBool>) {
     let (mut from, mut to) = (from.try_clone().expect("a socket"), to.try_clone().expect("a socket"));
     let is_open = Arc::clone(is_open);
@@ -54,7 +54,7 @@ fn relay(from: &TcpStream, to: &TcpStream, is_open: &Arc<AtomicBool>) {
         }
         for stream in [&from, &to] {
             if stream.shutdown(Shutdown::Both).is_err() {
-                // It was closed by the other side.
+                // The other side has closed it.
             }
         }
     });

@@ -1,4 +1,4 @@
-//! What the tests look at: objects and their conditions, rows, workers, Events.
+//! Observations of the tests: objects and their conditions, rows, workers, Events.
 
 use std::time::{Duration, Instant};
 
@@ -19,10 +19,10 @@ impl Installation {
     }
 
     pub(crate) async fn wait_until_gone(&self, name: &str) {
-        wait_for("the object to go", async || self.get(name).await.is_none()).await;
+        wait_for("the object to be gone", async || self.get(name).await.is_none()).await;
     }
 
-    /// Waits until the condition has this status and reason at the object's present generation.
+    /// Waits until the condition has this status and reason at the object's current generation.
     pub(crate) async fn wait_for_condition(
         &self,
         name: &str,
@@ -34,7 +34,8 @@ impl Installation {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             last = self.get(name).await;
-            if let Some(object) = last.as_ref().filter(|object| says(object, type_, status, reason)) {
+            if let Some(object) = last.as_ref().filter(|object| has_condition(object, type_, status, reason))
+            {
                 return object.clone();
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -47,7 +48,7 @@ impl Installation {
         self.wait_for_condition(name, "Ready", "True", "AsDesired").await
     }
 
-    /// The row of an object, as JSON.
+    /// Returns the row of an object, as JSON.
     pub(crate) async fn row(&self, id: Uuid) -> Option<Value> {
         let text: Option<String> = sqlx::query_scalar(
             "SELECT json_build_object('generation', generation, 'epoch', writer_epoch, 'state', state, 'route', route,
@@ -77,10 +78,10 @@ impl Installation {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("{last:?} replicas and not {expected}");
+        panic!("{last:?} replicas instead of {expected}");
     }
 
-    /// The reasons of the Events about an object, oldest first.
+    /// Returns the reasons of the Events about an object, oldest first.
     pub(crate) async fn event_reasons(&self, name: &str) -> Vec<String> {
         let api: Api<k8s_openapi::api::events::v1::Event> =
             Api::namespaced(self.client.clone(), &self.namespace);
@@ -91,8 +92,8 @@ impl Installation {
     }
 }
 
-/// Whether the condition says this about the present generation.
-pub(crate) fn says(object: &Integration, type_: &str, status: &str, reason: &str) -> bool {
+/// Returns whether the condition has this status and reason at the current generation.
+pub(crate) fn has_condition(object: &Integration, type_: &str, status: &str, reason: &str) -> bool {
     let found = object.status.as_ref().and_then(|found| conditions::find(&found.conditions, type_));
     found.is_some_and(|condition| {
         condition.status == status

@@ -1,4 +1,4 @@
-//! The real binaries, as processes.
+//! The real binaries, run as processes.
 
 use std::fs::File;
 use std::net::TcpListener;
@@ -15,7 +15,7 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub(crate) struct Process {
     child: Child,
     log: PathBuf,
-    /// The port that it was given: of the operations for a controller, the public one for an api.
+    /// The port it was given: the operations port of a controller, the public port of an api.
     pub(crate) port: u16,
 }
 
@@ -33,11 +33,11 @@ pub(crate) fn run_to_end(binary: &str, arguments: &[&str], environment: &[(Strin
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Whether it succeeded, and all that it said.
+/// Runs a program to its end; returns whether it succeeded, and all of its output.
 pub(crate) fn try_run(binary: &str, arguments: &[&str], environment: &[(String, String)]) -> (bool, String) {
     let output = command(binary, arguments, environment).output().expect("it starts");
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&printed).into_owned())
 }
 
 impl Process {
@@ -60,18 +60,18 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Whether it is the writer, and has its caches.
+    /// Returns whether it is the leader and its caches are filled.
     pub(crate) fn leads(&self) -> bool {
         self.log().contains("caches are filled")
     }
 
-    /// The status of a probe of the operations port; 0 when nothing answers.
+    /// Returns the status of a probe of the operations port; 0 if there is no response.
     pub(crate) async fn probe(&self, path: &str) -> u16 {
         let url = format!("http://127.0.0.1:{}{path}", self.port);
         reqwest::get(url).await.map_or(0, |answer| answer.status().as_u16())
     }
 
-    /// SIGKILL: nothing is finished, nothing is said.
+    /// Sends SIGKILL, so that nothing is finished or logged.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("kill the process");
         self.child.wait().expect("wait for the process");
@@ -98,14 +98,14 @@ impl Process {
         }
     }
 
-    /// The resident memory in megabytes.
+    /// Returns the resident memory in megabytes.
     pub(crate) fn memory_mb(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() / 1024
     }
 
-    /// The sum of the counters of that name whose labels contain all of these, from the operations port.
+    /// Returns the sum of the counters of a name whose labels contain all of `labels` and none of `without`.
     pub(crate) async fn counter(&self, name: &str, labels: &[&str], without: &[&str]) -> u64 {
         let url = format!("http://127.0.0.1:{}/metrics", self.port);
         let text = reqwest::get(url).await.expect("the operations port").text().await.expect("a text");
@@ -118,7 +118,7 @@ impl Process {
         text.lines().filter(matches).filter_map(number).map(|number| number as u64).sum()
     }
 
-    /// Requests that may change something at the API server, but for the renewals of the Lease.
+    /// Returns the number of requests that may change something at the API server, except renewals of the Lease.
     pub(crate) async fn api_writes(&self) -> u64 {
         let name = "grapnel_controller_api_requests_total";
         self.counter(name, &[], &["verb=\"get\"", "resource=\"leases\""]).await
@@ -129,17 +129,17 @@ impl Drop for Process {
     fn drop(&mut self) {
         // It may have ended by itself.
         if self.child.kill().is_ok() && self.child.wait().is_err() {
-            eprintln!("a process could not be waited for");
+            eprintln!("cannot wait for a process");
         }
     }
 }
 
-/// A port that was free a moment ago.
+/// Returns a port that was free a moment ago.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 
-/// Shows the end of every log, for a test that failed.
+/// Prints the end of every log, for a failed test.
 pub(crate) fn show_logs(directory: &Path) {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();

@@ -1,4 +1,4 @@
-//! What a test finds when it begins: the custom resource, namespaces, a database.
+//! The setup of a test: the custom resource, namespaces, a database.
 
 use futures::StreamExt;
 use grapnel_crds::Integration;
@@ -27,7 +27,7 @@ pub(crate) async fn install_crd(client: &Client) {
     .await;
 }
 
-/// No controller runs yet, so nobody would release them.
+/// Removes finalizers too: no controller is running yet that would.
 pub(crate) async fn remove_all_integrations(client: &Client) {
     let all: Api<Integration> = Api::all(client.clone());
     let found = all.list_metadata(&ListParams::default()).await.expect("list Integrations").items;
@@ -36,7 +36,7 @@ pub(crate) async fn remove_all_integrations(client: &Client) {
             let api: Api<Integration> =
                 Api::namespaced(client.clone(), &object.namespace().expect("a namespace"));
             let (name, release) = (object.name_any(), json!({"metadata": {"finalizers": null}}));
-            // Tests beside this one may still be at the end of theirs.
+            // Parallel tests may still be cleaning up theirs.
             for outcome in [
                 api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(&release)).await.map(drop),
                 api.delete(&name, &DeleteParams::default()).await.map(drop),
@@ -55,7 +55,8 @@ pub(crate) async fn remove_crd(client: &Client) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let name = grapnel_crds::crd().name_any();
     api.delete(&name, &DeleteParams::default()).await.expect("delete the CRD");
-    wait_for("the CRD to go", async || api.get_opt(&name).await.expect("ask for the CRD").is_none()).await;
+    wait_for("the CRD to be gone", async || api.get_opt(&name).await.expect("ask for the CRD").is_none())
+        .await;
 }
 
 pub(crate) async fn create_namespace(client: &Client, name: &str) {

@@ -1,4 +1,4 @@
-//! Webhooks of the provider acme, as it sends them.
+//! Webhooks as the provider acme sends them.
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
@@ -11,7 +11,7 @@ fn signature(secret: &str, body: &str) -> String {
 }
 
 impl Installation {
-    /// The answer to a webhook that is signed with this secret.
+    /// Posts a webhook that is signed with this secret, and returns the status.
     pub(crate) async fn post(&self, port: u16, route: &str, secret: &str, id: &str) -> u16 {
         let body = json!({
             "eventId": id, "eventType": "order.created", "occurredAt": "2026-11-24T10:00:00Z", "data": {"id": id},

@@ -12,6 +12,8 @@ use jiff::Timestamp;
 use url::{Host, Url};
 use uuid::Uuid;
 
+use crate::ids::EventId;
+
 use crate::delivery::signing::{SigningKey, sign};
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("grapnel/", env!("CARGO_PKG_VERSION")));
@@ -59,7 +61,7 @@ pub struct DeliveryRequest<'a> {
     /// Where it goes.
     pub target: &'a Target,
     /// Sent as `webhook-id` and `x-event-id`; the same on every attempt.
-    pub event_id: Uuid,
+    pub event_id: EventId,
     /// Sent as `x-correlation-id`.
     pub correlation_id: &'a str,
     /// Sent as `traceparent`.
@@ -124,7 +126,7 @@ pub struct Unsendable {
 pub fn headers_of(request: &DeliveryRequest<'_>) -> Result<HeaderMap, Unsendable> {
     let target = request.target;
     let mut id = Uuid::encode_buffer();
-    let id = &*request.event_id.hyphenated().encode_lower(&mut id);
+    let id = &*request.event_id.uuid().hyphenated().encode_lower(&mut id);
     let id_value = HeaderValue::from_str(id).map_err(|_| Unsendable { header: "event id" })?;
     let timestamp = request.attempted_at.as_second();
     // Bytes beyond ASCII are allowed: the correlation id came in a header of the provider's request.

@@ -6,7 +6,7 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
-use grapnel_crds::{Hash, KeyEncoding, Scheme, SchemeType};
+use grapnel_crds::{HashAlgorithm, KeyEncoding, Scheme, SchemeType};
 use ring::signature::{
     ECDSA_P256_SHA256_ASN1, ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey, VerificationAlgorithm,
 };
@@ -39,21 +39,21 @@ pub(super) enum Keys {
 /// The SHA-256 of each secret, so that the time of a comparison does not reveal a length.
 pub(super) struct Digests(Vec<ConstantTime<[u8; 32]>>);
 
-pub(super) fn digest_algorithm(hash: Option<Hash>) -> &'static digest::Algorithm {
-    match hash.unwrap_or(Hash::Sha256) {
-        Hash::Sha1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
-        Hash::Sha256 => &digest::SHA256,
-        Hash::Sha384 => &digest::SHA384,
-        Hash::Sha512 => &digest::SHA512,
+pub(super) fn digest_algorithm(hash: Option<HashAlgorithm>) -> &'static digest::Algorithm {
+    match hash.unwrap_or(HashAlgorithm::Sha256) {
+        HashAlgorithm::Sha1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
+        HashAlgorithm::Sha256 => &digest::SHA256,
+        HashAlgorithm::Sha384 => &digest::SHA384,
+        HashAlgorithm::Sha512 => &digest::SHA512,
     }
 }
 
-fn hmac_algorithm(hash: Option<Hash>) -> hmac::Algorithm {
-    match hash.unwrap_or(Hash::Sha256) {
-        Hash::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-        Hash::Sha256 => hmac::HMAC_SHA256,
-        Hash::Sha384 => hmac::HMAC_SHA384,
-        Hash::Sha512 => hmac::HMAC_SHA512,
+fn hmac_algorithm(hash: Option<HashAlgorithm>) -> hmac::Algorithm {
+    match hash.unwrap_or(HashAlgorithm::Sha256) {
+        HashAlgorithm::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+        HashAlgorithm::Sha256 => hmac::HMAC_SHA256,
+        HashAlgorithm::Sha384 => hmac::HMAC_SHA384,
+        HashAlgorithm::Sha512 => hmac::HMAC_SHA512,
     }
 }
 

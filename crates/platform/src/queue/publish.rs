@@ -13,12 +13,12 @@ use std::time::Duration;
 use grapnel_crds::names;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 
+use grapnel_core::ids::IntegrationId;
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::{DEADLINE, Link, QueueError, declare, within_deadline};
 use grapnel_core::hint::{self, Hint};
@@ -286,7 +286,7 @@ async fn confirm(mut to_confirm: mpsc::Receiver<Published>, ends: &Ends) -> Resu
 /// The queues that were declared on one channel.
 struct Queues<'a> {
     prefix: &'a str,
-    names: HashMap<(Uuid, Arc<str>), ShortString>,
+    names: HashMap<(IntegrationId, Arc<str>), ShortString>,
 }
 
 impl Queues<'_> {

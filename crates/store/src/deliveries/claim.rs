@@ -6,24 +6,29 @@
 
 use std::time::Duration;
 
+use grapnel_core::delivery::state::Trigger;
+use grapnel_core::ids::{EventId, IntegrationId, LeaseId, ReplayId};
+use grapnel_core::payload::{BodyForm, DeliveredAs};
 use jiff::Timestamp;
-use sqlx::postgres::PgPool;
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
+use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
-use grapnel_core::payload::{BodyForm, DeliveredAs};
+use crate::columns::Columns;
+use crate::database::Database;
+use crate::error::{Error, Result};
 
 /// A claimed delivery with all that its attempt needs.
 #[derive(Debug)]
-pub struct Claimed {
-    pub event_id: Uuid,
-    pub lease_id: Uuid,
+pub struct ClaimedDelivery {
+    pub event_id: EventId,
+    pub lease_id: LeaseId,
     /// Recorded attempts so far.
     pub attempts: i32,
     /// Attempts that were made before the last replay.
     pub budget_start: i32,
-    pub triggered_by: String,
-    pub replay_request_id: Option<Uuid>,
+    pub triggered_by: Trigger,
+    pub replay_request_id: Option<ReplayId>,
     pub queued_at: Timestamp,
     pub started_at: Timestamp,
     pub provider: String,
@@ -39,16 +44,16 @@ pub struct Claimed {
     pub payload_length: usize,
     pub body_form: BodyForm,
     pub delivered_as: DeliveredAs,
-    /// What an envelope says beside that; `None` when there is none.
-    pub envelope: Option<EnvelopeFields>,
+    /// Set when it is delivered as a CloudEvent.
+    pub cloud_event: Option<CloudEventFields>,
     /// The headers of the webhook as stored, where its content-type is wanted.
     pub headers: Option<String>,
 }
 
-/// What only an envelope says.
+/// The fields that only a CloudEvent carries.
 #[derive(Debug)]
-pub struct EnvelopeFields {
-    pub integration_id: Uuid,
+pub struct CloudEventFields {
+    pub integration_id: IntegrationId,
     pub subject: Option<String>,
     pub occurred_at: Timestamp,
 }
@@ -56,46 +61,67 @@ pub struct EnvelopeFields {
 /// A payload that is longer than this, in bytes, does not come with its claim, so that a batch of claims has a bound.
 const LONG: i32 = 64 * 1024;
 
-/// Claims those of the events' deliveries to one destination that can be claimed. One statement, one commit.
+/// Claims the events' deliveries to one destination, as far as they can be claimed. One statement, one commit.
 ///
-/// Claiming again under the same `lease_id` answers the same deliveries, so a claim whose answer was lost is repeated.
+/// Claiming again under the same `lease_id` returns the same deliveries, so a claim whose answer was lost is repeated.
 pub async fn claim(
-    connection: &mut PgConnection,
+    db: &Database,
     destination: &str,
-    event_ids: &[Uuid],
-    lease_id: Uuid,
+    event_ids: &[EventId],
+    lease_id: LeaseId,
     lease: Duration,
-) -> sqlx::Result<Vec<Claimed>> {
+) -> Result<Vec<ClaimedDelivery>> {
     let (Some(first), Some(last)) = (event_ids.iter().min(), event_ids.iter().max()) else {
         return Ok(Vec::new());
     };
-    let rows = sqlx::query(CLAIM)
-        .bind(event_ids)
-        .bind(first)
-        .bind(last)
-        .bind(destination)
-        .bind(lease_id)
-        .bind(lease.as_secs_f64())
-        .bind(LONG)
-        .fetch_all(connection)
+    let rows = db
+        .bounded(async {
+            let rows = sqlx::query(CLAIM)
+                .bind(event_ids.iter().map(|id| id.uuid()).collect::<Vec<_>>())
+                .bind(first.uuid())
+                .bind(last.uuid())
+                .bind(destination)
+                .bind(lease_id.uuid())
+                .bind(lease.as_secs_f64())
+                .bind(LONG)
+                .bind(DeliveredAs::Normalized.code())
+                .bind(DeliveredAs::Raw.code())
+                .bind(DeliveredAs::CloudEvent.code())
+                .fetch_all(db.pool())
+                .await?;
+            Ok(rows)
+        })
         .await?;
     rows.iter().map(claimed).collect()
 }
 
-/// Where in the body of the event `e` lies what is delivered, as `p`: all of it when it is delivered raw.
+/// The position in the body of event `e` of what is delivered, as `p`: all of it when it is delivered raw, whose code is the
+/// argument.
 macro_rules! payload_position {
-    () => {
-        "CROSS JOIN LATERAL (
-        SELECT CASE WHEN e.delivered_as = 1 THEN 0 ELSE e.payload_start END AS start,
-            CASE WHEN e.delivered_as = 1 THEN octet_length(e.raw_body) ELSE e.payload_length END AS length
+    ($raw:literal) => {
+        concat!(
+            "CROSS JOIN LATERAL (
+        SELECT CASE WHEN e.delivered_as = ",
+            $raw,
+            " THEN 0 ELSE e.payload_start END AS start,
+            CASE WHEN e.delivered_as = ",
+            $raw,
+            " THEN octet_length(e.raw_body) ELSE e.payload_length END AS length
     ) AS p"
+        )
     };
 }
 
 // The bounds prune the partitions: the ids alone would have every one of them probed. Repeated on the join for the
 // same reason.
+//
+// It must not say `finished_at IS NULL`, although that is meant: the planner would then read the index deliveries_open from
+// end to end instead of the primary key. A finished delivery has no queued_at (a CHECK of the table), so `queued_at IS NOT
+// NULL` is what keeps it from being claimed.
+//
+// The states are text here, and no column of an index is changed, so that the update stays heap-only.
 const CLAIM: &str = concat!(
-    "/* claim::claim */
+    "/* deliveries::claim */
     WITH claimed AS (
         UPDATE deliveries d
         SET status = 'processing',
@@ -114,56 +140,65 @@ const CLAIM: &str = concat!(
     SELECT c.*, e.provider, e.event_type, e.external_event_id, e.correlation_id, e.traceparent, e.payload_key,
         e.body_form, e.delivered_as, p.length AS payload_length,
         CASE WHEN p.length <= $7 THEN substring(e.raw_body FROM p.start + 1 FOR p.length) END AS payload,
-        CASE WHEN e.delivered_as <> 0 THEN e.headers::text END AS headers,
-        CASE WHEN e.delivered_as = 2 THEN e.integration_id END AS integration_id,
-        CASE WHEN e.delivered_as = 2 THEN e.subject END AS subject,
-        CASE WHEN e.delivered_as = 2 THEN e.occurred_at END AS occurred_at
+        CASE WHEN e.delivered_as <> $8 THEN e.headers::text END AS headers,
+        CASE WHEN e.delivered_as = $10 THEN e.integration_id END AS integration_id,
+        CASE WHEN e.delivered_as = $10 THEN e.subject END AS subject,
+        CASE WHEN e.delivered_as = $10 THEN e.occurred_at END AS occurred_at
     FROM claimed c
     JOIN events e ON e.id = c.event_id AND e.id = ANY($1) AND e.id BETWEEN $2 AND $3
     ",
-    payload_position!()
+    payload_position!("$9")
 );
 
-/// The payload of a claimed delivery that did not come with it.
-pub async fn long_payload(pool: &PgPool, claimed: &Claimed) -> sqlx::Result<Vec<u8>> {
-    sqlx::query_scalar(concat!(
-        "/* claim::long_payload */
-        SELECT substring(e.raw_body FROM p.start + 1 FOR p.length)
-        FROM events e ",
-        payload_position!(),
-        " WHERE e.id = $1"
-    ))
-    .bind(claimed.event_id)
-    .fetch_one(pool)
+/// Reads the payload of a claimed delivery that did not come with it.
+pub async fn long_payload(db: &Database, claimed: &ClaimedDelivery) -> Result<Vec<u8>> {
+    db.bounded(async {
+        let payload = sqlx::query_scalar(concat!(
+            "/* deliveries::long_payload */
+            SELECT substring(e.raw_body FROM p.start + 1 FOR p.length)
+            FROM events e ",
+            payload_position!("$2"),
+            " WHERE e.id = $1"
+        ))
+        .bind(claimed.event_id.uuid())
+        .bind(DeliveredAs::Raw.code())
+        .fetch_one(db.pool())
+        .await?;
+        Ok(payload)
+    })
     .await
 }
 
-fn claimed(row: &sqlx::postgres::PgRow) -> sqlx::Result<Claimed> {
-    let queued_at: jiff_sqlx::Timestamp = row.try_get("queued_at")?;
-    let started_at: jiff_sqlx::Timestamp = row.try_get("started_at")?;
+fn claimed(row: &PgRow) -> Result<ClaimedDelivery> {
+    let event_id = row.event_id("event_id")?;
     let integration_id: Option<Uuid> = row.try_get("integration_id")?;
-    let occurred_at: Option<jiff_sqlx::Timestamp> = row.try_get("occurred_at")?;
-    let envelope = match (integration_id, occurred_at) {
-        (Some(integration_id), Some(occurred_at)) => Some(EnvelopeFields {
-            integration_id,
+    let occurred_at = row.optional_time("occurred_at")?;
+    let cloud_event = match (integration_id, occurred_at) {
+        (Some(integration_id), Some(occurred_at)) => Some(CloudEventFields {
+            integration_id: IntegrationId::new(integration_id),
             subject: row.try_get("subject")?,
-            occurred_at: occurred_at.to_jiff(),
+            occurred_at,
         }),
         _ => None,
     };
-    Ok(Claimed {
-        envelope,
+    Ok(ClaimedDelivery {
+        cloud_event,
         headers: row.try_get("headers")?,
-        body_form: known("body_form", row.try_get("body_form")?, BodyForm::from_code)?,
-        delivered_as: known("delivered_as", row.try_get("delivered_as")?, DeliveredAs::from_code)?,
-        event_id: row.try_get("event_id")?,
-        lease_id: row.try_get("lease_id")?,
+        body_form: known(event_id, "body_form", row.try_get("body_form")?, BodyForm::from_code)?,
+        delivered_as: known(event_id, "delivered_as", row.try_get("delivered_as")?, DeliveredAs::from_code)?,
+        event_id,
+        lease_id: row.lease_id("lease_id")?,
         attempts: row.try_get("attempts")?,
         budget_start: row.try_get("budget_start")?,
-        triggered_by: row.try_get("triggered_by")?,
-        replay_request_id: row.try_get("replay_request_id")?,
-        queued_at: queued_at.to_jiff(),
-        started_at: started_at.to_jiff(),
+        triggered_by: Trigger::parse(row.try_get("triggered_by")?).ok_or(Error::Corrupt {
+            table: "deliveries",
+            column: "triggered_by",
+            id: event_id.uuid(),
+            source: None,
+        })?,
+        replay_request_id: row.optional_replay_id("replay_request_id")?,
+        queued_at: row.time("queued_at")?,
+        started_at: row.time("started_at")?,
         provider: row.try_get("provider")?,
         event_type: row.try_get("event_type")?,
         external_event_id: row.try_get("external_event_id")?,
@@ -176,31 +211,6 @@ fn claimed(row: &sqlx::postgres::PgRow) -> sqlx::Result<Claimed> {
 }
 
 /// A code that this version does not know was written by a newer one.
-fn known<T>(column: &str, code: i16, read: fn(i16) -> Option<T>) -> sqlx::Result<T> {
-    let unknown = || sqlx::Error::ColumnDecode {
-        index: column.to_owned(),
-        source: format!("events.{column} is {code}, which this version does not know").into(),
-    };
-    read(code).ok_or_else(unknown)
-}
-
-/// Tells the operators of a message that is not ours, as an audit entry of the integration whose queue it was in.
-pub async fn report_poison(
-    pool: &PgPool,
-    integration_id: Uuid,
-    destination: &str,
-    message_bytes: usize,
-) -> sqlx::Result<()> {
-    sqlx::query(
-        "/* claim::report_poison */
-        INSERT INTO audit_entries (id, entity_type, entity_id, action, actor, details)
-        VALUES (uuidv7_now(), 'integration', $1, 'queue.message_rejected', 'worker',
-            json_build_object('destination', $2::text, 'messageBytes', $3::bigint))",
-    )
-    .bind(integration_id)
-    .bind(destination)
-    .bind(message_bytes as i64)
-    .execute(pool)
-    .await?;
-    Ok(())
+fn known<T>(id: EventId, column: &'static str, code: i16, read: fn(i16) -> Option<T>) -> Result<T> {
+    read(code).ok_or(Error::Corrupt { table: "events", column, id: id.uuid(), source: None })
 }

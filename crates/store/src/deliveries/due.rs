@@ -5,25 +5,28 @@
 
 use std::time::Duration;
 
+use grapnel_core::hint::Hint;
+use grapnel_core::ids::{IntegrationId, ReplayId};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use sqlx::Row;
-use sqlx::postgres::{PgPool, PgRow};
-use uuid::Uuid;
+use sqlx::postgres::PgRow;
 
-use grapnel_core::hint::Hint;
+use crate::columns::Columns;
+use crate::database::Database;
+use crate::error::Result;
 
 /// A delivery that was marked as queued and is to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Taken {
+pub struct RequeuedDelivery {
     pub hint: Hint,
-    pub replay_request_id: Option<Uuid>,
+    pub replay_request_id: Option<ReplayId>,
 }
 
 /// A queue with deliveries that were queued longer ago than the bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
-    pub integration_id: Uuid,
+pub struct QueueBacklog {
+    pub integration_id: IntegrationId,
     pub destination: String,
     /// Queued deliveries that no worker holds: as many messages should be in the queue.
     pub queued: i64,
@@ -33,114 +36,126 @@ pub struct Waiting {
     pub overdue_before: Timestamp,
 }
 
-fn taken(row: &PgRow) -> sqlx::Result<Taken> {
+fn requeued(row: &PgRow) -> sqlx::Result<RequeuedDelivery> {
     let destination: &str = row.try_get("destination")?;
-    Ok(Taken {
+    Ok(RequeuedDelivery {
         hint: Hint {
-            integration_id: row.try_get("integration_id")?,
+            integration_id: row.integration_id("integration_id")?,
             destination: destination.into(),
-            event_id: row.try_get("event_id")?,
+            event_id: row.event_id("event_id")?,
         },
-        replay_request_id: row.try_get("replay_request_id")?,
+        replay_request_id: row.optional_replay_id("replay_request_id")?,
     })
 }
 
 /// Takes deliveries whose time has come, oldest first.
-pub async fn take_due(pool: &PgPool, limit: i64) -> sqlx::Result<Vec<Taken>> {
-    let rows = sqlx::query(
-        "/* due::take_due */
-        WITH due AS MATERIALIZED (
-            SELECT event_id, destination FROM deliveries
-            WHERE due_at <= now()
-            ORDER BY due_at
-            LIMIT $1
-            FOR UPDATE SKIP LOCKED
+pub async fn take_due(db: &Database, limit: i64) -> Result<Vec<RequeuedDelivery>> {
+    db.bounded(async {
+        let rows = sqlx::query(
+            "/* deliveries::take_due */
+            WITH due AS MATERIALIZED (
+                SELECT event_id, destination FROM deliveries
+                WHERE due_at <= now()
+                ORDER BY due_at
+                LIMIT $1
+                FOR UPDATE SKIP LOCKED
+            )
+            UPDATE deliveries d
+            SET queued_at = now(), due_at = NULL, updated_at = now()
+            FROM due
+            WHERE d.event_id = due.event_id AND d.destination = due.destination
+                AND d.event_id = ANY(ARRAY(SELECT event_id FROM due))
+            RETURNING d.integration_id, d.destination, d.event_id, d.replay_request_id",
         )
-        UPDATE deliveries d
-        SET queued_at = now(), due_at = NULL, updated_at = now()
-        FROM due
-        WHERE d.event_id = due.event_id AND d.destination = due.destination
-            AND d.event_id = ANY(ARRAY(SELECT event_id FROM due))
-        RETURNING d.integration_id, d.destination, d.event_id, d.replay_request_id",
-    )
-    .bind(limit)
-    .fetch_all(pool)
-    .await?;
-    rows.iter().map(taken).collect()
+        .bind(limit)
+        .fetch_all(db.pool())
+        .await?;
+        rows.iter().map(requeued).collect::<sqlx::Result<_>>().map_err(Into::into)
+    })
+    .await
 }
 
 /// Gives back what could not be published: due again after `delay`.
-pub async fn give_back(pool: &PgPool, hints: &[Hint], delay: Duration) -> sqlx::Result<()> {
-    sqlx::query(
-        "/* due::give_back */
-        UPDATE deliveries d
-        SET queued_at = NULL, due_at = now() + make_interval(secs => $3), updated_at = now()
-        FROM unnest($1::uuid[], $2::text[]) AS i (event_id, destination)
-        WHERE d.event_id = i.event_id AND d.destination = i.destination AND d.event_id = ANY($1)
-            AND d.queued_at IS NOT NULL
-            AND (d.lease_until IS NULL OR d.lease_until <= now())",
-    )
-    .bind(hints.iter().map(|hint| hint.event_id).collect::<Vec<_>>())
-    .bind(hints.iter().map(|hint| &*hint.destination).collect::<Vec<_>>())
-    .bind(delay.as_secs_f64())
-    .execute(pool)
-    .await?;
-    Ok(())
+pub async fn give_back(db: &Database, hints: &[Hint], delay: Duration) -> Result<()> {
+    db.bounded(async {
+        sqlx::query(
+            "/* deliveries::give_back */
+            UPDATE deliveries d
+            SET queued_at = NULL, due_at = now() + make_interval(secs => $3), updated_at = now()
+            FROM unnest($1::uuid[], $2::text[]) AS i (event_id, destination)
+            WHERE d.event_id = i.event_id AND d.destination = i.destination AND d.event_id = ANY($1)
+                AND d.queued_at IS NOT NULL
+                AND (d.lease_until IS NULL OR d.lease_until <= now())",
+        )
+        .bind(hints.iter().map(|hint| hint.event_id.uuid()).collect::<Vec<_>>())
+        .bind(hints.iter().map(|hint| &*hint.destination).collect::<Vec<_>>())
+        .bind(delay.as_secs_f64())
+        .execute(db.pool())
+        .await?;
+        Ok(())
+    })
+    .await
 }
 
 /// The queues that may have lost messages.
-pub async fn waiting(pool: &PgPool, bound: Duration) -> sqlx::Result<Vec<Waiting>> {
-    let rows = sqlx::query(
-        "/* due::waiting */
-        SELECT integration_id, destination, count(*) AS queued,
-            count(*) FILTER (WHERE queued_at < now() - make_interval(secs => $1)) AS overdue,
-            now() - make_interval(secs => $1) AS overdue_before
-        FROM deliveries
-        WHERE finished_at IS NULL AND queued_at IS NOT NULL AND (lease_until IS NULL OR lease_until <= now())
-        GROUP BY integration_id, destination
-        HAVING bool_or(queued_at < now() - make_interval(secs => $1))",
-    )
-    .bind(bound.as_secs_f64())
-    .fetch_all(pool)
-    .await?;
-    let waiting = |row: &PgRow| {
-        Ok(Waiting {
-            integration_id: row.try_get("integration_id")?,
-            destination: row.try_get("destination")?,
-            queued: row.try_get("queued")?,
-            overdue: row.try_get("overdue")?,
-            overdue_before: row.try_get::<jiff_sqlx::Timestamp, _>("overdue_before")?.to_jiff(),
-        })
-    };
-    rows.iter().map(waiting).collect()
+pub async fn overdue_queues(db: &Database, bound: Duration) -> Result<Vec<QueueBacklog>> {
+    db.bounded(async {
+        let rows = sqlx::query(
+            "/* deliveries::overdue_queues */
+            SELECT integration_id, destination, count(*) AS queued,
+                count(*) FILTER (WHERE queued_at < now() - make_interval(secs => $1)) AS overdue,
+                now() - make_interval(secs => $1) AS overdue_before
+            FROM deliveries
+            WHERE finished_at IS NULL AND queued_at IS NOT NULL AND (lease_until IS NULL OR lease_until <= now())
+            GROUP BY integration_id, destination
+            HAVING bool_or(queued_at < now() - make_interval(secs => $1))",
+        )
+        .bind(bound.as_secs_f64())
+        .fetch_all(db.pool())
+        .await?;
+        let backlog = |row: &PgRow| {
+            Ok(QueueBacklog {
+                integration_id: row.integration_id("integration_id")?,
+                destination: row.try_get("destination")?,
+                queued: row.try_get("queued")?,
+                overdue: row.try_get("overdue")?,
+                overdue_before: row.time("overdue_before")?,
+            })
+        };
+        rows.iter().map(backlog).collect::<sqlx::Result<_>>().map_err(Into::into)
+    })
+    .await
 }
 
 /// Takes overdue deliveries of one queue, oldest first, to publish them again. Of those that were counted each is taken
 /// once, by whichever process, however long that takes.
-pub async fn take_overdue(pool: &PgPool, queue: &Waiting, limit: i64) -> sqlx::Result<Vec<Taken>> {
-    let rows = sqlx::query(
-        "/* due::take_overdue */
-        WITH lost AS MATERIALIZED (
-            SELECT event_id, destination FROM deliveries
-            WHERE integration_id = $1 AND destination = $2 AND finished_at IS NULL
-                AND queued_at < $3
-                AND (lease_until IS NULL OR lease_until <= now())
-            ORDER BY event_id
-            LIMIT $4
-            FOR UPDATE SKIP LOCKED
+pub async fn take_overdue(db: &Database, queue: &QueueBacklog, limit: i64) -> Result<Vec<RequeuedDelivery>> {
+    db.bounded(async {
+        let rows = sqlx::query(
+            "/* deliveries::take_overdue */
+            WITH lost AS MATERIALIZED (
+                SELECT event_id, destination FROM deliveries
+                WHERE integration_id = $1 AND destination = $2 AND finished_at IS NULL
+                    AND queued_at < $3
+                    AND (lease_until IS NULL OR lease_until <= now())
+                ORDER BY event_id
+                LIMIT $4
+                FOR UPDATE SKIP LOCKED
+            )
+            UPDATE deliveries d
+            SET queued_at = now(), updated_at = now()
+            FROM lost
+            WHERE d.event_id = lost.event_id AND d.destination = lost.destination
+                AND d.event_id = ANY(ARRAY(SELECT event_id FROM lost))
+            RETURNING d.integration_id, d.destination, d.event_id, d.replay_request_id",
         )
-        UPDATE deliveries d
-        SET queued_at = now(), updated_at = now()
-        FROM lost
-        WHERE d.event_id = lost.event_id AND d.destination = lost.destination
-            AND d.event_id = ANY(ARRAY(SELECT event_id FROM lost))
-        RETURNING d.integration_id, d.destination, d.event_id, d.replay_request_id",
-    )
-    .bind(queue.integration_id)
-    .bind(&queue.destination)
-    .bind(queue.overdue_before.to_sqlx())
-    .bind(limit)
-    .fetch_all(pool)
-    .await?;
-    rows.iter().map(taken).collect()
+        .bind(queue.integration_id.uuid())
+        .bind(&queue.destination)
+        .bind(queue.overdue_before.to_sqlx())
+        .bind(limit)
+        .fetch_all(db.pool())
+        .await?;
+        rows.iter().map(requeued).collect::<sqlx::Result<_>>().map_err(Into::into)
+    })
+    .await
 }

@@ -4,134 +4,166 @@
 //! comes later is refused, and the delivery is sent again. Terminal states never regress, since a finished delivery has
 //! no claim.
 
+use grapnel_core::delivery::state::{NextState, Trigger};
+use grapnel_core::error_chain::chain;
+use grapnel_core::ids::{AttemptId, EventId, LeaseId, ReplayId};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
-use uuid::Uuid;
 
-/// The state that a result leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NextState {
-    Succeeded,
-    /// The attempts of the budget are used up, or the receiver said that it is gone.
-    Failed,
-    /// To be queued again at this time.
-    Due(Timestamp),
-}
+use crate::audit::{self, insert_audit_entries};
+use crate::columns::Columns;
+use crate::dedicated_connection::{DedicatedConnection, within_deadline};
+use crate::error::Result;
 
-/// What one claimed delivery came to.
-#[derive(Debug)]
-pub struct Recorded {
-    pub event_id: Uuid,
+/// The result of one attempt of a claimed delivery, to be recorded.
+#[derive(Debug, Clone)]
+pub struct AttemptResult {
+    pub event_id: EventId,
     pub destination: String,
-    pub lease_id: Uuid,
-    /// As the claim saw them: what a replay changed meanwhile is told by the difference.
+    pub lease_id: LeaseId,
+    /// As the claim saw them: the difference shows what a replay changed meanwhile.
     pub budget_start: i32,
-    pub replay_request_id: Option<Uuid>,
-    pub triggered_by: String,
+    pub replay_request_id: Option<ReplayId>,
+    pub triggered_by: Trigger,
     pub scheduled_at: Timestamp,
     pub started_at: Timestamp,
     pub next: NextState,
-    /// When to try again if a replay renewed the budget while this attempt was in flight.
-    pub retry_if_replayed_at: Timestamp,
+    /// What the delivery becomes when a replay renewed its budget while this attempt was in flight.
+    pub next_if_replayed: NextState,
     /// A failure of ours before the request left is not an attempt of the receiver's: it is not numbered or kept.
-    pub counted: bool,
+    pub counts: bool,
     pub http_status: Option<u16>,
     pub response_body: Option<String>,
     pub error_message: Option<String>,
     pub duration_ms: u32,
 }
 
-/// A delivery whose result was accepted.
+/// A result that was accepted.
 #[derive(Debug)]
-pub struct Written {
-    pub event_id: Uuid,
+pub struct RecordedAttempt {
+    pub event_id: EventId,
     pub destination: String,
-    pub replay_request_id: Option<Uuid>,
+    pub replay_request_id: Option<ReplayId>,
 }
 
-/// Writes a batch of results in one statement and answers those that were accepted; the others' claims had expired.
-pub async fn record(connection: &mut PgConnection, results: &[Recorded]) -> sqlx::Result<Vec<Written>> {
-    let ids = || results.iter().map(|result| result.event_id);
+/// Writes a batch of results in one statement and returns those that were accepted; the claims of the others had expired.
+/// A replay ends with the last of its deliveries; one whose end is missed here is settled by the dispatcher.
+pub async fn record(
+    connection: &mut DedicatedConnection,
+    results: &[AttemptResult],
+) -> Result<Vec<RecordedAttempt>> {
+    let recorded = within_deadline(write(connection.get().await?, results)).await;
+    connection.keep_if_usable(&recorded);
+    if let Ok(recorded) = &recorded {
+        settle_replays(connection, recorded).await;
+    }
+    recorded
+}
+
+async fn settle_replays(connection: &mut DedicatedConnection, recorded: &[RecordedAttempt]) {
+    let mut replays: Vec<ReplayId> =
+        recorded.iter().filter_map(|attempt| attempt.replay_request_id).collect();
+    if replays.is_empty() {
+        return;
+    }
+    replays.sort_unstable();
+    replays.dedup();
+    let settled =
+        within_deadline(async { crate::replays::settle_in(connection.get().await?, &replays).await }).await;
+    connection.keep_if_usable(&settled);
+    if let Err(error) = settled {
+        tracing::warn!(error = %chain(&error), "replay requests are settled later");
+    }
+}
+
+async fn write(connection: &mut PgConnection, results: &[AttemptResult]) -> Result<Vec<RecordedAttempt>> {
+    let ids = || results.iter().map(|result| result.event_id.uuid());
     let (Some(first), Some(last)) = (ids().min(), ids().max()) else {
         return Ok(Vec::new());
     };
-    let due = |result: &Recorded| match result.next {
-        NextState::Due(at) => Some(at.to_sqlx()),
-        NextState::Succeeded | NextState::Failed => None,
-    };
-    let status = |result: &Recorded| match result.next {
-        NextState::Succeeded => "succeeded",
-        NextState::Failed => "failed",
-        NextState::Due(_) => "retrying",
-    };
+    let column = Column(results);
     let rows = sqlx::query(RECORD)
-        .bind(ids().collect::<Vec<_>>())
-        .bind(results.iter().map(|result| &*result.destination).collect::<Vec<_>>())
-        .bind(results.iter().map(|result| result.lease_id).collect::<Vec<_>>())
-        .bind(results.iter().map(|result| result.budget_start).collect::<Vec<_>>())
-        .bind(results.iter().map(|result| result.replay_request_id).collect::<Vec<_>>())
-        .bind(results.iter().map(|result| &*result.triggered_by).collect::<Vec<_>>())
-        .bind(results.iter().map(|result| result.scheduled_at.to_sqlx()).collect::<Vec<_>>())
-        .bind(results.iter().map(|result| result.started_at.to_sqlx()).collect::<Vec<_>>())
-        .bind(results.iter().map(status).collect::<Vec<_>>())
-        .bind(results.iter().map(due).collect::<Vec<_>>())
-        .bind(results.iter().map(|result| result.retry_if_replayed_at.to_sqlx()).collect::<Vec<_>>())
-        .bind(results.iter().map(|result| result.counted).collect::<Vec<_>>())
-        .bind(results.iter().map(|result| result.http_status.map(u16::cast_signed)).collect::<Vec<_>>())
-        .bind(results.iter().map(|result| result.response_body.as_deref()).collect::<Vec<_>>())
-        .bind(results.iter().map(|result| result.error_message.as_deref()).collect::<Vec<_>>())
-        .bind(results.iter().map(|result| result.duration_ms.cast_signed()).collect::<Vec<_>>())
-        .bind(results.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
-        .bind(results.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
+        .bind(column.of(|result| result.event_id.uuid()))
+        .bind(column.of(|result| &*result.destination))
+        .bind(column.of(|result| result.lease_id.uuid()))
+        .bind(column.of(|result| result.budget_start))
+        .bind(column.of(|result| result.replay_request_id.map(ReplayId::uuid)))
+        .bind(column.of(|result| result.triggered_by.as_str()))
+        .bind(column.of(|result| result.scheduled_at.to_sqlx()))
+        .bind(column.of(|result| result.started_at.to_sqlx()))
+        .bind(column.of(|result| result.next.state().as_str()))
+        .bind(column.of(|result| result.next.due_at().map(ToSqlx::to_sqlx)))
+        .bind(column.of(|result| result.next_if_replayed.state().as_str()))
+        .bind(column.of(|result| result.next_if_replayed.due_at().map(ToSqlx::to_sqlx)))
+        .bind(column.of(|result| result.counts))
+        .bind(column.of(|result| result.http_status.map(u16::cast_signed)))
+        .bind(column.of(|result| result.response_body.as_deref()))
+        .bind(column.of(|result| result.error_message.as_deref()))
+        .bind(column.of(|result| result.duration_ms.cast_signed()))
+        .bind(column.of(|_| AttemptId::generate().uuid()))
+        .bind(audit::new_ids(results.len()))
         .bind(first)
         .bind(last)
         .fetch_all(connection)
         .await?;
-    let written = |row: &sqlx::postgres::PgRow| {
-        Ok(Written {
-            event_id: row.try_get("event_id")?,
+    let recorded = |row: &PgRow| {
+        Ok(RecordedAttempt {
+            event_id: row.event_id("event_id")?,
             destination: row.try_get("destination")?,
-            replay_request_id: row.try_get("replay_request_id")?,
+            replay_request_id: row.optional_replay_id("replay_request_id")?,
         })
     };
-    rows.iter().map(written).collect()
+    rows.iter().map(recorded).collect()
 }
 
-const RECORD: &str = "/* record::record */
+/// One column of the batch.
+struct Column<'a>(&'a [AttemptResult]);
+
+impl<'a> Column<'a> {
+    fn of<T>(&self, pick: impl Fn(&'a AttemptResult) -> T) -> Vec<T> {
+        self.0.iter().map(pick).collect()
+    }
+}
+
+// The update must not say `finished_at IS NULL`, although that holds: the planner would then read the index deliveries_open
+// from end to end instead of the primary key. What keeps a finished delivery from being written is that it has no lease.
+//
+// Which of the two next states holds is only known here: a replay renews the budget (budget_start) while an attempt is in
+// flight. What each of them is, grapnel_core::delivery::state::judge has decided.
+const RECORD: &str = concat!(
+    "/* deliveries::record */
     WITH input AS (
-        SELECT i.*, i.status_text::delivery_status AS status
+        SELECT i.*, i.next_text::delivery_status AS next, i.next_if_replayed_text::delivery_status AS next_if_replayed
         FROM unnest(
             $1::uuid[], $2::text[], $3::uuid[], $4::int[], $5::uuid[], $6::text[], $7::timestamptz[],
-            $8::timestamptz[], $9::text[], $10::timestamptz[], $11::timestamptz[], $12::bool[], $13::smallint[],
-            $14::text[], $15::text[], $16::int[], $17::uuid[], $18::uuid[]
+            $8::timestamptz[], $9::text[], $10::timestamptz[], $11::text[], $12::timestamptz[], $13::bool[],
+            $14::smallint[], $15::text[], $16::text[], $17::int[], $18::uuid[], $19::uuid[]
         ) AS i (
             event_id, destination, lease_id, budget_start, replay_request_id, triggered_by, scheduled_at,
-            started_at, status_text, due_at, retry_if_replayed_at, counted, http_status,
-            response_body, error_message, duration_ms, attempt_id, audit_id
+            started_at, next_text, due_at, next_if_replayed_text, due_at_if_replayed, counts,
+            http_status, response_body, error_message, duration_ms, attempt_id, audit_id
         )
     ), updated AS (
         UPDATE deliveries d
-        SET attempts = d.attempts + i.counted::int,
+        SET attempts = d.attempts + i.counts::int,
             lease_id = NULL,
             lease_until = NULL,
             last_error = i.error_message,
             updated_at = now(),
-            -- A replay that came while this attempt was in flight counts it as its own and renewed the budget: what
-            -- would have been the end is then the first failure of the new budget.
-            status = CASE WHEN i.status = 'failed' AND d.budget_start <> i.budget_start THEN 'retrying'
-                ELSE i.status END,
-            due_at = CASE WHEN i.status = 'failed' AND d.budget_start <> i.budget_start THEN i.retry_if_replayed_at
-                ELSE i.due_at END,
+            status = CASE WHEN d.budget_start = i.budget_start THEN i.next ELSE i.next_if_replayed END,
+            due_at = CASE WHEN d.budget_start = i.budget_start THEN i.due_at ELSE i.due_at_if_replayed END,
             queued_at = NULL,
-            finished_at = CASE WHEN i.status = 'succeeded' OR i.status = 'failed' AND d.budget_start = i.budget_start
-                THEN now() END,
-            triggered_by = CASE WHEN i.status = 'succeeded' OR NOT i.counted THEN d.triggered_by ELSE 'retry' END
+            finished_at = CASE
+                WHEN CASE WHEN d.budget_start = i.budget_start THEN i.next ELSE i.next_if_replayed END
+                    IN ('succeeded', 'failed') THEN now() END,
+            triggered_by = CASE WHEN i.next = 'succeeded' OR NOT i.counts THEN d.triggered_by ELSE 'retry' END
         FROM input i
         WHERE d.event_id = i.event_id
             AND d.destination = i.destination
             AND d.event_id = ANY($1)
-            AND d.event_id BETWEEN $19 AND $20
+            AND d.event_id BETWEEN $20 AND $21
             AND d.lease_id = i.lease_id
             AND d.lease_until > now()
         RETURNING i.*, d.integration_id, d.attempts AS attempt_no, d.status AS new_status, d.due_at AS new_due_at,
@@ -145,10 +177,11 @@ const RECORD: &str = "/* record::record */
         )
         SELECT attempt_id, event_id, integration_id, destination, attempt_no, new_status = 'succeeded', http_status,
             response_body, error_message, duration_ms, attempt_triggered_by, scheduled_at, started_at
-        FROM updated WHERE counted
+        FROM updated WHERE counts
     ), audited AS (
-        INSERT INTO audit_entries (id, entity_type, entity_id, action, actor, details)
-        SELECT audit_id, 'event', event_id,
+        ",
+    insert_audit_entries!(
+        "SELECT audit_id, 'event', event_id,
             CASE new_status WHEN 'succeeded' THEN 'event.processed' WHEN 'failed' THEN 'event.failed'
                 ELSE 'event.retry_scheduled' END,
             'worker',
@@ -156,6 +189,9 @@ const RECORD: &str = "/* record::record */
                 THEN json_build_object('destination', destination, 'attemptNo', attempt_no)
                 ELSE json_build_object('destination', destination, 'attemptNo', attempt_no, 'error', error_message,
                     'dueAt', new_due_at) END
-        FROM updated WHERE counted
+        FROM updated WHERE counts"
+    ),
+    "
     )
-    SELECT event_id, destination, replay_id AS replay_request_id FROM updated";
+    SELECT event_id, destination, replay_id AS replay_request_id FROM updated"
+);

@@ -1,15 +1,21 @@
 //! The fence against a writer that was replaced: every row of an applied object carries the number of the leader that
 //! wrote it last, and a lower number writes nothing.
 
-use sqlx::postgres::PgPool;
+use crate::database::Database;
+use crate::error::Result;
+use grapnel_core::integration::FILE_UID_PREFIX;
 
 /// The highest number that any row carries; 0 when there is none.
-pub async fn highest(pool: &PgPool) -> sqlx::Result<i64> {
-    sqlx::query_scalar(
-        "/* epoch::highest */
-        SELECT COALESCE(max(writer_epoch), 0) FROM integrations",
-    )
-    .fetch_one(pool)
+pub async fn highest(db: &Database) -> Result<i64> {
+    db.bounded(async {
+        sqlx::query_scalar(
+            "/* epoch::highest */
+            SELECT COALESCE(max(writer_epoch), 0) FROM integrations",
+        )
+        .fetch_one(db.pool())
+        .await
+        .map_err(Into::into)
+    })
     .await
 }
 
@@ -17,23 +23,27 @@ pub async fn highest(pool: &PgPool) -> sqlx::Result<i64> {
 /// even where the new one has nothing to change. Answers false when a newer leader was there before.
 ///
 /// Rows from files have no leader and are left alone.
-pub async fn take_over(pool: &PgPool, epoch: i64) -> sqlx::Result<bool> {
-    let mut tx = pool.begin().await?;
-    sqlx::query(
-        "/* epoch::take_over */
-        UPDATE integrations SET writer_epoch = $1
-        WHERE writer_epoch < $1 AND deleted_at IS NULL AND uid NOT LIKE 'file:%'",
-    )
-    .bind(epoch)
-    .execute(&mut *tx)
-    .await?;
-    let newest: bool = sqlx::query_scalar(
-        "/* epoch::take_over, check */
-        SELECT NOT EXISTS (SELECT FROM integrations WHERE writer_epoch > $1)",
-    )
-    .bind(epoch)
-    .fetch_one(&mut *tx)
-    .await?;
-    tx.commit().await?;
-    Ok(newest)
+pub async fn take_over(db: &Database, epoch: i64) -> Result<bool> {
+    db.bounded(async {
+        let mut tx = db.pool().begin().await?;
+        sqlx::query(
+            "/* epoch::take_over */
+            UPDATE integrations SET writer_epoch = $1
+            WHERE writer_epoch < $1 AND deleted_at IS NULL AND NOT starts_with(uid, $2)",
+        )
+        .bind(epoch)
+        .bind(FILE_UID_PREFIX)
+        .execute(&mut *tx)
+        .await?;
+        let newest: bool = sqlx::query_scalar(
+            "/* epoch::take_over, check */
+            SELECT NOT EXISTS (SELECT FROM integrations WHERE writer_epoch > $1)",
+        )
+        .bind(epoch)
+        .fetch_one(&mut *tx)
+        .await?;
+        tx.commit().await?;
+        Ok(newest)
+    })
+    .await
 }

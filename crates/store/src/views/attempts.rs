@@ -3,14 +3,15 @@
 use jiff_sqlx::Timestamp;
 use serde::Serialize;
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, PgPool, Row};
+use sqlx::{PgConnection, Row};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::failure::{StoreFailure, within_deadline};
 use super::page::{Page, PageRequest, Position, Total};
 use super::snapshot::Snapshot;
 use super::{Instant, known};
+use crate::database::Database;
+use crate::error::Result;
 
 /// One HTTP request of a delivery.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -69,7 +70,7 @@ macro_rules! columns {
 // With the event's id one partition is read, by its primary key. Without it the heads of all partitions are merged
 // along the index on the id, or on the id of those that failed.
 const LIST: &str = concat!(
-    "/* read::list_attempts */ SELECT ",
+    "/* views::list_attempts */ SELECT ",
     columns!(),
     " FROM delivery_attempts a
     WHERE ($1::uuid IS NULL OR a.event_id = $1)
@@ -78,7 +79,7 @@ const LIST: &str = concat!(
     ORDER BY a.id DESC LIMIT $4 OFFSET $5"
 );
 
-const COUNT: &str = "/* read::count_attempts */
+const COUNT: &str = "/* views::count_attempts */
     SELECT count(*) FROM (
         SELECT FROM delivery_attempts a
         WHERE ($1::uuid IS NULL OR a.event_id = $1) AND ($2::boolean IS NULL OR a.succeeded = $2)
@@ -87,13 +88,13 @@ const COUNT: &str = "/* read::count_attempts */
 
 /// One page of attempts, the latest first.
 pub async fn list_attempts(
-    pool: &PgPool,
+    db: &Database,
     filter: &AttemptFilter,
     request: PageRequest,
-) -> Result<Page<Attempt>, StoreFailure> {
-    within_deadline(async {
+) -> Result<Page<Attempt>> {
+    db.bounded(async {
         let succeeded = filter.status.map(|status| status == AttemptStatus::Success);
-        let mut snapshot = Snapshot::take(pool).await?;
+        let mut snapshot = Snapshot::take(db).await?;
         let rows = sqlx::query(LIST)
             .bind(filter.event_id)
             .bind(succeeded)
@@ -108,15 +109,14 @@ pub async fn list_attempts(
             .fetch_one(snapshot.connection())
             .await?;
         snapshot.release().await?;
-        let attempts =
-            rows.iter().map(|row| Ok(attempt_of(row)?.attempt)).collect::<Result<Vec<_>, StoreFailure>>()?;
+        let attempts = rows.iter().map(|row| Ok(attempt_of(row)?.attempt)).collect::<Result<Vec<_>>>()?;
         Ok(request.page(attempts, Total::of(counted), |attempt| Position { key: 0, id: attempt.id }))
     })
     .await
 }
 
 const OF_EVENT: &str = concat!(
-    "/* read::attempts_of_event */ SELECT ",
+    "/* views::attempts_of_event */ SELECT ",
     columns!(),
     " FROM delivery_attempts a WHERE a.event_id = $1 ORDER BY a.id DESC LIMIT $2"
 );
@@ -126,12 +126,12 @@ pub(super) async fn attempts_of_event(
     connection: &mut PgConnection,
     event_id: Uuid,
     limit: i64,
-) -> Result<Vec<FinishedAttempt>, StoreFailure> {
+) -> Result<Vec<FinishedAttempt>> {
     let rows = sqlx::query(OF_EVENT).bind(event_id).bind(limit).fetch_all(connection).await?;
     rows.iter().rev().map(attempt_of).collect()
 }
 
-fn attempt_of(row: &PgRow) -> Result<FinishedAttempt, StoreFailure> {
+fn attempt_of(row: &PgRow) -> Result<FinishedAttempt> {
     let id: Uuid = row.try_get("id")?;
     let succeeded: bool = row.try_get("succeeded")?;
     Ok(FinishedAttempt {

@@ -2,16 +2,17 @@
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use sqlx::Row;
 use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::failure::{StoreFailure, within_deadline};
 use super::instant::id_floor;
 use super::page::{Page, PageRequest, Position, Total};
 use super::snapshot::Snapshot;
 use super::{CLOCK_SLACK_MILLISECONDS, Instant, known};
+use crate::database::Database;
+use crate::error::{Error, Result};
 
 /// A record of a lifecycle action. Entries are only ever added.
 #[derive(Debug, Serialize, ToSchema)]
@@ -72,7 +73,7 @@ macro_rules! filters {
 }
 
 const LIST: &str = concat!(
-    "/* read::list_audit_entries */
+    "/* views::list_audit_entries */
     SELECT a.id, a.entity_type::text AS entity_type, a.entity_id, a.action, a.actor,
         COALESCE(a.details::text, '{}') AS details
     FROM audit_entries a WHERE ",
@@ -81,21 +82,21 @@ const LIST: &str = concat!(
 );
 
 const COUNT: &str = concat!(
-    "/* read::count_audit_entries */ SELECT count(*) FROM (SELECT FROM audit_entries a WHERE ",
+    "/* views::count_audit_entries */ SELECT count(*) FROM (SELECT FROM audit_entries a WHERE ",
     filters!(),
     " LIMIT 10001) AS counted"
 );
 
 /// One page of audit entries, the latest first.
 pub async fn list_audit_entries(
-    pool: &PgPool,
+    db: &Database,
     filter: &AuditFilter,
     request: PageRequest,
-) -> Result<Page<AuditEntry>, StoreFailure> {
-    within_deadline(async {
+) -> Result<Page<AuditEntry>> {
+    db.bounded(async {
         let oldest = filter.entity_id.map(|entity_id| id_floor(entity_id, CLOCK_SLACK_MILLISECONDS));
         let entity_type = filter.entity_type.map(AuditEntity::as_str);
-        let mut snapshot = Snapshot::take(pool).await?;
+        let mut snapshot = Snapshot::take(db).await?;
         let rows = sqlx::query(LIST)
             .bind(filter.entity_id)
             .bind(oldest)
@@ -114,13 +115,13 @@ pub async fn list_audit_entries(
             .fetch_one(snapshot.connection())
             .await?;
         snapshot.release().await?;
-        let entries = rows.iter().map(entry_of).collect::<Result<Vec<_>, _>>()?;
+        let entries = rows.iter().map(entry_of).collect::<Result<Vec<_>>>()?;
         Ok(request.page(entries, Total::of(counted), |entry| Position { key: 0, id: entry.id }))
     })
     .await
 }
 
-fn entry_of(row: &PgRow) -> Result<AuditEntry, StoreFailure> {
+fn entry_of(row: &PgRow) -> Result<AuditEntry> {
     let id: Uuid = row.try_get("id")?;
     let entity_type: &str = row.try_get("entity_type")?;
     let entity_type = AuditEntity::ALL.into_iter().find(|known| known.as_str() == entity_type);
@@ -131,11 +132,11 @@ fn entry_of(row: &PgRow) -> Result<AuditEntry, StoreFailure> {
         entity_id: row.try_get("entity_id")?,
         action: row.try_get("action")?,
         actor: row.try_get("actor")?,
-        details: RawValue::from_string(details).map_err(|source| StoreFailure::Corrupt {
+        details: RawValue::from_string(details).map_err(|source| Error::Corrupt {
             table: "audit_entries",
             column: "details",
             id,
-            source,
+            source: Some(source),
         })?,
         created_at: known(Instant::of_id(id), "audit_entries", "id", id)?,
     })

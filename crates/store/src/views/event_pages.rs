@@ -7,10 +7,10 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::event_sql as sql;
-use super::failure::StoreFailure;
 use super::instant::id_at;
 use super::page::{Order, Position, TOTAL_CAP};
 use super::{EventFilter, EventStatus};
+use crate::error::Result;
 
 /// What the ids are sorted by; the id settles equal keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(super) async fn take_stock(
     filter: &EventFilter,
     status: Option<EventStatus>,
     key: Key,
-) -> Result<Stock, StoreFailure> {
+) -> Result<Stock> {
     let statement = match status {
         None | Some(EventStatus::Processed) => sql::STOCK_OF_EVENTS,
         Some(EventStatus::Failed) => sql::STOCK_OF_FAILED,
@@ -83,10 +83,7 @@ pub(super) async fn take_stock(
 }
 
 /// The ids of a stretch, in its order.
-pub(super) async fn find(
-    connection: &mut PgConnection,
-    stretch: Stretch<'_>,
-) -> Result<Vec<Uuid>, StoreFailure> {
+pub(super) async fn find(connection: &mut PgConnection, stretch: Stretch<'_>) -> Result<Vec<Uuid>> {
     use EventStatus::{Failed, Pending, Processed, Processing, Retrying};
     use Key::{Id, OccurredAt};
     use Order::{Ascending, Descending};
@@ -124,10 +121,7 @@ pub(super) async fn find(
 }
 
 /// The first and the last id that an event in the status can have.
-async fn bounds(
-    connection: &mut PgConnection,
-    status: Option<EventStatus>,
-) -> Result<(Uuid, Uuid), StoreFailure> {
+async fn bounds(connection: &mut PgConnection, status: Option<EventStatus>) -> Result<(Uuid, Uuid)> {
     let query = match status {
         None | Some(EventStatus::Processed) => return Ok((Uuid::nil(), Uuid::max())),
         Some(EventStatus::Failed) => sqlx::query(sql::BOUNDS_OF_FAILED),

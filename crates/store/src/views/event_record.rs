@@ -7,18 +7,19 @@ use base64::engine::general_purpose::STANDARD;
 use jiff_sqlx::Timestamp;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use sqlx::Row;
 use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::attempts::{Attempt, attempts_of_event};
 use super::event_sql as sql;
 use super::events::event_of;
-use super::failure::{StoreFailure, within_deadline};
 use super::jobs::{ProcessingJob, jobs_of_event};
 use super::snapshot::Snapshot;
 use super::{Event, EventStatus, Instant};
+use crate::database::Database;
+use crate::error::{Error, Result};
 
 /// The latest attempts that an event's answers have. An event that was replayed so often that it has more of them is
 /// read through the list of attempts.
@@ -78,13 +79,9 @@ pub struct Processing {
 }
 
 /// The event with its webhook, attempts and jobs.
-pub async fn load_event(
-    pool: &PgPool,
-    queue_prefix: &str,
-    id: Uuid,
-) -> Result<Option<EventRecord>, StoreFailure> {
-    within_deadline(async {
-        let mut snapshot = Snapshot::take(pool).await?;
+pub async fn load_event(db: &Database, queue_prefix: &str, id: Uuid) -> Result<Option<EventRecord>> {
+    db.bounded(async {
+        let mut snapshot = Snapshot::take(db).await?;
         let connection = snapshot.connection();
         let Some(row) = sqlx::query(sql::LOAD_EVENT).bind(id).fetch_optional(&mut *connection).await? else {
             return Ok(None);
@@ -103,13 +100,9 @@ pub async fn load_event(
 }
 
 /// How far the event's processing is.
-pub async fn load_processing(
-    pool: &PgPool,
-    queue_prefix: &str,
-    id: Uuid,
-) -> Result<Option<Processing>, StoreFailure> {
-    within_deadline(async {
-        let mut snapshot = Snapshot::take(pool).await?;
+pub async fn load_processing(db: &Database, queue_prefix: &str, id: Uuid) -> Result<Option<Processing>> {
+    db.bounded(async {
+        let mut snapshot = Snapshot::take(db).await?;
         let connection = snapshot.connection();
         let Some(row) = sqlx::query(sql::LOAD_PROCESSING).bind(id).fetch_optional(&mut *connection).await?
         else {
@@ -131,11 +124,11 @@ pub async fn load_processing(
     .await
 }
 
-fn webhook_of(id: Uuid, row: &PgRow) -> Result<Webhook, StoreFailure> {
+fn webhook_of(id: Uuid, row: &PgRow) -> Result<Webhook> {
     let body: &[u8] = row.try_get("raw_body")?;
     let headers: &str = row.try_get("headers")?;
     let headers = serde_json::from_str::<Vec<(String, String)>>(headers)
-        .map_err(|source| StoreFailure::Corrupt { table: "events", column: "headers", id, source })?;
+        .map_err(|source| Error::Corrupt { table: "events", column: "headers", id, source: Some(source) })?;
     Ok(Webhook {
         integration_id: row.try_get("integration_id")?,
         provider: row.try_get("provider")?,

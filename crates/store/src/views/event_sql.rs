@@ -85,7 +85,7 @@ macro_rules! event_passes {
 macro_rules! events_by_id {
     ($name:literal, $compare:literal, $direction:literal) => {
         concat!(
-            "/* read::", $name, " */
+            "/* views::", $name, " */
             SELECT id FROM (",
             events_by_id!(@part "e.id >= $12", "OFFSET 0", $compare, $direction),
             " UNION ALL ",
@@ -121,7 +121,7 @@ macro_rules! events_by_id {
 macro_rules! events_by_occurred_at {
     ($name:literal, $compare:literal, $direction:literal) => {
         concat!(
-            "/* read::",
+            "/* views::",
             $name,
             " */
             SELECT e.id FROM events e WHERE ($7::uuid IS NULL OR (e.occurred_at, e.id) ",
@@ -140,11 +140,11 @@ macro_rules! events_by_occurred_at {
 }
 
 // There is no min(uuid); as text the order is the same.
-pub(super) const BOUNDS_OF_OPEN: &str = "/* read::bounds_of_open */
+pub(super) const BOUNDS_OF_OPEN: &str = "/* views::bounds_of_open */
     SELECT min(event_id::text)::uuid AS first, max(event_id::text)::uuid AS last
     FROM deliveries WHERE finished_at IS NULL AND status::text = $1";
 
-pub(super) const BOUNDS_OF_FAILED: &str = "/* read::bounds_of_failed */
+pub(super) const BOUNDS_OF_FAILED: &str = "/* views::bounds_of_failed */
     SELECT (SELECT event_id FROM deliveries WHERE finished_at IS NOT NULL AND last_error IS NOT NULL ORDER BY event_id LIMIT 1) AS first,
         (SELECT event_id FROM deliveries WHERE finished_at IS NOT NULL AND last_error IS NOT NULL ORDER BY event_id DESC LIMIT 1) AS last";
 
@@ -153,7 +153,7 @@ pub(super) const BOUNDS_OF_FAILED: &str = "/* read::bounds_of_failed */
 macro_rules! open_by_id {
     ($name:literal, $compare:literal, $direction:literal) => {
         concat!(
-            "/* read::", $name, " */
+            "/* views::", $name, " */
             WITH RECURSIVE destinations AS (
                 (SELECT integration_id, destination FROM deliveries WHERE finished_at IS NULL
                 ORDER BY integration_id, destination LIMIT 1)
@@ -184,7 +184,7 @@ macro_rules! open_by_id {
 macro_rules! failed_by_id {
     ($name:literal, $compare:literal, $direction:literal) => {
         concat!(
-            "/* read::",
+            "/* views::",
             $name,
             " */
             SELECT d.event_id FROM deliveries d WHERE ($7::uuid IS NULL OR d.event_id ",
@@ -204,7 +204,7 @@ macro_rules! failed_by_id {
 macro_rules! stock {
     ($name:literal, $matching:expr) => {
         concat!(
-            "/* read::",
+            "/* views::",
             $name,
             " */
             SELECT count(*) AS counted, CASE WHEN count(*) <= 10000 THEN array_agg(id) END AS ids,
@@ -286,7 +286,7 @@ macro_rules! columns {
 }
 
 pub(super) const LOAD_EVENTS: &str = concat!(
-    "/* read::load_events */ SELECT ",
+    "/* views::load_events */ SELECT ",
     columns!(),
     ", CASE WHEN e.payload_length <= $4 THEN substring(e.raw_body FROM e.payload_start + 1 FOR e.payload_length)
         END AS payload
@@ -296,7 +296,7 @@ pub(super) const LOAD_EVENTS: &str = concat!(
 );
 
 pub(super) const LOAD_EVENT: &str = concat!(
-    "/* read::load_event */ SELECT ",
+    "/* views::load_event */ SELECT ",
     columns!(),
     ", substring(e.raw_body FROM e.payload_start + 1 FOR e.payload_length) AS payload, e.raw_body,
         e.headers::text AS headers, host(e.source_ip) AS source_ip, e.idempotency_key
@@ -307,7 +307,7 @@ pub(super) const LOAD_EVENT: &str = concat!(
 
 // The payload is not read.
 pub(super) const LOAD_PROCESSING: &str = concat!(
-    "/* read::load_processing */
+    "/* views::load_processing */
     SELECT e.id, delivered.status, delivered.attempts, delivered.last_error, attempted.last_processed_at
     FROM events e ",
     derived!(),

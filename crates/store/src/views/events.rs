@@ -3,16 +3,17 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, PgPool, Row};
+use sqlx::{PgConnection, Row};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::event_pages::{self, Key, Stretch};
 use super::event_sql as sql;
-use super::failure::{StoreFailure, within_deadline};
 use super::page::{Order, Page, PageRequest, Position, Total};
 use super::snapshot::Snapshot;
 use super::{EventFilter, EventStatus, Instant, known};
+use crate::database::Database;
+use crate::error::{Error, Result};
 use grapnel_core::payload::{BodyForm, normalized_payload};
 
 /// Payloads longer than this are left out of lists, which bounds a page to 6.4 MB of them.
@@ -74,13 +75,9 @@ pub struct EventList {
 }
 
 /// One page of events.
-pub async fn list_events(
-    pool: &PgPool,
-    list: &EventList,
-    request: PageRequest,
-) -> Result<Page<Event>, StoreFailure> {
-    within_deadline(async {
-        let mut snapshot = Snapshot::take(pool).await?;
+pub async fn list_events(db: &Database, list: &EventList, request: PageRequest) -> Result<Page<Event>> {
+    db.bounded(async {
+        let mut snapshot = Snapshot::take(db).await?;
         let connection = snapshot.connection();
         let (counted, ids) = match (list.sort, list.status) {
             (EventSort::Status, None) => {
@@ -115,7 +112,7 @@ async fn ids_by(
     list: &EventList,
     key: Key,
     request: PageRequest,
-) -> Result<(i64, Vec<Uuid>), StoreFailure> {
+) -> Result<(i64, Vec<Uuid>)> {
     let stock = event_pages::take_stock(connection, &list.filter, list.status, key).await?;
     if let Some(positions) = stock.positions {
         // A cursor of the order by status has the status' rank as its key.
@@ -143,7 +140,7 @@ async fn ids_by_status(
     connection: &mut PgConnection,
     list: &EventList,
     request: PageRequest,
-) -> Result<Vec<Uuid>, StoreFailure> {
+) -> Result<Vec<Uuid>> {
     let mut statuses = EventStatus::ALL;
     if list.order == Order::Descending {
         statuses.reverse();
@@ -175,7 +172,7 @@ async fn ids_by_status(
 }
 
 /// The events with these ids, in the order of the ids.
-async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Event>, StoreFailure> {
+async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Event>> {
     let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
     let rows = sqlx::query(sql::LOAD_EVENTS)
         .bind(ids)
@@ -184,13 +181,13 @@ async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Event>,
         .bind(LISTED_PAYLOAD_BYTES)
         .fetch_all(connection)
         .await?;
-    let mut events = rows.iter().map(event_of).collect::<Result<Vec<_>, _>>()?;
+    let mut events = rows.iter().map(event_of).collect::<Result<Vec<_>>>()?;
     events.sort_by_cached_key(|event| ids.iter().position(|id| *id == event.id));
     Ok(events)
 }
 
 /// Reads the columns that the statements for events have in common.
-pub(super) fn event_of(row: &PgRow) -> Result<Event, StoreFailure> {
+pub(super) fn event_of(row: &PgRow) -> Result<Event> {
     let id: Uuid = row.try_get("id")?;
     let provider: String = row.try_get("provider")?;
     let external_event_id: Option<String> = row.try_get("external_event_id")?;
@@ -205,11 +202,11 @@ pub(super) fn event_of(row: &PgRow) -> Result<Event, StoreFailure> {
             let form = known(BodyForm::from_code(row.try_get("body_form")?), "events", "body_form", id)?;
             let external_event_id = external_event_id.as_deref();
             let json = normalized_payload(&provider, &event_type, external_event_id, key, form, payload);
-            Some(serde_json::from_slice(&json).map_err(|source| StoreFailure::Corrupt {
+            Some(serde_json::from_slice(&json).map_err(|source| Error::Corrupt {
                 table: "events",
                 column: "raw_body",
                 id,
-                source,
+                source: Some(source),
             })?)
         }
         None => None,
@@ -237,7 +234,7 @@ pub(super) fn event_of(row: &PgRow) -> Result<Event, StoreFailure> {
 
 impl EventStatus {
     /// Reads the derived column `status`.
-    pub(super) fn of_row(row: &PgRow, id: Uuid) -> Result<Self, StoreFailure> {
+    pub(super) fn of_row(row: &PgRow, id: Uuid) -> Result<Self> {
         let text: &str = row.try_get("status")?;
         known(Self::ALL.into_iter().find(|status| status.as_str() == text), "deliveries", "status", id)
     }

@@ -2,15 +2,16 @@
 
 use jiff_sqlx::Timestamp;
 use serde::{Deserialize, Serialize};
+use sqlx::Row;
 use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::failure::{StoreFailure, within_deadline};
 use super::page::{Page, PageRequest, Position, Total};
 use super::snapshot::Snapshot;
 use super::{Instant, known};
+use crate::database::Database;
+use crate::error::{Error, Result};
 
 /// A configured source and its destinations.
 #[derive(Debug, Serialize, ToSchema)]
@@ -66,7 +67,7 @@ macro_rules! filters {
 
 // There are as many rows as there are objects in the cluster: they are read and sorted.
 const LIST: &str = concat!(
-    "/* read::list_integrations */
+    "/* views::list_integrations */
     SELECT i.id, i.namespace, i.name, i.display_name, i.provider, i.route, i.state, i.created_at, i.updated_at,
         COALESCE(i.spec -> 'destinations', '[]')::text AS destinations
     FROM integrations i WHERE ",
@@ -76,19 +77,19 @@ const LIST: &str = concat!(
 );
 
 const COUNT: &str = concat!(
-    "/* read::count_integrations */ SELECT count(*) FROM (SELECT FROM integrations i WHERE ",
+    "/* views::count_integrations */ SELECT count(*) FROM (SELECT FROM integrations i WHERE ",
     filters!(),
     " LIMIT 10001) AS counted"
 );
 
 /// One page of integrations, the latest first.
 pub async fn list_integrations(
-    pool: &PgPool,
+    db: &Database,
     filter: &IntegrationFilter,
     request: PageRequest,
-) -> Result<Page<Integration>, StoreFailure> {
-    within_deadline(async {
-        let mut snapshot = Snapshot::take(pool).await?;
+) -> Result<Page<Integration>> {
+    db.bounded(async {
+        let mut snapshot = Snapshot::take(db).await?;
         let rows = sqlx::query(LIST)
             .bind(filter.provider.as_deref())
             .bind(filter.active_only)
@@ -104,7 +105,7 @@ pub async fn list_integrations(
             .fetch_one(snapshot.connection())
             .await?;
         snapshot.release().await?;
-        let integrations = rows.iter().map(integration_of).collect::<Result<Vec<_>, _>>()?;
+        let integrations = rows.iter().map(integration_of).collect::<Result<Vec<_>>>()?;
         Ok(request.page(integrations, Total::of(counted), |integration| Position {
             key: integration.created_at.0.as_microsecond(),
             id: integration.id,
@@ -113,7 +114,7 @@ pub async fn list_integrations(
     .await
 }
 
-fn integration_of(row: &PgRow) -> Result<Integration, StoreFailure> {
+fn integration_of(row: &PgRow) -> Result<Integration> {
     let id: Uuid = row.try_get("id")?;
     let state: &str = row.try_get("state")?;
     let state = match state {
@@ -125,11 +126,11 @@ fn integration_of(row: &PgRow) -> Result<Integration, StoreFailure> {
     };
     let state = known(state, "integrations", "state", id)?;
     let destinations: &str = row.try_get("destinations")?;
-    let destinations = serde_json::from_str(destinations).map_err(|source| StoreFailure::Corrupt {
+    let destinations = serde_json::from_str(destinations).map_err(|source| Error::Corrupt {
         table: "integrations",
         column: "spec",
         id,
-        source,
+        source: Some(source),
     })?;
     Ok(Integration {
         id,

@@ -16,7 +16,7 @@ use uuid::{Builder, Uuid};
 
 use super::Instant;
 use super::attempts::{AttemptStatus, FinishedAttempt};
-use super::failure::StoreFailure;
+use crate::error::Result;
 
 /// A scheduled, running or finished attempt.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -52,7 +52,7 @@ pub enum JobStatus {
 }
 
 // An event has at most 16 deliveries. What waits in the broker was scheduled when it was queued.
-const UNFINISHED: &str = "/* read::unfinished_jobs */
+const UNFINISHED: &str = "/* views::unfinished_jobs */
     SELECT destination, integration_id, status = 'processing' AS is_running, attempts + 1 AS attempt_no, triggered_by,
         COALESCE(due_at, queued_at, updated_at) AS scheduled_at, started_at
     FROM deliveries WHERE event_id = $1 AND finished_at IS NULL ORDER BY destination";
@@ -63,7 +63,7 @@ pub(super) async fn jobs_of_event(
     queue_prefix: &str,
     event_id: Uuid,
     attempts: &[FinishedAttempt],
-) -> Result<Vec<ProcessingJob>, StoreFailure> {
+) -> Result<Vec<ProcessingJob>> {
     let rows = sqlx::query(UNFINISHED).bind(event_id).fetch_all(connection).await?;
     let mut jobs: Vec<_> = attempts.iter().map(|finished| finished_job(queue_prefix, finished)).collect();
     for row in &rows {
@@ -74,7 +74,7 @@ pub(super) async fn jobs_of_event(
         jobs.push(ProcessingJob {
             id: unfinished_job_id(event_id, &destination, attempt_no),
             event_id,
-            queue_name: queue_name(queue_prefix, row.try_get("integration_id")?, &destination),
+            queue_name: queue_name(queue_prefix, row.try_get::<Uuid, _>("integration_id")?, &destination),
             destination,
             triggered_by: row.try_get("triggered_by")?,
             status: if is_running { JobStatus::Running } else { JobStatus::Queued },

@@ -2,16 +2,17 @@
 
 use jiff_sqlx::Timestamp;
 use serde::Serialize;
+use sqlx::Row;
 use sqlx::postgres::PgRow;
-use sqlx::{PgPool, Row};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::failure::{StoreFailure, within_deadline};
 use super::instant::id_floor;
 use super::page::{Page, PageRequest, Position, Total};
 use super::snapshot::Snapshot;
 use super::{CLOCK_SLACK_MILLISECONDS, Instant, known};
+use crate::database::Database;
+use crate::error::Result;
 
 /// An operator's request to deliver an event again.
 #[derive(Debug, Serialize, ToSchema)]
@@ -82,7 +83,7 @@ macro_rules! filters {
 }
 
 const LIST: &str = concat!(
-    "/* read::list_replay_requests */ SELECT ",
+    "/* views::list_replay_requests */ SELECT ",
     columns!(),
     " FROM replay_requests r WHERE ",
     filters!(),
@@ -90,21 +91,21 @@ const LIST: &str = concat!(
 );
 
 const COUNT: &str = concat!(
-    "/* read::count_replay_requests */ SELECT count(*) FROM (SELECT FROM replay_requests r WHERE ",
+    "/* views::count_replay_requests */ SELECT count(*) FROM (SELECT FROM replay_requests r WHERE ",
     filters!(),
     " LIMIT 10001) AS counted"
 );
 
 /// One page of replay requests, the latest first.
 pub async fn list_replay_requests(
-    pool: &PgPool,
+    db: &Database,
     filter: &ReplayFilter,
     request: PageRequest,
-) -> Result<Page<ReplayRequest>, StoreFailure> {
-    within_deadline(async {
+) -> Result<Page<ReplayRequest>> {
+    db.bounded(async {
         let oldest = filter.event_id.map(|event_id| id_floor(event_id, CLOCK_SLACK_MILLISECONDS));
         let status = filter.status.map(ReplayStatus::as_str);
-        let mut snapshot = Snapshot::take(pool).await?;
+        let mut snapshot = Snapshot::take(db).await?;
         let rows = sqlx::query(LIST)
             .bind(filter.event_id)
             .bind(oldest)
@@ -121,19 +122,22 @@ pub async fn list_replay_requests(
             .fetch_one(snapshot.connection())
             .await?;
         snapshot.release().await?;
-        let replays = rows.iter().map(replay_of).collect::<Result<Vec<_>, _>>()?;
+        let replays = rows.iter().map(replay_of).collect::<Result<Vec<_>>>()?;
         Ok(request.page(replays, Total::of(counted), |replay| Position { key: 0, id: replay.id }))
     })
     .await
 }
 
-const LOAD: &str =
-    concat!("/* read::load_replay_request */ SELECT ", columns!(), " FROM replay_requests r WHERE r.id = $1");
+const LOAD: &str = concat!(
+    "/* views::load_replay_request */ SELECT ",
+    columns!(),
+    " FROM replay_requests r WHERE r.id = $1"
+);
 
 /// One replay request.
-pub async fn load_replay_request(pool: &PgPool, id: Uuid) -> Result<Option<ReplayRequest>, StoreFailure> {
-    within_deadline(async {
-        let mut snapshot = Snapshot::take(pool).await?;
+pub async fn load_replay_request(db: &Database, id: Uuid) -> Result<Option<ReplayRequest>> {
+    db.bounded(async {
+        let mut snapshot = Snapshot::take(db).await?;
         let row = sqlx::query(LOAD).bind(id).fetch_optional(snapshot.connection()).await?;
         snapshot.release().await?;
         row.as_ref().map(replay_of).transpose()
@@ -141,7 +145,7 @@ pub async fn load_replay_request(pool: &PgPool, id: Uuid) -> Result<Option<Repla
     .await
 }
 
-fn replay_of(row: &PgRow) -> Result<ReplayRequest, StoreFailure> {
+fn replay_of(row: &PgRow) -> Result<ReplayRequest> {
     let id: Uuid = row.try_get("id")?;
     let status: &str = row.try_get("status")?;
     let status = ReplayStatus::ALL.into_iter().find(|known| known.as_str() == status);

@@ -1,15 +1,10 @@
 //! A read-only transaction in which every statement sees the same state, so that a page, its total and the parts of an
 //! event agree with each other.
 
-use std::time::Duration;
+use sqlx::{PgConnection, Postgres, Transaction};
 
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
-use tokio::time::timeout;
-
-use super::failure::StoreFailure;
-
-/// How long a request waits for a connection. Management shares the pool and must not queue behind it for long.
-const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
+use crate::database::Database;
+use crate::error::Result;
 
 // One round trip. The timeout is STATEMENT_DEADLINE. Plans are made for the values at hand: absent filters fold away,
 // id bounds prune partitions, and a filter without an index may read a table from end to end. No compilation of plans and no parallel workers: reading must not take the processors
@@ -25,8 +20,8 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 pub(super) struct Snapshot(Transaction<'static, Postgres>);
 
 impl Snapshot {
-    pub(super) async fn take(pool: &PgPool) -> Result<Self, StoreFailure> {
-        Ok(Self(begin(pool, BEGIN).await?))
+    pub(super) async fn take(db: &Database) -> Result<Self> {
+        Ok(Self(db.begin(BEGIN).await?))
     }
 
     pub(super) fn connection(&mut self) -> &mut PgConnection {
@@ -34,18 +29,7 @@ impl Snapshot {
     }
 
     /// Gives the connection back at once; a dropped snapshot does so too, a little later.
-    pub(super) async fn release(self) -> Result<(), StoreFailure> {
+    pub(super) async fn release(self) -> Result<()> {
         Ok(self.0.rollback().await?)
-    }
-}
-
-/// Begins a transaction with `statement`, waiting a bounded time for a connection.
-pub(crate) async fn begin(
-    pool: &PgPool,
-    statement: &'static str,
-) -> Result<Transaction<'static, Postgres>, StoreFailure> {
-    match timeout(ACQUIRE_DEADLINE, pool.begin_with(statement)).await {
-        Ok(begun) => Ok(begun?),
-        Err(_elapsed) => Err(StoreFailure::Unavailable(sqlx::Error::PoolTimedOut)),
     }
 }

@@ -2,27 +2,28 @@
 
 use std::time::Duration;
 
-use grapnel_store::deliveries::claim::{Claimed, claim};
-use grapnel_store::deliveries::record::{NextState, Recorded, record};
-use uuid::Uuid;
+use grapnel_core::delivery::state::NextState;
+use grapnel_core::ids::{EventId, LeaseId};
+use grapnel_store::DedicatedConnection;
+use grapnel_store::deliveries::{AttemptResult, ClaimedDelivery, claim, record};
 
 use crate::harness::{Platform, acme_event, acme_integration, destination};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn result(claimed: &Claimed, next: NextState) -> Recorded {
-    Recorded {
+fn result(claimed: &ClaimedDelivery, next: NextState) -> AttemptResult {
+    AttemptResult {
         event_id: claimed.event_id,
         destination: "orders".to_owned(),
         lease_id: claimed.lease_id,
         budget_start: claimed.budget_start,
         replay_request_id: None,
-        triggered_by: claimed.triggered_by.clone(),
+        triggered_by: claimed.triggered_by,
         scheduled_at: claimed.queued_at,
         started_at: claimed.started_at,
         next,
-        retry_if_replayed_at: claimed.started_at,
-        counted: true,
+        next_if_replayed: next,
+        counts: true,
         http_status: Some(200),
         response_body: None,
         error_message: None,
@@ -34,23 +35,23 @@ fn result(claimed: &Claimed, next: NextState) -> Recorded {
 async fn result_written_with_an_expired_claim_is_refused() {
     let platform = Platform::new().await;
     let _api = platform.start_api(&acme_integration(&[destination("orders", "http://127.0.0.1:9/")])).await;
-    let id: Uuid = platform.post_acme(&acme_event("e-1")).await.event_id().parse().expect("an id");
+    let id: EventId = platform.post_acme(&acme_event("e-1")).await.event_id().parse().expect("an id");
     platform.wait_for_count("SELECT count(*) FROM deliveries WHERE queued_at IS NOT NULL", 1).await;
-    let mut connection = platform.pool.acquire().await.expect("a connection");
+    let mut connection = DedicatedConnection::new(platform.db.clone());
 
     let mut claimed =
-        claim(&mut connection, "orders", &[id], Uuid::now_v7(), Duration::ZERO).await.expect("a claim");
+        claim(&platform.db, "orders", &[id], LeaseId::generate(), Duration::ZERO).await.expect("a claim");
     let expired = claimed.pop().expect("the delivery");
     let written =
         record(&mut connection, &[result(&expired, NextState::Succeeded)]).await.expect("an answer");
     assert!(written.is_empty(), "nobody has claimed it since, and still it is too late");
 
-    let lease_id = Uuid::now_v7();
-    let mut claimed = claim(&mut connection, "orders", &[id], lease_id, MINUTE).await.expect("a claim");
+    let lease_id = LeaseId::generate();
+    let mut claimed = claim(&platform.db, "orders", &[id], lease_id, MINUTE).await.expect("a claim");
     let current = claimed.pop().expect("the delivery");
-    let other = claim(&mut connection, "orders", &[id], Uuid::now_v7(), MINUTE).await.expect("an answer");
+    let other = claim(&platform.db, "orders", &[id], LeaseId::generate(), MINUTE).await.expect("an answer");
     assert!(other.is_empty(), "a running claim is not taken over");
-    let again = claim(&mut connection, "orders", &[id], lease_id, MINUTE).await.expect("an answer");
+    let again = claim(&platform.db, "orders", &[id], lease_id, MINUTE).await.expect("an answer");
     assert_eq!(again.len(), 1, "a claim whose answer was lost is repeated");
     let written = record(&mut connection, &[result(&expired, NextState::Failed)]).await.expect("an answer");
     assert!(written.is_empty(), "the claim is another's now");
@@ -62,7 +63,7 @@ async fn result_written_with_an_expired_claim_is_refused() {
         let written = record(&mut connection, &[result(late, NextState::Failed)]).await.expect("an answer");
         assert!(written.is_empty(), "what has ended stays as it is");
     }
-    let again = claim(&mut connection, "orders", &[id], lease_id, MINUTE).await.expect("an answer");
+    let again = claim(&platform.db, "orders", &[id], lease_id, MINUTE).await.expect("an answer");
     assert!(again.is_empty(), "also by the claim that ended it");
     assert_eq!(platform.count("SELECT count(*) FROM deliveries WHERE status = 'succeeded'").await, 1);
     assert_eq!(platform.count("SELECT count(*) FROM delivery_attempts").await, 1);

@@ -89,7 +89,7 @@ async fn unknown_methods_are_405_and_name_those_there_are() {
 #[tokio::test]
 async fn the_sink_is_not_there_in_production() {
     let api = Api::start().await;
-    let production = ManagementState { delivery_sink: false, ..state(api.pool.clone(), api.replays.clone()) };
+    let production = ManagementState { delivery_sink: false, ..state(api.db.clone(), api.replays.clone()) };
     let router = router(production);
     let sink = || Request::post("/internal/delivery-sink/acme").body(Body::from("{}")).unwrap();
     send(&router, sink()).await.refused(404, "NOT_FOUND");

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use axum::http::StatusCode;
-use grapnel_store::deliveries::record::NextState;
+use grapnel_core::delivery::state::NextState;
 use grapnel_store::events::NewEvent;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use grapnel_store::deliveries::record::NextState;
+use grapnel_core::delivery::state::NextState;
 use grapnel_store::events::NewEvent;
 use serde_json::Value;
 

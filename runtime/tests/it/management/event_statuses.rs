@@ -1,7 +1,7 @@
 //! What status an event has, and lists by status.
 
 use axum::http::StatusCode;
-use grapnel_store::deliveries::record::NextState;
+use grapnel_core::delivery::state::NextState;
 use uuid::Uuid;
 
 use super::harness::{Api, NOTHING, event, for_destinations, later};

@@ -20,8 +20,8 @@ async fn without_a_database_every_route_is_unavailable() {
     let port = listener.local_addr().unwrap().port();
     drop(listener);
     let url = SecretString::from(format!("postgres://nobody@127.0.0.1:{port}/none?sslmode=disable"));
-    let pool = grapnel_store::pool(&url, "test", 1).unwrap();
-    let router = router(state(pool, Arc::new(Notify::new())));
+    let db = grapnel_store::Database::new(&url, "test", 1).unwrap();
+    let router = router(state(db, Arc::new(Notify::new())));
     let id = Uuid::now_v7();
     let get = |path: String| Request::get(path).header(KEY_HEADER, KEY).body(Body::empty()).unwrap();
     let post = Request::post(format!("/events/{id}/replay"))

@@ -8,14 +8,17 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
 use grapnel::management::{KEY_HEADER, ManagementKeys, ManagementState, router};
+use grapnel_core::delivery::state::NextState;
+use grapnel_core::ids::{EventId, IntegrationId, LeaseId};
+use grapnel_core::integration::{IntegrationRow, RowState};
 use grapnel_core::payload::{BodyForm, DeliveredAs};
-use grapnel_store::deliveries::claim::{Claimed, claim};
-use grapnel_store::deliveries::record::{NextState, Recorded, record};
-use grapnel_store::events::{self, NewEvent, Stored};
+use grapnel_store::deliveries::{AttemptResult, ClaimedDelivery, claim, record};
+use grapnel_store::events::{self, IngestOutcome, NewEvent};
+use grapnel_store::{Database, DedicatedConnection};
 use jiff::{SignedDuration, Timestamp};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 use uuid::Uuid;
@@ -30,12 +33,12 @@ pub(crate) const PREVIOUS_KEY: &str = "previous-key-0123456789";
 pub(crate) const NOTHING: [Uuid; 0] = [];
 
 /// A database of its own, dropped with it.
-struct Database {
+struct TestDatabase {
     name: String,
     services: Services,
 }
 
-impl Database {
+impl TestDatabase {
     async fn create() -> Self {
         let (name, services) = (new_database_name(), Services::shared());
         services.create_database(&name).await;
@@ -47,7 +50,7 @@ impl Database {
     }
 }
 
-impl Drop for Database {
+impl Drop for TestDatabase {
     fn drop(&mut self) {
         self.services.drop_database(&self.name);
     }
@@ -55,21 +58,25 @@ impl Drop for Database {
 
 /// The API on a database.
 pub(crate) struct Api {
+    /// For statements of the tests.
     pub(crate) pool: PgPool,
+    pub(crate) db: Database,
     pub(crate) router: Router,
     pub(crate) replays: Arc<Notify>,
-    _database: Database,
+    _database: TestDatabase,
 }
 
 impl Api {
     pub(crate) async fn start() -> Self {
         // What the API logs is shown with a test that fails; another test may have been first to say so.
         drop(tracing_subscriber::fmt().with_test_writer().try_init());
-        let database = Database::create().await;
-        let pool = grapnel_store::pool(&database.url(), "test", 4).expect("a pool");
+        let database = TestDatabase::create().await;
+        let url = database.url();
+        let pool = PgPoolOptions::new().max_connections(4).connect_lazy(url.expose_secret()).expect("a pool");
+        let db = Database::new(&url, "test", 4).expect("a URL");
         let replays = Arc::new(Notify::new());
-        let router = router(state(pool.clone(), Arc::clone(&replays)));
-        Self { pool, router, replays, _database: database }
+        let router = router(state(db.clone(), Arc::clone(&replays)));
+        Self { pool, db, router, replays, _database: database }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -113,8 +120,8 @@ impl Api {
             .iter()
             .map(|name| serde_json::json!({"name": name, "url": format!("https://{name}.example.com/hooks")}))
             .collect();
-        let row = grapnel_core::integration::IntegrationRow {
-            id,
+        let row = IntegrationRow {
+            id: IntegrationId::new(id),
             uid: id.to_string(),
             namespace: "shop".into(),
             name: name.into(),
@@ -123,61 +130,61 @@ impl Api {
             provider: "acme".into(),
             route: name.into(),
             display_name: format!("The {name}"),
-            state: state.into(),
+            state: RowState::parse(state).expect("a state"),
             spec: serde_json::json!({"destinations": listed}).to_string(),
             secrets: b"sealed".to_vec(),
         };
         let kept: Vec<_> = destinations.iter().map(|name| (*name).to_owned()).collect();
         let written =
-            grapnel_store::integrations::upsert(&self.pool, &row, &kept, "test").await.expect("a row");
-        assert_eq!(written, grapnel_store::integrations::Written::Applied);
+            grapnel_store::integrations::upsert(&self.db, &row, &kept, "test").await.expect("a row");
+        assert_eq!(written, grapnel_store::integrations::UpsertOutcome::Applied);
     }
 
     /// Stores an event, its deliveries queued.
     pub(crate) async fn store(&self, event: NewEvent) -> Uuid {
         let id = event.id;
-        let mut connection = self.pool.acquire().await.expect("a connection");
+        let mut connection = DedicatedConnection::new(self.db.clone());
         let stored = events::store(&mut connection, &mut [event], true).await.expect("a commit");
-        assert_eq!(stored, [Stored::New]);
-        id
+        assert_eq!(stored, [IngestOutcome::New]);
+        id.uuid()
     }
 
     /// Claims a delivery as a worker does.
-    pub(crate) async fn claim(&self, event_id: Uuid, destination: &str) -> Claimed {
-        let mut connection = self.pool.acquire().await.expect("a connection");
-        let claimed =
-            claim(&mut connection, destination, &[event_id], Uuid::now_v7(), Duration::from_secs(60))
-                .await
-                .expect("a commit");
+    pub(crate) async fn claim(&self, event_id: Uuid, destination: &str) -> ClaimedDelivery {
+        let ids = [EventId::new(event_id)];
+        let lease = Duration::from_secs(60);
+        let claimed = claim(&self.db, destination, &ids, LeaseId::generate(), lease).await.expect("a commit");
         claimed.into_iter().next().expect("the delivery can be claimed")
     }
 
     /// Records what a claimed delivery came to, and settles its replay, as a worker does. Answers whether it was
     /// accepted.
-    pub(crate) async fn finish(&self, claimed: &Claimed, destination: &str, next: NextState) -> bool {
+    pub(crate) async fn finish(&self, claimed: &ClaimedDelivery, destination: &str, next: NextState) -> bool {
         let failed = next != NextState::Succeeded;
-        let result = Recorded {
+        let result = AttemptResult {
             event_id: claimed.event_id,
             destination: destination.to_owned(),
             lease_id: claimed.lease_id,
             budget_start: claimed.budget_start,
             replay_request_id: claimed.replay_request_id,
-            triggered_by: claimed.triggered_by.clone(),
+            triggered_by: claimed.triggered_by,
             scheduled_at: claimed.queued_at,
             started_at: claimed.started_at,
             next,
-            retry_if_replayed_at: Timestamp::now(),
-            counted: true,
+            next_if_replayed: if next == NextState::Failed {
+                NextState::RetryAt(Timestamp::now())
+            } else {
+                next
+            },
+            counts: true,
             http_status: Some(if failed { 500 } else { 200 }),
             response_body: Some("answered".into()),
             error_message: failed.then(|| "HTTP 500".into()),
             duration_ms: 12,
         };
-        let mut connection = self.pool.acquire().await.expect("a connection");
-        let written = record(&mut connection, &[result]).await.expect("a commit");
-        let replays: Vec<_> = written.iter().filter_map(|written| written.replay_request_id).collect();
-        grapnel_store::replays::settle(&mut connection, &replays).await.expect("a commit");
-        !written.is_empty()
+        let mut connection = DedicatedConnection::new(self.db.clone());
+        let recorded = record(&mut connection, &[result]).await.expect("a commit");
+        !recorded.is_empty()
     }
 
     /// Claims a delivery and records what it came to.
@@ -209,13 +216,13 @@ impl Api {
 
 /// An hour from now: due, but not yet.
 pub(crate) fn later() -> NextState {
-    NextState::Due(Timestamp::now() + SignedDuration::from_hours(1))
+    NextState::RetryAt(Timestamp::now() + SignedDuration::from_hours(1))
 }
 
-pub(crate) fn state(pool: PgPool, replays: Arc<Notify>) -> ManagementState {
+pub(crate) fn state(db: Database, replays: Arc<Notify>) -> ManagementState {
     let keys = [SecretString::from(KEY), SecretString::from(PREVIOUS_KEY)];
     let keys = ManagementKeys::new(&keys);
-    ManagementState { pool, keys, delivery_sink: true, replays, queue_prefix: "test.".into() }
+    ManagementState { db, keys, delivery_sink: true, replays, queue_prefix: "test.".into() }
 }
 
 /// An event of Acme that was received now, for one destination.
@@ -226,8 +233,8 @@ pub(crate) fn event(integration_id: Uuid) -> NewEvent {
 pub(crate) fn received_at(integration_id: Uuid, received_at: Timestamp) -> NewEvent {
     let key_hash = Uuid::now_v7();
     NewEvent {
-        id: id_at(received_at),
-        integration_id,
+        id: EventId::new(id_at(received_at)),
+        integration_id: IntegrationId::new(integration_id),
         provider: "acme".into(),
         external_event_id: Some(format!("evt-{key_hash}")),
         event_type: "order.created".into(),

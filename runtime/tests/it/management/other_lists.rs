@@ -1,9 +1,10 @@
 //! The lists of integrations, delivery attempts, audit entries and replay requests.
 
+use grapnel_core::ids::IntegrationId;
 use std::collections::BTreeSet;
 
 use axum::http::StatusCode;
-use grapnel_store::deliveries::record::NextState;
+use grapnel_core::delivery::state::NextState;
 use uuid::Uuid;
 
 use super::harness::{Api, NOTHING, event, for_destinations, later};
@@ -17,7 +18,7 @@ async fn integrations_are_listed_without_secrets() {
     let disabled = Uuid::now_v7();
     api.write_integration(disabled, "disabled", "Disabled", &["orders"]).await;
     let removed = api.integration("removed", &["orders"]).await;
-    assert!(grapnel_store::integrations::remove(&api.pool, removed, "test").await.unwrap());
+    assert!(grapnel_store::integrations::remove(&api.db, IntegrationId::new(removed), "test").await.unwrap());
     api.execute(&format!("UPDATE integrations SET provider = 'globex' WHERE id = '{paused}'")).await;
 
     let answer = api.get("/integrations").await.expect(StatusCode::OK);

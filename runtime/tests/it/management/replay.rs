@@ -1,12 +1,13 @@
 //! `POST /events/{id}/replay`: what is accepted, and what it does to a delivery in each state.
 
+use grapnel_core::ids::IntegrationId;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use futures::FutureExt;
 use grapnel::management::KEY_HEADER;
-use grapnel_store::deliveries::record::NextState;
+use grapnel_core::delivery::state::NextState;
 use uuid::Uuid;
 
 use super::harness::{Answer, Api, KEY, NOTHING, event, for_destinations, later, send};
@@ -40,9 +41,9 @@ async fn row(api: &Api, id: Uuid, destination: &str) -> String {
 
 /// Takes what is due, as the dispatcher does, and answers how many.
 pub(crate) async fn dispatch(api: &Api) -> usize {
-    let taken = grapnel_store::deliveries::due::take_due(&api.pool, 100).await.expect("a commit");
+    let taken = grapnel_store::deliveries::take_due(&api.db, 100).await.expect("a commit");
     let replays: Vec<_> = taken.iter().filter_map(|taken| taken.replay_request_id).collect();
-    grapnel_store::replays::mark_dispatched(&api.pool, &replays).await.expect("a commit");
+    grapnel_store::replays::mark_dispatched(&api.db, &replays).await.expect("a commit");
     taken.len()
 }
 
@@ -254,7 +255,9 @@ async fn what_no_worker_would_take_is_a_conflict() {
     api.post(&path, r#"{"reason":"because","destination":"x"}"#).await.invalid("destination");
     api.write_integration(integration, "acme", "DeliveryPaused", &["a", "b"]).await;
     accepted(&api.post(&path, all).await);
-    assert!(grapnel_store::integrations::remove(&api.pool, integration, "test").await.unwrap());
+    assert!(
+        grapnel_store::integrations::remove(&api.db, IntegrationId::new(integration), "test").await.unwrap()
+    );
     api.post(&path, all).await.refused(409, "CONFLICT");
     assert_eq!(row(&api, id, "b").await, "failed attempts=1 budget_start=1 replay finished");
 }

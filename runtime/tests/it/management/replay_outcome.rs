@@ -1,6 +1,7 @@
 //! How replay requests end, also when there are several for one event.
 
-use grapnel_store::deliveries::record::NextState;
+use grapnel_core::delivery::state::NextState;
+use grapnel_core::ids::ReplayId;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -30,7 +31,7 @@ async fn a_replay_ends_when_all_its_deliveries_have() {
         assert_eq!(dispatch(&api).await, 2);
         api.attempt(id, "a", NextState::Succeeded).await;
         assert_eq!(status(&api, request).await, "dispatched");
-        api.attempt(id, "b", NextState::Due(Timestamp::now())).await;
+        api.attempt(id, "b", NextState::RetryAt(Timestamp::now())).await;
         assert_eq!(status(&api, request).await, "dispatched");
         assert_eq!(dispatch(&api).await, 1);
         api.attempt(id, "b", end_of_b).await;
@@ -46,8 +47,8 @@ async fn a_replay_is_dispatched_when_its_last_delivery_is() {
     let id = failed_event(&api).await;
     let request = replay(&api, id).await;
     let take_one = async || {
-        let taken = grapnel_store::deliveries::due::take_due(&api.pool, 1).await.unwrap();
-        grapnel_store::replays::mark_dispatched(&api.pool, &[taken[0].replay_request_id.unwrap()])
+        let taken = grapnel_store::deliveries::take_due(&api.db, 1).await.unwrap();
+        grapnel_store::replays::mark_dispatched(&api.db, &[taken[0].replay_request_id.unwrap()])
             .await
             .unwrap();
     };
@@ -56,7 +57,7 @@ async fn a_replay_is_dispatched_when_its_last_delivery_is() {
     take_one().await;
     assert_eq!(status(&api, request).await, "dispatched");
     // Once.
-    grapnel_store::replays::mark_dispatched(&api.pool, &[request]).await.unwrap();
+    grapnel_store::replays::mark_dispatched(&api.db, &[ReplayId::new(request)]).await.unwrap();
     assert_eq!(api.actions(request).await, ["replay.requested", "replay.dispatched"]);
 }
 
@@ -65,10 +66,10 @@ async fn a_replay_that_ends_before_it_was_marked_was_dispatched_too() {
     let api = Api::start().await;
     let id = failed_event(&api).await;
     let request = replay_to(&api, id, "a").await;
-    assert_eq!(grapnel_store::deliveries::due::take_due(&api.pool, 10).await.unwrap().len(), 1);
+    assert_eq!(grapnel_store::deliveries::take_due(&api.db, 10).await.unwrap().len(), 1);
     api.attempt(id, "a", NextState::Succeeded).await;
     assert_eq!(status(&api, request).await, "completed");
-    grapnel_store::replays::mark_dispatched(&api.pool, &[request]).await.unwrap();
+    grapnel_store::replays::mark_dispatched(&api.db, &[ReplayId::new(request)]).await.unwrap();
     assert_eq!(status(&api, request).await, "completed");
     assert_eq!(api.actions(request).await, ["replay.requested", "replay.dispatched", "replay.completed"]);
 }
@@ -84,7 +85,7 @@ async fn final_states_never_change() {
     let second = replay_to(&api, id, "a").await;
     dispatch(&api).await;
     api.attempt(id, "a", NextState::Succeeded).await;
-    grapnel_store::replays::settle(&mut api.pool.acquire().await.unwrap(), &[first, second]).await.unwrap();
+    grapnel_store::replays::settle_leftovers(&api.db).await.unwrap();
     assert_eq!(status(&api, first).await, "failed");
     assert_eq!(status(&api, second).await, "completed");
     assert_eq!(api.actions(first).await.len(), 3);
@@ -133,23 +134,10 @@ async fn two_workers_that_end_the_last_two_deliveries_end_the_replay() {
     let id = failed_event(&api).await;
     let request = replay(&api, id).await;
     dispatch(&api).await;
-    let end = |destination: &str| {
-        format!(
-            "UPDATE deliveries SET status = 'succeeded', finished_at = now(), queued_at = NULL, due_at = NULL, last_error = NULL
-            WHERE event_id = '{id}' AND destination = '{destination}'"
-        )
-    };
-    // Neither sees the other's delivery when it asks; the second waits for the first and then does.
-    let (mut one, mut two) = (api.pool.begin().await.unwrap(), api.pool.begin().await.unwrap());
-    sqlx::raw_sql(&end("a")).execute(&mut *one).await.unwrap();
-    sqlx::raw_sql(&end("b")).execute(&mut *two).await.unwrap();
-    grapnel_store::replays::settle(&mut one, &[request]).await.unwrap();
-    let second = async {
-        grapnel_store::replays::settle(&mut two, &[request]).await.unwrap();
-        two.commit().await.unwrap();
-    };
-    let ((), committed) = tokio::join!(second, one.commit());
-    committed.unwrap();
+    let (a, b) = (api.claim(id, "a").await, api.claim(id, "b").await);
+    let (one, two) =
+        tokio::join!(api.finish(&a, "a", NextState::Succeeded), api.finish(&b, "b", NextState::Succeeded));
+    assert!(one && two);
     assert_eq!(status(&api, request).await, "completed");
 }
 
@@ -162,14 +150,14 @@ async fn what_a_crash_left_unsettled_is_found() {
     dispatch(&api).await;
     api.execute("UPDATE deliveries SET status = 'succeeded', finished_at = now(), queued_at = NULL, due_at = NULL, last_error = NULL WHERE destination = 'a'")
         .await;
-    grapnel_store::replays::settle_leftovers(&api.pool).await.unwrap();
+    grapnel_store::replays::settle_leftovers(&api.db).await.unwrap();
     assert_eq!(status(&api, left).await, "completed");
     assert_eq!(status(&api, waiting).await, "dispatched");
-    grapnel_store::replays::settle_leftovers(&api.pool).await.unwrap();
+    grapnel_store::replays::settle_leftovers(&api.db).await.unwrap();
     assert_eq!(api.actions(left).await.len(), 3);
     // An event that is gone ends what was asked of it.
     api.execute("DELETE FROM deliveries").await;
-    grapnel_store::replays::settle_leftovers(&api.pool).await.unwrap();
+    grapnel_store::replays::settle_leftovers(&api.db).await.unwrap();
     assert_eq!(status(&api, waiting).await, "failed");
 }
 
@@ -183,7 +171,7 @@ async fn a_removed_integration_ends_its_replays() {
         .unwrap()
         .into();
     assert!(
-        grapnel_store::integrations::remove(&api.pool, integration.parse().unwrap(), "test").await.unwrap()
+        grapnel_store::integrations::remove(&api.db, integration.parse().unwrap(), "test").await.unwrap()
     );
     assert_eq!(status(&api, request).await, "failed");
 }

@@ -1,0 +1,4 @@
+//! The commands other than `run`.
+
+pub mod explain;
+pub mod uninstall;

@@ -1,0 +1,194 @@
+//! The deletion of an Integration: refuse webhooks → let accepted deliveries go out, up to a deadline → stop the
+//! workers → retire the row → delete the queues → delete the history, if requested → release the object.
+//!
+//! Workers are stopped after the drain, because they do the draining. Everything is found by the id of the object, so
+//! an object that lost its route, or never had one, owns nothing and touches nothing of the holder. A backend that is
+//! down is retried with backoff and holds up no other object; the annotation `grapnel.dev/abandon: "true"` does not
+//! wait.
+
+use std::time::Duration;
+
+use grapnel_core::ids::{EventId, IntegrationId};
+use grapnel_core::integration::RowState;
+use grapnel_crds::{DeletionPolicy, Integration, IntegrationSpec, IntegrationState};
+use grapnel_store::integrations::retire::{self, RetireOutcome};
+use grapnel_store::integrations::{self as rows, FoundRow};
+use jiff::Timestamp;
+use kube::runtime::controller::Action;
+use kube::runtime::events::EventType;
+use kube::{Resource, ResourceExt};
+use uuid::Uuid;
+
+use super::workers::{delete_workers, observe_cached};
+use crate::api::{has_finalizer, remove_finalizer};
+use crate::context::{Context, MANAGER};
+use crate::error::CallError;
+use crate::object::{WatchedObject, id_of, integration_id, object_ref};
+use crate::report::status::{DeletionPhase, Observation};
+use crate::report::{events, report, with_newest_status};
+use crate::{metrics, queues};
+
+/// Annotation: release the object at once, without cleaning up.
+pub const ABANDON: &str = "grapnel.dev/abandon";
+
+/// How often a drain is checked.
+const DRAIN_POLL: Duration = Duration::from_secs(1);
+
+/// How long a drain takes at least: until then an api process may not know of it and still accept webhooks.
+const DRAIN_LEAST: Duration = Duration::from_secs(2);
+
+/// Runs one pass, from wherever the last one ended.
+pub async fn clean_up(ctx: &Context, object: &WatchedObject) -> Result<Action, CallError> {
+    if !has_finalizer(object) {
+        return Ok(Action::await_change());
+    }
+    let integration = object.0.as_ref().ok();
+    if object.annotations().get(ABANDON).is_some_and(|value| value == "true") {
+        let note = "released without cleaning up, as the annotation asks";
+        publish_warning(ctx, integration, events::ABANDONED, note).await;
+        delete_workers(ctx, id_of(object)).await?;
+        return release(ctx, object).await;
+    }
+    match remove(ctx, object).await {
+        Ok(DeletionProgress::Removed) => release(ctx, object).await,
+        Ok(DeletionProgress::Draining { open, wait }) => {
+            let message = format!("deliveries that are still going out: {open}");
+            report_phase(ctx, integration, DeletionPhase::Draining(message)).await?;
+            Ok(Action::requeue(wait))
+        }
+        Err(error) => {
+            let message = format!(
+                "{}; the annotation {ABANDON}: \"true\" releases the object without cleaning up",
+                progress_message(&error)
+            );
+            report_phase(ctx, integration, DeletionPhase::Deleting(message)).await?;
+            Err(error)
+        }
+    }
+}
+
+fn progress_message(error: &CallError) -> &'static str {
+    match error {
+        CallError::Database(_) | CallError::Schema(_) | CallError::TimedOut("PostgreSQL") => {
+            "waiting for PostgreSQL"
+        }
+        CallError::Queue(_) => "waiting for RabbitMQ",
+        _ => "being removed",
+    }
+}
+
+enum DeletionProgress {
+    Draining { open: i64, wait: Duration },
+    Removed,
+}
+
+async fn remove(ctx: &Context, object: &WatchedObject) -> Result<DeletionProgress, CallError> {
+    let id = id_of(object);
+    let spec = object.0.as_ref().ok().map(|integration| &integration.spec);
+    let found = ctx.database(rows::find(&ctx.db, id)).await?;
+    let live = found.as_ref().filter(|found| !found.deleted);
+    if let Some(live) = live
+        && let Some(draining) = drain(ctx, object, spec, live).await?
+    {
+        return Ok(draining);
+    }
+    delete_workers(ctx, id).await?;
+    if live.is_some() {
+        match ctx.database(retire::retire(&ctx.db, id, ctx.leadership.epoch, MANAGER)).await? {
+            RetireOutcome::Now { given_up } if given_up > 0 => {
+                let note = format!("{given_up} deliveries were given up before they were finished");
+                publish_warning(ctx, object.0.as_ref().ok(), events::DELIVERIES_GIVEN_UP, &note).await;
+            }
+            RetireOutcome::Now { .. } | RetireOutcome::Before => {}
+            RetireOutcome::Superseded => return Err(CallError::Superseded),
+        }
+    }
+    if let Some(found) = &found {
+        let registered: Option<IntegrationSpec> = serde_json::from_str(&found.row.spec).ok();
+        queues::delete_all(ctx, id, spec.into_iter().chain(&registered)).await?;
+        if spec.is_some_and(|spec| spec.deletion_policy == DeletionPolicy::Delete) {
+            purge(ctx, id).await?;
+        }
+    }
+    Ok(DeletionProgress::Removed)
+}
+
+/// Lets deliveries go out until the deadline. Returns the progress while the drain is not over.
+async fn drain(
+    ctx: &Context,
+    object: &WatchedObject,
+    spec: Option<&IntegrationSpec>,
+    live: &FoundRow,
+) -> Result<Option<DeletionProgress>, CallError> {
+    let Some(spec) = spec.filter(|spec| spec.state == IntegrationState::Active) else { return Ok(None) };
+    let timeout = Duration::from_secs(u64::try_from(spec.drain_timeout_seconds).unwrap_or(0));
+    let elapsed = time_since_deletion(object);
+    if elapsed >= timeout {
+        return Ok(None);
+    }
+    let is_draining = live.row.state == RowState::Draining;
+    if !is_draining
+        && !ctx.database(retire::start_draining(&ctx.db, live.row.id, ctx.leadership.epoch)).await?
+    {
+        return Err(CallError::Superseded);
+    }
+    let open = ctx.database(retire::open_deliveries(&ctx.db, live.row.id)).await?;
+    if open == 0 && is_draining && elapsed >= DRAIN_LEAST {
+        return Ok(None);
+    }
+    let wait = DRAIN_POLL.min(timeout.saturating_sub(elapsed)).max(Duration::from_millis(100));
+    Ok(Some(DeletionProgress::Draining { open, wait }))
+}
+
+/// Times in objects are from the API server's clock; a difference makes the drain longer or shorter by that much.
+fn time_since_deletion(object: &WatchedObject) -> Duration {
+    let Some(deleted) = &object.meta().deletion_timestamp else { return Duration::ZERO };
+    Duration::try_from(Timestamp::now().duration_since(deleted.0)).unwrap_or(Duration::ZERO)
+}
+
+/// Deletes the history, a batch at a time.
+async fn purge(ctx: &Context, id: IntegrationId) -> Result<(), CallError> {
+    let mut cursor = EventId::new(Uuid::nil());
+    while let Some(next) = ctx.database(retire::purge(&ctx.db, id, cursor, MANAGER)).await? {
+        cursor = next;
+    }
+    Ok(())
+}
+
+/// Removes the finalizer, and triggers the Integrations that wait for the route.
+async fn release(ctx: &Context, object: &WatchedObject) -> Result<Action, CallError> {
+    remove_finalizer(ctx, object).await?;
+    tracing::info!(integration = %object_ref(object), "removed");
+    metrics::removed();
+    ctx.memory.forget(id_of(object));
+    if let Ok(integration) = &object.0 {
+        for other in ctx.integrations.state() {
+            if let Ok(waiting) = &other.0
+                && waiting.route() == integration.route()
+                && integration_id(waiting) != integration_id(integration)
+            {
+                ctx.trigger(object_ref(&other));
+            }
+        }
+    }
+    Ok(Action::await_change())
+}
+
+async fn report_phase(
+    ctx: &Context,
+    integration: Option<&Integration>,
+    phase: DeletionPhase,
+) -> Result<(), CallError> {
+    let Some(integration) = integration else { return Ok(()) };
+    let integration = with_newest_status(ctx, integration);
+    let workers = observe_cached(ctx, &integration);
+    let observed = Observation { deletion: Some(phase), workers, ..Observation::default() };
+    report(ctx, &integration, &observed).await
+}
+
+async fn publish_warning(ctx: &Context, integration: Option<&Integration>, reason: &str, note: &str) {
+    if let Some(integration) = integration {
+        let event = events::event(EventType::Warning, "Delete", reason, note);
+        events::publish(&ctx.recorder, integration, &[event]).await;
+    }
+}

@@ -1,0 +1,247 @@
+//! Registers an Integration: resolves its Secrets, writes the row by which the api and the workers know it, and claims
+//! its route with it.
+//!
+//! The row is compared first and written only if it would change. A row is compiled before it is written, exactly as
+//! the data plane compiles it. The database decides who owns a route, and rejects older generations and older leaders.
+
+use grapnel_core::error_chain::chain;
+use grapnel_core::integration::{
+    CompileError, FILE_UID_PREFIX, Integration as CompiledIntegration, IntegrationRow, RowState,
+};
+use grapnel_core::secrets::IntegrationSecrets;
+use grapnel_crds::conditions::reason;
+use grapnel_crds::{Integration, IntegrationSpec, IntegrationState, ScalingMode};
+use grapnel_store::integrations::retire;
+use grapnel_store::integrations::{self as rows, FoundRow, UpsertOutcome};
+use kube::ResourceExt;
+use kube::runtime::events::EventType;
+
+use super::StepOutcome;
+use super::secrets::{SecretsError, resolve_secrets};
+use crate::context::{Context, MANAGER};
+use crate::error::CallError;
+use crate::object::integration_id;
+use crate::report::events;
+use crate::report::status::{Observation, StepProblem, StepStatus};
+
+/// Registers an Integration whose row may be out of date. Passes have many causes, and most of them do not concern the
+/// row.
+pub async fn register(
+    ctx: &Context,
+    integration: &Integration,
+    observed: &mut Observation,
+) -> Result<StepOutcome, CallError> {
+    let (id, generation, now) = (integration_id(integration), integration.metadata.generation, ctx.now());
+    let (is_current, secret_changes) = ctx.memory.with(id, |memory| {
+        (memory.registration.is_current(generation, now), memory.registration.secret_changes())
+    });
+    if is_current {
+        (observed.secrets, observed.registered) = (StepStatus::Done, StepStatus::Done);
+        return Ok(StepOutcome::Continue);
+    }
+    let secrets = match resolve_secrets(ctx, integration).await {
+        Ok(secrets) => secrets,
+        Err(SecretsError::Problem(problem)) => {
+            observed.secrets = StepStatus::Failed(problem);
+            disable_row(ctx, integration).await?;
+            return Ok(StepOutcome::Blocked);
+        }
+        Err(SecretsError::Call(error)) => return Err(error),
+    };
+    observed.secrets = StepStatus::Done;
+    let registration = match compare_and_write(ctx, integration, &secrets).await {
+        Ok(registration) => registration,
+        Err(error) => {
+            let problem = StepProblem::transient(reason::DATABASE_UNAVAILABLE, "PostgreSQL is not available");
+            observed.registered = StepStatus::Failed(problem);
+            return Err(error);
+        }
+    };
+    (observed.accepted, observed.secrets) = (registration.accepted, registration.secrets);
+    observed.registered = registration.registered;
+    if observed.registered != StepStatus::Done {
+        return Ok(StepOutcome::Blocked);
+    }
+    ctx.memory.with(id, |memory| memory.registration.record(generation, secret_changes, ctx.now()));
+    if registration.previous.is_some_and(|previous| is_scale_ignored(&previous, &integration.spec)) {
+        let note = "spec.workers.replicas has no effect while spec.workers.scaling.mode is Auto";
+        let event = events::event(EventType::Warning, "Scale", events::SCALE_IGNORED, note);
+        events::publish(&ctx.recorder, integration, &[event]).await;
+    }
+    Ok(StepOutcome::Continue)
+}
+
+/// The conditions that follow from comparing and writing a row.
+#[derive(Debug)]
+struct RegistrationOutcome {
+    accepted: StepStatus,
+    secrets: StepStatus,
+    registered: StepStatus,
+    /// The previous spec of the row, if it was replaced.
+    previous: Option<IntegrationSpec>,
+}
+
+impl RegistrationOutcome {
+    fn rejected(problem: StepProblem) -> Self {
+        Self {
+            accepted: StepStatus::Failed(problem),
+            secrets: StepStatus::Done,
+            registered: StepStatus::NotTried,
+            previous: None,
+        }
+    }
+
+    fn not_registered(problem: StepProblem) -> Self {
+        Self { registered: StepStatus::Failed(problem), ..Self::done(None) }
+    }
+
+    fn done(previous: Option<IntegrationSpec>) -> Self {
+        Self { accepted: StepStatus::Done, secrets: StepStatus::Done, registered: StepStatus::Done, previous }
+    }
+}
+
+/// Claims the route and writes the row, if it would change.
+async fn compare_and_write(
+    ctx: &Context,
+    integration: &Integration,
+    secrets: &IntegrationSecrets,
+) -> Result<RegistrationOutcome, CallError> {
+    let found = ctx.database(rows::find(&ctx.db, integration_id(integration))).await?;
+    if found.as_ref().is_some_and(|found| is_up_to_date(ctx, found, integration, secrets)) {
+        return Ok(RegistrationOutcome::done(None));
+    }
+    let row = row(ctx, integration, secrets.seal(&ctx.keys, integration_id(integration)));
+    if let Err(error) = CompiledIntegration::compile(row.clone(), &ctx.keys) {
+        return Ok(compile_problem(&error));
+    }
+    write(ctx, integration, row, found).await
+}
+
+/// Disables the row of an Integration that is to be disabled, even though its Secrets cannot be read: the row keeps the
+/// secrets that it has.
+async fn disable_row(ctx: &Context, integration: &Integration) -> Result<(), CallError> {
+    if integration.spec.state != IntegrationState::Disabled {
+        return Ok(());
+    }
+    let found = ctx.database(rows::find(&ctx.db, integration_id(integration))).await?;
+    let is_enabled = |found: &FoundRow| !found.deleted && found.row.state != RowState::Disabled;
+    if let Some(found) = found.filter(is_enabled) {
+        let row = row(ctx, integration, found.row.secrets.clone());
+        write(ctx, integration, row, Some(found)).await?;
+    }
+    Ok(())
+}
+
+async fn write(
+    ctx: &Context,
+    integration: &Integration,
+    row: IntegrationRow,
+    found: Option<FoundRow>,
+) -> Result<RegistrationOutcome, CallError> {
+    let destinations: Vec<String> =
+        integration.spec.destinations.iter().map(|destination| destination.name.clone()).collect();
+    let mut outcome = ctx.database(rows::upsert(&ctx.db, &row, &destinations, MANAGER)).await?;
+    if outcome == UpsertOutcome::NameTaken && retire_namesake(ctx, integration).await? {
+        outcome = ctx.database(rows::upsert(&ctx.db, &row, &destinations, MANAGER)).await?;
+    }
+    Ok(match outcome {
+        UpsertOutcome::Applied => {
+            tracing::info!(integration.id = %row.id, generation = row.generation, "registered");
+            let previous = found.filter(|found| !found.deleted);
+            RegistrationOutcome::done(previous.and_then(|found| serde_json::from_str(&found.row.spec).ok()))
+        }
+        UpsertOutcome::RouteTaken => RegistrationOutcome::rejected(StepProblem::stalled(
+            reason::ROUTE_CONFLICT,
+            format!("the route {} belongs to another Integration; choose another route", row.route),
+        )),
+        UpsertOutcome::NameTaken => RegistrationOutcome::not_registered(StepProblem::stalled(
+            reason::NAME_CONFLICT,
+            "an Integration that was applied from a file has this namespace and name",
+        )),
+        UpsertOutcome::Superseded => {
+            let current = ctx.database(rows::find(&ctx.db, row.id)).await?;
+            if current.is_some_and(|current| current.row.writer_epoch > row.writer_epoch) {
+                return Err(CallError::Superseded);
+            }
+            let message = "a newer generation is already registered";
+            RegistrationOutcome::not_registered(StepProblem::stalled(reason::SUPERSEDED, message))
+        }
+    })
+}
+
+/// Retires the row of another object with the same namespace and name, and returns whether there was one. In a cluster
+/// these are unique, so that object no longer exists; a row from a file is left alone.
+async fn retire_namesake(ctx: &Context, integration: &Integration) -> Result<bool, CallError> {
+    let (namespace, name) = (integration.namespace_or_default(), integration.name_any());
+    let holder = ctx.database(retire::holder_of_name(&ctx.db, &namespace, &name)).await?;
+    let Some(holder) = holder.filter(|holder| !holder.uid.starts_with(FILE_UID_PREFIX)) else {
+        return Ok(false);
+    };
+    tracing::warn!(integration.id = %holder.id, "retiring the row of an object that no longer exists");
+    ctx.database(retire::retire(&ctx.db, holder.id, ctx.leadership.epoch, MANAGER)).await?;
+    Ok(true)
+}
+
+fn is_up_to_date(
+    ctx: &Context,
+    found: &FoundRow,
+    integration: &Integration,
+    secrets: &IntegrationSecrets,
+) -> bool {
+    let row = &found.row;
+    let same_secrets =
+        || IntegrationSecrets::open(&ctx.keys, row.id, &row.secrets).is_ok_and(|known| known == *secrets);
+    !found.deleted
+        && Some(row.generation) == integration.metadata.generation
+        && row.state == RowState::from(integration.spec.state)
+        && row.spec == spec_text(integration)
+        && !ctx.keys.needs_reseal(&row.secrets)
+        && same_secrets()
+}
+
+fn row(ctx: &Context, integration: &Integration, secrets: Vec<u8>) -> IntegrationRow {
+    IntegrationRow {
+        id: integration_id(integration),
+        uid: integration.metadata.uid.clone().unwrap_or_default(),
+        namespace: integration.namespace_or_default(),
+        name: integration.name_any(),
+        generation: integration.metadata.generation.unwrap_or_default(),
+        writer_epoch: ctx.leadership.epoch,
+        provider: integration.spec.provider.clone(),
+        route: integration.route().to_owned(),
+        display_name: integration.display_name().to_owned(),
+        state: integration.spec.state.into(),
+        spec: spec_text(integration),
+        secrets,
+    }
+}
+
+fn spec_text(integration: &Integration) -> String {
+    serde_json::to_string(&integration.spec).expect("a spec has only string keys")
+}
+
+/// Reports a row that the data plane could not use. It is not written.
+fn compile_problem(error: &CompileError) -> RegistrationOutcome {
+    let message = chain(error);
+    match error {
+        CompileError::UnknownProvider(_) => {
+            RegistrationOutcome::rejected(StepProblem::stalled(reason::UNSUPPORTED_PROVIDER, message))
+        }
+        CompileError::Secrets(_) | CompileError::Verification(_) | CompileError::Signing { .. } => {
+            RegistrationOutcome {
+                secrets: StepStatus::Failed(StepProblem::stalled(reason::SECRET_INVALID, message)),
+                registered: StepStatus::NotTried,
+                ..RegistrationOutcome::done(None)
+            }
+        }
+        CompileError::Spec(_) | CompileError::Provider(_) | CompileError::Destination { .. } => {
+            RegistrationOutcome::rejected(StepProblem::stalled(reason::INVALID_SPEC, message))
+        }
+    }
+}
+
+/// Returns whether someone scaled an Integration that scales automatically.
+fn is_scale_ignored(before: &IntegrationSpec, after: &IntegrationSpec) -> bool {
+    let is_auto = |spec: &IntegrationSpec| spec.workers.scaling.mode == ScalingMode::Auto;
+    is_auto(before) && is_auto(after) && before.workers.replicas != after.workers.replicas
+}

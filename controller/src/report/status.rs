@@ -1,0 +1,346 @@
+//! The status of an Integration: a function of the outcomes of the steps and of the previous status.
+//!
+//! Invariants: the same observation gives the same status, so a status is written only when something changed; a
+//! time changes only together with what it dates; no message contains a secret. Ready means that webhooks are accepted
+//! and delivered as the spec asks: an Integration that is paused, disabled or scaled to zero is ready.
+
+use grapnel_crds::conditions::{self, FALSE, TRUE, UNKNOWN, condition, reason};
+use grapnel_crds::{
+    Integration, IntegrationState, IntegrationStatus, RouteStatus, ScalingDecision, ScalingMode,
+    ScalingStatus, UnusedSecret, WorkersStatus, names,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use url::Url;
+
+use crate::object::{integration_id, whole_seconds};
+use crate::replicas::ScalingCondition;
+use crate::unused_secrets::verification_status;
+
+/// The outcome of one step of a pass, as its condition reports it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum StepStatus {
+    /// An earlier step did not succeed.
+    #[default]
+    NotTried,
+    Done,
+    Failed(StepProblem),
+}
+
+/// Why a step did not succeed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepProblem {
+    /// False if the step failed, Unknown if its outcome could not be determined.
+    pub status: &'static str,
+    pub reason: &'static str,
+    pub message: String,
+}
+
+impl StepProblem {
+    /// A problem that lasts until someone acts.
+    pub fn stalled(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { status: FALSE, reason, message: message.into() }
+    }
+
+    /// A problem that is retried.
+    pub fn transient(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { status: UNKNOWN, reason, message: message.into() }
+    }
+
+    pub fn is_transient(&self) -> bool {
+        self.status == UNKNOWN
+    }
+}
+
+/// The observations of a pass, from which the status follows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Observation {
+    pub accepted: StepStatus,
+    pub secrets: StepStatus,
+    pub registered: StepStatus,
+    pub queues: StepStatus,
+    pub workers: ObservedWorkers,
+    pub scaling: ObservedScaling,
+    pub capture: CaptureStatus,
+    /// Absent before the first poll.
+    pub unused_secrets: Option<Vec<UnusedSecret>>,
+    /// A warning about a scheme that can be used but is weak.
+    pub warning: Option<&'static str>,
+    pub deletion: Option<DeletionPhase>,
+}
+
+/// A secret that the provider sent in a handshake.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum CaptureStatus {
+    /// Not polled yet; the previous condition stays.
+    #[default]
+    Unknown,
+    NonePending,
+    /// One is not in its Secret yet, and why.
+    Pending(StepProblem),
+}
+
+/// The worker Deployment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ObservedWorkers {
+    pub deployment: StepStatus,
+    pub wanted: i32,
+    pub replicas: i32,
+    pub ready: i32,
+    /// The message of Kubernetes about workers that do not become ready.
+    pub failing: Option<String>,
+}
+
+/// The last decision of the scaler.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ObservedScaling {
+    /// Absent before the first tick, unless the spec alone decides.
+    pub condition: Option<ScalingCondition>,
+    /// The condition that the first tick is expected to report.
+    pub expected: Option<ScalingCondition>,
+    pub desired: Option<i32>,
+    pub limited_by: Option<String>,
+    pub last_decision: Option<ScalingDecision>,
+}
+
+/// The phase of the object's deletion.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DeletionPhase {
+    /// Deliveries are still going out.
+    Draining(String),
+    /// Things are being removed, or a backend is awaited.
+    Deleting(String),
+}
+
+/// Builds the status to report now.
+pub fn status(
+    integration: &Integration,
+    observed: &Observation,
+    public_url: Option<&Url>,
+    now: Timestamp,
+) -> IntegrationStatus {
+    let before = integration.status.clone().unwrap_or_default();
+    let mut list =
+        ConditionList { conditions: before.conditions, generation: integration.metadata.generation, now };
+    let steps = [
+        (condition::ACCEPTED, &observed.accepted),
+        (condition::SECRETS_RESOLVED, &observed.secrets),
+        (condition::REGISTERED, &observed.registered),
+        (condition::QUEUES_READY, &observed.queues),
+    ];
+    // The conditions that held before the deletion are left as they were reported.
+    let is_live = observed.deletion.is_none();
+    for (type_, step) in steps.into_iter().filter(|_| is_live) {
+        let (status, reason, message) = step_condition(step);
+        list.set(type_, status, reason, &message);
+    }
+    if let Some(warning) = observed.warning.filter(|_| is_live && observed.accepted == StepStatus::Done) {
+        list.set(condition::ACCEPTED, TRUE, reason::DOUBTFUL_SCHEME, warning);
+    }
+    let (available, why, message) = workers_available(&observed.workers);
+    list.set(condition::WORKERS_AVAILABLE, available, why, &message);
+    if is_live {
+        set_scaling_active(&mut list, &observed.scaling);
+    }
+    let summary = summarize(integration, observed);
+    list.set(condition::READY, summary.status, summary.reason, &summary.message);
+    list.set_while(condition::RECONCILING, summary.reconciling, summary.reason, &summary.message);
+    list.set_while(condition::STALLED, summary.stalled, summary.reason, &summary.message);
+    match &observed.capture {
+        CaptureStatus::Unknown => {}
+        CaptureStatus::NonePending => list.set_while(condition::CAPTURE_WAITING, false, "", ""),
+        CaptureStatus::Pending(problem) => {
+            list.set_while(condition::CAPTURE_WAITING, true, problem.reason, &problem.message);
+        }
+    }
+    IntegrationStatus {
+        observed_generation: integration.metadata.generation,
+        conditions: list.conditions,
+        integration_id: Some(integration_id(integration).to_string()),
+        route: if is_live {
+            (observed.accepted == StepStatus::Done).then(|| route_status(integration, public_url))
+        } else {
+            before.route
+        },
+        verification: verification_status(integration, observed.unused_secrets.clone(), before.verification),
+        workers: Some(workers_status(integration, &observed.workers)),
+        scaling: scaling_status(&observed.scaling, before.scaling),
+    }
+}
+
+/// After a restart the previous condition stays until the backlog of the Integration has been read.
+fn set_scaling_active(list: &mut ConditionList, scaling: &ObservedScaling) {
+    let before = conditions::find(&list.conditions, condition::SCALING_ACTIVE).cloned();
+    let before = before.filter(|before| before.reason != reason::NOT_YET_TRIED);
+    let unread =
+        || ScalingCondition::new(UNKNOWN, reason::NOT_YET_TRIED, "the backlog has not been read yet");
+    match (scaling.condition.clone(), before) {
+        (None, Some(before)) => {
+            list.set(condition::SCALING_ACTIVE, &before.status, &before.reason, &before.message);
+        }
+        (current, _) => {
+            let current = current.or_else(|| scaling.expected.clone()).unwrap_or_else(unread);
+            list.set(condition::SCALING_ACTIVE, current.status, current.reason, &current.message);
+        }
+    }
+}
+
+struct ConditionList {
+    conditions: Vec<Condition>,
+    generation: Option<i64>,
+    now: Timestamp,
+}
+
+impl ConditionList {
+    fn set(&mut self, type_: &str, status: &str, reason: &str, message: &str) {
+        let condition = Condition {
+            type_: type_.to_owned(),
+            status: status.to_owned(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+            observed_generation: self.generation,
+            last_transition_time: Time(whole_seconds(self.now)),
+        };
+        conditions::set(&mut self.conditions, condition);
+    }
+
+    fn set_while(&mut self, type_: &str, holds: bool, reason: &str, message: &str) {
+        if holds {
+            self.set(type_, TRUE, reason, message);
+        } else {
+            conditions::clear(&mut self.conditions, type_);
+        }
+    }
+}
+
+fn step_condition(step: &StepStatus) -> (&'static str, &'static str, String) {
+    match step {
+        StepStatus::Done => (TRUE, reason::AS_DESIRED, String::new()),
+        StepStatus::NotTried => {
+            (UNKNOWN, reason::NOT_YET_TRIED, "an earlier step has not succeeded".to_owned())
+        }
+        StepStatus::Failed(problem) => (problem.status, problem.reason, problem.message.clone()),
+    }
+}
+
+fn workers_available(workers: &ObservedWorkers) -> (&'static str, &'static str, String) {
+    match &workers.deployment {
+        StepStatus::Done => {}
+        other => return step_condition(other),
+    }
+    if workers.wanted == 0 {
+        return (TRUE, reason::SCALED_TO_ZERO, "no worker is needed".to_owned());
+    }
+    if workers.ready >= workers.wanted {
+        return (TRUE, reason::AS_DESIRED, String::new());
+    }
+    if let Some(failing) = &workers.failing {
+        return (FALSE, reason::WORKERS_FAILING, failing.clone());
+    }
+    let message = format!("{} of {} workers are ready", workers.ready, workers.wanted);
+    (FALSE, reason::WORKERS_STARTING, message)
+}
+
+/// The conditions Ready, Reconciling and Stalled.
+struct ReadySummary {
+    status: &'static str,
+    reason: &'static str,
+    message: String,
+    reconciling: bool,
+    stalled: bool,
+}
+
+fn summarize(integration: &Integration, observed: &Observation) -> ReadySummary {
+    let summary = |status, reason, message: &str| ReadySummary {
+        status,
+        reason,
+        message: message.to_owned(),
+        reconciling: false,
+        stalled: false,
+    };
+    match &observed.deletion {
+        Some(DeletionPhase::Draining(message)) => {
+            return ReadySummary { reconciling: true, ..summary(FALSE, reason::DRAINING, message) };
+        }
+        Some(DeletionPhase::Deleting(message)) => {
+            return ReadySummary { reconciling: true, ..summary(FALSE, reason::DELETING, message) };
+        }
+        None => {}
+    }
+    let steps = [
+        &observed.accepted,
+        &observed.secrets,
+        &observed.registered,
+        &observed.queues,
+        &observed.workers.deployment,
+    ];
+    for step in steps {
+        match step {
+            StepStatus::Done => {}
+            StepStatus::NotTried => {
+                let message = "a change is being carried out";
+                return ReadySummary { reconciling: true, ..summary(FALSE, reason::PROGRESSING, message) };
+            }
+            StepStatus::Failed(problem) => {
+                let stalled = !problem.is_transient();
+                let failed = summary(FALSE, problem.reason, &problem.message);
+                return ReadySummary { reconciling: !stalled, stalled, ..failed };
+            }
+        }
+    }
+    match integration.spec.state {
+        IntegrationState::Active => {}
+        IntegrationState::DeliveryPaused => {
+            let message = "webhooks are accepted and stored; nothing is delivered";
+            return summary(TRUE, reason::DELIVERY_PAUSED, message);
+        }
+        IntegrationState::Disabled => return summary(TRUE, reason::DISABLED, "webhooks are refused"),
+    }
+    let (available, why, message) = workers_available(&observed.workers);
+    match why {
+        _ if available == TRUE => summary(TRUE, reason::AS_DESIRED, "webhooks are accepted and delivered"),
+        reason::WORKERS_FAILING => ReadySummary { stalled: true, ..summary(FALSE, why, &message) },
+        // The first worker of an Integration that scales to zero, and every further one, start as part of normal
+        // operation.
+        _ if observed.workers.ready > 0 || scales_to_zero(integration) => {
+            summary(TRUE, reason::AS_DESIRED, "webhooks are accepted and delivered")
+        }
+        _ => ReadySummary { reconciling: true, ..summary(FALSE, why, &message) },
+    }
+}
+
+fn scales_to_zero(integration: &Integration) -> bool {
+    let scaling = &integration.spec.workers.scaling;
+    scaling.mode == ScalingMode::Auto && scaling.min_replicas == 0
+}
+
+fn route_status(integration: &Integration, public_url: Option<&Url>) -> RouteStatus {
+    let path = names::webhook_path(integration.route());
+    let url = public_url.map(|base| format!("{}{path}", base.as_str().trim_end_matches('/')));
+    RouteStatus { path, url }
+}
+
+fn workers_status(integration: &Integration, workers: &ObservedWorkers) -> WorkersStatus {
+    let id = integration_id(integration);
+    WorkersStatus {
+        deployment: (workers.deployment == StepStatus::Done).then(|| names::worker_deployment(id)),
+        selector: Some(names::selector_string(&names::worker_selector(id))),
+        replicas: workers.replicas,
+        ready_replicas: workers.ready,
+    }
+}
+
+/// After a restart the previous status stays until the scaler has decided.
+fn scaling_status(scaling: &ObservedScaling, before: Option<ScalingStatus>) -> Option<ScalingStatus> {
+    let Some(desired_replicas) = scaling.desired else { return before };
+    let last_decision = scaling.last_decision.clone().or(before.and_then(|before| before.last_decision));
+    Some(ScalingStatus {
+        desired_replicas,
+        last_scale_time: last_decision.as_ref().map(|decision| decision.time.clone()),
+        limited_by: scaling.limited_by.clone(),
+        last_decision,
+    })
+}
+
+#[cfg(test)]
+mod tests;

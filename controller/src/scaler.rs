@@ -1,0 +1,167 @@
+//! The scaler: every few seconds it reads all queues once, decides for every Integration, and applies what changed.
+//!
+//! A tick never waits for an object: a change that cannot be applied now is decided again at the next tick. The same
+//! reading serves the upkeep of the queues.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::{OptionFuture, join};
+use grapnel_core::error_chain::chain;
+use grapnel_core::ids::IntegrationId;
+use grapnel_crds::names::worker_deployment;
+use grapnel_crds::{Integration, ScalingDecision, conditions};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::context::Context;
+use crate::metrics;
+use crate::object::{WatchedObject, integration_id, object_ref, whole_seconds};
+use crate::queues;
+use crate::queues::readings::{ManagementApi, QueueReadings, total_backlog};
+use crate::replicas::{evaluate, reason_of_change};
+use crate::scale_subresource::{scaler_owns_replicas, set_replicas};
+
+const TICK: Duration = Duration::from_secs(5);
+
+/// Concurrent writes of a tick.
+const CONCURRENCY: usize = 16;
+
+/// Runs until stopped.
+pub async fn run(ctx: Arc<Context>, management: ManagementApi, stop: CancellationToken) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut was_readable = true;
+    loop {
+        let due = tokio::select! {
+            () = stop.cancelled() => return,
+            due = ticks.tick() => due,
+        };
+        let started = Instant::now();
+        let readings = management.read(&ctx.settings.queue_prefix).await;
+        if let Err(error) = &readings {
+            metrics::backlog_unreadable();
+            if was_readable {
+                tracing::warn!(error = %chain(&**error), "cannot read the backlog");
+            }
+        }
+        was_readable = readings.is_ok();
+        ctx.backlog_is_readable.store(was_readable, Ordering::Relaxed);
+        let stopped = stop.run_until_cancelled(tick(&ctx, readings.as_ref().ok())).await.is_none();
+        metrics::tick(started.elapsed(), started.saturating_duration_since(due));
+        if stopped {
+            return;
+        }
+    }
+}
+
+/// Runs one tick, with a reading or without one.
+async fn tick(ctx: &Arc<Context>, readings: Option<&QueueReadings>) {
+    if !ctx.leadership.is_held() {
+        return;
+    }
+    let objects = ctx.integrations.state();
+    let mut ready = 0;
+    let mut changes = Vec::new();
+    for object in &objects {
+        let Ok(integration) = &object.0 else { continue };
+        ready += usize::from(is_ready(integration));
+        let Some(deployment) = ctx.cached_deployment(&worker_deployment(integration_id(integration))) else {
+            continue;
+        };
+        if scaler_owns_replicas(&deployment) {
+            changes.extend(decide(ctx, object, integration, &deployment, readings));
+        }
+    }
+    metrics::objects(objects.len(), ready, ctx.memory.in_backoff());
+    let maintained = OptionFuture::from(readings.map(|readings| queues::maintain(ctx, &objects, readings)));
+    let applied = futures::stream::iter(changes).for_each_concurrent(CONCURRENCY, |change| {
+        let ctx = Arc::clone(ctx);
+        async move { change.apply(&ctx).await }
+    });
+    join(maintained, applied).await;
+}
+
+fn is_ready(integration: &Integration) -> bool {
+    let status = integration.status.as_ref();
+    let ready = status.and_then(|status| conditions::find(&status.conditions, conditions::condition::READY));
+    ready.is_some_and(|ready| ready.status == conditions::TRUE)
+}
+
+/// A change of the number of workers of one Integration.
+struct ReplicaChange {
+    object: Arc<WatchedObject>,
+    deployment: String,
+    id: IntegrationId,
+    from: i32,
+    to: i32,
+    reason: &'static str,
+    message: String,
+}
+
+/// Decides for one Integration, and returns the change to apply, if any.
+fn decide(
+    ctx: &Context,
+    object: &Arc<WatchedObject>,
+    integration: &Integration,
+    deployment: &Deployment,
+    readings: Option<&QueueReadings>,
+) -> Option<ReplicaChange> {
+    let id = integration_id(integration);
+    let destinations = integration.spec.destinations.iter().map(|destination| destination.name.as_str());
+    let backlog = readings.and_then(|readings| total_backlog(readings.get(&id), destinations));
+    let from = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let (decision, condition_changed) = ctx.memory.with(id, |memory| {
+        let state = std::mem::take(&mut memory.scaling);
+        let evaluation = evaluate(integration, from, backlog, ctx.settings.max_workers, state, ctx.now());
+        memory.scaling = evaluation.state;
+        (evaluation.decision, evaluation.condition_changed)
+    });
+    let label = id.to_string();
+    if let Some(backlog) = backlog {
+        metrics::backlog(&label, backlog.ready, backlog.unacknowledged);
+    }
+    metrics::replicas(&label, decision.replicas, from);
+    if condition_changed {
+        ctx.trigger(object_ref(object));
+    }
+    (decision.replicas != from).then(|| ReplicaChange {
+        object: Arc::clone(object),
+        deployment: worker_deployment(id),
+        id,
+        from,
+        to: decision.replicas,
+        reason: reason_of_change(integration, from, decision.replicas),
+        message: decision.message,
+    })
+}
+
+impl ReplicaChange {
+    async fn apply(self, ctx: &Context) {
+        if let Err(error) = set_replicas(ctx, &self.deployment, self.to).await {
+            tracing::warn!(integration.id = %self.id, error = %chain(&error), "cannot scale workers");
+            return;
+        }
+        tracing::info!(
+            integration.id = %self.id, from = self.from, to = self.to, reason = self.reason, "scaled: {}", self.message
+        );
+        metrics::scaled(self.reason);
+        let now = ctx.now();
+        ctx.memory.with(self.id, |memory| {
+            memory.scaling.history.record_change(now, self.from, self.to);
+            memory.scaling.last_change = Some(ScalingDecision {
+                time: Time(whole_seconds(Timestamp::now())),
+                from: self.from,
+                to: self.to,
+                reason: self.reason.to_owned(),
+                message: self.message,
+            });
+        });
+        ctx.trigger(object_ref(&self.object));
+    }
+}

@@ -1,0 +1,144 @@
+//! The way to PostgreSQL: a pool whose every use has a deadline.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::{Connection, Postgres, Transaction};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use crate::error::{Error, Result};
+
+/// A connection that cannot be had within this is an outage.
+const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long a use of the database may take before its connection counts as hanging: its machine may have vanished, and
+/// TCP alone would wait for a quarter of an hour or longer. Reading transactions tell the server the same
+/// (`statement_timeout`), so that it stops working for a client that was already answered.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A connection that goes back to the pool answers within this or is closed.
+const PING_DEADLINE: Duration = Duration::from_secs(2);
+
+/// No statement of ours is meant to take this long; a stuck one must not hold locks.
+const STATEMENT_TIMEOUT: &str = "30s";
+
+/// The text is not a URL of PostgreSQL. The message does not repeat it, since it may hold a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("DATABASE_URL: not a URL of PostgreSQL")]
+pub struct InvalidUrl;
+
+/// The pooled connections of one purpose. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Database {
+    pool: PgPool,
+}
+
+impl Database {
+    /// Makes a pool that connects on first use, so that a process starts and waits while PostgreSQL is away. The role
+    /// shows in `pg_stat_activity`.
+    pub fn new(
+        url: &SecretString,
+        role: &str,
+        max_connections: u32,
+    ) -> std::result::Result<Self, InvalidUrl> {
+        Ok(Self { pool: connect_lazily(options(url, role)?, max_connections) })
+    }
+
+    /// Makes a pool for claims alone: their commits do not wait for the disk. A claim that a crash of PostgreSQL loses is
+    /// only made again, and its result is refused.
+    pub fn for_claims(url: &SecretString, max_connections: u32) -> std::result::Result<Self, InvalidUrl> {
+        let options = options(url, "claim")?.options([("synchronous_commit", "off")]);
+        Ok(Self { pool: connect_lazily(options, max_connections) })
+    }
+
+    /// Checks that the database answers.
+    pub async fn ping(&self) -> Result<()> {
+        self.bounded(async {
+            sqlx::query("/* database::ping */ SELECT 1").execute(&self.pool).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Bounds a use of the database, and lets the pool learn from its failure.
+    pub(crate) async fn bounded<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        match timeout(DEADLINE, work).await {
+            Ok(Err(error)) => {
+                if error.is_connection_lost() {
+                    self.forget_idle();
+                }
+                Err(error)
+            }
+            Ok(done) => done,
+            Err(_elapsed) => {
+                self.forget_idle();
+                Err(Error::Deadline)
+            }
+        }
+    }
+
+    /// Begins a transaction with this statement. Waits a bounded time for a connection.
+    pub(crate) async fn begin(&self, statement: &'static str) -> Result<Transaction<'static, Postgres>> {
+        match timeout(ACQUIRE_DEADLINE, self.pool.begin_with(statement)).await {
+            Ok(begun) => Ok(begun?),
+            Err(_elapsed) => Err(Error::Unavailable(sqlx::Error::PoolTimedOut)),
+        }
+    }
+
+    /// Closes the connections that wait in the pool. What broke one (a restart, a failover, a network that forgot them)
+    /// broke the others too, and each would fail its next user.
+    pub(crate) fn forget_idle(&self) {
+        while let Some(idle) = self.pool.try_acquire() {
+            drop(idle.detach());
+        }
+    }
+}
+
+/// For tests, which have a database and a pool of their own.
+impl From<PgPool> for Database {
+    fn from(pool: PgPool) -> Self {
+        Self { pool }
+    }
+}
+
+fn options(url: &SecretString, role: &str) -> std::result::Result<PgConnectOptions, InvalidUrl> {
+    let options = PgConnectOptions::from_str(url.expose_secret())
+        .map_err(|_| InvalidUrl)?
+        .application_name(&format!("grapnel-{role}"))
+        // Tables are planned while their partitions are nearly empty, and a sequential scan chosen then is ruinous an
+        // hour later; every statement of ours has an index. A generic plan prunes partitions when it runs, and saves
+        // planning over all of them each time.
+        .options([
+            ("enable_seqscan", "off"),
+            ("plan_cache_mode", "force_generic_plan"),
+            // Compiling a statement costs more than running any of ours.
+            ("jit", "off"),
+            ("statement_timeout", STATEMENT_TIMEOUT),
+        ]);
+    Ok(options)
+}
+
+fn connect_lazily(options: PgConnectOptions, max_connections: u32) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(max_connections)
+        .acquire_timeout(ACQUIRE_DEADLINE)
+        .max_lifetime(Duration::from_secs(1800))
+        // A ping before each use costs a round trip; a dead connection shows itself and is retried by its user.
+        .test_before_acquire(false)
+        // The pool itself pings a connection that goes back, but without a deadline, and the place of one that hangs
+        // would be gone with it.
+        .after_release(|connection, _| {
+            Box::pin(async {
+                timeout(PING_DEADLINE, connection.ping()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+                Ok(true)
+            })
+        })
+        .connect_lazy_with(options)
+}

@@ -1,0 +1,123 @@
+//! What a replay does to the deliveries that it takes; see the table in [`crate::replays`].
+
+use grapnel_core::ids::ReplayId;
+use jiff::Timestamp;
+use jiff_sqlx::ToSqlx;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+
+use crate::audit::{insert_audit_entries, new_ids};
+use crate::columns::Columns;
+use crate::error::Result;
+use crate::replays::NewReplay;
+
+/// A delivery that is locked until the transaction ends.
+pub(crate) struct LockedDelivery {
+    pub(crate) destination: String,
+    pub(crate) replay_request_id: Option<ReplayId>,
+}
+
+/// Locks the deliveries that a replay may take.
+pub(crate) async fn lock_for_replay(
+    connection: &mut PgConnection,
+    replay: &NewReplay,
+) -> Result<Vec<LockedDelivery>> {
+    let rows = sqlx::query(
+        "/* deliveries::lock_for_replay */
+        SELECT destination, replay_request_id FROM deliveries
+        WHERE event_id = $1 AND ($2::text IS NULL OR destination = $2)
+        ORDER BY destination FOR UPDATE",
+    )
+    .bind(replay.event_id.uuid())
+    .bind(replay.destination.as_deref())
+    .fetch_all(connection)
+    .await?;
+    let delivery = |row: &PgRow| {
+        Ok(LockedDelivery {
+            destination: row.try_get("destination")?,
+            replay_request_id: row.optional_replay_id("replay_request_id")?,
+        })
+    };
+    rows.iter().map(delivery).collect()
+}
+
+macro_rules! in_flight {
+    () => {
+        "d.status = 'processing' AND d.lease_until > now()"
+    };
+}
+
+// Its message is in the queue, or it is in flight. The columns are those of before.
+macro_rules! kept {
+    () => {
+        concat!(
+            in_flight!(),
+            " OR d.status IN ('pending', 'retrying') AND d.queued_at IS NOT NULL AND d.due_at IS NULL"
+        )
+    };
+}
+
+// A delivery that was not kept has no queued_at afterwards.
+const TAKE: &str = concat!(
+    "/* deliveries::take_for_replay */
+    WITH taken AS (
+        UPDATE deliveries d
+        SET status = CASE WHEN ",
+    in_flight!(),
+    " THEN d.status ELSE 'pending' END,
+            lease_id = CASE WHEN ",
+    in_flight!(),
+    " THEN d.lease_id END,
+            lease_until = CASE WHEN ",
+    in_flight!(),
+    " THEN d.lease_until END,
+            queued_at = CASE WHEN ",
+    kept!(),
+    " THEN d.queued_at END,
+            due_at = CASE WHEN ",
+    kept!(),
+    " THEN d.due_at ELSE now() END,
+            finished_at = NULL,
+            budget_start = d.attempts,
+            triggered_by = 'replay',
+            replay_request_id = $1,
+            updated_at = now()
+        WHERE d.event_id = $2 AND d.destination = ANY($3)
+        RETURNING d.queued_at IS NOT NULL AS is_kept
+    ), dispatched AS (
+        SELECT bool_and(is_kept) AS yes FROM taken
+    ), requested AS (
+        INSERT INTO replay_requests (id, event_id, destination, requested_by, reason, status, created_at)
+        SELECT $1, $2, $4, $5, $6, CASE WHEN yes THEN 'dispatched' ELSE 'queued' END::replay_status, $7
+        FROM dispatched
+    )
+    ",
+    insert_audit_entries!(
+        "SELECT ($8::uuid[])[1], 'replay_request'::audit_entity, $1, 'replay.requested', $5, json_build_object(
+        'eventId', $2, 'requestedBy', $5, 'reason', $6, 'destination', $4, 'destinations', $3)
+    UNION ALL
+    SELECT ($8::uuid[])[2], 'replay_request', $1, 'replay.dispatched', 'system', json_build_object('eventId', $2)
+    FROM dispatched WHERE yes"
+    )
+);
+
+/// Stores the request and takes the deliveries.
+pub(crate) async fn take_for_replay(
+    connection: &mut PgConnection,
+    id: ReplayId,
+    replay: &NewReplay,
+    destinations: &[String],
+) -> Result<()> {
+    sqlx::query(TAKE)
+        .bind(id.uuid())
+        .bind(replay.event_id.uuid())
+        .bind(destinations)
+        .bind(replay.destination.as_deref())
+        .bind(&replay.requested_by)
+        .bind(&replay.reason)
+        .bind(Timestamp::now().to_sqlx())
+        .bind(new_ids(2))
+        .execute(connection)
+        .await?;
+    Ok(())
+}

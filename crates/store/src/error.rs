@@ -1,0 +1,93 @@
+//! The ways in which a statement can fail, by what a caller should do about it.
+
+use std::borrow::Cow;
+
+use thiserror::Error;
+use uuid::Uuid;
+
+/// Why a statement gave no answer.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The deadline passed: the statement was too expensive, the server is too busy, or the connection hangs.
+    #[error("PostgreSQL did not answer within the deadline")]
+    Deadline,
+    /// The database cannot be reached, or does not take work now.
+    #[error("PostgreSQL is unavailable")]
+    Unavailable(#[source] sqlx::Error),
+    /// A value that this version does not know: the row was written by another one, or is damaged. `id` is the row's.
+    #[error("invalid value in {table}.{column} of {id}")]
+    Corrupt {
+        table: &'static str,
+        column: &'static str,
+        id: Uuid,
+        #[source]
+        source: Option<serde_json::Error>,
+    },
+    /// Anything else: a fault of the rows or of the statement.
+    #[error("statement failed")]
+    Statement(#[source] sqlx::Error),
+}
+
+/// The result of a use of the store.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        let Some(code) = sqlstate(&error) else {
+            return match error {
+                sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::WorkerCrashed => Self::Unavailable(error),
+                other => Self::Statement(other),
+            };
+        };
+        // SQLSTATE, https://www.postgresql.org/docs/current/errcodes-appendix.html: query_canceled is the statement
+        // timeout. Class 08 is a lost connection, 53 a lack of connections, memory or disk, 57P0x a server that shuts
+        // down or starts. 55P03 (lock not available), 40xxx (deadlock, serialization) and 25006 (a standby) pass.
+        match &*code {
+            "57014" => Self::Deadline,
+            "55P03" | "25006" => Self::Unavailable(error),
+            code if ["08", "40", "53", "57P"].iter().any(|class| code.starts_with(class)) => {
+                Self::Unavailable(error)
+            }
+            _ => Self::Statement(error),
+        }
+    }
+}
+
+impl Error {
+    /// Whether the rows themselves are at fault (bad data, a violated constraint), so that sending them again cannot help.
+    pub fn is_data_error(&self) -> bool {
+        let Self::Statement(error) = self else { return false };
+        sqlstate(error).is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+    }
+
+    /// Whether two transactions got in each other's way, and the same transaction may succeed when it is run again.
+    pub(crate) fn is_collision(&self) -> bool {
+        let (Self::Unavailable(error) | Self::Statement(error)) = self else { return false };
+        matches!(sqlstate(error).as_deref(), Some("40P01" | "40001"))
+    }
+
+    /// Whether the connection is gone: whatever broke it has probably broken the others too.
+    pub(crate) fn is_connection_lost(&self) -> bool {
+        let Self::Unavailable(error) = self else { return false };
+        match sqlstate(error) {
+            Some(code) => code.starts_with("08") || code.starts_with("57P"),
+            None => matches!(
+                error,
+                sqlx::Error::Io(_)
+                    | sqlx::Error::Tls(_)
+                    | sqlx::Error::Protocol(_)
+                    | sqlx::Error::PoolTimedOut
+            ),
+        }
+    }
+}
+
+fn sqlstate(error: &sqlx::Error) -> Option<Cow<'static, str>> {
+    let code = error.as_database_error().and_then(|database| database.code());
+    code.map(|code| Cow::Owned(code.into_owned()))
+}

@@ -1,0 +1,212 @@
+//! The rules about verification schemes, handshakes and mappings.
+//!
+//! Most are patterns. The API server and the offline validation evaluate the same pattern with engines of the same
+//! syntax, so neither accepts a value that the other rejects.
+
+use super::CelRule;
+
+/// A header name, of those characters allowed by HTTP that providers use.
+macro_rules! header_name {
+    () => {
+        "[-A-Za-z0-9_.]{1,64}"
+    };
+}
+
+/// The source of a value in a request.
+macro_rules! source {
+    () => {
+        concat!("header:", header_name!(), "|query:[^{}|+]+|form:[^{}|+]+|json:/[^{}|+]*")
+    };
+}
+
+/// Text with placeholders; a literal brace is written twice.
+macro_rules! template {
+    ($placeholder:expr) => {
+        concat!("^([^{}]|[{][{]|[}][}]|[{](", $placeholder, ")[}])*$")
+    };
+}
+
+/// The placeholders of a response.
+macro_rules! response {
+    () => {
+        concat!(
+            "(",
+            source!(),
+            "|(hmac|sign):(",
+            source!(),
+            ")([+](",
+            source!(),
+            "))*)([|](json|hex|base64))*"
+        )
+    };
+}
+
+pub(crate) const SOURCE: CelRule = CelRule::pattern(
+    concat!("^(", source!(), ")$"),
+    "must be a source: header:NAME, query:NAME, form:NAME or json:/POINTER",
+);
+
+pub(crate) const SOURCES: CelRule = CelRule::each_pattern(
+    concat!("^(", source!(), ")$"),
+    "must be a list of sources: header:NAME, query:NAME, form:NAME or json:/POINTER",
+);
+
+pub(crate) const SIGNATURE_SOURCE: CelRule = CelRule::pattern(
+    concat!("^(", source!(), "|headerPrefix:", header_name!(), ")$"),
+    "must be the source of the signature: header:NAME, headerPrefix:NAME, query:NAME, form:NAME or json:/POINTER",
+);
+
+pub(crate) const TIMESTAMP_SOURCE: CelRule = CelRule::pattern(
+    concat!("^(", source!(), "|field:[-A-Za-z0-9_]{1,32}|item:[0-9])$"),
+    "must be the source of the timestamp: header:NAME, query:NAME, form:NAME, json:/POINTER, or field:NAME or \
+     item:NUMBER of the signature's list",
+);
+
+pub(crate) const MESSAGE: CelRule = CelRule::pattern(
+    template!(concat!(
+        "(body|timestamp|method|url|secret|form:sorted|",
+        source!(),
+        ")([|](crc32|sha256|unescape))*"
+    )),
+    "must be text with the placeholders {body}, {timestamp}, {method}, {url}, {secret}, {form:sorted}, {header:NAME}, \
+     {query:NAME}, {form:NAME} and {json:/POINTER}, each optionally with the filters |crc32, |sha256 or |unescape; \
+     write a literal brace twice",
+);
+
+pub(crate) const RESPONSE: CelRule = CelRule::pattern(
+    template!(response!()),
+    "must be text with the placeholders {header:NAME}, {query:NAME}, {form:NAME}, {json:/POINTER}, {hmac:SOURCE} and \
+     {sign:SOURCE}, each optionally with the filters |json, |hex or |base64; write a literal brace twice",
+);
+
+pub(crate) const EXPECTED: CelRule = CelRule::pattern(
+    template!(concat!("secret[|]sha256|", response!())),
+    "must be text with the placeholders of a response, or {secret|sha256}; write a literal brace twice",
+);
+
+pub(crate) const HEADER_NAME: CelRule = CelRule::pattern(
+    concat!("^", header_name!(), "$"),
+    "must be a header name: letters, digits, '-', '_' and '.'",
+);
+
+/// The source of a field of an event.
+macro_rules! mapped {
+    () => {
+        concat!("/.*|json:/.*|query:.+|form:.+|literal:.+|header:", header_name!())
+    };
+}
+
+pub(crate) const MAPPED: CelRule = CelRule::each_pattern(
+    concat!("^(", mapped!(), ")$"),
+    "must be sources of the field: /POINTER, json:/POINTER, header:NAME, query:NAME, form:NAME or literal:TEXT",
+);
+
+pub(crate) const MAPPED_ID: CelRule = CelRule::each_pattern(
+    concat!("^(request|", mapped!(), ")$"),
+    "must be sources of the id: /POINTER, json:/POINTER, header:NAME, query:NAME or form:NAME; or request, \
+     which makes every request an event",
+);
+
+pub(crate) const POINTER: CelRule =
+    CelRule::pattern("^(/.*)?$", "must be a JSON Pointer: empty for the whole body, or starting with '/'");
+
+pub(crate) const MEMBER: CelRule =
+    CelRule::pattern("^[A-Za-z][A-Za-z0-9_]*$", "must be a letter followed by letters, digits and '_'");
+
+pub(crate) const HOSTS: CelRule = CelRule::each_pattern(
+    "^([a-z0-9]([-a-z0-9]*[a-z0-9])?[.]|[*][.])+[a-z]+$",
+    "must be lower-case host names such as hooks.example.com; an asterisk matches one label, as in *.example.com",
+);
+
+// A scheme as a whole. The first three also apply to a partial scheme, the others only to a complete one.
+
+pub(crate) const ECDSA_HASH: CelRule = CelRule::new(
+    "!has(self.type) || !has(self.hash) || self.type != 'ecdsa' || self.hash == 'sha256'",
+    "must be sha256 or not set when type is ecdsa",
+)
+.at_field(".hash");
+
+pub(crate) const SECRET_IN_MESSAGE: CelRule = CelRule::new(
+    "!has(self.message) || !self.message.contains('{secret') || (has(self.type) && self.type == 'digest')",
+    "must not contain {secret} unless type is digest: the other types use it as the key",
+)
+.at_field(".message");
+
+pub(crate) const SEED_KEY: CelRule = CelRule::new(
+    "!has(self.key) || !has(self.key.encoding) || self.key.encoding != 'seed' || (has(self.type) && self.type == 'ed25519')",
+    "must not be seed unless type is ed25519",
+)
+.at_field(".key.encoding");
+
+/// A condition that holds for the scheme of a custom provider once its type is set.
+macro_rules! custom {
+    ($holds:expr) => {
+        concat!(
+            "self.spec.provider != 'custom' || !has(self.spec.verification.scheme) || ",
+            "!has(self.spec.verification.scheme.type) || (",
+            $holds,
+            ")"
+        )
+    };
+}
+
+pub(crate) const CUSTOM_SCHEME: CelRule = CelRule::new(
+    "self.spec.provider != 'custom' || has(self.spec.verification.scheme)",
+    "must be set when provider is custom: no preset defines how webhooks are verified",
+)
+.at_field(".spec.verification.scheme");
+
+pub(crate) const CUSTOM_MAPPING: CelRule = CelRule::new(
+    "self.spec.provider != 'custom' || has(self.spec.mapping)",
+    "must be set when provider is custom: no preset defines the fields of an event",
+)
+.at_field(".spec.mapping");
+
+pub(crate) const COMPLETE_TYPE: CelRule = CelRule::new(
+    "self.spec.provider != 'custom' || !has(self.spec.verification.scheme) || has(self.spec.verification.scheme.type)",
+    "must be set: no preset provides it",
+)
+.at_field(".spec.verification.scheme.type");
+
+pub(crate) const COMPLETE_MESSAGE: CelRule = CelRule::new(
+    custom!(
+        "!(self.spec.verification.scheme.type in ['hmac', 'ed25519', 'ecdsa', 'digest']) || \
+         has(self.spec.verification.scheme.message)"
+    ),
+    "must be set: hmac, ed25519, ecdsa and digest are computed over a message",
+)
+.at_field(".spec.verification.scheme.message");
+
+pub(crate) const COMPLETE_SIGNATURE: CelRule = CelRule::new(
+    custom!(
+        "!(self.spec.verification.scheme.type in ['hmac', 'ed25519', 'ecdsa', 'digest', 'token']) || \
+         (has(self.spec.verification.scheme.signature) && has(self.spec.verification.scheme.signature.from))"
+    ),
+    "must have from: it is the source of the signature or the token",
+)
+.at_field(".spec.verification.scheme.signature");
+
+pub(crate) const COMPLETE_TIMESTAMP: CelRule = CelRule::new(
+    custom!(
+        "!has(self.spec.verification.scheme.message) || \
+         !self.spec.verification.scheme.message.contains('{timestamp') || \
+         (has(self.spec.verification.scheme.timestamp) && has(self.spec.verification.scheme.timestamp.from))"
+    ),
+    "must have from: the message contains {timestamp}",
+)
+.at_field(".spec.verification.scheme.timestamp");
+
+pub(crate) const SECRET_COVERED: CelRule = CelRule::new(
+    custom!(
+        "self.spec.verification.scheme.type != 'digest' || !has(self.spec.verification.scheme.message) || \
+         self.spec.verification.scheme.message.contains('{secret')"
+    ),
+    "must contain {secret}: without it anyone can compute the digest",
+)
+.at_field(".spec.verification.scheme.message");
+
+pub(crate) const COMPLETE_EVENT_TYPE: CelRule = CelRule::new(
+    "self.spec.provider != 'custom' || !has(self.spec.mapping) || has(self.spec.mapping.eventType)",
+    "must be set: no preset provides it; literal:TEXT gives all events the same type",
+)
+.at_field(".spec.mapping.eventType");
