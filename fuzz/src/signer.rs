@@ -1,7 +1,7 @@
-//! The provider's side of a scheme: signs a request, so that what is changed afterwards must be refused.
+//! The provider's side of a scheme: signs a request, so that any later change must be refused.
 //!
-//! The message is taken from the verifier itself: what is looked for here is not a wrong message, which vectors find, but
-//! a request that passes without the signature over its message.
+//! The message is taken from the verifier itself: the fuzzer does not look for a wrong message, which vectors find, but for a
+//! request that passes without a signature over its message.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,20 +14,20 @@ use ring::{digest, hmac};
 
 use crate::request::Request;
 
-/// The time by which requests are judged: 2026-01-31T09:00:00Z.
+/// The time at which requests are verified: 2026-01-31T09:00:00Z.
 pub const NOW: i64 = 1_769_850_000;
 
-/// Stands for a signature in the body of a request whose signature is in its body.
+/// The placeholder of a signature that is in the body of its request.
 pub const PLACEHOLDER: &str = "@signature@";
 
 /// SubjectPublicKeyInfo of a P-256 key in DER, before its point.
 const P256_PREFIX: &str = "3059301306072a8648ce3d020106082a8648ce3d030107034200";
 
-/// A provider's key, and what the receiver is given of it.
+/// A provider's key, and the secret that the receiver is given.
 pub struct Signer {
     scheme: Scheme,
     key: Key,
-    /// What goes into the Secret.
+    /// The value of the Secret.
     pub secret: String,
 }
 
@@ -36,12 +36,12 @@ enum Key {
     Digest,
     Ed25519(Ed25519KeyPair),
     Ecdsa(Box<EcdsaKeyPair>),
-    /// What is sent is the secret, or is signed by a certificate that is not ours.
+    /// The request carries the secret itself, or is signed with a certificate that is not ours.
     None,
 }
 
 impl Signer {
-    /// For a scheme that is complete.
+    /// Makes a key for a complete scheme.
     pub fn new(scheme: &Scheme) -> Self {
         let raw: Vec<u8> = (0..32).map(|index: u8| b'A' + index % 26).collect();
         let pair = || Ed25519KeyPair::from_seed_unchecked(&raw).expect("a seed has 32 bytes");
@@ -87,15 +87,15 @@ impl Signer {
         Self { scheme: scheme.clone(), key, secret: format!("{prefix}{text}") }
     }
 
-    /// The request with its signature in its place; `None` when it cannot be signed. `spoil` is given the bytes of the
-    /// signature before they are written.
+    /// Returns the request with its signature; `None` if it cannot be signed. `spoil` is called with the bytes of the signature
+    /// before they are written.
     pub fn sign(
         &self,
         verifier: &Verifier,
         request: &Request,
         spoil: impl Fn(&mut Vec<u8>),
     ) -> Option<Request> {
-        // A time in the signature's list must be there before the message can be built.
+        // A timestamp in the signature's list must be there before the message can be built.
         let unsigned = self.place(request.clone(), "00")?;
         let in_body = self.from()?.starts_with("json:");
         let message = verifier.message(&if in_body { request.incoming() } else { unsigned.incoming() })?;

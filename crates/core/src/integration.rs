@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::compiled_provider::{Compiled, ProviderError};
+use crate::compiled_provider::{CompiledProvider, ProviderError};
 use crate::delivery::retry::{self, RetryPolicy};
 use crate::delivery::signing::{SigningKey, SigningKeyError};
 use crate::delivery::target::{Target, TargetError};
 use crate::ids::IntegrationId;
 use crate::sealing::SealingKeys;
-use crate::secret_uses::Uses;
-use crate::secrets::{Secrets, SecretsError};
+use crate::secret_uses::SecretUses;
+use crate::secrets::{IntegrationSecrets, SecretsError};
 use crate::verification::SchemeError;
 use grapnel_crds::{Backoff, FieldError, IntegrationSpec, IntegrationState};
 use thiserror::Error;
@@ -89,9 +89,9 @@ pub struct Integration {
     pub rate_limit_per_minute: Option<u32>,
     pub provider: Arc<str>,
     /// How its webhooks are verified, answered and read.
-    pub compiled: Compiled,
+    pub compiled: CompiledProvider,
     /// Which of its secrets prove webhooks.
-    pub uses: Uses,
+    pub uses: SecretUses,
     pub destinations: Vec<Arc<Destination>>,
     /// The names of `destinations`, as events are stored with them.
     pub destination_names: Arc<[Arc<str>]>,
@@ -151,8 +151,8 @@ impl Integration {
     /// What a row comes to. The controller compiles a row before it writes it, so that what is written can be served.
     pub fn compile(row: IntegrationRow, keys: &SealingKeys) -> Result<Self, CompileError> {
         let spec: IntegrationSpec = serde_json::from_str(&row.spec).map_err(CompileError::Spec)?;
-        let secrets = Secrets::open(keys, row.id, &row.secrets)?;
-        let compiled = Compiled::new(&spec, &secrets.verification()?)?;
+        let secrets = IntegrationSecrets::open(keys, row.id, &row.secrets)?;
+        let compiled = CompiledProvider::new(&spec, &secrets.verification()?)?;
         let destinations: Vec<_> = spec
             .destinations
             .iter()
@@ -168,7 +168,7 @@ impl Integration {
                 .map(|limit| u32::try_from(limit).unwrap_or(0)),
             provider: row.provider.as_str().into(),
             compiled,
-            uses: Uses::new(&spec.verification),
+            uses: SecretUses::new(&spec.verification),
             destination_names: destinations.iter().map(|destination| Arc::clone(&destination.name)).collect(),
             destinations,
             row,
@@ -188,7 +188,7 @@ impl Integration {
 fn compile_destination(
     spec: &grapnel_crds::Destination,
     provider: &str,
-    secrets: &Secrets,
+    secrets: &IntegrationSecrets,
 ) -> Result<Destination, CompileError> {
     let signing = |source| CompileError::Signing { destination: spec.name.clone(), source };
     let mut signing_keys = Vec::new();

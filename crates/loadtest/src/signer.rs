@@ -151,9 +151,9 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use grapnel_core::compiled_provider::Compiled;
+    use grapnel_core::compiled_provider::CompiledProvider;
     use grapnel_core::preset;
-    use grapnel_core::request::Incoming;
+    use grapnel_core::request::IncomingRequest;
     use grapnel_testing::secret::test_secret;
 
     const URL: &str = "http://127.0.0.1:8080/api/v1/webhooks/r";
@@ -177,7 +177,7 @@ mod tests {
                     continue;
                 }
             };
-            let compiled = Compiled::of_preset(&preset, &[&secret]).expect("it compiles");
+            let compiled = CompiledProvider::of_preset(&preset, &[&secret]).expect("it compiles");
             let mut events = Vec::new();
             for number in [b"7".as_slice(), b"123456"] {
                 let values = EventValues::new(number, NOW_MS, b"2026-01-31T09:00:00.250Z");
@@ -186,7 +186,7 @@ mod tests {
                 let headers: HeaderMap = headers.into_iter().collect();
                 let (method, uri) = (Method::POST, Uri::from_static("/api/v1/webhooks/r"));
                 let public_url = Some("http://127.0.0.1:8080");
-                let incoming = Incoming {
+                let incoming = IncomingRequest {
                     method: &method,
                     uri: &uri,
                     headers: &headers,

@@ -12,9 +12,9 @@ use grapnel_store::Database;
 
 use grapnel_core::ids::IntegrationId;
 use grapnel_core::integration::{FILE_UID_PREFIX, IntegrationRow};
-use grapnel_core::manifests::{self, Desired};
+use grapnel_core::manifests::{self, DesiredIntegration};
 use grapnel_core::sealing::SealingKeys;
-use grapnel_core::secrets::Secrets;
+use grapnel_core::secrets::IntegrationSecrets;
 use grapnel_platform::args::{CommonArgs, DatabaseArgs, QueueArgs, SealingArgs};
 use grapnel_platform::manifest_files;
 use grapnel_platform::queue::{self, Link};
@@ -70,17 +70,21 @@ pub async fn run(args: ApplyArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn id_of(desired: &Desired) -> IntegrationId {
+fn id_of(desired: &DesiredIntegration) -> IntegrationId {
     IntegrationId::new(desired.object.id())
 }
 
-fn describe(desired: &Desired) -> String {
+fn describe(desired: &DesiredIntegration) -> String {
     let name = desired.object.metadata.name.as_deref().unwrap_or_default();
     format!("integration {}/{name}", desired.object.namespace_or_default())
 }
 
 /// Writes one object's row, if it says anything new.
-pub async fn apply(db: &Database, keys: &SealingKeys, desired: &Desired) -> anyhow::Result<Applied> {
+pub async fn apply(
+    db: &Database,
+    keys: &SealingKeys,
+    desired: &DesiredIntegration,
+) -> anyhow::Result<Applied> {
     let before = rows::find(db, id_of(desired)).await.context("read the integration's row")?;
     if let Some(before) = &before
         && !before.deleted
@@ -104,7 +108,7 @@ pub async fn apply(db: &Database, keys: &SealingKeys, desired: &Desired) -> anyh
 }
 
 /// Retires the rows that came from files and are in none any more.
-pub async fn retire_others(db: &Database, kept: &[Desired]) -> anyhow::Result<Vec<IntegrationId>> {
+pub async fn retire_others(db: &Database, kept: &[DesiredIntegration]) -> anyhow::Result<Vec<IntegrationId>> {
     let live = rows::load_all(db).await.context("read the integrations")?;
     let is_kept = |row: &IntegrationRow| kept.iter().any(|desired| id_of(desired) == row.id);
     let mut retired = Vec::new();
@@ -117,7 +121,7 @@ pub async fn retire_others(db: &Database, kept: &[Desired]) -> anyhow::Result<Ve
 }
 
 /// Declares the queue of every destination.
-pub async fn declare_queues(link: &Link, prefix: &str, desired: &Desired) -> anyhow::Result<()> {
+pub async fn declare_queues(link: &Link, prefix: &str, desired: &DesiredIntegration) -> anyhow::Result<()> {
     let channel = link.channel().await.context("connect to RabbitMQ")?;
     for destination in &desired.object.spec.destinations {
         let name = queue_name(prefix, desired.object.id(), &destination.name);
@@ -126,15 +130,19 @@ pub async fn declare_queues(link: &Link, prefix: &str, desired: &Desired) -> any
     Ok(())
 }
 
-fn is_unchanged(row: &IntegrationRow, desired: &Desired, keys: &SealingKeys) -> anyhow::Result<bool> {
+fn is_unchanged(
+    row: &IntegrationRow,
+    desired: &DesiredIntegration,
+    keys: &SealingKeys,
+) -> anyhow::Result<bool> {
     let same_spec = row.spec == serde_json::to_string(&desired.object.spec)?;
     // Secrets that cannot be opened any more are written anew.
     let same_secrets =
-        Secrets::open(keys, row.id, &row.secrets).is_ok_and(|secrets| secrets == desired.secrets);
+        IntegrationSecrets::open(keys, row.id, &row.secrets).is_ok_and(|secrets| secrets == desired.secrets);
     Ok(same_spec && same_secrets)
 }
 
-fn row(desired: &Desired, generation: i64, keys: &SealingKeys) -> anyhow::Result<IntegrationRow> {
+fn row(desired: &DesiredIntegration, generation: i64, keys: &SealingKeys) -> anyhow::Result<IntegrationRow> {
     let object = &desired.object;
     let (id, namespace) = (id_of(desired), object.namespace_or_default());
     let name = object.metadata.name.clone().unwrap_or_default();

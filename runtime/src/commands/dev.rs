@@ -21,7 +21,7 @@ use crate::delivery::worker::{LaneHealth, Worker};
 use crate::integrations::cache::{Table, table};
 use grapnel_core::delivery::egress_policy::EgressPolicy;
 use grapnel_core::error_chain::chain;
-use grapnel_core::manifests::{self, FileErrors};
+use grapnel_core::manifests::{self, ManifestErrors};
 use grapnel_core::sealing::SealingKeys;
 use grapnel_platform::args::{CommonArgs, DatabaseArgs, QueueArgs, SealingArgs};
 use grapnel_platform::manifest_files;
@@ -124,7 +124,7 @@ impl ProcessHealth for DevProbes {
 }
 
 /// The texts of the files, or why they cannot be read.
-type Found = Result<BTreeMap<PathBuf, String>, FileErrors>;
+type Found = Result<BTreeMap<PathBuf, String>, ManifestErrors>;
 
 /// Tells a file that is being written from one that was: an editor empties it first, and what is in no file any more is
 /// retired with its work.
@@ -171,7 +171,7 @@ impl Watcher {
                 }
                 Err(error) => {
                     let reason = chain(&*error);
-                    if !error.is::<FileErrors>() {
+                    if !error.is::<ManifestErrors>() {
                         // Some of it may have been applied, so that even the state before is an edit.
                         applied = None;
                         wait = RETRY;

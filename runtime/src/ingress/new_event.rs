@@ -13,10 +13,10 @@ use uuid::Uuid;
 use crate::management::KEY_HEADER;
 use grapnel_core::ids::EventId;
 use grapnel_core::integration::Integration;
-use grapnel_core::mapping::{self, Malformed};
+use grapnel_core::mapping::{self, InvalidEvent};
 use grapnel_core::payload::BodyForm;
-use grapnel_core::request::Incoming;
-use grapnel_core::verification::Proof;
+use grapnel_core::request::IncomingRequest;
+use grapnel_core::verification::Verified;
 use grapnel_store::events::NewEvent;
 
 /// Headers that carry a secret in the clear, whatever the provider.
@@ -38,18 +38,18 @@ pub(super) fn new_event(
     integration: &Integration,
     source_ip: IpAddr,
     correlation_id: &str,
-    incoming: &Incoming<'_>,
+    incoming: &IncomingRequest<'_>,
     form: BodyForm,
-    proof: Proof,
-) -> Result<Unstored, Malformed> {
+    verified: Verified,
+) -> Result<Unstored, InvalidEvent> {
     let (compiled, headers) = (&integration.compiled, incoming.headers);
     let fields = compiled.mapper.read(incoming, form)?;
     let (id, event_id) = (integration.row.id, EventId::generate());
     let idempotency_key = match &fields.external_event_id {
         Some(external_event_id) => format!("{id}:{external_event_id}"),
-        None if compiled.mapper.is_each_request_an_event() => format!("{id}:request:{event_id}"),
+        None if compiled.mapper.is_every_request_an_event() => format!("{id}:request:{event_id}"),
         None => {
-            let digest = Sha256::digest(mapping::content(form, incoming.body));
+            let digest = Sha256::digest(mapping::canonical_body(form, incoming.body));
             format!("{id}:payload:{}", hex::encode(digest))
         }
     };
@@ -72,7 +72,7 @@ pub(super) fn new_event(
         payload: fields.payload,
         body_form: form,
         delivered_as: compiled.mapper.delivered_as,
-        secret_index: proof.secret,
+        secret_index: verified.secret,
         key_hash: key_hash(&idempotency_key),
         idempotency_key,
         destinations: Arc::clone(&integration.destination_names),

@@ -21,10 +21,10 @@ use super::{client_ip, refuse};
 use crate::http::envelope::{ApiError, ErrorCode};
 use crate::integrations::cache::Table;
 use crate::rate_limit::{Limits, Verdict};
-use grapnel_core::handshake::{Answer, Handshake};
+use grapnel_core::handshake::{CompiledHandshake, HandshakeDecision};
 use grapnel_core::integration::Integration;
-use grapnel_core::request::Incoming;
-use grapnel_core::verification::Proof;
+use grapnel_core::request::IncomingRequest;
+use grapnel_core::verification::{Evaluation, Verified};
 use grapnel_platform::clock::Clock;
 use grapnel_platform::http_server::CorrelationId;
 use grapnel_store::events::IngestOutcome;
@@ -82,7 +82,7 @@ impl Ingress {
             .read(headers, body, integration.max_body_bytes)
             .await
             .map_err(refuse::body_refused)?;
-        let incoming = Incoming {
+        let incoming = IncomingRequest {
             method: &parts.method,
             // That of a nested router has lost its beginning, and providers sign the whole.
             uri: parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0),
@@ -94,7 +94,7 @@ impl Ingress {
         if let Some(answer) = self.shake_hands(&integration, &incoming, HandshakeAuth::Unverified).await? {
             return Ok(("handshake", answer));
         }
-        let proof = self.verify(&integration, &incoming).await?;
+        let verified = self.verify(&integration, &incoming).await?;
         if let Some(answer) = self.shake_hands(&integration, &incoming, HandshakeAuth::Verified).await? {
             return Ok(("handshake", answer));
         }
@@ -104,7 +104,7 @@ impl Ingress {
         }
         let form =
             integration.compiled.mapper.body_form(headers).ok_or_else(refuse::unsupported_media_type)?;
-        let event = new_event(&integration, source_ip, correlation_id, &incoming, form, proof);
+        let event = new_event(&integration, source_ip, correlation_id, &incoming, form, verified);
         let event = event.map_err(refuse::malformed)?;
         self.store(&integration, correlation_id, event, received).await
     }
@@ -133,23 +133,27 @@ impl Ingress {
         found.is_ok_and(|integration| integration.compiled.handshakes.has_method(request.method()))
     }
 
-    /// The proof, counted by the secret that gave it.
-    async fn verify(&self, integration: &Integration, incoming: &Incoming<'_>) -> Result<Proof, ApiError> {
+    /// Verifies a request, and counts the use of the secret that verified it.
+    async fn verify(
+        &self,
+        integration: &Integration,
+        incoming: &IncomingRequest<'_>,
+    ) -> Result<Verified, ApiError> {
         let verifier = &integration.compiled.verifier;
-        let judged = match verifier.certificate_url(incoming) {
-            Ok(None) => verifier.verify(incoming, self.clock.now()),
-            Ok(Some(url)) => {
-                let certificate = self.provider_client.certificate(&url).await;
+        let result = match verifier.evaluate(incoming, self.clock.now()) {
+            Ok(Evaluation::Verified(verified)) => Ok(verified),
+            Ok(Evaluation::NeedsCertificate(claim)) => {
+                let certificate = self.provider_client.certificate(claim.certificate_url()).await;
                 let certificate = certificate.map_err(|_| refuse::unavailable())?;
-                verifier.verify_by(incoming, &certificate, self.clock.now())
+                claim.verify_by(&certificate, self.clock.now())
             }
             Err(refused) => Err(refused),
         };
-        match judged {
-            Ok(proof) => {
-                integration.uses.count(proof.secret, Timestamp::now());
-                count_secret(proof.secret);
-                Ok(proof)
+        match result {
+            Ok(verified) => {
+                integration.uses.count(verified.secret, Timestamp::now());
+                count_secret(verified.secret);
+                Ok(verified)
             }
             Err(refused) => {
                 tracing::debug!(integration.id = %integration.row.id, %refused, "webhook not verified");
@@ -161,17 +165,17 @@ impl Ingress {
     async fn shake_hands(
         &self,
         integration: &Integration,
-        incoming: &Incoming<'_>,
+        incoming: &IncomingRequest<'_>,
         proof: HandshakeAuth,
     ) -> Result<Option<Response>, ApiError> {
-        match integration.compiled.handshakes.find(incoming, proof) {
+        match integration.compiled.handshakes.recognize(incoming, proof) {
             None => Ok(None),
-            Some(Answer::Forbidden) => {
+            Some(HandshakeDecision::Forbid) => {
                 let mut response = Response::new(axum::body::Body::empty());
                 *response.status_mut() = StatusCode::FORBIDDEN;
                 Ok(Some(response))
             }
-            Some(Answer::Handshake(handshake)) => {
+            Some(HandshakeDecision::Respond(handshake)) => {
                 self.answer(integration, handshake, incoming).await.map(Some)
             }
         }
@@ -180,14 +184,14 @@ impl Ingress {
     async fn answer(
         &self,
         integration: &Integration,
-        handshake: &Handshake,
-        incoming: &Incoming<'_>,
+        handshake: &CompiledHandshake,
+        incoming: &IncomingRequest<'_>,
     ) -> Result<Response, ApiError> {
-        if let Some(secret) = handshake.captured(incoming) {
+        if let Some(secret) = handshake.captured_secret(incoming) {
             let kept = self.captures.keep(integration, &handshake.name, &secret).await;
             kept.map_err(|_| refuse::unavailable())?;
         }
-        if let Some(url) = handshake.confirmation(incoming) {
+        if let Some(url) = handshake.confirmation_url(incoming) {
             let url = url
                 .map_err(|_| ApiError::invalid("body", "the URL to confirm is not one of the provider's"))?;
             let confirmed = self.provider_client.confirm(url).await;

@@ -7,7 +7,7 @@ use super::body::BodyError;
 use super::commit::NotCommitted;
 use crate::http::envelope::{ApiError, ErrorCode};
 use crate::management;
-use grapnel_core::mapping::Malformed;
+use grapnel_core::mapping::InvalidEvent;
 
 /// What a provider is asked to wait when we cannot accept.
 const RETRY_AFTER_SECONDS: u64 = 5;
@@ -46,7 +46,7 @@ pub(super) fn unsupported_media_type() -> ApiError {
 }
 
 /// The error names the field.
-pub(super) fn malformed(Malformed { field, reason }: Malformed) -> ApiError {
+pub(super) fn malformed(InvalidEvent { field, reason }: InvalidEvent) -> ApiError {
     ApiError::invalid(&field, reason)
 }
 

@@ -47,7 +47,7 @@ async fn adyen_body_with_a_second_item_is_refused_and_the_answer_names_it() {
         let refused = post(&body).await;
         assert_eq!(refused.status, 401, "{body}: {refused:?}");
         assert!(
-            refused.text.contains("notificationItems.1 is not signed and must not be there"),
+            refused.text.contains("notificationItems.1 is not signed and must not be set"),
             "{refused:?}"
         );
     }

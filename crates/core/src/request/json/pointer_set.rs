@@ -1,6 +1,6 @@
-//! Several values of a JSON text, found in one walk through it: a message may be made of a dozen.
+//! Finds several values of a JSON text in one pass: a message may be made of a dozen.
 //!
-//! It finds what [`Document`] finds one by one, and reads no more of the text than that.
+//! It finds the same values as [`Document`] does one by one, and reads no more of the text.
 
 use std::fmt;
 
@@ -10,17 +10,17 @@ use serde_json::value::RawValue;
 
 use super::{Document, Pointer, Text, index};
 
-/// Pointers that are looked up together. One to the whole text is left out: nothing is found there.
+/// Pointers that are looked up together. A pointer to the whole text is left out: nothing is found there.
 #[derive(Debug, Default)]
-pub struct Pointers {
+pub struct PointerSet {
     all: Vec<Pointer>,
     root: Branch,
 }
 
-/// What begins alike.
+/// The pointers that share a beginning.
 #[derive(Debug, Default)]
 struct Branch {
-    /// Which pointer ends here.
+    /// The index of the pointer that ends here.
     slot: Option<usize>,
     below: Vec<Child>,
 }
@@ -28,19 +28,19 @@ struct Branch {
 #[derive(Debug)]
 struct Child {
     segment: String,
-    /// The segment as the place of an element.
+    /// The segment as the index of an element.
     index: Option<usize>,
     branch: Branch,
 }
 
-/// What was found.
+/// The values that were found.
 #[derive(Debug)]
-pub struct Found<'a> {
-    pointers: &'a Pointers,
+pub struct FoundValues<'a> {
+    pointers: &'a PointerSet,
     values: Vec<Option<&'a RawValue>>,
 }
 
-impl Pointers {
+impl PointerSet {
     pub fn new<'p>(pointers: impl IntoIterator<Item = &'p Pointer>) -> Self {
         let mut set = Self::default();
         for pointer in pointers {
@@ -60,24 +60,24 @@ impl Pointers {
 
     /// # Errors
     /// When the bytes are not one JSON value in UTF-8.
-    pub fn find<'a>(&'a self, body: &'a [u8]) -> serde_json::Result<Found<'a>> {
+    pub fn find<'a>(&'a self, body: &'a [u8]) -> serde_json::Result<FoundValues<'a>> {
         if let Some(found) = self.walk(body) {
             return Ok(found);
         }
-        // Something on the way cannot be read, such as a number of no size: others may be found nevertheless.
+        // Something on the way cannot be parsed, such as a number out of range; other values may still be found.
         let document = Document::parse(body)?;
         let values = self.all.iter().map(|pointer| document.find(pointer)).collect();
-        Ok(Found { pointers: self, values })
+        Ok(FoundValues { pointers: self, values })
     }
 
-    /// What is found in a text that has nothing.
-    pub fn nothing(&self) -> Found<'_> {
-        Found { pointers: self, values: vec![None; self.all.len()] }
+    /// The result for a text in which nothing is found.
+    pub fn none_found(&self) -> FoundValues<'_> {
+        FoundValues { pointers: self, values: vec![None; self.all.len()] }
     }
 
-    fn walk<'a>(&'a self, body: &'a [u8]) -> Option<Found<'a>> {
+    fn walk<'a>(&'a self, body: &'a [u8]) -> Option<FoundValues<'a>> {
         let text = std::str::from_utf8(body).ok()?;
-        let mut found = self.nothing();
+        let mut found = self.none_found();
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let walk = Walk { branch: &self.root, values: &mut found.values };
         walk.deserialize(&mut deserializer).ok()?;
@@ -86,10 +86,10 @@ impl Pointers {
     }
 }
 
-impl<'a> Found<'a> {
-    /// What is there; `None` when it was not looked up.
+impl<'a> FoundValues<'a> {
+    /// Returns the value there, if any; `None` if the pointer is not in the set.
     pub fn get(&self, pointer: &Pointer) -> Option<Option<&'a RawValue>> {
-        let slot = self.pointers.all.iter().position(|known| known == pointer)?;
+        let slot = self.pointers.all.iter().position(|looked_up| looked_up == pointer)?;
         Some(self.values[slot])
     }
 }
@@ -104,7 +104,7 @@ impl Branch {
         &mut self.below[at].branch
     }
 
-    /// Forgets what a member of the same name had, before this one.
+    /// Forgets the values of an earlier member with the same name.
     fn clear(&self, values: &mut [Option<&RawValue>]) {
         if let Some(slot) = self.slot {
             values[slot] = None;
@@ -203,10 +203,10 @@ mod tests {
         texts.iter().map(|text| Pointer::parse(text).expect("a pointer")).collect()
     }
 
-    /// Each pointer with what it finds, together and alone.
+    /// Checks that each pointer finds the same together with the others and alone.
     fn check(json: &str, texts: &[&str]) {
         let all = pointers(texts);
-        let set = Pointers::new(&all);
+        let set = PointerSet::new(&all);
         let document = Document::parse(json.as_bytes());
         let Ok(found) = set.find(json.as_bytes()) else { return assert!(document.is_err(), "{json}") };
         let document = document.expect("it was read");
@@ -243,12 +243,12 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_refused_and_nothing_is_found_in_them() {
+    fn bytes_that_are_not_utf_8_are_refused_and_nothing_is_found_in_them() {
         let all = pointers(&["/a"]);
-        let set = Pointers::new(&all);
+        let set = PointerSet::new(&all);
         assert!(set.find(b"{\"a\":1,\"b\":\"\xff\"}").is_err());
-        assert!(set.nothing().get(&all[0]).is_some_and(|value| value.is_none()));
-        assert!(Pointers::new(&pointers(&[""])).is_empty());
+        assert!(set.none_found().get(&all[0]).is_some_and(|value| value.is_none()));
+        assert!(PointerSet::new(&pointers(&[""])).is_empty());
     }
 
     fn json() -> impl Strategy<Value = String> {
