@@ -6,8 +6,9 @@ mod heads;
 mod paths;
 mod slow;
 
-use super::harness::processes::Process;
-use super::harness::{Platform, acme_event, acme_integration, destination};
+use grapnel_testing::{TestProcess, acme_event};
+
+use super::harness::{Platform, acme_integration, destination};
 
 /// No request may cost more, and neither may many of them together. The bodies in memory are bounded to 64 MiB, and
 /// an unoptimized build with its allocator takes some more.
@@ -16,7 +17,7 @@ const MAX_GROWTH_KIB: u64 = 200 * 1024;
 /// An api that is attacked, and what it must be afterwards.
 struct Target {
     platform: Platform,
-    api: Process,
+    api: TestProcess,
     resident_kib: u64,
 }
 

@@ -5,12 +5,10 @@ mod dedupe;
 mod refusals;
 mod states;
 
+use grapnel_testing::{TestReceiver, WAIT_TIMEOUT, acme_event};
 use serde_json::json;
 
-use super::harness::receiver::Receiver;
-use super::harness::{
-    Answer, GLOBEX_TOKEN, PATIENCE, Platform, acme_event, acme_integration, destination, integration, sign,
-};
+use super::harness::{Answer, GLOBEX_TOKEN, Platform, acme_integration, destination, integration, sign};
 
 /// A destination that nothing is delivered to, for tests without a worker.
 fn nowhere() -> String {
@@ -83,7 +81,7 @@ async fn accepted_event_is_stored_with_its_deliveries_and_audited() {
 
 #[tokio::test]
 async fn correlation_id_is_taken_from_the_request_or_made_and_always_answered() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let integration = acme_integration(&[destination("orders", &receiver.url("/"))]);
     let _running = platform.start_api_and_worker(&integration).await;
     let post = async |id: &str, correlation_id: &str| {
@@ -152,7 +150,7 @@ async fn webhook_over_http_2_is_accepted() {
     let mut platform = Platform::new().await;
     let _api = platform.start_api(&acme_integration(&[nowhere()])).await;
     let client = reqwest::Client::builder().http2_prior_knowledge();
-    platform.http = client.timeout(PATIENCE).build().expect("a client");
+    platform.http = client.timeout(WAIT_TIMEOUT).build().expect("a client");
     let posts = (0..50).map(|number| {
         let body = acme_event(&format!("e-{number}"));
         let platform = &platform;

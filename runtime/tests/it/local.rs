@@ -3,7 +3,9 @@
 mod edits;
 mod schema;
 
-use super::harness::{Platform, acme_event, acme_integration, destination, integration};
+use grapnel_testing::{ACME_SECRET, TestReceiver, acme_event};
+
+use super::harness::{Platform, acme_integration, destination, integration};
 
 fn nowhere() -> String {
     destination("orders", "http://127.0.0.1:9/")
@@ -34,7 +36,7 @@ async fn apply_says_what_it_did_and_does_nothing_twice() {
     assert_eq!(said(&both).await, "integration test/acme unchanged\nintegration test/globex created\n");
     let edited = both.replace("127.0.0.1:9/", "127.0.0.1:10/");
     assert_eq!(said(&edited).await, "integration test/acme updated\nintegration test/globex updated\n");
-    let other_secret = edited.replace(super::harness::ACME_SECRET, "another-acme-secret");
+    let other_secret = edited.replace(ACME_SECRET, "another-acme-secret");
     assert_eq!(
         said(&other_secret).await,
         "integration test/acme updated\nintegration test/globex unchanged\n"
@@ -56,7 +58,7 @@ async fn apply_refuses_a_wrong_file_as_a_whole_and_names_every_field() {
             assert!(text.contains(words), "{words:?} is not in: {text}");
         }
         assert!(text.contains("integrations.yaml"), "{text}");
-        assert!(!text.contains(super::harness::ACME_SECRET), "{text}");
+        assert!(!text.contains(ACME_SECRET), "{text}");
     };
     check(
         &good.replace("maxAttempts", "maxAttempt"),
@@ -103,7 +105,7 @@ async fn route_that_another_writer_holds_is_not_taken_over() {
         (id, uid, namespace, name, generation, provider, route, display_name, state, spec, secrets)
         VALUES (gen_random_uuid(), '0b4a1c5e-0000-4000-8000-000000000000', 'shop', 'first', 1, 'acme', 'acme',
             'First', 'Active', '{}', '')";
-    sqlx::query(holder).execute(&platform.pool).await.expect("a row");
+    platform.database.execute(holder).await;
     let (applied, text) = apply(&platform, &acme_integration(&[nowhere()])).await;
     assert!(!applied);
     assert!(
@@ -116,7 +118,7 @@ async fn route_that_another_writer_holds_is_not_taken_over() {
 
 #[tokio::test]
 async fn dev_is_everything_in_one_process() {
-    let receiver = super::harness::receiver::Receiver::new().await;
+    let receiver = TestReceiver::new().await;
     let platform = Platform::new().await;
     let path = platform.write_integrations(&acme_integration(&[destination("orders", &receiver.url("/"))]));
     let dev = platform.start(&["dev", "--file", path.to_str().expect("a path in UTF-8")]);

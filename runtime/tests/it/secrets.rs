@@ -7,15 +7,16 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD
 use grapnel_core::ids::IntegrationId;
 use grapnel_core::sealing::SealingKeys;
 use grapnel_store::captured_secrets;
+use grapnel_testing::{
+    ACME_SECRET, MANAGEMENT_KEY, Reply, SEALING_KEYS, TestReceiver, acme_event, wait_until,
+};
 use secrecy::ExposeSecret;
 use serde_json::json;
 use url::Url;
 use uuid::Uuid;
 
-use super::harness::receiver::{Receiver, Reply};
 use super::harness::{
-    ACME_SECRET, Answer, GLOBEX_TOKEN, MANAGEMENT_KEY, Platform, SEALING_KEYS, SIGNING_SECRET, acme_event,
-    acme_integration, destination, integration, sign,
+    Answer, GLOBEX_TOKEN, Platform, SIGNING_SECRET, acme_integration, destination, integration, sign,
 };
 
 /// Every log target that may know a secret, as loud as it goes.
@@ -77,7 +78,7 @@ fn needles(platform: &Platform) -> Vec<Needle> {
     ]
 }
 
-fn integrations(receiver: &Receiver) -> String {
+fn integrations(receiver: &TestReceiver) -> String {
     let signing = "signingSecretRef: {name: acme-secrets, key: outgoing}}";
     let signed = destination("orders", &receiver.url("/"));
     let signed = format!("{}, {signing}", signed.strip_suffix('}').expect("a flow mapping"));
@@ -147,13 +148,13 @@ async fn exercise(platform: &Platform) -> Vec<Answer> {
 }
 
 fn dump(platform: &Platform) -> String {
-    let output = Command::new("pg_dump").args(["-d", &platform.database_url()]).output().expect("pg_dump");
+    let output = Command::new("pg_dump").args(["-d", platform.database.url()]).output().expect("pg_dump");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-async fn failing_receiver() -> Receiver {
-    Receiver::answering(|_, delivery| match delivery.path.as_str() {
+async fn failing_receiver() -> TestReceiver {
+    TestReceiver::answering(|_, delivery| match delivery.path.as_str() {
         "/fails" => Reply::Status(500),
         _ => Reply::Status(200),
     })
@@ -208,7 +209,7 @@ async fn no_secret_is_in_the_log_of_dev() {
     ] {
         let before = dev.log().matches("the last good state stays").count();
         platform.write_integrations(&wrong);
-        super::harness::wait_for(&format!("this to be refused:\n{wrong}"), || async {
+        wait_until(&format!("this to be refused:\n{wrong}"), || async {
             dev.log().matches("the last good state stays").count() > before
         })
         .await;
@@ -252,16 +253,14 @@ async fn headers_that_carry_a_secret_are_stored_as_redacted() {
 }
 
 #[tokio::test]
-async fn secrets_are_sealed_anew_when_the_key_is_rotated() {
+async fn secrets_are_resealed_when_the_key_is_rotated() {
     const SECOND: &str = "second:c2Vjb25kLXNlYWxpbmcta2V5LW9mLTMyLWJ5dGVzISE=";
     let (mut platform, receiver) = (Platform::new().await, failing_receiver().await);
     platform.apply(&integrations(&receiver)).await;
     let sealed_by = "SELECT count(*) FROM integrations WHERE substring(secrets FROM 3 FOR 6) = 'second'";
     assert_eq!(platform.count(sealed_by).await, 0);
-    let id: Uuid = sqlx::query_scalar("SELECT id FROM integrations WHERE route = 'acme'")
-        .fetch_one(&platform.pool)
-        .await
-        .expect("a row");
+    let id = platform.database.text("SELECT id::text FROM integrations WHERE route = 'acme'").await;
+    let id: Uuid = id.expect("an id").parse().expect("a UUID");
     let keys = SealingKeys::parse(SEALING_KEYS).expect("keys");
     let sealed = keys.seal(id.as_bytes(), b"a-secret-that-waits");
     assert!(

@@ -1,12 +1,14 @@
 //! Redis stops, or forgets everything.
 
+use grapnel_testing::wait_until;
+
 use super::{BOUND, within};
+use crate::harness::Platform;
 use crate::harness::load::{Load, duplicates};
-use crate::harness::{Platform, wait_for};
 
 /// Waits until `/health` answers the status and says what it says of Redis.
 async fn wait_for_health(platform: &Platform, status: u16, redis: &str) {
-    wait_for(&format!("health to be {status}"), || async {
+    wait_until(&format!("health to be {status}"), || async {
         let health = platform.get("/api/v1/health").await;
         let checks = &health.json()["data"]["checks"];
         health.status == status

@@ -4,9 +4,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::join_all;
 use futures::{FutureExt, join};
+use grapnel_testing::{acme_event, wait_until};
 
 use super::super::harness::wire::{Wire, request};
-use super::super::harness::{acme_event, destination, integration, sign, wait_for};
+use super::super::harness::{destination, integration, sign};
 use super::Target;
 
 const ROUTE: &str = "/api/v1/webhooks/acme";
@@ -139,12 +140,12 @@ async fn many_unfinished_bodies_hold_bounded_memory() {
         Some(answer.status)
     }));
     let over = AtomicBool::new(false);
-    let meanwhile = wait_for("the end of the attacks", || async {
+    let meanwhile = wait_until("the end of the attacks", || async {
         target.assert_bounded();
         over.load(Ordering::Relaxed)
     });
     let attacks = attacks.inspect(|_| over.store(true, Ordering::Relaxed));
-    let (answers, ()) = join!(attacks, meanwhile);
+    let (answers, _) = join!(attacks, meanwhile);
     let cut_off = answers.iter().filter(|answer| **answer == Some(400)).count();
     assert!(cut_off <= 6, "{cut_off} bodies of 10 MiB were in memory at once");
     assert!(answers.iter().all(|answer| matches!(answer, None | Some(400 | 503))), "{answers:?}");

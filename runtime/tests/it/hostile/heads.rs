@@ -1,7 +1,9 @@
 //! Request lines and headers that no client should send.
 
+use grapnel_testing::acme_event;
+
+use super::super::harness::sign;
 use super::super::harness::wire::{Wire, request};
-use super::super::harness::{acme_event, sign};
 use super::Target;
 
 const ROUTE: &str = "/api/v1/webhooks/acme";

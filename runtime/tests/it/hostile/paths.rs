@@ -1,7 +1,9 @@
 //! Paths that try to be another one.
 
+use grapnel_testing::acme_event;
+
+use super::super::harness::sign;
 use super::super::harness::wire::{Wire, request};
-use super::super::harness::{acme_event, sign};
 use super::Target;
 
 #[tokio::test]

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use grapnel_testing::acme_event;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::super::harness::sign;
 use super::super::harness::wire::{Wire, request};
-use super::super::harness::{acme_event, sign};
 use super::Target;
 
 /// The deadlines of the public port, and what a busy machine may add.

@@ -1,14 +1,14 @@
 //! What a body may hold, and that it is delivered as it came.
 
+use grapnel_testing::{TestReceiver, acme_event};
 use serde_json::json;
 
-use super::super::harness::receiver::Receiver;
-use super::super::harness::{GLOBEX_TOKEN, Platform, acme_event, acme_integration, destination, integration};
+use super::super::harness::{GLOBEX_TOKEN, Platform, acme_integration, destination, integration};
 use super::{assert_refused, globex_event, nowhere};
 
 #[tokio::test]
 async fn data_is_delivered_byte_for_byte() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let integration = acme_integration(&[destination("orders", &receiver.url("/"))]);
     let _running = platform.start_api_and_worker(&integration).await;
     let many_digits = format!(r#"{{"n":{}}}"#, "9".repeat(100_000));

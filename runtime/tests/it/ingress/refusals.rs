@@ -1,9 +1,9 @@
 //! Which requests are refused, with what, and in which order.
 
+use grapnel_testing::{acme_event, unique_name};
+
 use super::super::harness::wire::{Wire, request};
-use super::super::harness::{
-    Platform, acme_event, acme_integration, integration, integration_named, sign, unique_name,
-};
+use super::super::harness::{Platform, acme_integration, integration, integration_named, sign};
 use super::{assert_refused, nowhere};
 
 /// Posts until a request is over a limit of one in a minute; a minute of the clock may end in between.
@@ -99,12 +99,11 @@ async fn over_the_limit_is_429_with_the_seconds_to_wait() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_made_durable_is_503_with_a_time_to_come_back() {
+async fn event_that_cannot_be_stored_is_503_with_a_retry_time() {
     let platform = Platform::new().await;
     let _api = platform.start_api(&acme_integration(&[nowhere()])).await;
     let rename = async |from: &str, to: &str| {
-        let sql = format!("ALTER TABLE {from} RENAME TO {to}");
-        sqlx::query(&sql).execute(&platform.pool).await.expect("the table is renamed");
+        platform.database.execute(&format!("ALTER TABLE {from} RENAME TO {to}")).await;
     };
 
     rename("idempotency_keys", "elsewhere").await;

@@ -1,15 +1,16 @@
 //! `grapnel dev` follows its files.
 
-use super::super::harness::processes::Process;
-use super::super::harness::receiver::{Receiver, Reply};
+use grapnel_testing::{
+    ACME_SECRET, Reply, TestProcess, TestReceiver, acme_event, acme_signature, wait_until,
+};
+
 use super::super::harness::{
-    ACME_SECRET, GLOBEX_TOKEN, Platform, acme_event, acme_integration, destination, integration,
-    integration_named, sign_with, wait_for,
+    GLOBEX_TOKEN, Platform, acme_integration, destination, integration, integration_named,
 };
 use super::nowhere;
 
 /// A running `dev` with its one file.
-async fn start_dev(platform: &Platform, yaml: &str) -> Process {
+async fn start_dev(platform: &Platform, yaml: &str) -> TestProcess {
     let path = platform.write_integrations(yaml);
     let dev = platform.start(&["dev", "--file", path.to_str().expect("a path in UTF-8")]);
     platform.wait_until_accepting().await;
@@ -18,14 +19,14 @@ async fn start_dev(platform: &Platform, yaml: &str) -> Process {
 
 async fn post_signed_with(platform: &Platform, secret: &str, id: &str) -> u16 {
     let body = acme_event(id);
-    let signature = sign_with(secret, body.as_bytes());
+    let signature = acme_signature(secret, body.as_bytes());
     platform.post("/api/v1/webhooks/acme", &[("x-acme-signature", &signature)], &body).await.status
 }
 
 #[tokio::test]
 async fn edit_takes_effect_without_a_restart() {
     const NEW_SECRET: &str = "acme-next-secret-55e0";
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let first = acme_integration(&[destination("orders", &receiver.url("/first"))]);
     let mut dev = start_dev(&platform, &first).await;
     assert_eq!(post_signed_with(&platform, ACME_SECRET, "e-1").await, 202);
@@ -35,7 +36,7 @@ async fn edit_takes_effect_without_a_restart() {
     let second = first.replace("/first", "/second");
     platform.write_integrations(&second);
     let mut number = 1;
-    wait_for("a delivery to the new URL", || {
+    wait_until("a delivery to the new URL", || {
         number += 1;
         let id = format!("e-{number}");
         let (platform, receiver) = (&platform, &receiver);
@@ -49,7 +50,7 @@ async fn edit_takes_effect_without_a_restart() {
     // The secret.
     let with_new_secret = second.replace(ACME_SECRET, NEW_SECRET);
     platform.write_integrations(&with_new_secret);
-    wait_for("the new secret", || async { post_signed_with(&platform, NEW_SECRET, "secret").await != 401 })
+    wait_until("the new secret", || async { post_signed_with(&platform, NEW_SECRET, "secret").await != 401 })
         .await;
     assert_eq!(post_signed_with(&platform, ACME_SECRET, "e-1").await, 401);
 
@@ -68,7 +69,7 @@ async fn edit_takes_effect_without_a_restart() {
 
 #[tokio::test]
 async fn bad_file_keeps_the_last_good_state_and_says_why() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let good = acme_integration(&[destination("orders", &receiver.url("/"))]);
     let dev = start_dev(&platform, &good).await;
     let mut number = 0;
@@ -102,7 +103,7 @@ async fn bad_file_keeps_the_last_good_state_and_says_why() {
     assert_eq!(said, 5, "{}", dev.log());
     // And then it is good again.
     platform.write_integrations(&good.replace("/'", "/again'"));
-    wait_for("the good file", || async {
+    wait_until("the good file", || async {
         let again = "SELECT count(*) FROM integrations WHERE spec::text LIKE '%/again%'";
         platform.count(again).await == 1
     })
@@ -122,7 +123,7 @@ async fn missing_file_keeps_the_last_good_state() {
 
 #[tokio::test]
 async fn removed_object_is_retired_with_its_work_and_comes_back_when_it_is_there_again() {
-    let receiver = Receiver::answering(|_, _| Reply::Status(500)).await;
+    let receiver = TestReceiver::answering(|_, _| Reply::Status(500)).await;
     let platform = Platform::new().await;
     let globex = integration("globex", "", &[nowhere()]);
     let orders = destination("orders", &receiver.url("/")).replace("Seconds: 1", "Seconds: 3600");
@@ -182,7 +183,7 @@ async fn edit_that_was_applied_by_half_is_undone_by_the_state_before_it() {
         (id, uid, namespace, name, generation, provider, route, display_name, state, spec, secrets)
         VALUES (gen_random_uuid(), '0b4a1c5e-0000-4000-8000-000000000000', 'shop', 'first', 1, 'acme', 'held',
             'First', 'Active', '{}', '')";
-    sqlx::query(holder).execute(&platform.pool).await.expect("a row");
+    platform.database.execute(holder).await;
     let rival = integration_named("rival", "globex", "  route: held\n", &[nowhere()]);
     platform.write_integrations(&(acme.replace("127.0.0.1:9/", "127.0.0.1:10/") + "---\n" + &rival));
     dev.wait_for_log("integration test/rival: spec.route: held belongs to another integration").await;
@@ -192,10 +193,7 @@ async fn edit_that_was_applied_by_half_is_undone_by_the_state_before_it() {
     platform.wait_for_count(undone, 1).await;
     // And the one that came too early is applied when its route is free.
     platform.write_integrations(&(acme + "---\n" + &rival));
-    sqlx::query("DELETE FROM integrations WHERE name = 'first'")
-        .execute(&platform.pool)
-        .await
-        .expect("a row");
+    platform.database.execute("DELETE FROM integrations WHERE name = 'first'").await;
     platform.wait_for_status("/api/v1/webhooks/held", 401).await;
 }
 

@@ -1,6 +1,8 @@
 //! `grapnel providers` and `grapnel verify`, which need no services.
 
-use super::super::harness::{ACME_SECRET, Platform, sign};
+use grapnel_testing::ACME_SECRET;
+
+use super::super::harness::{Platform, sign};
 
 #[tokio::test]
 async fn presets_are_listed_and_shown_by_name() {

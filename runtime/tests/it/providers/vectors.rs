@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use grapnel_testing::WebhookRequest;
+use grapnel_testing::signer::Signer;
 use serde_json::{Value, json};
 
 use super::super::harness::Platform;
 use super::handshakes::scheme;
-use super::signer::Signer;
-use super::{Sent, documents};
+use super::{SendTo, documents};
 
 struct Vector {
     id: String,
@@ -67,8 +68,8 @@ impl Vector {
         })
     }
 
-    fn request(&self) -> Sent {
-        let mut request = Sent::new(self.json["method"].as_str().expect("a method"), &self.route());
+    fn request(&self) -> WebhookRequest {
+        let mut request = WebhookRequest::new(self.json["method"].as_str().expect("a method"), &self.route());
         request.query =
             self.json["url"].as_str().and_then(|url| url.split_once('?')).map(|(_, query)| query.to_owned());
         for (name, value) in self.json["headers"].as_object().expect("headers") {
@@ -171,7 +172,7 @@ async fn further_handshakes_are_answered_as_published_where_there_are_some() {
     platform.wait_until_known(&provider(&all[0])).await;
     for vector in &all {
         let (asked, expected) = (&vector["request"], &vector["response"]);
-        let mut request = Sent::new(asked["method"].as_str().expect("a method"), &provider(vector));
+        let mut request = WebhookRequest::new(asked["method"].as_str().expect("a method"), &provider(vector));
         request = request.body(asked["body"].as_str().unwrap_or_default());
         for (name, value) in asked["headers"].as_object().into_iter().flatten() {
             request = request.header(name, value.as_str().expect("a text"));
