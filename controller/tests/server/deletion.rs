@@ -144,7 +144,7 @@ async fn without_postgresql_only_a_deletion_waits() {
     installation.wait_until_gone("other").await;
     assert!(installation.replicas(other).await.is_none());
     let queue = names::queue_name(&installation.queue_prefix, third, "orders");
-    installation.queue(&queue).publish_all([&b"{}"[..]; 150]).await;
+    installation.queue(&queue).publish_all(std::iter::repeat_n(&b"{}"[..], 150)).await;
     installation.wait_for_replicas(third, 2).await;
     assert!(installation.get("orders").await.is_some());
 

@@ -24,7 +24,7 @@ async fn workers_follow_the_backlog_up_and_down_and_hold_when_it_is_unknown() {
 
     // So that the first reading includes all of them.
     proxy.close();
-    installation.queue(&queue).publish_all([&b"{}"[..]; 1000]).await;
+    installation.queue(&queue).publish_all(std::iter::repeat_n(&b"{}"[..], 1000)).await;
     wait_until("RabbitMQ to report all of them", async || {
         installation.services.reported_messages(&queue).await == Some(1000)
     })
@@ -115,7 +115,7 @@ async fn busy_workers_are_not_stopped() {
     installation.apply("orders", merged(acme_spec("acme"), scaling)).await;
     let id = installation.wait_until_ready("orders").await.id();
     let queue = names::queue_name(&installation.queue_prefix, id, "orders");
-    installation.queue(&queue).publish_all([&b"{}"[..]; 300]).await;
+    installation.queue(&queue).publish_all(std::iter::repeat_n(&b"{}"[..], 300)).await;
     installation.wait_for_replicas(id, 3).await;
 
     // Nothing is ready any more, and everything is unacknowledged.

@@ -92,7 +92,7 @@ async fn empty_variable_counts_as_absent() {
         ("apply", &["GRAPNEL_ENV", "GRAPNEL_QUEUE_PREFIX"]),
     ] {
         for name in names {
-            // Nothing is said of the empty one: what is missing comes first.
+            // The empty one is not reported: a missing one comes first.
             check(role, &[(name, Some("")), ("DATABASE_URL", None)], "grapnel: DATABASE_URL is required")
                 .await;
         }

@@ -1,4 +1,4 @@
-//! One destination that hangs does not slow the others.
+//! A destination that hangs does not slow the others.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::harness::{Platform, acme_integration};
 
-/// Events of one round, and their distance: calm for the machine, and enough for a steady 99th percentile, since each
-/// is measured at three destinations.
+/// The events of one round, and their distance: few for the machine, and enough for a stable 99th percentile, since each is
+/// measured at three destinations.
 const EVENTS: usize = 200;
 const DISTANCE: Duration = Duration::from_millis(20);
 
-/// Rounds with and without the hanging destination, in turn, so that both meet the same noise of the machine.
+/// Rounds with and without the hanging destination alternate, so that both have the same noise of the machine.
 const ROUNDS: usize = 5;
 
 const OTHERS: [&str; 3] = ["/orders", "/billing", "/stock"];
@@ -24,13 +24,13 @@ const OTHERS: [&str; 3] = ["/orders", "/billing", "/stock"];
 struct Rounds {
     platform: Platform,
     receiver: TestReceiver,
-    /// How many rounds were begun; part of the events' ids.
+    /// The number of the round, a part of the events' ids.
     begun: usize,
 }
 
 impl Rounds {
-    /// Sends a round of events and answers the 99th percentile, over the destinations that do not hang, of the time from
-    /// the request of the provider to that of ours.
+    /// Sends a round of events and returns the 99th percentile, over the destinations that do not hang, of the time between
+    /// the request of the provider and ours.
     async fn run(&mut self) -> Duration {
         self.begun += 1;
         let start = Instant::now();
@@ -101,7 +101,7 @@ async fn hanging_destination_leaves_the_others_within_twice_their_latency() {
         without.push(rounds.run().await);
         hangs.store(true, Ordering::Relaxed);
         with.push(rounds.run().await);
-        // It did hang: more was waiting for it than it may have in flight.
+        // It did hang: more events were waiting for it than it may have in flight.
         let waiting = "SELECT count(*) FROM deliveries WHERE destination = 'hangs' AND finished_at IS NULL";
         assert!(rounds.platform.count(waiting).await > 32);
         hangs.store(false, Ordering::Relaxed);

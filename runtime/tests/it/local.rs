@@ -19,7 +19,7 @@ async fn apply(platform: &Platform, yaml: &str) -> (bool, String) {
 }
 
 #[tokio::test]
-async fn apply_says_what_it_did_and_does_nothing_twice() {
+async fn apply_prints_its_changes_and_does_nothing_twice() {
     let platform = Platform::new().await;
     let acme = acme_integration(&[nowhere()]);
     let globex = integration("globex", "", &[nowhere()]);
@@ -42,13 +42,13 @@ async fn apply_says_what_it_did_and_does_nothing_twice() {
         "integration test/acme updated\nintegration test/globex unchanged\n"
     );
 
-    // Applying one file leaves the others' objects alone.
+    // Applying one file does not change the objects of the others.
     assert_eq!(said(&acme).await, "integration test/acme updated\n");
     assert_eq!(platform.count("SELECT count(*) FROM integrations WHERE deleted_at IS NULL").await, 2);
 }
 
 #[tokio::test]
-async fn apply_refuses_a_wrong_file_as_a_whole_and_names_every_field() {
+async fn apply_refuses_an_invalid_file_as_a_whole_and_names_every_field() {
     let platform = Platform::new().await;
     let good = acme_integration(&[nowhere()]);
     let check = async |yaml: &str, said: &[&str]| {
@@ -88,7 +88,7 @@ async fn apply_refuses_a_wrong_file_as_a_whole_and_names_every_field() {
     check(&twice, &["Integration test/acme is defined twice"]).await;
     let one_route = good.clone() + "---\n" + &integration("globex", "  route: acme\n", &[nowhere()]);
     check(&one_route, &["spec.route: acme belongs to another Integration"]).await;
-    // All mistakes are told at once, and the object without one is not applied either.
+    // All mistakes are reported at once, and the object without one is not applied either.
     let two = good.replace("timeoutSeconds: 2", "timeoutSeconds: 0")
         + "---\n"
         + &integration("globex", "  retention: {days: 0}\n", &[nowhere()]);
@@ -133,7 +133,7 @@ async fn dev_is_everything_in_one_process() {
 }
 
 #[tokio::test]
-async fn dev_does_not_start_with_a_wrong_file() {
+async fn dev_does_not_start_with_an_invalid_file() {
     let platform = Platform::new().await;
     let path = platform.write_integrations(&acme_integration(&[nowhere()]).replace("maxAttempts", "tries"));
     let output = platform.try_run(&["dev", "--file", path.to_str().expect("a path in UTF-8")]).await;

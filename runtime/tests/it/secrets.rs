@@ -1,4 +1,4 @@
-//! Secrets stay secret: in answers, in logs at every level, in the database.
+//! Secrets stay secret: in responses, in logs at every level, in the database.
 
 use std::process::Command;
 
@@ -19,14 +19,14 @@ use super::harness::{
     Answer, GLOBEX_TOKEN, Platform, SIGNING_SECRET, acme_integration, destination, integration, sign,
 };
 
-/// Every log target that may know a secret, as loud as it goes.
-const LOUD: &str = "trace,sqlx::query=trace,lapin=trace,lapin::io_loop=trace,lapin::channels=trace,redis=trace,\
+/// Every log target that may know a secret, at its most verbose level.
+const VERBOSE: &str = "trace,sqlx::query=trace,lapin=trace,lapin::io_loop=trace,lapin::channels=trace,redis=trace,\
     hyper=trace,hyper::proto=trace,hyper_util::client=trace,reqwest::connect=trace,rustls=trace,h2=trace,h2::codec=trace";
 
 const AUTHORIZATION: &str = "Bearer provider-credential-4c1e";
 const COOKIE: &str = "session=provider-session-9ab2";
 
-/// A secret in each form in which it could be found.
+/// A secret in each form in which it may appear.
 struct Needle {
     name: &'static str,
     forms: Vec<String>,
@@ -36,8 +36,7 @@ impl Needle {
     fn new(name: &'static str, secret: &[u8]) -> Self {
         let mut forms = vec![hex::encode(secret), hex::encode_upper(secret)];
         forms.extend(std::str::from_utf8(secret).map(str::to_owned));
-        // Base64 of something that holds it looks different at each of three alignments; the ends depend on what is
-        // around and are cut.
+        // The base64 of a text around it differs at each of three alignments; the ends depend on that text and are cut.
         for skipped in 0..3 {
             let shifted = [&[0; 2][..skipped], secret].concat();
             let encoded = [STANDARD_NO_PAD.encode(&shifted), URL_SAFE_NO_PAD.encode(&shifted)];
@@ -88,7 +87,7 @@ fn integrations(receiver: &TestReceiver) -> String {
         + &integration("globex", "", &[destination("assets", &receiver.url("/"))])
 }
 
-/// Good and bad requests of every kind; answers everything that was said to them.
+/// Sends good and bad requests of every kind, and returns all responses.
 async fn exercise(platform: &Platform) -> Vec<Answer> {
     let mut answers = Vec::new();
     let body = acme_event("e-1");
@@ -162,16 +161,16 @@ async fn failing_receiver() -> TestReceiver {
 }
 
 #[tokio::test]
-async fn no_secret_is_in_an_answer_a_log_or_a_dump() {
+async fn no_secret_is_in_a_response_a_log_or_a_dump() {
     let (mut platform, receiver) = (Platform::new().await, failing_receiver().await);
-    platform.set("RUST_LOG", LOUD);
+    platform.set("RUST_LOG", VERBOSE);
     let (api, worker) = platform.start_api_and_worker(&integrations(&receiver)).await;
     platform.wait_until_known("globex").await;
     let answers = exercise(&platform).await;
     assert_eq!(answers[0].status, 202);
     let logs = [api.log(), worker.log()];
     assert!(logs.iter().all(|log| log.contains("TRACE")), "the logs are not loud");
-    // Whatever the filter says, these are kept quiet.
+    // The filter cannot enable these.
     assert!(logs.iter().all(|log| !log.contains("io_loop") && !log.contains("slow_threshold")), "{logs:?}");
     let dump = dump(&platform);
     assert!(dump.contains("acme-orders") || dump.contains("order.created"), "the dump is empty");
@@ -191,15 +190,15 @@ async fn no_secret_is_in_an_answer_a_log_or_a_dump() {
 #[tokio::test]
 async fn no_secret_is_in_the_log_of_dev() {
     let (mut platform, receiver) = (Platform::new().await, failing_receiver().await);
-    platform.set("RUST_LOG", LOUD);
+    platform.set("RUST_LOG", VERBOSE);
     let yaml = integrations(&receiver);
     let path = platform.write_integrations(&yaml);
     let dev = platform.start(&["dev", "--file", path.to_str().expect("a path in UTF-8")]);
     platform.wait_until_known("globex").await;
-    // However loud it is, nothing is lost.
+    // Even with the most verbose log, nothing is lost.
     assert_eq!(dev.log().matches("integration applied").count(), 2, "{}", dev.log());
     exercise(&platform).await;
-    // Files that are wrong around a secret, and in it.
+    // Files with mistakes around a secret, and in it.
     for wrong in [
         yaml.replace("stringData: {", "stringData: {["),
         yaml.replace("outgoing: 'whsec_", "outgoing: 'whsec_!"),
@@ -244,7 +243,7 @@ async fn headers_that_carry_a_secret_are_stored_as_redacted() {
     }
     assert_eq!(stored["x-other"], "kept", "{stored}");
 
-    // A signature is no secret.
+    // A signature is not a secret.
     let body = acme_event("e-1");
     let signature = sign(body.as_bytes());
     let accepted = platform.post("/api/v1/webhooks/acme", &[("x-acme-signature", &signature)], &body).await;
@@ -292,7 +291,7 @@ async fn secrets_are_resealed_when_the_key_is_rotated() {
     let signed = "SELECT count(*) FROM deliveries WHERE destination = 'orders' AND status = 'succeeded'";
     platform.wait_for_count(signed, 2).await;
 
-    // The old key alone opens nothing any more, and the log says which is needed.
+    // The old key alone opens nothing any more, and the log names the key that is needed.
     platform.set("GRAPNEL_SEALING_KEYS", SEALING_KEYS);
     platform.set("GRAPNEL_HTTP_ADDR", "127.0.0.1:0");
     let outdated = platform.start(&["api"]);

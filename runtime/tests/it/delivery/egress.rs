@@ -1,4 +1,4 @@
-//! Where a worker does not go.
+//! The destinations that a worker refuses.
 
 use grapnel_testing::{TestReceiver, acme_event};
 

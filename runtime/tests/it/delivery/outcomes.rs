@@ -1,4 +1,4 @@
-//! What each answer of a receiver means for the delivery.
+//! The outcome of a delivery after each response of a receiver.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::super::harness::{Platform, acme_integration, destination};
 use super::{attempts, delivery, destination_with, wait_until_finished};
 
 #[tokio::test]
-async fn failure_is_retried_until_the_attempts_are_used_up() {
+async fn failure_is_retried_until_no_attempt_is_left() {
     let receiver = TestReceiver::answering(|_, delivery| match delivery.path.as_str() {
         "/error" => Reply::Status(500),
         "/client-error" => Reply::Status(404),
@@ -65,7 +65,7 @@ async fn failure_is_retried_until_the_attempts_are_used_up() {
 }
 
 #[tokio::test]
-async fn failing_destination_does_not_touch_the_others() {
+async fn failing_destination_does_not_affect_the_others() {
     let receiver = TestReceiver::answering(|_, delivery| match delivery.path.as_str() {
         "/late" => Reply::Status(503),
         _ => Reply::Status(200),
@@ -89,7 +89,7 @@ async fn failing_destination_does_not_touch_the_others() {
 }
 
 #[tokio::test]
-async fn retry_after_is_honoured_for_429_and_503_and_for_nothing_else() {
+async fn retry_after_is_honored_for_429_and_503_only() {
     let receiver = TestReceiver::answering(|count, delivery| match (count, delivery.path.as_str()) {
         (1, "/seconds") => Reply::With(429, "retry-after", "4"),
         (1, "/unavailable") => Reply::With(503, "retry-after", "4"),
@@ -191,7 +191,7 @@ async fn invalid_responses_are_failures_and_recorded_with_their_error() {
         "/huge-headers" => {
             Some(format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(1_000_000)).into_bytes())
         }
-        // The status is there, and the body never comes.
+        // The status arrives, and the body never does.
         "/no-body" => Some(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n12345".to_vec()),
         _ => None,
     })

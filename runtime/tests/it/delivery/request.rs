@@ -1,4 +1,4 @@
-//! What is sent.
+//! The requests to receivers.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::super::harness::{
 };
 use super::signed_destination;
 
-/// The signature by the words of Standard Webhooks 1.0, computed here on its own.
+/// Returns the signature of Standard Webhooks 1.0, computed independently.
 fn standard_signature(secret: &str, delivery: &Delivery) -> String {
     let key = STANDARD.decode(secret.strip_prefix("whsec_").expect("a prefix")).expect("base64");
     let (id, timestamp) = (delivery.header("webhook-id"), delivery.header("webhook-timestamp"));
@@ -42,7 +42,7 @@ async fn request_carries_exactly_the_headers_of_the_contract() {
     let headers = [
         ("x-acme-signature", signature.as_str()),
         ("x-correlation-id", "order-4711"),
-        // What the provider sends to us is not for the receiver.
+        // The headers of the provider are not for the receiver.
         ("authorization", "Bearer of-the-provider"),
         ("x-of-the-provider", "1"),
         ("user-agent", "acme/1.0"),
@@ -91,7 +91,7 @@ async fn request_carries_exactly_the_headers_of_the_contract() {
 }
 
 #[tokio::test]
-async fn retry_has_the_same_id_and_trace_and_is_signed_anew() {
+async fn retry_has_the_same_id_and_trace_and_a_new_signature() {
     let receiver = TestReceiver::answering(|count, _| Reply::Status(if count < 3 { 500 } else { 200 })).await;
     let platform = Platform::new().await;
     let integration = acme_integration(&[signed_destination("orders", &receiver.url("/"))]);
@@ -212,7 +212,7 @@ async fn largest_payload_arrives_whole() {
     assert!(delivery.body.ends_with(&format!("\"data\":{data}}}")), "{} bytes", delivery.body.len());
 }
 
-/// Together they would be 100 MiB, and 300 MiB with the rows that they come in and the requests that are made of them.
+/// Together they are 100 MiB, and 300 MiB with their rows and requests.
 #[tokio::test]
 async fn many_large_payloads_are_delivered_in_bounded_memory() {
     const EVENTS: usize = 10;

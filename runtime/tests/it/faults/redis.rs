@@ -6,7 +6,7 @@ use super::{BOUND, within};
 use crate::harness::Platform;
 use crate::harness::load::{Load, duplicates};
 
-/// Waits until `/health` answers the status and says what it says of Redis.
+/// Waits until `/health` has this status and reports this state of Redis.
 async fn wait_for_health(platform: &Platform, status: u16, redis: &str) {
     wait_until(&format!("health to be {status}"), || async {
         let health = platform.get("/api/v1/health").await;

@@ -1,4 +1,4 @@
-//! One event is one event, however often it comes.
+//! An event is stored once, however often it arrives.
 
 use futures::future::join_all;
 use futures::join;

@@ -1,4 +1,4 @@
-//! What an Integration's state and its secrets mean for the route.
+//! The effect of an Integration's state and secrets on its route.
 
 use grapnel_testing::{ACME_SECRET, TestReceiver, acme_event, acme_signature, wait_until};
 
@@ -36,7 +36,7 @@ async fn paused_integration_accepts_and_delivers_once_it_is_active_again() {
 
     let accepted = platform.post_acme(&acme_event("e-1")).await;
     assert_eq!(accepted.status, 202, "{accepted:?}");
-    // Later events of another integration arrive, several times over the requeue bound's checks; this one does not.
+    // Later events of another integration arrive, while the requeue bound is checked several times; this one does not.
     for number in 0..3 {
         let headers = [("x-globex-token", GLOBEX_TOKEN)];
         platform.post("/api/v1/webhooks/globex", &headers, &globex_event(&format!("g-{number}"))).await;

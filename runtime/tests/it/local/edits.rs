@@ -9,7 +9,7 @@ use super::super::harness::{
 };
 use super::nowhere;
 
-/// A running `dev` with its one file.
+/// Starts `dev` with one file.
 async fn start_dev(platform: &Platform, yaml: &str) -> TestProcess {
     let path = platform.write_integrations(yaml);
     let dev = platform.start(&["dev", "--file", path.to_str().expect("a path in UTF-8")]);
@@ -68,7 +68,7 @@ async fn edit_takes_effect_without_a_restart() {
 }
 
 #[tokio::test]
-async fn bad_file_keeps_the_last_good_state_and_says_why() {
+async fn invalid_file_keeps_the_last_good_state_and_is_logged() {
     let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let good = acme_integration(&[destination("orders", &receiver.url("/"))]);
     let dev = start_dev(&platform, &good).await;
@@ -98,10 +98,10 @@ async fn bad_file_keeps_the_last_good_state_and_says_why() {
         .await;
     assert!(!dev.log().contains(ACME_SECRET));
 
-    // What is said once is not said again at every look.
+    // A mistake is logged once, not each time that the file is read.
     let said = dev.log().matches("the last good state stays").count();
     assert_eq!(said, 5, "{}", dev.log());
-    // And then it is good again.
+    // Then the file is valid again.
     platform.write_integrations(&good.replace("/'", "/again'"));
     wait_until("the good file", || async {
         let again = "SELECT count(*) FROM integrations WHERE spec::text LIKE '%/again%'";
@@ -122,7 +122,7 @@ async fn missing_file_keeps_the_last_good_state() {
 }
 
 #[tokio::test]
-async fn removed_object_is_retired_with_its_work_and_comes_back_when_it_is_there_again() {
+async fn removed_object_is_retired_with_its_deliveries_and_returns_with_its_file() {
     let receiver = TestReceiver::answering(|_, _| Reply::Status(500)).await;
     let platform = Platform::new().await;
     let globex = integration("globex", "", &[nowhere()]);
@@ -149,7 +149,7 @@ async fn removed_object_is_retired_with_its_work_and_comes_back_when_it_is_there
 }
 
 #[tokio::test]
-async fn route_moves_from_an_object_that_goes_to_one_that_comes() {
+async fn route_moves_from_a_removed_object_to_a_new_one() {
     let platform = Platform::new().await;
     let _dev = start_dev(&platform, &acme_integration(&[nowhere()])).await;
     let successor = integration_named("acme-2", "acme", "  route: acme\n", &[nowhere()]);
@@ -162,7 +162,7 @@ async fn route_moves_from_an_object_that_goes_to_one_that_comes() {
 }
 
 #[tokio::test]
-async fn route_that_is_wanted_twice_stays_with_its_holder() {
+async fn route_that_two_objects_name_stays_with_its_holder() {
     let platform = Platform::new().await;
     let acme = acme_integration(&[nowhere()]);
     let dev = start_dev(&platform, &acme).await;
@@ -173,9 +173,9 @@ async fn route_that_is_wanted_twice_stays_with_its_holder() {
     assert_eq!(platform.count("SELECT count(*) FROM integrations").await, 1);
 }
 
-/// What is wrong is found only in the database, after another object of the file was applied.
+/// The mistake is found only in the database, after another object of the file was applied.
 #[tokio::test]
-async fn edit_that_was_applied_by_half_is_undone_by_the_state_before_it() {
+async fn edit_that_was_half_applied_is_undone_by_the_previous_file() {
     let platform = Platform::new().await;
     let acme = acme_integration(&[nowhere()]);
     let dev = start_dev(&platform, &acme).await;
@@ -191,14 +191,14 @@ async fn edit_that_was_applied_by_half_is_undone_by_the_state_before_it() {
     platform.write_integrations(&acme);
     let undone = "SELECT count(*) FROM integrations WHERE name = 'acme' AND spec::text LIKE '%127.0.0.1:9/%'";
     platform.wait_for_count(undone, 1).await;
-    // And the one that came too early is applied when its route is free.
+    // The other one is applied when its route is free.
     platform.write_integrations(&(acme + "---\n" + &rival));
     platform.database.execute("DELETE FROM integrations WHERE name = 'first'").await;
     platform.wait_for_status("/api/v1/webhooks/held", 401).await;
 }
 
 #[tokio::test]
-async fn folder_stands_for_the_files_in_it() {
+async fn folder_means_all_files_in_it() {
     let platform = Platform::new().await;
     let folder = platform.write_integrations("").with_file_name("folder");
     std::fs::create_dir(&folder).expect("create a folder");

@@ -53,7 +53,7 @@ async fn check_prints_the_version_and_fails_when_it_is_too_old() {
 }
 
 #[tokio::test]
-async fn roles_wait_for_the_migrations_and_apply_asks_for_them() {
+async fn roles_wait_for_the_migrations_and_apply_fails_without_them() {
     let platform = empty().await;
     let path = platform.write_integrations(&acme_integration(&[nowhere()]));
     let path = path.to_str().expect("a path in UTF-8");

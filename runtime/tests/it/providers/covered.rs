@@ -1,4 +1,4 @@
-//! What a signature does not cover is not taken, where a provider's scheme would let it in.
+//! Content that a signature does not cover is refused, where a provider's scheme would accept it.
 
 use grapnel_testing::WebhookRequest;
 use grapnel_testing::signer::Signer;
@@ -42,7 +42,7 @@ async fn adyen_body_with_a_second_item_is_refused_and_the_answer_names_it() {
         notification(&[signed.clone(), signed.clone()]),
         notification(&[signed.clone(), Value::Null]),
         notification(&[signed.clone(), unsigned.clone(), unsigned.clone()]),
-        // Of two members with one name the last counts, here and for receivers.
+        // Of two members with one name, the last one is used, here and for receivers.
         notification(&[signed.clone(), unsigned.clone()])
             .replace(r#"{"live""#, r#"{"notificationItems":[],"live""#),
     ] {

@@ -1,4 +1,4 @@
-//! Every preset: its fixture is signed as the provider does it, posted, and becomes the event that the preset says.
+//! Every preset: its fixture is signed as the provider signs, posted, and becomes the event that the preset expects.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ struct Preset {
     signer: Signer,
 }
 
-/// Those whose signature is expressed as data.
+/// Returns the presets whose signature is expressed as data.
 fn presets() -> Vec<Preset> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/core/presets");
     let mut presets = Vec::new();

@@ -9,7 +9,7 @@ use super::{SendTo, documents};
 
 const SECRET: &str = "a-secret-of-the-provider-0123456";
 
-/// The schemes of presets, as their files have them.
+/// Returns the scheme of a preset, as its file has it.
 pub(super) fn scheme(provider: &str) -> Value {
     let path = format!("{}/../crates/core/presets/{provider}.yaml", env!("CARGO_MANIFEST_DIR"));
     let yaml: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).expect("a file")).expect("YAML");
@@ -33,7 +33,7 @@ async fn start(providers: &[&str]) -> (Platform, TestProcess) {
 }
 
 async fn no_event(platform: &Platform) {
-    assert_eq!(platform.count("SELECT count(*) FROM events").await, 0, "a handshake is no event");
+    assert_eq!(platform.count("SELECT count(*) FROM events").await, 0, "a handshake is not an event");
 }
 
 #[tokio::test]

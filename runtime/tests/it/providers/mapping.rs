@@ -1,4 +1,4 @@
-//! What is delivered, what counts as the same event, and which bodies are accepted.
+//! The delivered payload, the identity of events, and the accepted bodies.
 
 use grapnel_testing::signer::Signer;
 use grapnel_testing::{ACME_SECRET, TestReceiver, WebhookRequest, acme_event, wait_until};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::super::harness::{Platform, sign};
 use super::{SendTo, documents};
 
-/// A custom provider that signs as Acme does and accepts everything.
+/// Returns a custom provider that signs as Acme does and accepts everything.
 fn custom(receiver: &TestReceiver, mapping: Value) -> Value {
     json!({
         "provider": "custom",
@@ -146,7 +146,7 @@ async fn replayed_webhook_is_recognized_by_the_id_that_its_signature_covers() {
 }
 
 #[tokio::test]
-async fn previous_secret_is_accepted_counted_and_noted() {
+async fn use_of_a_previous_secret_is_accepted_and_recorded() {
     let mut platform = Platform::new().await;
     platform.set("GRAPNEL_SHUTDOWN_SECONDS", "5");
     platform
@@ -162,7 +162,7 @@ async fn previous_secret_is_accepted_counted_and_noted() {
     assert_eq!(answer.status, 202);
     let event = platform.get(&format!("/api/v1/events/{}", answer.event_id())).await.json();
     assert_eq!(event["data"]["event"]["secretIndex"], 1);
-    // Uses are written now and then, and at the end.
+    // Uses are written periodically, and at the end.
     assert!(api.stop().await.success());
     let used = platform.database.texts("SELECT secret FROM verification_secret_uses").await;
     assert_eq!(used, ["acme-secrets/s1"]);
