@@ -1,4 +1,4 @@
-//! A receiver of deliveries whose answers a test decides.
+//! A receiver of deliveries whose responses a test decides.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -13,41 +13,41 @@ use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::wait_for;
+use crate::wait::wait_until;
 
 /// A delivery as it arrived.
 #[derive(Debug, Clone)]
-pub(crate) struct Delivery {
-    pub(crate) path: String,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: String,
-    pub(crate) at: Instant,
+pub struct Delivery {
+    pub path: String,
+    pub headers: HeaderMap,
+    pub body: String,
+    pub at: Instant,
 }
 
 impl Delivery {
-    pub(crate) fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    pub(crate) fn json(&self) -> serde_json::Value {
+    pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.body))
     }
 }
 
-/// Answers the nth request (from 1) to a path.
+/// Responds to the nth request (from 1) to a path.
 type Answer = dyn Fn(usize, &Delivery) -> Reply + Send + Sync;
 
-/// What a receiver does with a request.
+/// The reaction of a receiver to a request.
 #[derive(Debug, Clone)]
-pub(crate) enum Reply {
+pub enum Reply {
     Status(u16),
     /// With a header.
     With(u16, &'static str, &'static str),
     Headers(u16, Vec<(String, String)>),
     Body(u16, Vec<u8>),
-    /// Never answers.
+    /// Never responds.
     Hang,
-    /// Answers when the test lets it.
+    /// Responds when the test adds a permit.
     WhenReleased(u16, Arc<tokio::sync::Semaphore>),
 }
 
@@ -56,22 +56,21 @@ struct Inner {
     answer: Box<Answer>,
 }
 
-pub(crate) struct Receiver {
+/// A receiver that records the deliveries.
+pub struct TestReceiver {
     inner: Arc<Inner>,
     address: SocketAddr,
     server: AbortHandle,
 }
 
-impl Receiver {
-    /// Answers 200 to everything.
-    pub(crate) async fn new() -> Self {
+impl TestReceiver {
+    /// Responds with 200 to everything.
+    pub async fn new() -> Self {
         Self::answering(|_, _| Reply::Status(200)).await
     }
 
-    /// `answer` is told how many requests there were to the path, this one included.
-    pub(crate) async fn answering(
-        answer: impl Fn(usize, &Delivery) -> Reply + Send + Sync + 'static,
-    ) -> Self {
+    /// `answer` gets the number of requests to the path, including this one.
+    pub async fn answering(answer: impl Fn(usize, &Delivery) -> Reply + Send + Sync + 'static) -> Self {
         let inner = Arc::new(Inner { deliveries: Mutex::default(), answer: Box::new(answer) });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -80,27 +79,27 @@ impl Receiver {
         Self { inner, address, server: server.abort_handle() }
     }
 
-    pub(crate) fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
-    pub(crate) fn deliveries(&self) -> Vec<Delivery> {
+    pub fn deliveries(&self) -> Vec<Delivery> {
         self.inner.deliveries.lock().expect("no panic").clone()
     }
 
-    /// Those to one path.
-    pub(crate) fn deliveries_to(&self, path: &str) -> Vec<Delivery> {
+    /// Returns the deliveries to one path.
+    pub fn deliveries_to(&self, path: &str) -> Vec<Delivery> {
         self.deliveries().into_iter().filter(|delivery| delivery.path == path).collect()
     }
 
-    /// Waits until there were this many requests, and answers them.
-    pub(crate) async fn wait_for(&self, count: usize) -> Vec<Delivery> {
-        wait_for(&format!("{count} deliveries"), || async { self.deliveries().len() >= count }).await;
+    /// Waits until this many deliveries have arrived, and returns them.
+    pub async fn wait_for(&self, count: usize) -> Vec<Delivery> {
+        wait_until(&format!("{count} deliveries"), async || self.deliveries().len() >= count).await;
         self.deliveries()
     }
 }
 
-impl Drop for Receiver {
+impl Drop for TestReceiver {
     fn drop(&mut self) {
         self.server.abort();
     }
@@ -152,16 +151,16 @@ fn respond(status: u16, header: Option<(&str, &str)>) -> Response {
     response.body(Body::from("answered")).expect("a response")
 }
 
-/// A receiver that answers with bytes of the test's, whether they are HTTP or not, and then closes the connection; or
-/// never, where the test gives it nothing to say.
-pub(crate) struct RawReceiver {
+/// A receiver that responds with raw bytes, whether they are HTTP or not, and then closes the connection. Without bytes, it
+/// never responds.
+pub struct RawReceiver {
     address: SocketAddr,
     server: AbortHandle,
 }
 
 impl RawReceiver {
-    /// `answer` is told the path.
-    pub(crate) async fn new(answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
+    /// `answer` gets the path.
+    pub async fn new(answer: impl Fn(&str) -> Option<Vec<u8>> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let answer = Arc::new(answer);
@@ -173,16 +172,16 @@ impl RawReceiver {
                     let count = stream.read(&mut request).await.unwrap_or(0);
                     let text = String::from_utf8_lossy(&request[..count]);
                     let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
-                    let Some(said) = answer(&path) else { return std::future::pending().await };
-                    // The client may not want to hear all of it.
-                    let _gone = stream.write_all(&said).await;
+                    let Some(bytes) = answer(&path) else { return std::future::pending().await };
+                    // The client may close the connection before it has read everything.
+                    let _closed = stream.write_all(&bytes).await;
                 });
             }
         });
         Self { address, server: server.abort_handle() }
     }
 
-    pub(crate) fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 }
