@@ -11,7 +11,7 @@ use grapnel_core::compiled_provider::{CompiledProvider, ProviderError};
 use grapnel_core::handshake::HandshakeDecision;
 use grapnel_core::preset;
 use grapnel_core::resolved_provider::{self, ResolvedProvider};
-use grapnel_crds::{Document, Integration, IntegrationSpec, HandshakeAuth, parse_documents, presets};
+use grapnel_crds::{Document, HandshakeAuth, Integration, IntegrationSpec, parse_documents, presets};
 use grapnel_fuzz::request::Request;
 use grapnel_fuzz::seeds;
 use grapnel_fuzz::signer::{NOW, Signer};
