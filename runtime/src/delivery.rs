@@ -1,7 +1,7 @@
 //! A delivery, from its row to the receiver and back.
 //!
-//! The modules are the steps, in order: the dispatcher queues what is due, a worker's lanes consume and claim, an attempt
-//! is sent, and its result is recorded.
+//! The modules are the steps, in order: the dispatcher queues due deliveries, a worker's lanes consume and claim them, an
+//! attempt is sent, and its result is recorded.
 
 pub mod dispatch;
 pub mod worker;

@@ -1,6 +1,6 @@
-//! A webhook in: `POST /api/v1/webhooks/{route}`.
+//! Receives webhooks: `POST /api/v1/webhooks/{route}`.
 //!
-//! The modules are the steps, in order; `receive` is the handler that calls them. No 2xx before the commit.
+//! The modules are the steps, in order; `receive` is the handler that calls them. No 2xx is sent before the commit.
 
 pub mod receive;
 mod client_ip;

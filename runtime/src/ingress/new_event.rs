@@ -10,9 +10,9 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::management::KEY_HEADER;
+use crate::http::KEY_HEADER;
 use grapnel_core::ids::EventId;
-use grapnel_core::integration::Integration;
+use grapnel_core::integration::CompiledIntegration;
 use grapnel_core::mapping::{self, Malformed};
 use grapnel_core::payload::BodyForm;
 use grapnel_core::request::Incoming;
@@ -35,7 +35,7 @@ impl Unstored {
 /// # Errors
 /// A body that is not of its form, or a field that is missing or not of its form.
 pub(super) fn new_event(
-    integration: &Integration,
+    integration: &CompiledIntegration,
     source_ip: IpAddr,
     correlation_id: &str,
     incoming: &Incoming<'_>,

@@ -12,28 +12,28 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::acknowledgement::acknowledge;
-use super::body::{BodyBudget, Received};
-use super::captured_secret::Captures;
+use super::body::{BodyBudget, ReceivedBody};
+use super::captured_secret::CapturedSecrets;
 use super::commit::Committer;
 use super::new_event::{Unstored, new_event};
 use super::provider_client::ProviderClient;
 use super::{client_ip, refuse};
 use crate::http::envelope::{ApiError, ErrorCode};
-use crate::integrations::cache::Table;
-use crate::rate_limit::{Limits, Verdict};
+use crate::integrations::cache::IntegrationCache;
+use crate::rate_limit::{RateLimiter, Verdict};
 use grapnel_core::handshake::{Answer, Handshake};
-use grapnel_core::integration::Integration;
+use grapnel_core::integration::CompiledIntegration;
 use grapnel_core::request::Incoming;
 use grapnel_core::verification::Proof;
-use grapnel_platform::clock::Clock;
+use grapnel_platform::clock::VerificationClock;
 use grapnel_platform::http_server::CorrelationId;
 use grapnel_store::events::IngestOutcome;
 
 /// What the handler needs.
 #[derive(Debug, Clone)]
 pub struct Ingress {
-    pub integrations: Table,
-    pub limits: Limits,
+    pub integrations: IntegrationCache,
+    pub rate_limiter: RateLimiter,
     pub bodies: BodyBudget,
     pub committer: Committer,
     pub trusted_proxies: Arc<[IpNet]>,
@@ -41,10 +41,10 @@ pub struct Ingress {
     pub rate_limit_per_minute: u32,
     /// What stands before the path in the URL that providers call.
     pub public_url: Option<Arc<str>>,
-    pub captures: Captures,
+    pub captured_secrets: CapturedSecrets,
     pub provider_client: ProviderClient,
     /// What the age of a timestamp is measured by.
-    pub clock: Clock,
+    pub clock: VerificationClock,
 }
 
 /// Receives one webhook.
@@ -55,7 +55,7 @@ pub async fn receive(
     request: Request,
 ) -> Response {
     if request.method() != Method::POST && !ingress.has_handshake(&request) {
-        return refuse::not_allowed().await;
+        return refuse::not_allowed();
     }
     let (outcome, response) = match ingress.receive(peer.ip(), &correlation_id.0, request).await {
         Ok(outcome) => outcome,
@@ -100,7 +100,7 @@ impl Ingress {
         }
         // A handshake for another method did not match.
         if parts.method != Method::POST {
-            return Ok(("error", refuse::not_allowed().await));
+            return Ok(("error", refuse::not_allowed()));
         }
         let form =
             integration.compiled.mapper.body_form(headers).ok_or_else(refuse::unsupported_media_type)?;
@@ -111,10 +111,10 @@ impl Ingress {
 
     async fn store(
         &self,
-        integration: &Integration,
+        integration: &CompiledIntegration,
         correlation_id: &str,
         event: Unstored,
-        received: Received,
+        received: ReceivedBody,
     ) -> Result<(&'static str, Response), ApiError> {
         let event = event.with(received.bytes);
         let id = event.id;
@@ -134,7 +134,11 @@ impl Ingress {
     }
 
     /// The proof, counted by the secret that gave it.
-    async fn verify(&self, integration: &Integration, incoming: &Incoming<'_>) -> Result<Proof, ApiError> {
+    async fn verify(
+        &self,
+        integration: &CompiledIntegration,
+        incoming: &Incoming<'_>,
+    ) -> Result<Proof, ApiError> {
         let verifier = &integration.compiled.verifier;
         let judged = match verifier.certificate_url(incoming) {
             Ok(None) => verifier.verify(incoming, self.clock.now()),
@@ -160,7 +164,7 @@ impl Ingress {
 
     async fn shake_hands(
         &self,
-        integration: &Integration,
+        integration: &CompiledIntegration,
         incoming: &Incoming<'_>,
         proof: HandshakeAuth,
     ) -> Result<Option<Response>, ApiError> {
@@ -179,12 +183,12 @@ impl Ingress {
 
     async fn answer(
         &self,
-        integration: &Integration,
+        integration: &CompiledIntegration,
         handshake: &Handshake,
         incoming: &Incoming<'_>,
     ) -> Result<Response, ApiError> {
         if let Some(secret) = handshake.captured(incoming) {
-            let kept = self.captures.keep(integration, &handshake.name, &secret).await;
+            let kept = self.captured_secrets.store(integration, &handshake.name, &secret).await;
             kept.map_err(|_| refuse::unavailable())?;
         }
         if let Some(url) = handshake.confirmation(incoming) {
@@ -202,9 +206,9 @@ impl Ingress {
 
     /// The integration that the path names. The last segment is compared as it came: a route is a DNS label, so
     /// nothing that would have to be decoded can be one.
-    fn route(&self, path: &str) -> Result<Arc<Integration>, ApiError> {
+    fn route(&self, path: &str) -> Result<Arc<CompiledIntegration>, ApiError> {
         // A provider may take a 404 as final.
-        if !self.integrations.is_read() {
+        if !self.integrations.is_loaded() {
             return Err(refuse::unavailable());
         }
         let route = path.rsplit('/').next().unwrap_or_default();
@@ -215,9 +219,9 @@ impl Ingress {
             .ok_or_else(|| ApiError::new(ErrorCode::NotFound, "There is no active integration at this route"))
     }
 
-    async fn limit(&self, integration: &Integration, source_ip: IpAddr) -> Result<(), ApiError> {
+    async fn limit(&self, integration: &CompiledIntegration, source_ip: IpAddr) -> Result<(), ApiError> {
         let per_minute = integration.rate_limit_per_minute.unwrap_or(self.rate_limit_per_minute);
-        match self.limits.check(integration.row.id, source_ip, per_minute, Timestamp::now()).await {
+        match self.rate_limiter.check(integration.row.id, source_ip, per_minute, Timestamp::now()).await {
             Verdict::Allowed => Ok(()),
             Verdict::Limited { retry_after_seconds } => {
                 let message = format!("More than {per_minute} requests in a minute");

@@ -1,24 +1,22 @@
 //! What a request that is not taken is answered, and the name by which it is counted.
 
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, header};
 
 use super::body::BodyError;
-use super::commit::NotCommitted;
+use super::commit::CommitError;
+use crate::http::RETRY_AFTER_SECONDS;
 use crate::http::envelope::{ApiError, ErrorCode};
-use crate::management;
+use crate::http::fallback::method_error;
 use grapnel_core::mapping::Malformed;
-
-/// What a provider is asked to wait when we cannot accept.
-const RETRY_AFTER_SECONDS: u64 = 5;
 
 /// Something that is needed is away, or too much is under way.
 pub(super) fn unavailable() -> ApiError {
     ApiError::unavailable(RETRY_AFTER_SECONDS)
 }
 
-pub(super) async fn not_allowed() -> Response {
-    let mut response = management::method_not_allowed().await;
+pub(super) fn not_allowed() -> Response {
+    let mut response = method_error().into_response();
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     response
 }
@@ -31,10 +29,7 @@ pub(super) fn body_refused(error: BodyError) -> ApiError {
     }
 }
 
-pub(super) fn not_committed(refused: NotCommitted) -> ApiError {
-    if refused == NotCommitted::Overloaded {
-        metrics::counter!("grapnel_ingest_overloaded_total").increment(1);
-    }
+pub(super) fn not_committed(_: CommitError) -> ApiError {
     unavailable()
 }
 

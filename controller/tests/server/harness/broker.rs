@@ -1,7 +1,7 @@
 //! RabbitMQ as the tests use it: queues under a prefix, and messages in them.
 
 use futures::StreamExt;
-use grapnel_platform::queue::{Link, close};
+use grapnel_platform::queue::{QueueConnection, close};
 use lapin::BasicProperties;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, QueuePurgeOptions};
 use lapin::types::FieldTable;
@@ -35,7 +35,7 @@ async fn list(management_url: &str) -> Vec<Value> {
 
 /// Publishes messages to a queue that has no consumer.
 pub(crate) async fn publish(url: &str, queue: &str, count: usize) {
-    let link = Link::new(url.to_owned().into(), "grapnel-tests");
+    let link = QueueConnection::new(url.to_owned().into(), "grapnel-tests");
     let channel = link.channel().await.expect("a channel");
     for _ in 0..count {
         let properties = BasicProperties::default().with_delivery_mode(2);
@@ -51,7 +51,7 @@ pub(crate) async fn publish(url: &str, queue: &str, count: usize) {
 
 /// A worker that has received messages and acknowledged none of them. They are requeued when it stops.
 pub(crate) struct BusyWorker {
-    link: Link,
+    link: QueueConnection,
     channel: lapin::Channel,
 }
 
@@ -64,7 +64,7 @@ impl BusyWorker {
 
 /// Receives a number of messages without acknowledging them.
 pub(crate) async fn consume(url: &str, queue: &str, count: usize) -> BusyWorker {
-    let link = Link::new(url.to_owned().into(), "grapnel-tests");
+    let link = QueueConnection::new(url.to_owned().into(), "grapnel-tests");
     let channel = link.channel().await.expect("a channel");
     let consumer = channel.basic_consume(
         queue.into(),
@@ -83,7 +83,7 @@ pub(crate) async fn consume(url: &str, queue: &str, count: usize) -> BusyWorker 
 
 /// Purges a queue and returns how many messages it had.
 pub(crate) async fn purge(url: &str, queue: &str) -> u32 {
-    let link = Link::new(url.to_owned().into(), "grapnel-tests");
+    let link = QueueConnection::new(url.to_owned().into(), "grapnel-tests");
     let channel = link.channel().await.expect("a channel");
     let purged = channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await.expect("purge");
     link.close().await;
@@ -96,7 +96,7 @@ pub(crate) fn delete_queues(url: &str, management_url: &str, prefix: &str) {
     let deleted = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
-            let link = Link::new(url.into(), "grapnel-tests");
+            let link = QueueConnection::new(url.into(), "grapnel-tests");
             for queue in queues(&management_url, &prefix).await {
                 link.delete_queue(&queue).await.expect("delete a queue");
             }

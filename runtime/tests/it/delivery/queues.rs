@@ -115,7 +115,7 @@ async fn message_that_is_not_ours_is_reported_and_acknowledged() {
 
     // Nothing is left in the queue, also not unacknowledged: a new consumer gets nothing.
     drop(_running);
-    let link = grapnel_platform::queue::Link::new(url.clone().into(), "grapnel-tests");
+    let link = grapnel_platform::queue::QueueConnection::new(url.clone().into(), "grapnel-tests");
     wait_for("an empty queue", || async {
         link.ready_messages(&queue).await.is_ok_and(|ready| ready == Some(0))
     })

@@ -1,12 +1,12 @@
 //! A destination's queue, as RabbitMQ has it at this moment.
 
-use grapnel_platform::queue::Link;
+use grapnel_platform::queue::QueueConnection;
 use uuid::Uuid;
 
 use super::{Platform, wait_for};
 
 pub(crate) struct Queue {
-    link: Link,
+    link: QueueConnection,
     name: String,
 }
 
@@ -18,7 +18,7 @@ impl Queue {
             .await
             .expect("an integration");
         Self {
-            link: Link::new(platform.services.rabbitmq_url.clone().into(), "grapnel-tests"),
+            link: QueueConnection::new(platform.services.rabbitmq_url.clone().into(), "grapnel-tests"),
             name: grapnel_crds::names::queue_name(&platform.queue_prefix, id, "orders"),
         }
     }

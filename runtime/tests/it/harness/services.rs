@@ -179,7 +179,7 @@ impl Services {
                     management_url,
                     own: None,
                 };
-                let link = grapnel_platform::queue::Link::new(url.into(), "grapnel-tests");
+                let link = grapnel_platform::queue::QueueConnection::new(url.into(), "grapnel-tests");
                 for queue in services.queues(&prefix).await {
                     link.delete_queue(&queue).await.expect("delete a queue");
                 }
