@@ -17,7 +17,7 @@ use url::Url;
 use crate::rate_limit;
 
 #[derive(Debug, Args)]
-pub struct RedisArgs {
+pub(crate) struct RedisArgs {
     /// Redis, for example `redis://:password@host:6379/0`
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
     redis_url: Option<SecretString>,
@@ -26,7 +26,7 @@ pub struct RedisArgs {
 }
 
 impl RedisArgs {
-    pub fn redis_url(&self) -> Result<SecretString, ConfigError> {
+    pub(crate) fn redis_url(&self) -> Result<SecretString, ConfigError> {
         let name = "REDIS_URL";
         let given = secret(name, self.redis_url.as_ref(), self.redis_url_file.as_deref())?;
         secret_url(name, "Redis", given, rate_limit::is_url)
@@ -34,7 +34,7 @@ impl RedisArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct ApiArgs {
+pub(crate) struct ApiArgs {
     /// Public port: webhooks and management routes
     #[arg(long, env = "GRAPNEL_HTTP_ADDR", default_value = "0.0.0.0:8080")]
     pub http_addr: SocketAddr,
@@ -78,7 +78,7 @@ fn long_enough(name: &'static str, key: SecretString) -> Result<SecretString, Co
 
 impl ApiArgs {
     /// Returns the valid management keys: the current one, then the previous one if it is set.
-    pub fn management_keys(&self) -> Result<Vec<SecretString>, ConfigError> {
+    pub(crate) fn management_keys(&self) -> Result<Vec<SecretString>, ConfigError> {
         let name = "MANAGEMENT_API_KEY";
         let current =
             secret(name, self.management_api_key.as_ref(), self.management_api_key_file.as_deref())?;
@@ -96,7 +96,7 @@ impl ApiArgs {
     }
 
     /// Returns the public URL without a final slash: paths are appended.
-    pub fn public_url(&self) -> Option<Arc<str>> {
+    pub(crate) fn public_url(&self) -> Option<Arc<str>> {
         self.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').into())
     }
 
@@ -104,7 +104,7 @@ impl ApiArgs {
     ///
     /// # Errors
     /// When it is stopped in production.
-    pub fn clock(&self, environment: Environment) -> Result<VerificationClock, ConfigError> {
+    pub(crate) fn clock(&self, environment: Environment) -> Result<VerificationClock, ConfigError> {
         match (self.verification_clock, environment) {
             (None, _) => Ok(VerificationClock::default()),
             (Some(moment), Environment::Development) => Ok(VerificationClock::stopped_at(moment)),
@@ -115,17 +115,17 @@ impl ApiArgs {
         }
     }
 
-    pub fn trusted_proxies(&self) -> &[IpNet] {
+    pub(crate) fn trusted_proxies(&self) -> &[IpNet] {
         &self.trusted_proxies.0
     }
 
-    pub fn requeue_after(&self) -> Duration {
+    pub(crate) fn requeue_after(&self) -> Duration {
         Duration::from_secs(self.requeue_after_seconds)
     }
 }
 
 #[derive(Debug, Args)]
-pub struct DeliveryArgs {
+pub(crate) struct DeliveryArgs {
     /// Private networks in which destinations are allowed (comma-separated CIDRs). By default none in production,
     /// loopback in development
     #[arg(long, env = "GRAPNEL_ALLOWED_DESTINATION_CIDRS", default_value = "")]
@@ -133,7 +133,7 @@ pub struct DeliveryArgs {
 }
 
 impl DeliveryArgs {
-    pub fn allowed_destination_cidrs(&self, environment: Environment) -> Vec<IpNet> {
+    pub(crate) fn allowed_destination_cidrs(&self, environment: Environment) -> Vec<IpNet> {
         let given = &self.allowed_destination_cidrs.0;
         if given.is_empty() && environment == Environment::Development {
             return vec![

@@ -28,7 +28,7 @@ const ROUND_DEADLINE: Duration = Duration::from_secs(900);
 
 /// The parts of the maintenance task.
 #[derive(Debug)]
-pub struct Maintenance {
+pub(crate) struct Maintenance {
     pub db: Database,
     pub integrations: IntegrationCache,
     pub keys: Arc<SealingKeys>,
@@ -36,7 +36,7 @@ pub struct Maintenance {
 
 impl Maintenance {
     /// Runs the rounds until the token is cancelled.
-    pub async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(self, stop: CancellationToken) {
         let mut changes = self.integrations.changes();
         loop {
             let round = tokio::time::timeout(ROUND_DEADLINE, self.round());

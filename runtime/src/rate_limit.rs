@@ -80,7 +80,7 @@ struct PendingCheck {
 }
 
 /// The task behind a [`RateLimiter`].
-pub struct RateLimitTask {
+pub(crate) struct RateLimitTask {
     checks: mpsc::Receiver<PendingCheck>,
     redis: RedisConnection,
     script: Script,
@@ -90,7 +90,7 @@ pub struct RateLimitTask {
 }
 
 /// Returns whether the text is a Redis URL.
-pub fn is_url(text: &str) -> bool {
+pub(crate) fn is_url(text: &str) -> bool {
     redis::Client::open(text).is_ok()
 }
 
@@ -98,7 +98,7 @@ pub fn is_url(text: &str) -> bool {
 ///
 /// # Errors
 /// Not a Redis URL.
-pub fn new(url: &SecretString) -> anyhow::Result<(RateLimiter, RateLimitTask)> {
+pub(crate) fn new(url: &SecretString) -> anyhow::Result<(RateLimiter, RateLimitTask)> {
     let redis = RedisConnection::new(url, DEADLINE)?;
     let (sender, checks) = mpsc::channel(CAPACITY);
     let task = RateLimitTask {
@@ -151,7 +151,7 @@ impl RateLimiter {
 
 impl RateLimitTask {
     /// Counts until the token is cancelled.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             let received = stop.run_until_cancelled(self.checks.recv_many(&mut batch, BATCH)).await;

@@ -37,7 +37,7 @@ const PASSES_IN_BOUND: u32 = 4;
 
 /// The parts of the dispatcher.
 #[derive(Debug)]
-pub struct Dispatcher {
+pub(crate) struct Dispatcher {
     pub db: Database,
     pub publisher: Publisher,
     /// Asks queues for their length. Not the publisher's connection, whose channel an error would close.
@@ -51,7 +51,7 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// Dispatches until the token is cancelled.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut next_requeue = Instant::now() + self.requeue_after / PASSES_IN_BOUND;
         let mut next_tick = Instant::now();
         let mut failed = Vec::new();

@@ -36,7 +36,7 @@ const IDLE_PER_HOST: usize = 128;
 
 /// The outcome of an attempt and its duration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MeasuredOutcome {
+pub(crate) struct MeasuredOutcome {
     pub outcome: AttemptOutcome,
     /// From the call to the last byte that was read.
     pub duration: Duration,
@@ -45,11 +45,11 @@ pub struct MeasuredOutcome {
 /// The delivery client could not be set up; usually the machine has no CA certificates.
 #[derive(Debug, thiserror::Error)]
 #[error("the delivery client could not be set up")]
-pub struct ClientError(#[source] reqwest::Error);
+pub(crate) struct ClientError(#[source] reqwest::Error);
 
 /// The pooled client for all deliveries of a process. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct DeliveryClient {
+pub(crate) struct DeliveryClient {
     http: reqwest::Client,
     policy: Arc<EgressPolicy>,
     connect_deadline: Duration,
@@ -62,7 +62,7 @@ impl DeliveryClient {
     ///
     /// # Errors
     /// When TLS cannot be set up.
-    pub fn new(policy: EgressPolicy) -> Result<Self, ClientError> {
+    pub(crate) fn new(policy: EgressPolicy) -> Result<Self, ClientError> {
         Self::with_connect_deadline(policy, CONNECT_DEADLINE)
     }
 
@@ -85,7 +85,7 @@ impl DeliveryClient {
     }
 
     /// Makes one attempt. It ends by the target's timeout, whatever the receiver does.
-    pub async fn deliver(&self, request: &DeliveryRequest<'_>) -> MeasuredOutcome {
+    pub(crate) async fn deliver(&self, request: &DeliveryRequest<'_>) -> MeasuredOutcome {
         let started = Instant::now();
         let outcome = self.attempt(request, started).await;
         MeasuredOutcome { outcome, duration: started.elapsed() }

@@ -30,7 +30,7 @@ const MAX_NOT_CONSUMING: Duration = Duration::from_secs(300);
 
 /// The parts of a worker.
 #[derive(Debug)]
-pub struct Worker {
+pub(crate) struct Worker {
     pub db: Database,
     /// From [`Database::for_claims`].
     pub claims: Database,
@@ -53,7 +53,7 @@ struct RunningLane {
 
 /// The health of all lanes, for the liveness probe.
 #[derive(Debug, Clone, Default)]
-pub struct LaneHealth(Arc<Mutex<HashMap<LaneKey, Arc<NotConsumingSince>>>>);
+pub(crate) struct LaneHealth(Arc<Mutex<HashMap<LaneKey, Arc<NotConsumingSince>>>>);
 
 impl LaneHealth {
     fn lanes(&self) -> MutexGuard<'_, HashMap<LaneKey, Arc<NotConsumingSince>>> {
@@ -88,7 +88,7 @@ impl ProcessHealth for LaneHealth {
 
 impl Worker {
     /// Runs until the token is cancelled and all attempts in flight are recorded, or the drain deadline passes.
-    pub async fn run(self, health: LaneHealth, stop: CancellationToken) {
+    pub(crate) async fn run(self, health: LaneHealth, stop: CancellationToken) {
         let (recorder, record_task) = record::new(self.db.clone());
         let queues = Arc::new(self.queues);
         let context = Arc::new(LaneContext {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// Serves until the token is cancelled and the requests in flight are answered, or `drain` has passed.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, drain: Duration) {
+pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, drain: Duration) {
     let handler = move |request, peer| respond(router.clone(), request, peer);
     http_server::serve(listener, handler, stop, drain).await;
 }

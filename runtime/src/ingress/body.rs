@@ -19,7 +19,7 @@ const BUDGET_BYTES: usize = 64 * 1024 * 1024;
 
 /// A body that could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum BodyError {
+pub(crate) enum BodyError {
     #[error("the body is larger than the integration accepts")]
     TooLarge,
     #[error("the body did not arrive within {} s", DEADLINE.as_secs())]
@@ -33,7 +33,7 @@ pub enum BodyError {
 
 /// The memory budget of all bodies.
 #[derive(Debug, Clone)]
-pub struct BodyBudget(Arc<Semaphore>);
+pub(crate) struct BodyBudget(Arc<Semaphore>);
 
 impl Default for BodyBudget {
     fn default() -> Self {
@@ -43,14 +43,14 @@ impl Default for BodyBudget {
 
 /// A body with its share of the budget. Dropping the share returns it.
 #[derive(Debug)]
-pub struct ReceivedBody {
+pub(crate) struct ReceivedBody {
     pub bytes: Bytes,
     pub share: OwnedSemaphorePermit,
 }
 
 impl BodyBudget {
     /// Reads at most `limit` bytes. A body that is announced as larger is not read.
-    pub async fn read(
+    pub(crate) async fn read(
         &self,
         headers: &HeaderMap,
         body: Body,

@@ -16,11 +16,11 @@ use grapnel_store::captured_secrets;
 /// A captured secret that was not stored. The cause is logged; the provider repeats the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the captured secret was not stored")]
-pub struct CaptureError;
+pub(crate) struct CaptureError;
 
 /// The store of captured secrets.
 #[derive(Debug, Clone)]
-pub struct CapturedSecrets {
+pub(crate) struct CapturedSecrets {
     db: Database,
     keys: Arc<SealingKeys>,
     /// Development: secrets are logged.
@@ -28,12 +28,12 @@ pub struct CapturedSecrets {
 }
 
 impl CapturedSecrets {
-    pub fn new(db: Database, keys: Arc<SealingKeys>, is_logged: bool) -> Self {
+    pub(crate) fn new(db: Database, keys: Arc<SealingKeys>, is_logged: bool) -> Self {
         Self { db, keys, is_logged }
     }
 
     /// Stores the secret, unless one is already stored.
-    pub async fn store(
+    pub(crate) async fn store(
         &self,
         integration: &CompiledIntegration,
         handshake: &str,

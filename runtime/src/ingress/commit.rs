@@ -34,7 +34,7 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// An event that was not committed. The sender should send it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum CommitError {
+pub(crate) enum CommitError {
     #[error("too many events wait to be committed")]
     Overloaded,
     #[error("the event could not be committed")]
@@ -52,11 +52,11 @@ struct PendingEvent {
 
 /// A handle that commits events.
 #[derive(Debug, Clone)]
-pub struct Committer(mpsc::Sender<PendingEvent>);
+pub(crate) struct Committer(mpsc::Sender<PendingEvent>);
 
 impl Committer {
     /// Returns after the event is committed or found to be a duplicate. `share` is the body's share of the memory budget.
-    pub async fn commit(
+    pub(crate) async fn commit(
         &self,
         event: NewEvent,
         share: OwnedSemaphorePermit,
@@ -76,21 +76,21 @@ impl Committer {
 
 /// The task behind a [`Committer`].
 #[derive(Debug)]
-pub struct CommitTask {
+pub(crate) struct CommitTask {
     connection: DedicatedConnection,
     pending: mpsc::Receiver<PendingEvent>,
     publisher: Publisher,
 }
 
 /// Returns a committer and the task that must run for it.
-pub fn new(db: Database, publisher: Publisher) -> (Committer, CommitTask) {
+pub(crate) fn new(db: Database, publisher: Publisher) -> (Committer, CommitTask) {
     let (sender, pending) = mpsc::channel(CAPACITY);
     (Committer(sender), CommitTask { connection: DedicatedConnection::new(db), pending, publisher })
 }
 
 impl CommitTask {
     /// Commits until the token is cancelled and no event is waiting.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut received = Vec::with_capacity(BATCH);
         loop {
             tokio::select! {

@@ -29,11 +29,11 @@ const MAX_CERTIFICATE_BYTES: usize = 64 * 1024;
 /// The URL did not answer as it should. The cause was logged; the provider comes again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the provider's URL did not answer")]
-pub struct NotAnswered;
+pub(crate) struct NotAnswered;
 
 /// A client for the URLs of providers. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct ProviderClient {
+pub(crate) struct ProviderClient {
     http: reqwest::Client,
     /// One at a time: whoever waits finds the answer.
     certificates: Arc<Mutex<Vec<Kept>>>,
@@ -55,7 +55,7 @@ impl Kept {
 impl ProviderClient {
     /// # Errors
     /// When TLS cannot be set up.
-    pub fn new() -> reqwest::Result<Self> {
+    pub(crate) fn new() -> reqwest::Result<Self> {
         Self::with(reqwest::Client::builder())
     }
 
@@ -73,12 +73,12 @@ impl ProviderClient {
     }
 
     /// Calls the URL; its answer says nothing but that it was heard.
-    pub async fn confirm(&self, url: Url) -> Result<(), NotAnswered> {
+    pub(crate) async fn confirm(&self, url: Url) -> Result<(), NotAnswered> {
         self.get(url).await.map(drop)
     }
 
     /// The certificate at the URL.
-    pub async fn certificate(&self, url: &Url) -> Result<Certificate, NotAnswered> {
+    pub(crate) async fn certificate(&self, url: &Url) -> Result<Certificate, NotAnswered> {
         let mut kept = self.certificates.lock().await;
         if let Some(found) = kept.iter().find(|kept| kept.url == *url && kept.is_current()) {
             return found.certificate.clone().ok_or(NotAnswered);

@@ -31,7 +31,7 @@ use grapnel_store::events::IngestOutcome;
 
 /// What the handler needs.
 #[derive(Debug, Clone)]
-pub struct Ingress {
+pub(crate) struct Ingress {
     pub integrations: IntegrationCache,
     pub rate_limiter: RateLimiter,
     pub bodies: BodyBudget,
@@ -48,7 +48,7 @@ pub struct Ingress {
 }
 
 /// Receives one webhook.
-pub async fn receive(
+pub(crate) async fn receive(
     State(ingress): State<Ingress>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Extension(correlation_id): Extension<CorrelationId>,

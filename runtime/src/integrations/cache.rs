@@ -32,7 +32,7 @@ const WAIT_AFTER_READ: u32 = 4;
 
 /// All live integrations at one time.
 #[derive(Debug, Default)]
-pub struct Integrations {
+pub(crate) struct Integrations {
     by_id: HashMap<IntegrationId, Arc<CompiledIntegration>>,
     by_route: HashMap<String, Arc<CompiledIntegration>>,
 }
@@ -65,46 +65,46 @@ impl Integrations {
         next
     }
 
-    pub fn by_route(&self, route: &str) -> Option<&Arc<CompiledIntegration>> {
+    pub(crate) fn by_route(&self, route: &str) -> Option<&Arc<CompiledIntegration>> {
         self.by_route.get(route)
     }
 
-    pub fn get(&self, id: IntegrationId) -> Option<&Arc<CompiledIntegration>> {
+    pub(crate) fn get(&self, id: IntegrationId) -> Option<&Arc<CompiledIntegration>> {
         self.by_id.get(&id)
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<CompiledIntegration>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<CompiledIntegration>> {
         self.by_id.values()
     }
 }
 
 /// A handle to the cache. All clones share it.
 #[derive(Debug, Clone)]
-pub struct IntegrationCache {
+pub(crate) struct IntegrationCache {
     current: Arc<ArcSwap<Integrations>>,
     changed: watch::Receiver<u64>,
 }
 
 impl IntegrationCache {
     /// Returns the current integrations.
-    pub fn load(&self) -> arc_swap::Guard<Arc<Integrations>> {
+    pub(crate) fn load(&self) -> arc_swap::Guard<Arc<Integrations>> {
         self.current.load()
     }
 
     /// Returns whether the rows were read at least once. Before that, an unknown route may exist.
-    pub fn is_loaded(&self) -> bool {
+    pub(crate) fn is_loaded(&self) -> bool {
         *self.changed.borrow() != 0
     }
 
     /// Returns a receiver that sees a new number after every read that found a change.
-    pub fn changes(&self) -> watch::Receiver<u64> {
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changed.clone()
     }
 }
 
 /// The task that reads the rows for an [`IntegrationCache`].
 #[derive(Debug)]
-pub struct CacheTask {
+pub(crate) struct CacheTask {
     db: Database,
     keys: Arc<SealingKeys>,
     current: Arc<ArcSwap<Integrations>>,
@@ -112,7 +112,7 @@ pub struct CacheTask {
 }
 
 /// Returns an empty cache and the task that fills it and keeps it current.
-pub fn new(db: Database, keys: Arc<SealingKeys>) -> (IntegrationCache, CacheTask) {
+pub(crate) fn new(db: Database, keys: Arc<SealingKeys>) -> (IntegrationCache, CacheTask) {
     let current = Arc::new(ArcSwap::default());
     let (sender, changed) = watch::channel(0);
     (
@@ -123,7 +123,7 @@ pub fn new(db: Database, keys: Arc<SealingKeys>) -> (IntegrationCache, CacheTask
 
 impl CacheTask {
     /// Keeps the cache current until the token is cancelled.
-    pub async fn run(self, stop: CancellationToken) {
+    pub(crate) async fn run(self, stop: CancellationToken) {
         let mut listener: Option<ChangeListener> = None;
         loop {
             // Listening starts before the read, so that no change is missed in between.

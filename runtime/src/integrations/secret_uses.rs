@@ -14,7 +14,7 @@ use super::cache::IntegrationCache;
 const PERIOD: Duration = Duration::from_secs(30);
 
 /// Writes the uses until the token is cancelled, and once more at the end.
-pub async fn run(db: Database, integrations: IntegrationCache, stop: CancellationToken) {
+pub(crate) async fn run(db: Database, integrations: IntegrationCache, stop: CancellationToken) {
     loop {
         let stopped = stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_none();
         let uses = take(&integrations);
