@@ -10,4 +10,4 @@ pub(crate) mod provider_client;
 mod new_event;
 pub(crate) mod commit;
 mod acknowledgement;
-mod refuse;
+mod outcome;

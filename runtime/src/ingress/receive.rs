@@ -1,35 +1,36 @@
-//! The handler: the steps in the order in which a request is refused (404, 429, 413, 401, 415, 400, 503), then the
-//! commit, then the answer. A provider's handshake is answered on the way, before or after it is verified, and is no event.
+//! The handler of webhooks. It refuses a request in this order: 404, 429, 413, 401, 415, 400, 503. Then it commits the event
+//! and acknowledges it. A provider's handshake is answered before or after verification, and is not an event.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Extension, OriginalUri, Request, State};
 use axum::response::{IntoResponse, Response};
-use grapnel_crds::HandshakeAuth;
-use http::{Method, StatusCode};
-use ipnet::IpNet;
-use jiff::Timestamp;
-
-use super::acknowledgement::acknowledge;
-use super::body::{BodyBudget, ReceivedBody};
-use super::captured_secret::CapturedSecrets;
-use super::commit::Committer;
-use super::new_event::{Unstored, new_event};
-use super::provider_client::ProviderClient;
-use super::{client_ip, refuse};
-use crate::http::envelope::{ApiError, ErrorCode};
-use crate::integrations::cache::IntegrationCache;
-use crate::rate_limit::{RateLimiter, Verdict};
 use grapnel_core::handshake::{Answer, Handshake};
 use grapnel_core::integration::CompiledIntegration;
 use grapnel_core::request::Incoming;
 use grapnel_core::verification::Proof;
+use grapnel_crds::HandshakeAuth;
 use grapnel_platform::clock::VerificationClock;
 use grapnel_platform::http_server::CorrelationId;
-use grapnel_store::events::IngestOutcome;
+use grapnel_store::events::{IngestOutcome, NewEvent};
+use http::{Method, StatusCode};
+use ipnet::IpNet;
+use jiff::Timestamp;
+use tokio::sync::OwnedSemaphorePermit;
 
-/// What the handler needs.
+use super::body::{BodyBudget, ReceivedBody};
+use super::captured_secret::CapturedSecrets;
+use super::client_ip;
+use super::commit::Committer;
+use super::new_event::new_event;
+use super::outcome::{Refusal, WebhookOutcome};
+use super::provider_client::ProviderClient;
+use crate::integrations::cache::IntegrationCache;
+use crate::rate_limit::{RateLimiter, Verdict};
+
+/// The state of the handler.
 #[derive(Debug, Clone)]
 pub(crate) struct Ingress {
     pub integrations: IntegrationCache,
@@ -37,14 +38,21 @@ pub(crate) struct Ingress {
     pub bodies: BodyBudget,
     pub committer: Committer,
     pub trusted_proxies: Arc<[IpNet]>,
-    /// The platform's limit, for integrations that have none of their own.
+    /// The platform's limit, for integrations without one of their own.
     pub rate_limit_per_minute: u32,
-    /// What stands before the path in the URL that providers call.
+    /// The part before the path of the URL that providers call.
     pub public_url: Option<Arc<str>>,
     pub captured_secrets: CapturedSecrets,
     pub provider_client: ProviderClient,
-    /// What the age of a timestamp is measured by.
     pub clock: VerificationClock,
+}
+
+/// The kind of a request to an integration's route.
+enum RequestKind<'a> {
+    Handshake(Answer<'a>),
+    Webhook(Proof),
+    /// Verified, but with a method that only handshakes have, and not one of them.
+    WrongMethod,
 }
 
 /// Receives one webhook.
@@ -54,179 +62,190 @@ pub(crate) async fn receive(
     Extension(correlation_id): Extension<CorrelationId>,
     request: Request,
 ) -> Response {
-    if request.method() != Method::POST && !ingress.has_handshake(&request) {
-        return refuse::not_allowed();
+    let (method, route) = (request.method(), ingress.integration_at(request.uri().path()));
+    let has_handshake =
+        |integration: &Arc<CompiledIntegration>| integration.compiled.handshakes.has_method(method);
+    if method != Method::POST && !route.as_ref().is_ok_and(has_handshake) {
+        return Refusal::WrongMethod.into_response();
     }
-    let (outcome, response) = match ingress.receive(peer.ip(), &correlation_id.0, request).await {
-        Ok(outcome) => outcome,
-        Err(error) => (refuse::outcome_label(error.code()), error.into_response()),
+    let result = match route {
+        Ok(integration) => ingress.receive(integration, peer.ip(), &correlation_id.0, request).await,
+        Err(refusal) => Err(refusal),
     };
-    metrics::counter!("grapnel_webhooks_total", "outcome" => outcome).increment(1);
+    let (label, response) = match result {
+        Ok(outcome) => (outcome.label(), outcome.into_response(&correlation_id.0)),
+        Err(refusal) => (refusal.label(), refusal.into_response()),
+    };
+    metrics::counter!("grapnel_webhooks_total", "outcome" => label).increment(1);
     response
 }
 
 impl Ingress {
-    async fn receive(
-        &self,
-        peer: IpAddr,
-        correlation_id: &str,
-        request: Request,
-    ) -> Result<(&'static str, Response), ApiError> {
-        let (parts, body) = request.into_parts();
-        let headers = &parts.headers;
-        let integration = self.route(parts.uri.path())?;
-        let source_ip = client_ip::address(peer, headers, &self.trusted_proxies);
-        self.limit(&integration, source_ip).await?;
-        let received = self
-            .bodies
-            .read(headers, body, integration.max_body_bytes)
-            .await
-            .map_err(refuse::body_refused)?;
-        let incoming = Incoming {
-            method: &parts.method,
-            // That of a nested router has lost its beginning, and providers sign the whole.
-            uri: parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0),
-            headers,
-            body: &received.bytes,
-            public_url: self.public_url.as_deref(),
-            json: None,
-        };
-        if let Some(answer) = self.shake_hands(&integration, &incoming, HandshakeAuth::Unverified).await? {
-            return Ok(("handshake", answer));
-        }
-        let proof = self.verify(&integration, &incoming).await?;
-        if let Some(answer) = self.shake_hands(&integration, &incoming, HandshakeAuth::Verified).await? {
-            return Ok(("handshake", answer));
-        }
-        // A handshake for another method did not match.
-        if parts.method != Method::POST {
-            return Ok(("error", refuse::not_allowed()));
-        }
-        let form =
-            integration.compiled.mapper.body_form(headers).ok_or_else(refuse::unsupported_media_type)?;
-        let event = new_event(&integration, source_ip, correlation_id, &incoming, form, proof);
-        let event = event.map_err(refuse::malformed)?;
-        self.store(&integration, correlation_id, event, received).await
-    }
-
-    async fn store(
-        &self,
-        integration: &CompiledIntegration,
-        correlation_id: &str,
-        event: Unstored,
-        received: ReceivedBody,
-    ) -> Result<(&'static str, Response), ApiError> {
-        let event = event.with(received.bytes);
-        let id = event.id;
-        match self.committer.commit(event, received.share).await.map_err(refuse::not_committed)? {
-            IngestOutcome::New => Ok(("accepted", acknowledge(integration, id, false, correlation_id))),
-            IngestOutcome::DuplicateOf(first) => {
-                Ok(("duplicate", acknowledge(integration, first, true, correlation_id)))
-            }
-            IngestOutcome::TryAgain => Ok(("unavailable", refuse::unavailable().into_response())),
-        }
-    }
-
-    /// Whether the route has a handshake for the request's method.
-    fn has_handshake(&self, request: &Request) -> bool {
-        let found = self.route(request.uri().path());
-        found.is_ok_and(|integration| integration.compiled.handshakes.has_method(request.method()))
-    }
-
-    /// The proof, counted by the secret that gave it.
-    async fn verify(
-        &self,
-        integration: &CompiledIntegration,
-        incoming: &Incoming<'_>,
-    ) -> Result<Proof, ApiError> {
-        let verifier = &integration.compiled.verifier;
-        let judged = match verifier.certificate_url(incoming) {
-            Ok(None) => verifier.verify(incoming, self.clock.now()),
-            Ok(Some(url)) => {
-                let certificate = self.provider_client.certificate(&url).await;
-                let certificate = certificate.map_err(|_| refuse::unavailable())?;
-                verifier.verify_by(incoming, &certificate, self.clock.now())
-            }
-            Err(refused) => Err(refused),
-        };
-        match judged {
-            Ok(proof) => {
-                integration.uses.count(proof.secret, Timestamp::now());
-                count_secret(proof.secret);
-                Ok(proof)
-            }
-            Err(refused) => {
-                tracing::debug!(integration.id = %integration.row.id, %refused, "webhook not verified");
-                Err(ApiError::new(ErrorCode::Unauthorized, refused.public_message()))
-            }
-        }
-    }
-
-    async fn shake_hands(
-        &self,
-        integration: &CompiledIntegration,
-        incoming: &Incoming<'_>,
-        proof: HandshakeAuth,
-    ) -> Result<Option<Response>, ApiError> {
-        match integration.compiled.handshakes.find(incoming, proof) {
-            None => Ok(None),
-            Some(Answer::Forbidden) => {
-                let mut response = Response::new(axum::body::Body::empty());
-                *response.status_mut() = StatusCode::FORBIDDEN;
-                Ok(Some(response))
-            }
-            Some(Answer::Handshake(handshake)) => {
-                self.answer(integration, handshake, incoming).await.map(Some)
-            }
-        }
-    }
-
-    async fn answer(
-        &self,
-        integration: &CompiledIntegration,
-        handshake: &Handshake,
-        incoming: &Incoming<'_>,
-    ) -> Result<Response, ApiError> {
-        if let Some(secret) = handshake.captured(incoming) {
-            let kept = self.captured_secrets.store(integration, &handshake.name, &secret).await;
-            kept.map_err(|_| refuse::unavailable())?;
-        }
-        if let Some(url) = handshake.confirmation(incoming) {
-            let url = url
-                .map_err(|_| ApiError::invalid("body", "the URL to confirm is not one of the provider's"))?;
-            let confirmed = self.provider_client.confirm(url).await;
-            confirmed.map_err(|_| refuse::unavailable())?;
-        }
-        tracing::info!(integration.id = %integration.row.id, handshake = %handshake.name, "handshake answered");
-        handshake
-            .respond(incoming, &integration.compiled.verifier)
-            .map(|response| response.map(Into::into))
-            .ok_or_else(|| ApiError::invalid("body", "the challenge is too long"))
-    }
-
-    /// The integration that the path names. The last segment is compared as it came: a route is a DNS label, so
-    /// nothing that would have to be decoded can be one.
-    fn route(&self, path: &str) -> Result<Arc<CompiledIntegration>, ApiError> {
+    /// Returns the integration that the path names. The last segment is compared as received: a route is a DNS label, so
+    /// it never has an encoded character.
+    fn integration_at(&self, path: &str) -> Result<Arc<CompiledIntegration>, Refusal> {
         // A provider may take a 404 as final.
         if !self.integrations.is_loaded() {
-            return Err(refuse::unavailable());
+            return Err(Refusal::Unavailable);
         }
         let route = path.rsplit('/').next().unwrap_or_default();
         let integrations = self.integrations.load();
-        let found = integrations.by_route(route).filter(|found| found.accepts());
-        found
-            .cloned()
-            .ok_or_else(|| ApiError::new(ErrorCode::NotFound, "There is no active integration at this route"))
+        let found = integrations.by_route(route).filter(|integration| integration.accepts());
+        found.cloned().ok_or(Refusal::UnknownRoute)
     }
 
-    async fn limit(&self, integration: &CompiledIntegration, source_ip: IpAddr) -> Result<(), ApiError> {
+    async fn receive(
+        &self,
+        integration: Arc<CompiledIntegration>,
+        peer: IpAddr,
+        correlation_id: &str,
+        request: Request,
+    ) -> Result<WebhookOutcome, Refusal> {
+        let (parts, body) = request.into_parts();
+        let headers = &parts.headers;
+        let client_ip = client_ip::address(peer, headers, &self.trusted_proxies);
+        self.check_rate_limit(&integration, client_ip).await?;
+        let body = self.bodies.read(headers, body, integration.max_body_bytes).await;
+        let ReceivedBody { bytes, share } = body.map_err(Refusal::Body)?;
+        let request = Incoming {
+            method: &parts.method,
+            // The URI of a nested router has lost its beginning, and providers sign all of it.
+            uri: parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0),
+            headers,
+            body: &bytes,
+            public_url: self.public_url.as_deref(),
+            json: None,
+        };
+        let event = match self.classify(&integration, &request).await? {
+            RequestKind::Handshake(decision) => {
+                let response = self.answer_handshake(&integration, decision, &request).await?;
+                return Ok(WebhookOutcome::Handshake(response));
+            }
+            RequestKind::WrongMethod => return Err(Refusal::WrongMethod),
+            RequestKind::Webhook(verified) => {
+                new_event(&integration, client_ip, correlation_id, &request, bytes.clone(), verified)?
+            }
+        };
+        // From here on only the event holds the body, and the share of the memory budget goes with it.
+        drop(bytes);
+        self.commit(integration, event, share).await
+    }
+
+    async fn check_rate_limit(
+        &self,
+        integration: &CompiledIntegration,
+        client_ip: IpAddr,
+    ) -> Result<(), Refusal> {
         let per_minute = integration.rate_limit_per_minute.unwrap_or(self.rate_limit_per_minute);
-        match self.rate_limiter.check(integration.row.id, source_ip, per_minute, Timestamp::now()).await {
+        match self.rate_limiter.check(integration.row.id, client_ip, per_minute, Timestamp::now()).await {
             Verdict::Allowed => Ok(()),
             Verdict::Limited { retry_after_seconds } => {
-                let message = format!("More than {per_minute} requests in a minute");
-                Err(ApiError::new(ErrorCode::RateLimited, message).retry_after(retry_after_seconds))
+                Err(Refusal::RateLimited { per_minute, retry_after_seconds })
             }
+        }
+    }
+
+    /// Recognizes a handshake before and after verification; anything else must be a verified POST.
+    async fn classify<'a>(
+        &self,
+        integration: &'a CompiledIntegration,
+        request: &Incoming<'_>,
+    ) -> Result<RequestKind<'a>, Refusal> {
+        let handshakes = &integration.compiled.handshakes;
+        if let Some(decision) = handshakes.find(request, HandshakeAuth::Unverified) {
+            return Ok(RequestKind::Handshake(decision));
+        }
+        let verified = self.verify(integration, request).await?;
+        if let Some(decision) = handshakes.find(request, HandshakeAuth::Verified) {
+            return Ok(RequestKind::Handshake(decision));
+        }
+        Ok(if *request.method == Method::POST {
+            RequestKind::Webhook(verified)
+        } else {
+            RequestKind::WrongMethod
+        })
+    }
+
+    /// Verifies a request, and counts the use of the secret that verified it.
+    async fn verify(
+        &self,
+        integration: &CompiledIntegration,
+        request: &Incoming<'_>,
+    ) -> Result<Proof, Refusal> {
+        let verifier = &integration.compiled.verifier;
+        let result = match verifier.certificate_url(request) {
+            Ok(None) => verifier.verify(request, self.clock.now()),
+            Ok(Some(url)) => {
+                let certificate = self.provider_client.certificate(&url).await;
+                let certificate = certificate.map_err(|_| Refusal::Unavailable)?;
+                verifier.verify_by(request, &certificate, self.clock.now())
+            }
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(verified) => {
+                integration.uses.count(verified.secret, Timestamp::now());
+                count_secret(verified.secret);
+                Ok(verified)
+            }
+            Err(refused) => {
+                tracing::debug!(integration.id = %integration.row.id, %refused, "webhook not verified");
+                Err(Refusal::NotVerified(refused))
+            }
+        }
+    }
+
+    async fn answer_handshake(
+        &self,
+        integration: &CompiledIntegration,
+        decision: Answer<'_>,
+        request: &Incoming<'_>,
+    ) -> Result<Response, Refusal> {
+        match decision {
+            Answer::Forbidden => {
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::FORBIDDEN;
+                Ok(response)
+            }
+            Answer::Handshake(handshake) => self.respond(integration, handshake, request).await,
+        }
+    }
+
+    async fn respond(
+        &self,
+        integration: &CompiledIntegration,
+        handshake: &Handshake,
+        request: &Incoming<'_>,
+    ) -> Result<Response, Refusal> {
+        if let Some(secret) = handshake.captured(request) {
+            let stored = self.captured_secrets.store(integration, &handshake.name, &secret).await;
+            stored.map_err(|_| Refusal::Unavailable)?;
+        }
+        if let Some(url) = handshake.confirmation(request) {
+            let reason = "the URL to confirm is not one of the provider's";
+            let url = url.map_err(|_| Refusal::InvalidHandshake(reason))?;
+            self.provider_client.confirm(url).await.map_err(|_| Refusal::Unavailable)?;
+        }
+        tracing::info!(integration.id = %integration.row.id, handshake = %handshake.name, "handshake answered");
+        let response = handshake.respond(request, &integration.compiled.verifier);
+        response
+            .map(|response| response.map(Body::from))
+            .ok_or(Refusal::InvalidHandshake("the challenge is too long"))
+    }
+
+    async fn commit(
+        &self,
+        integration: Arc<CompiledIntegration>,
+        event: NewEvent,
+        share: OwnedSemaphorePermit,
+    ) -> Result<WebhookOutcome, Refusal> {
+        let event_id = event.id;
+        match self.committer.commit(event, share).await {
+            Ok(IngestOutcome::New) => Ok(WebhookOutcome::Accepted { integration, event_id }),
+            Ok(IngestOutcome::DuplicateOf(event_id)) => {
+                Ok(WebhookOutcome::Duplicate { integration, event_id })
+            }
+            Ok(IngestOutcome::TryAgain) | Err(_) => Err(Refusal::Unavailable),
         }
     }
 }

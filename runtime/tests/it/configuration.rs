@@ -193,12 +193,8 @@ async fn unusable_url_is_refused_before_the_first_connection_and_not_shown() {
             }
         }
     }
-    check(
-        "worker",
-        &[("RABBITMQ_URL", Some("rabbitmq-word"))],
-        "grapnel: RABBITMQ_URL: not a RabbitMQ URL",
-    )
-    .await;
+    check("worker", &[("RABBITMQ_URL", Some("rabbitmq-word"))], "grapnel: RABBITMQ_URL: not a RabbitMQ URL")
+        .await;
 }
 
 #[tokio::test]
