@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use grapnel_core::error_chain::chain;
-use grapnel_core::preset;
+use grapnel_core::resolved_provider;
 use grapnel_crds::conditions::reason;
 use grapnel_crds::{FieldError, Integration};
 use kube::runtime::controller::Action;
@@ -130,7 +130,7 @@ fn validate(integration: &Integration, observed: &mut Observation) -> StepOutcom
         return StepOutcome::Blocked;
     }
     observed.accepted = StepStatus::Done;
-    observed.warning = preset::doubt(&integration.spec);
+    observed.warning = resolved_provider::warning(&integration.spec);
     StepOutcome::Continue
 }
 
@@ -150,7 +150,7 @@ async fn declare_queues(
 /// newer.
 fn rejection(integration: &Integration, errors: &[FieldError]) -> StepProblem {
     let message = errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    let unknown = preset::unknown(&integration.spec).is_some();
+    let unknown = resolved_provider::unknown_provider(&integration.spec).is_some();
     StepProblem::stalled(if unknown { reason::UNSUPPORTED_PROVIDER } else { reason::INVALID_SPEC }, message)
 }
 

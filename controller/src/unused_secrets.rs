@@ -4,7 +4,7 @@
 //! current one has since. The time before it was listed does not count.
 
 use grapnel_core::ids::IntegrationId;
-use grapnel_core::secret_uses::reference;
+use grapnel_core::secret_uses::recorded_name;
 use grapnel_crds::{Integration, SecretRef, UnusedSecret, VerificationStatus};
 use grapnel_store::secret_uses::{ListedSecret, PreviousSecret};
 use jiff::{SignedDuration, Timestamp};
@@ -21,8 +21,8 @@ pub fn listed(id: IntegrationId, integration: &Integration) -> impl Iterator<Ite
     let verification = &integration.spec.verification;
     verification.previous_secret_refs.iter().map(move |secret_ref| ListedSecret {
         integration_id: id,
-        secret: reference(secret_ref),
-        current: reference(&verification.secret_ref),
+        secret: recorded_name(secret_ref),
+        current: recorded_name(&verification.secret_ref),
     })
 }
 
@@ -34,7 +34,7 @@ pub fn unused(
     now: Timestamp,
 ) -> Vec<UnusedSecret> {
     let find = |secret_ref: &SecretRef| {
-        let secret = reference(secret_ref);
+        let secret = recorded_name(secret_ref);
         let previous = known.iter().find(|known| known.integration_id == id && known.secret == secret)?;
         Some(UnusedSecret {
             name: secret_ref.name.clone(),

@@ -1,15 +1,16 @@
-//! Any text as an Integration: read, validated and compiled, as files, the controller and the api do it.
+//! Any text as an Integration: parsed, validated and compiled, as files, the controller and the api do it.
 //!
-//! Nothing panics. What is valid compiles, or is refused with an error that names a field or says that the secret is no
-//! key. What compiles accepts no request that carries no proof.
+//! Nothing panics. A valid Integration compiles, or is refused with an error that names a field or an invalid key. A compiled
+//! one accepts no unsigned request.
 //!
-//! The input is how the rest is read, a number (of the provider, where one is completed), and a text.
+//! The input is the way to read the rest, a number (of the provider, if one is completed), and a text.
 
 #![no_main]
 
-use grapnel_core::handshake::Answer;
+use grapnel_core::compiled_provider::{CompiledProvider, ProviderError};
+use grapnel_core::handshake::HandshakeDecision;
 use grapnel_core::preset;
-use grapnel_core::compiled_provider::Compiled;
+use grapnel_core::resolved_provider::{self, ResolvedProvider};
 use grapnel_crds::{Document, Integration, IntegrationSpec, HandshakeAuth, parse_documents, presets};
 use grapnel_fuzz::request::Request;
 use grapnel_fuzz::seeds;
@@ -62,29 +63,29 @@ fn documents(text: &str) {
 fn valid_ones_compile(object: &Integration) {
     let errors = object.validate();
     assert!(errors.iter().all(|error| !error.message.is_empty()));
-    let problems = preset::problems(&object.spec, errors.is_empty());
+    let problems = resolved_provider::errors(&object.spec, errors.is_empty());
     if !errors.is_empty() || !problems.is_empty() {
         return;
     }
     if let Err(error) = compile(&object.spec) {
         let error = error.to_string();
         let names_a_field = error.starts_with("spec.") || error.starts_with("a verification secret");
-        assert!(names_a_field, "it is valid, and refused with: {error}");
+        assert!(names_a_field, "it is valid, but refused with: {error}");
     }
 }
 
-fn compile(spec: &IntegrationSpec) -> Result<(), grapnel_core::compiled_provider::ProviderError> {
-    let scheme = preset::resolve(spec).map(|provider| provider.scheme).unwrap_or_default();
-    let compiled = Compiled::new(spec, &[Signer::new(&scheme).secret])?;
+fn compile(spec: &IntegrationSpec) -> Result<(), ProviderError> {
+    let scheme = ResolvedProvider::new(spec).map(|provider| provider.scheme).unwrap_or_default();
+    let compiled = CompiledProvider::new(spec, &[Signer::new(&scheme).secret])?;
     let request = Request::parse(REQUEST.as_bytes());
     let incoming = request.incoming();
     let now = Timestamp::from_second(NOW).expect("a time");
-    assert!(compiled.verifier.verify(&incoming, now).is_err(), "it accepts what has no proof");
+    assert!(compiled.verifier.verify(&incoming, now).is_err(), "it accepts an unsigned request");
     drop(compiled.verifier.message(&incoming));
     for proof in [HandshakeAuth::Unverified, HandshakeAuth::Verified] {
-        if let Some(Answer::Handshake(handshake)) = compiled.handshakes.find(&incoming, proof) {
-            drop(handshake.captured(&incoming));
-            drop(handshake.confirmation(&incoming));
+        if let Some(HandshakeDecision::Respond(handshake)) = compiled.handshakes.recognize(&incoming, proof) {
+            drop(handshake.captured_secret(&incoming));
+            drop(handshake.confirmation_url(&incoming));
             drop(handshake.respond(&incoming, &compiled.verifier));
         }
     }

@@ -1,19 +1,19 @@
 //! Any request against the compiled scheme, handshakes and mapping of every preset.
 //!
-//! Nothing panics; nothing that is unsigned verifies; what was signed and then changed does not verify. A preset's own
-//! fixture, signed, does: without that the rest would prove nothing, so it is checked first.
+//! Nothing panics; no unsigned request verifies; no request that was changed after signing verifies. A preset's own fixture,
+//! signed, does: otherwise the rest would prove nothing, so it is checked first.
 //!
-//! The input is the number of a preset, what is done to the request, where, and the request as text.
+//! The input is the number of a preset, the change to the request, its position, and the request as text.
 
 #![no_main]
 
 use std::sync::LazyLock;
 
-use grapnel_core::handshake::Answer;
+use grapnel_core::compiled_provider::CompiledProvider;
+use grapnel_core::handshake::HandshakeDecision;
 use grapnel_core::mapping;
-use grapnel_core::verification::Certificate;
 use grapnel_core::preset;
-use grapnel_core::compiled_provider::Compiled;
+use grapnel_core::verification::{Certificate, Evaluation};
 use grapnel_crds::HandshakeAuth;
 use grapnel_fuzz::request::Request;
 use grapnel_fuzz::seeds;
@@ -23,7 +23,7 @@ use libfuzzer_sys::fuzz_target;
 
 struct Subject {
     name: &'static str,
-    compiled: Compiled,
+    compiled: CompiledProvider,
     signer: Signer,
     /// Whether the age of a request is bounded.
     timed: bool,
@@ -33,7 +33,7 @@ static SUBJECTS: LazyLock<Vec<Subject>> = LazyLock::new(|| {
     let subject = |name: &'static str| {
         let preset = preset::find(name).expect("a preset");
         let signer = Signer::new(&preset.verification);
-        let compiled = Compiled::of_preset(&preset, &[&signer.secret]).expect("a preset compiles");
+        let compiled = CompiledProvider::of_preset(&preset, &[&signer.secret]).expect("a preset compiles");
         let timestamp = preset.verification.timestamp.as_ref();
         let timed = timestamp.is_some_and(|timestamp| timestamp.tolerance_seconds != Some(0));
         let subject = Subject { name, compiled, signer, timed };
@@ -46,7 +46,7 @@ static SUBJECTS: LazyLock<Vec<Subject>> = LazyLock::new(|| {
     preset::providers().into_iter().map(subject).collect()
 });
 
-/// Whose key nobody here has.
+/// A certificate whose key nobody here has.
 static CERTIFICATE: LazyLock<Certificate> = LazyLock::new(|| {
     let text = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/certificates/sns.pem"))
         .expect("made by fuzz/run");
@@ -70,29 +70,36 @@ impl Subject {
         self.compiled.verifier.verify(&request.incoming(), now).is_ok()
     }
 
-    /// The whole way of a request, as the ingress takes it.
-    fn meets(&self, request: &Request) {
+    /// Takes a request through all the steps of the ingress.
+    fn process(&self, request: &Request) {
         let incoming = request.incoming();
         for proof in [HandshakeAuth::Unverified, HandshakeAuth::Verified] {
-            if let Some(Answer::Handshake(handshake)) = self.compiled.handshakes.find(&incoming, proof) {
-                drop(handshake.captured(&incoming));
-                drop(handshake.confirmation(&incoming));
+            if let Some(HandshakeDecision::Respond(handshake)) =
+                self.compiled.handshakes.recognize(&incoming, proof)
+            {
+                drop(handshake.captured_secret(&incoming));
+                drop(handshake.confirmation_url(&incoming));
                 drop(handshake.respond(&incoming, &self.compiled.verifier));
             }
         }
-        drop(self.compiled.verifier.certificate_url(&incoming));
         drop(Certificate::parse(&request.body));
-        let judged = self.compiled.verifier.verify_by(&incoming, &CERTIFICATE, while_it_is_valid());
-        assert!(judged.is_err(), "{}: an unsigned request verifies by a certificate", self.name);
+        let verifies = match self.compiled.verifier.evaluate(&incoming, while_it_is_valid()) {
+            Ok(Evaluation::Verified(_)) => true,
+            Ok(Evaluation::NeedsCertificate(claim)) => {
+                claim.verify_by(&CERTIFICATE, while_it_is_valid()).is_ok()
+            }
+            Err(_) => false,
+        };
+        assert!(!verifies, "{}: an unsigned request verifies by a certificate", self.name);
         if let Some(form) = self.compiled.mapper.body_form(&request.headers)
             && let Ok(fields) = self.compiled.mapper.read(&incoming, form)
         {
-            assert!(fields.payload.end <= request.body.len(), "{}: the payload is no slice", self.name);
-            drop(normalize::content(form, &request.body));
+            assert!(fields.payload.end <= request.body.len(), "{}: the payload is not a slice", self.name);
+            drop(mapping::canonical_body(form, &request.body));
         }
     }
 
-    /// A request that was changed after it was signed is refused, unless the change makes no difference to what is signed.
+    /// Checks that a request that was changed after signing is refused, unless the change does not affect the message.
     fn refuses_a_change(&self, signed: &Request, at: usize, bit: u8) {
         let mut changed = signed.clone();
         if changed.body.is_empty() {
@@ -113,7 +120,7 @@ fuzz_target!(|input: &[u8]| {
     let subject = &subjects[usize::from(*number) % subjects.len()];
     let at = usize::from(u16::from_be_bytes([*high, *low]));
     let request = Request::parse(text);
-    subject.meets(&request);
+    subject.process(&request);
     assert!(!subject.accepts(&request, now()), "{}: an unsigned request verifies", subject.name);
     match action % 4 {
         0 => {}
@@ -139,12 +146,12 @@ fuzz_target!(|input: &[u8]| {
             }
         }
         _ => {
-            // What is right now is wrong at another time, before and after.
+            // A request that is valid now is invalid at other times, earlier and later.
             if let Some(signed) = subject.sign(&request, |_| ()) {
                 let off = SignedDuration::from_hours(48);
                 for moment in [now() - off, now() + off] {
                     let late = subject.timed && subject.accepts(&signed, moment);
-                    // A time of the body may be of that very moment.
+                    // A timestamp in the body may match that very moment.
                     assert!(!late || !subject.accepts(&signed, now()), "{}: it has no age", subject.name);
                 }
             }

@@ -1,4 +1,4 @@
-//! What the fuzz targets share: requests as text, providers that sign them, and what to begin with.
+//! Shared by the fuzz targets: requests as text, providers that sign them, and seeds.
 
 pub mod request;
 pub mod signer;

@@ -1,12 +1,12 @@
-//! A request as text, since text is what a fuzzer changes well: `POST /path?query`, headers, an empty line, and the body.
+//! A request as text, because a fuzzer mutates text well: `POST /path?query`, headers, an empty line, and the body.
 
-use grapnel_core::request::Incoming;
+use grapnel_core::request::IncomingRequest;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
-/// What stands before the path in the URLs that providers sign.
+/// The part before the path of the URLs that providers sign.
 const PUBLIC_URL: &str = "https://hooks.example.com";
 
-/// A request that the server would let through: whatever is no header, no path or no method is left out.
+/// A request that the server would let through: invalid headers, paths and methods are left out.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub method: Method,
@@ -44,13 +44,13 @@ impl Request {
         Self { method, uri, headers, body: rest.to_vec() }
     }
 
-    /// As the verifier sees it.
-    pub fn incoming(&self) -> Incoming<'_> {
+    /// Returns the request as the verifier sees it.
+    pub fn incoming(&self) -> IncomingRequest<'_> {
         let Self { method, uri, headers, body } = self;
-        Incoming { method, uri, headers, body, public_url: Some(PUBLIC_URL), json: None }
+        IncomingRequest { method, uri, headers, body, public_url: Some(PUBLIC_URL), json: None }
     }
 
-    /// With the query replaced.
+    /// Replaces the query.
     pub fn with_query(mut self, query: &str) -> Self {
         if let Ok(uri) = format!("{}?{query}", self.uri.path()).parse() {
             self.uri = uri;

@@ -1,11 +1,11 @@
-//! What the corpora begin with: every preset's fixture as a request, and every preset as an Integration of its own.
+//! The seeds of the corpora: every preset's fixture as a request, and every preset as an Integration of its own.
 
 use grapnel_core::preset::{self, Preset};
 use serde_json::{Value, json};
 
 use crate::signer::NOW;
 
-/// The fixture as the text of a request. Its signature is yet to be made.
+/// Returns the fixture as the text of a request, not yet signed.
 pub fn request(preset: &Preset) -> String {
     let timed = |text: &str| {
         text.replace("@now@", &NOW.to_string())
@@ -19,7 +19,7 @@ pub fn request(preset: &Preset) -> String {
     format!("POST /api/v1/webhooks/{}{query}\n{headers}\n{}", preset.provider, timed(&fixture.body))
 }
 
-/// The parts of a spec in which the preset says what it is.
+/// Returns the parts of a spec that the preset defines.
 pub fn parts(name: &str) -> Value {
     let text = preset::text(name).expect("a preset");
     let yaml: Value = serde_saphyr::from_str(text).expect("YAML");
@@ -32,7 +32,7 @@ pub fn parts(name: &str) -> Value {
     parts
 }
 
-/// An Integration of these parts.
+/// Returns an Integration with these parts.
 pub fn integration(provider: &str, parts: &Value) -> Value {
     let mut spec = json!({
         "provider": provider,

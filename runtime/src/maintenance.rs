@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::integrations::cache::IntegrationCache;
 use grapnel_core::error_chain::chain;
 use grapnel_core::sealing::SealingKeys;
-use grapnel_core::secrets::Secrets;
+use grapnel_core::secrets::IntegrationSecrets;
 use grapnel_store::{captured_secrets, integrations as rows, partitions};
 
 /// The time between two rounds.
@@ -82,7 +82,7 @@ impl Maintenance {
             if !self.keys.needs_reseal(&row.secrets) {
                 continue;
             }
-            match Secrets::open(&self.keys, row.id, &row.secrets) {
+            match IntegrationSecrets::open(&self.keys, row.id, &row.secrets) {
                 Ok(secrets) => {
                     let sealed = secrets.seal(&self.keys, row.id);
                     if rows::reseal(&self.db, row.id, &row.secrets, &sealed).await? {

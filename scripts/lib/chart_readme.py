@@ -2,8 +2,8 @@
 
 Usage: chart_readme.py CHART
 
-In values.yaml a comment stands above its key. A key whose value is a map on one line is one row; the keys of a map that is
-written over several lines are rows of their own, and its comment is theirs.
+In values.yaml a comment is above its key. A map on one line is one row. In a map on several lines each key is a row, and the
+comment of the map is the comment of its keys.
 """
 
 import json
@@ -19,7 +19,7 @@ KEY = re.compile(r"^(?P<indent> *)(?P<name>[A-Za-z][\w-]*):(?P<rest>.*)$")
 def rows(text: str) -> list[tuple[str, str, str]]:
     found, path, comment = [], [], []
     values = yaml.safe_load(text)
-    # Up to the first empty line it is about the file.
+    # The text before the first empty line is about the whole file.
     for line in text.split("\n\n", 1)[1].splitlines():
         stripped = line.strip()
         if stripped.startswith("# "):

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Messages, colours and the few decisions that every script shares. Sourced, never run.
+# Messages, colours and small helpers of every script. Sourced, never run.
 #
-# Messages go to standard error: standard output is left to what a script produces (`services env`).
+# Messages go to standard error: standard output is reserved for the result of a script (`services env`).
 
 set -euo pipefail
 shopt -s inherit_errexit
@@ -11,7 +11,7 @@ readonly EXIT_USAGE=64
 ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 export ROOT_DIR
 
-# Colour is for people: none in a file, a pipe, or where NO_COLOR asks for none.
+# Colour is for people: there is none in a file, in a pipe, or when NO_COLOR is set.
 if [[ -t 1 && -t 2 && -z ${NO_COLOR:-} && ${TERM:-dumb} != dumb ]]; then
     readonly BOLD=$'\e[1m' DIM=$'\e[2m' RED=$'\e[31m' GREEN=$'\e[32m' YELLOW=$'\e[33m' CYAN=$'\e[36m' RESET=$'\e[0m'
 else
@@ -31,8 +31,8 @@ usage_error() {
     exit "$EXIT_USAGE"
 }
 
-# The help text of a script is the comment block at its top, so that it cannot drift away from the file that one reads.
-print_help() {
+# Prints the help text of a script: the comment at its top, so that help and source cannot differ.
+print_help() { # file
     sed -n '2,/^[^#]/{/^#/!d;s/^# \{0,1\}//;p}' "$1"
 }
 
@@ -53,4 +53,13 @@ wait_until() { # seconds command…
         (($(now_ms) < deadline)) || return 1
         sleep 0.05
     done
+}
+
+# True when a name is among others.
+contains() { # name other…
+    local other
+    for other in "${@:2}"; do
+        [[ $1 != "$other" ]] || return 0
+    done
+    return 1
 }

@@ -1,19 +1,30 @@
 # shellcheck shell=bash
-# Builds and runs a private Grapnel: its own keys, ports and database. Sourced after processes.sh and rust.sh.
+# Builds and runs a private Grapnel with its own keys, ports and database. Sourced after processes.sh and rust.sh.
 
-# Builds the binary; GRAPNEL is its path. A debug build is enough where speed is not looked at.
+# Builds `grapnel`; GRAPNEL is its path. A debug build is enough where speed does not matter.
 build_grapnel() { # release|dev
-    local profile=$1 directory=$1
-    [[ $profile != dev ]] || directory=debug
-    note "Building grapnel ($profile)"
-    # The message of cargo says more than ours could; it goes to standard error.
-    # The whole workspace is selected, as the tests do, so that dependencies are built with the same features, once.
-    cargo build --manifest-path "$ROOT_DIR/Cargo.toml" --locked --profile "$profile" --workspace --bin grapnel
-    GRAPNEL=${CARGO_TARGET_DIR:-$ROOT_DIR/target}/$directory/grapnel
-    [[ -x $GRAPNEL ]] || die "no binary at $GRAPNEL"
+    GRAPNEL=$(build_program grapnel "$1")
 }
 
-# Settings of a private instance in development mode: loopback only, fresh keys.
+# Builds the load generator; LOADTEST is its path.
+build_loadtest() { # release|dev
+    # shellcheck disable=SC2034 # used by the script
+    LOADTEST=$(build_program grapnel-loadtest "$1")
+}
+
+# Builds a program and prints its path.
+build_program() { # name release|dev
+    local program directory=$2
+    [[ $directory != dev ]] || directory=debug
+    program=$(target_dir)/$directory/$1
+    note "Building $1 ($2)"
+    # The whole workspace is selected, as for the tests, so that dependencies are built with the same features, once.
+    cargo build --manifest-path "$ROOT_DIR/Cargo.toml" --locked --profile "$2" --workspace --bin "$1" >&2
+    [[ -x $program ]] || die "no binary at $program"
+    printf '%s\n' "$program"
+}
+
+# Exports the settings of a private instance in development mode: loopback only, fresh keys.
 grapnel_settings() { # http-port ops-port
     export GRAPNEL_ENV=development
     export GRAPNEL_HTTP_ADDR=127.0.0.1:$1
@@ -24,7 +35,7 @@ grapnel_settings() { # http-port ops-port
     export API=http://$GRAPNEL_HTTP_ADDR/api/v1
 }
 
-# Starts a role and waits until it says that it is ready.
+# Starts a role and waits until it is ready.
 start_grapnel() { # name ops-address argument…
     local name=$1 ops=$2
     shift 2
@@ -37,7 +48,7 @@ start_grapnel() { # name ops-address argument…
 
 is_ready() { curl -fsS --max-time 2 "http://$1/readyz"; }
 
-# The example files, with the addresses of this private instance instead of the usual ones.
+# Copies the example files, with the addresses of this private instance instead of the usual ones.
 write_examples() { # directory sink-address
     local example
     mkdir -p "$1"
@@ -45,9 +56,4 @@ write_examples() { # directory sink-address
         sed -e "s|http://127.0.0.1:8080/|http://$GRAPNEL_HTTP_ADDR/|" -e "s|http://127.0.0.1:9099/|http://$2/|" \
             "$example" >"$1/${example##*/}"
     done
-}
-
-# The lower-case hex HMAC-SHA256 of standard input.
-hmac_hex() { # secret
-    openssl dgst -sha256 -hmac "$1" -r | cut -d ' ' -f 1
 }

@@ -1,7 +1,7 @@
--- Fills the tables with events that were received, delivered and audited over the past days up to now, as the product would
--- have left them: 1 KB bodies, ids in the order of time, random dedupe keys, every delivery finished.
+-- Fills the tables with events that were received, delivered and audited over the past days, as the product would have
+-- written them: 1 KB bodies, ids in the order of time, random deduplication keys, every delivery finished.
 --
--- Variables: events (how many), days (spread over how many), integration (the name of the Integration of the events).
+-- Variables: events (their number), days (the number of days), integration (the name of their Integration).
 
 SET synchronous_commit = off;
 SET maintenance_work_mem = '512MB';

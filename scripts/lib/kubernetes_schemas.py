@@ -2,8 +2,8 @@
 
 Usage: kubernetes_schemas.py WHEEL DIRECTORY RELEASE…   (releases such as 1.33)
 
-The schemas name themselves by a URL on the web, and refer to each other by it. Without that name they refer to each other as
-files of one directory.
+The schemas have URLs as their ids, and references between them use these URLs. Without the ids, the references are to files
+in the same directory.
 """
 
 import json

@@ -3,9 +3,9 @@
 #
 # OCI_GZIP is the level of compression (default: -9, the smallest).
 #
-# What always holds: the same files, configuration and time give the same bytes.
+# Invariant: the same files, configuration and time give the same bytes.
 
-# An archive of one image whose layers are directories, the lowest first.
+# Writes an archive of one image whose layers are directories, the lowest first.
 oci_image() { # work-directory archive name epoch config-json layer-directory…
     local layout=$1 archive=$2 name=$3 epoch=$4 config=$5 layer
     shift 5
@@ -24,7 +24,7 @@ oci_image() { # work-directory archive name epoch config-json layer-directory…
     config=$(oci_blob "$layout" "$layout/config" application/vnd.oci.image.config.v1+json)
     printf '%s\n' "${layers[@]}" | jq -sc --argjson config "$config" '{schemaVersion: 2,
         mediaType: "application/vnd.oci.image.manifest.v1+json", config: $config, layers: .}' >"$layout/manifest"
-    # The short name is what skopeo goes by, the long one containerd.
+    # skopeo uses the short name, containerd the long one.
     oci_blob "$layout" "$layout/manifest" application/vnd.oci.image.manifest.v1+json |
         jq -c --arg name "$name" '{schemaVersion: 2, mediaType: "application/vnd.oci.image.index.v1+json", manifests: [. + {annotations:
             {"io.containerd.image.name": $name, "org.opencontainers.image.ref.name": ($name | split(":") | last)}}]}' \
@@ -34,7 +34,7 @@ oci_image() { # work-directory archive name epoch config-json layer-directory…
     mv "$archive.part" "$archive"
 }
 
-# Puts a file among the blobs, and prints its descriptor.
+# Moves a file to the blobs, and prints its descriptor.
 oci_blob() { # layout file media-type
     local digest size
     digest=$(oci_digest "$2")
@@ -46,7 +46,7 @@ oci_blob() { # layout file media-type
 
 oci_digest() { sha256sum "$1" | cut -d ' ' -f 1; }
 
-# Everybody may read, nobody but root may write, and nothing tells who built it or when.
+# Everybody may read and only root may write. The archive contains no trace of the builder or the time of the build.
 oci_tar() { # epoch directory
     tar --create --directory "$2" --format gnu --sort name --mtime "@$1" --owner 0 --group 0 --numeric-owner \
         --mode 'u=rwX,go=rX' .
@@ -56,6 +56,6 @@ oci_architecture() {
     case $(uname -m) in
         x86_64) printf 'amd64\n' ;;
         aarch64) printf 'arm64\n' ;;
-        *) die "no image architecture is known for $(uname -m)" ;;
+        *) die "images for $(uname -m) are not supported" ;;
     esac
 }

@@ -1,7 +1,7 @@
-"""Hooks for schemathesis: credentials for every operation, and webhooks that reach the code behind the credentials.
+"""Hooks for schemathesis: credentials for every operation, and webhooks that pass verification.
 
-Without them almost every generated request would end at 401 or 404. Choices are derived from the generated value, never
-random, so that schemathesis can replay and shrink a case.
+Without them, almost every generated request would be answered with 401 or 404. Choices are derived from the generated
+value and never random, so that schemathesis can replay and shrink a case.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ EVENT_IDS = os.environ["EVENT_IDS"].split()
 
 
 class Credentials(AuthBase):
-    """Signs what a provider would sign, over the bytes that are really sent."""
+    """Signs requests as a provider would, over the bytes that are sent."""
 
     def __call__(self, request):
         path = urlsplit(request.url).path
@@ -40,14 +40,14 @@ schemathesis.auth.set_from_requests(Credentials())
 
 
 def choice(value, options):
-    """One of the options, always the same for the same value."""
+    """Returns one of the options, always the same for the same value."""
     digest = hashlib.sha256(repr(value).encode()).digest()
     return options[digest[0] % len(options)]
 
 
 @schemathesis.hook
 def map_path_parameters(context, path_parameters):
-    """Most routes and events are ones that exist."""
+    """Replaces most routes and ids of events by existing ones."""
     if not path_parameters:
         return path_parameters
     if "route" in path_parameters:
@@ -59,7 +59,7 @@ def map_path_parameters(context, path_parameters):
 
 @schemathesis.hook
 def map_body(context, body):
-    """Some webhooks have everything that Acme or Globex must send, with what was generated inside."""
+    """Wraps some generated bodies in webhooks with all fields that Acme or Globex must send."""
     if not (context.operation and "/webhooks/" in context.operation.path and isinstance(body, dict)):
         return body
     wrapped = {

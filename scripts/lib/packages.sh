@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Installs Debian packages that a script needs and does not find. Sourced after common.sh.
+# Installs missing Debian packages that a script needs. Sourced after common.sh.
 #
-# What always holds: a package installed from here starts no service of its own, now or at the next boot;
-# a machine that has everything is left alone, offline too.
+# Invariants: a package that is installed here starts no service, now or at the next boot. A machine that has everything is
+# not changed and needs no network.
 
-# Installs what is missing. Pairs: a command (or path pattern) that must exist, and the package that brings it.
+# Installs missing packages. Pairs: a command (or path pattern) that must exist, and the package that contains it.
 ensure_packages() { # probe package [probe package…]
     local missing=() probe package
     while (($# > 0)); do
@@ -19,7 +19,7 @@ ensure_packages() { # probe package [probe package…]
 have() {
     case $1 in
         /*) compgen -G "$1" >/dev/null ;;
-        # Not `command -v`: a function of the script with that name does not count.
+        # Not `command -v`, which would find a function of the script with that name.
         *) type -P "$1" >/dev/null ;;
     esac
 }
@@ -32,15 +32,15 @@ install_packages() {
         privileged=(sudo)
     fi
     say "Installing Debian packages: $* (their own services are not started)"
-    # One installation at a time, since the policy file below is shared by the whole machine.
+    # One installation at a time, since the whole machine shares the policy file below.
     (
         flock 8
         "${privileged[@]}" bash -c "$APT_INSTALL" apt-install "$@" >&2
     ) 8>"${TMPDIR:-/tmp}/grapnel-apt.$EUID.lock"
 }
 
-# Runs with privileges, as a script of its own, so that sudo is asked once. policy-rc.d is Debian's switch against starting
-# services; where one is there already it is respected, and put away again where it is ours.
+# Runs as root, as one script, so that sudo asks once. policy-rc.d is Debian's way to keep packages from starting services: an
+# existing file is respected, and ours is removed again.
 # shellcheck disable=SC2016 # expanded by the inner shell
 readonly APT_INSTALL='
 set -euo pipefail

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# Starts processes that outlive the script, remembers them in pid files, and stops exactly those. Sourced after common.sh.
+# Starts processes that outlive the script, records them in pid files, and stops only those. Sourced after common.sh.
 #
-# A pid file holds the process id and its start time, so a recycled id is never signalled. Every process gets its own session:
-# a Ctrl-C in the terminal does not reach it. RUN_DIR is set by the caller.
+# A pid file holds the process id and its start time, so a recycled id is never signalled. Every process gets its own session,
+# so that Ctrl-C in the terminal does not reach it. RUN_DIR is set by the caller.
 
 # Starts a command in the background as a user; its output goes to RUN_DIR/NAME.log.
 launch() { # name user command…
@@ -12,15 +12,15 @@ launch() { # name user command…
     if [[ $user != "$(id -un)" ]]; then
         prefix=(setpriv --reuid "$user" --regid "$(id -g "$user")" --clear-groups)
     fi
-    # In a script a background job is no group leader, so setsid execs in place and $! stays the id of the service.
+    # A background job of a script is not a group leader, so setsid does not fork, and $! is the id of the service.
     setsid "${prefix[@]}" "$@" </dev/null >>"$RUN_DIR/$name.log" 2>&1 9>&- &
     pid=$!
-    # The shell shall not report how it ended.
+    # Otherwise the shell would report how it has ended.
     disown "$pid"
     printf '%s %s\n' "$pid" "$(start_time "$pid")" >"$RUN_DIR/$name.pid"
 }
 
-# Clock ticks between boot and the start of a process; empty when there is no such process (a zombie is none).
+# Prints the clock ticks between boot and the start of a process; nothing if it does not run or is a zombie.
 start_time() {
     local stat fields
     read -r stat 2>/dev/null <"/proc/$1/stat" || return 0
@@ -28,7 +28,7 @@ start_time() {
     [[ ${fields[0]} == Z ]] || printf '%s\n' "${fields[19]}"
 }
 
-# Prints the id of a remembered process that still runs; fails when there is none.
+# Prints the id of a recorded process that still runs; fails when there is none.
 running_pid() { # name
     local pid started
     [[ -s $RUN_DIR/$1.pid ]] || return 1
@@ -40,12 +40,12 @@ running_pid() { # name
 is_running() { running_pid "$1" >/dev/null; }
 is_gone() { ! kill -0 "$1" 2>/dev/null || [[ -z $(start_time "$1") ]]; }
 
-# A process and all of its descendants, parents first.
+# Prints a process and all of its descendants, parents first.
 process_tree() { # pid
     local -A children=()
     local stat fields file pid queue=("$1") tree=()
     for file in /proc/[0-9]*/stat; do
-        # The process may end between the listing and the reading.
+        # The process may have ended since it was listed.
         read -r stat 2>/dev/null <"$file" || continue
         pid=${stat%% *}
         read -ra fields <<<"${stat##*) }"
@@ -59,7 +59,7 @@ process_tree() { # pid
     printf '%s\n' "${tree[@]}"
 }
 
-# Sends a signal to a remembered process, waits until its whole tree is gone, and kills what is left at the deadline.
+# Sends a signal to a recorded process, waits until its whole tree is gone, and kills the rest at the deadline.
 stop_process() { # name signal seconds
     local name=$1 signal=$2 deadline=$3 pid member tree
     pid=$(running_pid "$name") || {
@@ -83,8 +83,8 @@ stop_process() { # name signal seconds
     rm -f "$RUN_DIR/$name.pid"
 }
 
-# Free loopback TCP ports, all different. They lie below the range from which Linux picks the ports of outgoing
-# connections, and are remembered by the caller, so a restarted service finds its port free.
+# Prints free loopback TCP ports, all different. They are below the range from which Linux picks the ports of outgoing
+# connections, so that a restarted service finds its port free.
 free_ports() { # count
     local -A taken=()
     local address port chosen=0
@@ -100,7 +100,7 @@ free_ports() { # count
     done
 }
 
-# Waits until a check succeeds; fails at the deadline, and at once when the process has ended.
+# Waits until a check succeeds; fails at the deadline, or as soon as the process has ended.
 wait_for_service() { # name seconds check…
     local name=$1 deadline=$2
     shift 2
@@ -113,3 +113,40 @@ ended_or() { # name check…
 }
 
 port_answers() { (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# --- process groups ------------------------------------------------------------------------------------------------------
+
+GROUP_PID=''
+
+# Starts a command or function in the background, in a process group of its own, so that one signal ends everything that it
+# starts. A function stops at its first failing command, as a script does.
+start_group() { # command…
+    set -m
+    (
+        set +m
+        # The traps of the script are not for the group.
+        trap - EXIT INT TERM
+        "$@"
+    ) </dev/null &
+    GROUP_PID=$!
+    set +m
+}
+
+# Waits for the group, and fails when its command fails.
+wait_for_group() {
+    local result=0
+    wait "$GROUP_PID" || result=$?
+    # Processes that the command has left behind.
+    kill -KILL -- "-$GROUP_PID" 2>/dev/null || true
+    GROUP_PID=''
+    return "$result"
+}
+
+# Ends the group, if one is running.
+end_group() { # signal
+    [[ -n $GROUP_PID ]] || return 0
+    kill "-$1" -- "-$GROUP_PID" 2>/dev/null || true
+    wait "$GROUP_PID" 2>/dev/null || true
+    kill -KILL -- "-$GROUP_PID" 2>/dev/null || true
+    GROUP_PID=''
+}

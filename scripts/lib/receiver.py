@@ -1,9 +1,9 @@
-"""A receiver of webhooks that trusts nobody: it verifies Standard Webhooks signatures with code of its own.
+"""A receiver of webhooks that verifies Standard Webhooks signatures, with code that it shares with nothing else.
 
 Usage: receiver.py PORT SECRET OUTPUT
 
-Answers 204 to what it accepts, 401 to a request below /signed/ whose signature does not hold, and appends one line of
-JSON for each request to OUTPUT. Requests below other paths are accepted unsigned. Python's standard library only.
+Answers 401 to a request below /signed/ whose signature is not valid and 204 to all others, signed or not. Appends one line
+of JSON to OUTPUT for each request. It uses only Python's standard library.
 """
 
 import base64
@@ -19,7 +19,7 @@ BODY_LIMIT = 1 << 20
 
 
 def signature_verdict(headers, body, secret):
-    """What Standard Webhooks asks a receiver to check: the age, and one v1 signature over id, timestamp and body."""
+    """Checks what Standard Webhooks requires: the age, and one v1 signature over id, timestamp and body."""
     message_id, timestamp = headers.get("webhook-id"), headers.get("webhook-timestamp")
     signatures = headers.get("webhook-signature")
     if not (message_id and timestamp and signatures):
@@ -68,7 +68,7 @@ def handler(secret, output):
             self.end_headers()
 
         def log_message(self, *_):
-            """The output file says it all."""
+            """Requests are only logged to the output file."""
 
     return Receiver
 

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# Makes sure that the workspace can be built, and says how where it cannot. Sourced after packages.sh.
+# The Rust toolchain and its results. Sourced after packages.sh.
 
+# Makes sure that the workspace can be built, or explains what is missing.
 ensure_rust() {
     [[ -d ${HOME:-}/.cargo/bin ]] && PATH=$HOME/.cargo/bin:$PATH
     local wanted found
@@ -13,3 +14,6 @@ ensure_rust() {
     # ring and mimalloc compile C.
     ensure_packages cc gcc '/usr/include/stdio.h' libc6-dev
 }
+
+# Where cargo puts what it builds.
+target_dir() { printf '%s\n' "${CARGO_TARGET_DIR:-$ROOT_DIR/target}"; }

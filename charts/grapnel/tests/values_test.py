@@ -255,7 +255,7 @@ class Traffic(unittest.TestCase):
 
     def test_the_management_paths_are_those_of_the_api(self):
         sources = "".join(path.read_text() for path in (ROOT / "runtime/src/management").rglob("*.rs"))
-        served = {"/api/v1/" + name for name in re.findall(r'path = "/(?:api/v1/)?([a-z-]+)', sources)} - {"/api/v1/internal"}
+        served = {"/api/v1/" + name for name in re.findall(r'path = "/(?:api/v1/)?([a-z-]+)', sources)} - {"/api/v1/internal", "/api/v1/webhooks"}
         self.assertIn("/api/v1/events", served)
         objects = render(values=EVERYTHING)
         routed = {path["path"] for path in objects["Ingress", "grapnel-management"]["spec"]["rules"][0]["http"]["paths"]}
@@ -308,8 +308,16 @@ class Monitoring(unittest.TestCase):
 
 class HelmTest(unittest.TestCase):
     @staticmethod
-    def arguments(*sets):
-        return render(*sets)["Pod", "grapnel-test"]["spec"]["containers"][0]["args"]
+    def container(*sets):
+        return render(*sets)["Pod", "grapnel-test"]["spec"]["containers"][0]
+
+    def arguments(self, *sets):
+        return self.container(*sets)["args"]
+
+    def test_its_image_is_the_load_generator(self):
+        image = self.container("images.loadtest.repository=registry/loadtest", "images.loadtest.tag=v2")["image"]
+        self.assertEqual(image, "registry/loadtest:v2")
+        self.assertEqual(self.arguments()[0], "run")
 
     def test_it_receives_where_that_is_allowed(self):
         self.assertIn("--no-sink", self.arguments())

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use grapnel_core::preset;
+use grapnel_core::resolved_provider;
 use grapnel_crds::{Document, Integration, ScalingMode, names, parse_documents};
 use grapnel_platform::manifest_files;
 
@@ -45,7 +45,9 @@ fn describe(integration: &Integration) -> (String, usize) {
     let name = integration.metadata.name.as_deref().unwrap_or_default();
     let heading = format!("Integration {}/{name}", integration.namespace_or_default());
     let mut problems: Vec<String> = integration.validate().iter().map(ToString::to_string).collect();
-    problems.extend(preset::problems(&integration.spec, problems.is_empty()).iter().map(ToString::to_string));
+    problems.extend(
+        resolved_provider::errors(&integration.spec, problems.is_empty()).iter().map(ToString::to_string),
+    );
     if !problems.is_empty() {
         let lines: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
         return (format!("{heading} is not valid{lines}"), problems.len());
@@ -76,7 +78,7 @@ fn describe(integration: &Integration) -> (String, usize) {
     secrets.sort();
     secrets.dedup();
     lines += &format!("\n  requires the Secrets: {}", secrets.join(", "));
-    if let Some(warning) = preset::doubt(spec) {
+    if let Some(warning) = resolved_provider::warning(spec) {
         lines += &format!("\n  warning: {warning}");
     }
     (lines, 0)

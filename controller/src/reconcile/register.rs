@@ -8,7 +8,7 @@ use grapnel_core::error_chain::chain;
 use grapnel_core::integration::{
     CompileError, CompiledIntegration, FILE_UID_PREFIX, IntegrationRow, RowIdentity, RowState, spec_text,
 };
-use grapnel_core::secrets::Secrets;
+use grapnel_core::secrets::IntegrationSecrets;
 use grapnel_crds::conditions::reason;
 use grapnel_crds::{Integration, IntegrationSpec, IntegrationState, ScalingMode};
 use grapnel_store::integrations::retire;
@@ -104,7 +104,7 @@ impl RegistrationOutcome {
 async fn compare_and_write(
     ctx: &Context,
     integration: &Integration,
-    secrets: &Secrets,
+    secrets: &IntegrationSecrets,
 ) -> Result<RegistrationOutcome, CallError> {
     let found = ctx.database(rows::find(&ctx.db, integration_id(integration))).await?;
     if found.as_ref().is_some_and(|found| is_up_to_date(ctx, found, integration, secrets)) {
@@ -182,9 +182,15 @@ async fn retire_namesake(ctx: &Context, integration: &Integration) -> Result<boo
     Ok(true)
 }
 
-fn is_up_to_date(ctx: &Context, found: &FoundRow, integration: &Integration, secrets: &Secrets) -> bool {
+fn is_up_to_date(
+    ctx: &Context,
+    found: &FoundRow,
+    integration: &Integration,
+    secrets: &IntegrationSecrets,
+) -> bool {
     let row = &found.row;
-    let same_secrets = || Secrets::open(&ctx.keys, row.id, &row.secrets).is_ok_and(|known| known == *secrets);
+    let same_secrets =
+        || IntegrationSecrets::open(&ctx.keys, row.id, &row.secrets).is_ok_and(|known| known == *secrets);
     !found.deleted
         && Some(row.generation) == integration.metadata.generation
         && row.state == RowState::from(integration.spec.state)

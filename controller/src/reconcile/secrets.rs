@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use grapnel_core::secrets::Secrets;
+use grapnel_core::secrets::IntegrationSecrets;
 use grapnel_crds::conditions::reason;
 use grapnel_crds::{Integration, Secret, SecretRef, SecretValue, resolve_secret};
 use k8s_openapi::api::core::v1::Secret as SecretObject;
@@ -36,7 +36,10 @@ pub fn references(integration: &Integration) -> impl Iterator<Item = &SecretRef>
 }
 
 /// Reads all Secrets of an Integration and resolves its references.
-pub async fn resolve_secrets(ctx: &Context, integration: &Integration) -> Result<Secrets, SecretsError> {
+pub async fn resolve_secrets(
+    ctx: &Context,
+    integration: &Integration,
+) -> Result<IntegrationSecrets, SecretsError> {
     let namespace = integration.namespace_or_default();
     let api: Api<SecretObject> = Api::namespaced(ctx.client.clone(), &namespace);
     let mut secrets = Vec::new();
@@ -65,7 +68,11 @@ fn values(namespace: &str, name: &str, object: SecretObject) -> Secret {
     Secret { namespace: namespace.to_owned(), name: name.to_owned(), values }
 }
 
-fn collect(integration: &Integration, namespace: &str, secrets: &[Secret]) -> Result<Secrets, StepProblem> {
+fn collect(
+    integration: &Integration,
+    namespace: &str,
+    secrets: &[Secret],
+) -> Result<IntegrationSecrets, StepProblem> {
     let value = |secret_ref: &SecretRef| match resolve_secret(secret_ref, namespace, secrets) {
         Ok(value) => Ok(Zeroizing::new(value.expose().to_vec())),
         Err(error) => Err(StepProblem::stalled(error.reason(), error.to_string())),
@@ -79,5 +86,5 @@ fn collect(integration: &Integration, namespace: &str, secrets: &[Secret]) -> Re
             signing.insert(destination.name.clone(), keys);
         }
     }
-    Ok(Secrets::new(verification.iter().map(|secret| &secret[..]), signing))
+    Ok(IntegrationSecrets::new(verification.iter().map(|secret| &secret[..]), signing))
 }

@@ -5,13 +5,13 @@ use grapnel_core::sealing::SealingKeys;
 use grapnel_crds::conditions::{self, condition};
 use grapnel_crds::{Integration, names};
 use grapnel_store::captured_secrets;
-use hmac::{Hmac, KeyInit, Mac};
+use grapnel_testing::{SEALING_KEYS, hmac_sha256, wait_until};
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::harness::{Installation, SEALING_KEYS, access, wait_for};
+use crate::harness::{Installation, access};
 
 const PLACEHOLDER: &str = "placeholder";
 
@@ -79,7 +79,7 @@ fn condition(object: &Integration) -> Option<(String, String)> {
 }
 
 pub(crate) async fn wait_until_settled(installation: &Installation, name: &str, id: Uuid) {
-    wait_for("the captured secret to be settled", async || {
+    wait_until("the captured secret to be settled", async || {
         let object = installation.get(name).await.expect("the object");
         condition(&object).is_none() && !is_pending(installation, id).await
     })
@@ -101,7 +101,7 @@ async fn a_captured_secret_waits_for_consent_and_then_verifies_webhooks() {
     let controller = installation.start_leader().await;
     let id = set_up(&installation).await;
     let given = "the-hook-secret-of-asana-1f9c";
-    wait_for("the handshake to be answered", async || {
+    wait_until("the handshake to be answered", async || {
         post(&installation, api.port, &[("x-hook-secret", given)], "{}").await == 200
     })
     .await;
@@ -109,7 +109,7 @@ async fn a_captured_secret_waits_for_consent_and_then_verifies_webhooks() {
     let (_, message) = condition(&object).expect("the condition");
     assert!(message.contains("annotate the Secret asana with grapnel.dev/capture=true"), "{message}");
     installation.wait_until_ready("asana").await;
-    wait_for("the Event", async || {
+    wait_until("the Event", async || {
         installation.event_reasons("asana").await.contains(&"ConsentMissing".to_owned())
     })
     .await;
@@ -120,20 +120,16 @@ async fn a_captured_secret_waits_for_consent_and_then_verifies_webhooks() {
     assert_eq!(secret(&installation).await, holds(given, false));
     let body =
         r#"{"events":[{"action":"changed","created_at":"2026-01-31T09:00:00.000Z","resource":{"gid":"1"}}]}"#;
-    let mac = Hmac::<sha2::Sha256>::new_from_slice(given.as_bytes()).expect("a key").chain_update(body);
-    let signature = hex::encode(mac.finalize().into_bytes());
-    wait_for("a webhook that is signed with it to be accepted", async || {
+    let signature = hmac_sha256(given, body.as_bytes());
+    wait_until("a webhook that is signed with it to be accepted", async || {
         post(&installation, api.port, &[("x-hook-signature", &signature)], body).await == 200
     })
     .await;
-    wait_for("the Event", async || {
+    wait_until("the Event", async || {
         installation.event_reasons("asana").await.contains(&"SecretCaptured".to_owned())
     })
     .await;
-    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM events")
-        .fetch_one(&installation.pool)
-        .await
-        .expect("a number");
+    let rows = installation.database.count("SELECT count(*) FROM events").await;
     assert_eq!(rows, 1, "the handshake is not an event");
 
     // One consent is valid for one secret: anyone who knows the URL can send a handshake.

@@ -1,6 +1,8 @@
 //! The ownership of routes.
 
-use crate::harness::{ACME_SECRET, Installation, acme_spec, wait_for};
+use grapnel_testing::{ACME_SECRET, wait_until};
+
+use crate::harness::{Installation, acme_spec};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_claim_of_a_route_wins_and_the_loser_owns_nothing() {
@@ -26,5 +28,5 @@ async fn the_first_claim_of_a_route_wins_and_the_loser_owns_nothing() {
     installation.delete("first").await;
     installation.wait_until_gone("first").await;
     let third = installation.wait_until_ready("third").await;
-    wait_for("the row", async || installation.row(third.id()).await.is_some()).await;
+    wait_until("the row", async || installation.row(third.id()).await.is_some()).await;
 }

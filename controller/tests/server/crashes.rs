@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use grapnel_crds::{Integration, names};
+use grapnel_testing::{ACME_SECRET, wait_until};
 use kube::ResourceExt;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::harness::{ACME_SECRET, Installation, acme_spec, broker, merged, wait_for};
+use crate::harness::{Installation, acme_spec, merged};
 
 /// A visible sign that a step has just been completed.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +42,7 @@ async fn is_reached(installation: &Installation, step: Milestone, object: &Integ
             row.is_some_and(|row| row["generation"].as_i64() == object.metadata.generation)
         }
         Milestone::Queue => {
-            let queues = broker::queues(&installation.management_url, &installation.queue_prefix).await;
+            let queues = installation.services.queues(&installation.queue_prefix).await;
             object.spec.destinations.iter().all(|destination| {
                 queues.contains(&names::queue_name(&installation.queue_prefix, id, &destination.name))
             })
@@ -68,7 +69,7 @@ async fn a_controller_killed_at_any_step_of_a_creation_or_an_edit_resumes() {
         let name = format!("orders-{number}");
         for spec in [acme_spec(&name), merged(acme_spec(&name), two.clone())] {
             let object = installation.apply(&name, spec).await;
-            wait_for(&format!("{step:?}"), async || is_reached(&installation, step, &object).await).await;
+            wait_until(&format!("{step:?}"), async || is_reached(&installation, step, &object).await).await;
             controller.kill();
             controller = installation.start_leader_in("pod-1").await;
             installation.wait_until_ready(&name).await;
@@ -97,7 +98,7 @@ async fn a_controller_killed_at_any_step_of_a_deletion_resumes() {
         installation.apply(&name, acme_spec(&name)).await;
         let id = installation.wait_until_ready(&name).await.id();
         installation.delete(&name).await;
-        wait_for(step, async || match step {
+        wait_until(step, async || match step {
             "drain" => installation.row(id).await.is_some_and(|row| row["state"] == json!("Draining")),
             "workers" => installation.replicas(id).await.is_none(),
             "row" => is_retired(&installation, id).await,
@@ -109,8 +110,8 @@ async fn a_controller_killed_at_any_step_of_a_deletion_resumes() {
         installation.wait_until_gone(&name).await;
         assert!(is_retired(&installation, id).await);
         assert!(installation.replicas(id).await.is_none());
-        wait_for("the queues to go", async || {
-            broker::queues(&installation.management_url, &installation.queue_prefix).await.is_empty()
+        wait_until("the queues to go", async || {
+            installation.services.queues(&installation.queue_prefix).await.is_empty()
         })
         .await;
     }
@@ -128,7 +129,7 @@ async fn leftovers_of_an_object_without_its_finalizer_are_removed() {
     installation.integrations().patch("orders", &Default::default(), &release).await.expect("release");
     installation.delete("orders").await;
     let _next = installation.start_leader_in("pod-1").await;
-    let took = wait_for("the row to be retired", async || is_retired(&installation, id).await).await;
+    let took = wait_until("the row to be retired", async || is_retired(&installation, id).await).await;
     assert!(installation.replicas(id).await.is_none());
     assert!(took < Duration::from_secs(60));
 }

@@ -3,32 +3,31 @@
 use std::time::{Duration, Instant};
 
 use grapnel_crds::names;
+use grapnel_testing::{ACME_SECRET, wait_until};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::harness::{ACME_SECRET, Installation, acme_spec, broker, merged, wait_for};
+use crate::harness::{Installation, acme_spec, merged};
 
 /// Inserts an event of an Integration with one pending delivery.
 async fn insert_delivery(installation: &Installation, id: Uuid) {
-    let statements = "
-        WITH event AS (
+    let insert = format!(
+        "WITH event AS (
             INSERT INTO events (id, integration_id, provider, event_type, occurred_at, received_at, correlation_id,
                 headers, raw_body, payload_key, payload_start, payload_length, idempotency_key)
-            VALUES (uuidv7_now(), $1, 'acme', 'order.created', now(), now(), 'c', '[]', '{}', 'data', 0, 2, 'k')
+            VALUES (uuidv7_now(), '{id}', 'acme', 'order.created', now(), now(), 'c', '[]', '{{}}', 'data', 0, 2, 'k')
             RETURNING id
         )
         INSERT INTO deliveries (event_id, destination, integration_id, due_at, updated_at)
-        SELECT id, 'orders', $1, now() + interval '1 hour', now() FROM event";
-    sqlx::query(statements).bind(id).execute(&installation.pool).await.expect("insert a delivery");
+        SELECT id, 'orders', '{id}', now() + interval '1 hour', now() FROM event"
+    );
+    installation.database.execute(&insert).await;
 }
 
 async fn open_deliveries(installation: &Installation, id: Uuid) -> i64 {
-    sqlx::query_scalar("SELECT count(*) FROM deliveries WHERE integration_id = $1 AND finished_at IS NULL")
-        .bind(id)
-        .fetch_one(&installation.pool)
-        .await
-        .expect("a number")
+    let open = "SELECT count(*) FROM deliveries WHERE finished_at IS NULL";
+    installation.database.count(&format!("{open} AND integration_id = '{id}'")).await
 }
 
 async fn abandon(installation: &Installation, name: &str) {
@@ -59,10 +58,7 @@ async fn deletion_waits_for_deliveries_and_then_gives_them_up() {
     assert_eq!(open_deliveries(&installation, id).await, 0);
     let events = installation.event_reasons("orders").await;
     assert!(events.iter().any(|reason| reason == "DeliveriesGivenUp"), "{events:?}");
-    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM events")
-        .fetch_one(&installation.pool)
-        .await
-        .expect("a number");
+    let kept = installation.database.count("SELECT count(*) FROM events").await;
     assert_eq!(kept, 1, "the history is retained");
 }
 
@@ -79,31 +75,25 @@ async fn a_drained_object_is_removed_and_its_history_too_if_requested() {
     insert_delivery(&installation, other).await;
     installation.delete("orders").await;
     installation.wait_for_condition("orders", "Ready", "False", "Draining").await;
-    sqlx::query("UPDATE deliveries SET status = 'succeeded', finished_at = now(), due_at = NULL WHERE integration_id = $1")
-        .bind(id)
-        .execute(&installation.pool)
-        .await
-        .expect("finish the delivery");
+    let finish = "UPDATE deliveries SET status = 'succeeded', finished_at = now(), due_at = NULL";
+    installation.database.execute(&format!("{finish} WHERE integration_id = '{id}'")).await;
     installation.wait_until_gone("orders").await;
     assert!(installation.row(id).await.is_none());
-    let left: Vec<Uuid> = sqlx::query_scalar("SELECT integration_id FROM events")
-        .fetch_all(&installation.pool)
-        .await
-        .expect("the events");
-    assert_eq!(left, [other], "the history of another Integration is not touched");
+    let left = installation.database.texts("SELECT integration_id::text FROM events").await;
+    assert_eq!(left, [other.to_string()], "the history of another Integration is not touched");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backend_that_is_down_holds_up_only_objects_that_need_it() {
     let mut installation = Installation::new().await;
-    let gate = installation.put_gate("RABBITMQ_URL");
+    let proxy = installation.put_proxy("RABBITMQ_URL").await;
     let _controller = installation.start_leader().await;
     installation.apply_secret("acme", ACME_SECRET).await;
     installation.apply("orders", merged(acme_spec("acme"), json!({"drainTimeoutSeconds": 0}))).await;
     installation.apply("other", merged(acme_spec("other"), json!({"drainTimeoutSeconds": 0}))).await;
     let id = installation.wait_until_ready("orders").await.id();
     installation.wait_until_ready("other").await;
-    gate.set_open(false);
+    proxy.close();
     installation.delete("orders").await;
     installation.delete("other").await;
     installation.wait_for_condition("orders", "Ready", "False", "Deleting").await;
@@ -117,8 +107,8 @@ async fn a_backend_that_is_down_holds_up_only_objects_that_need_it() {
     assert!(installation.row(new.id()).await.is_some());
     assert!(installation.get("orders").await.is_some());
 
-    gate.set_open(true);
-    let took = wait_for("the deletion to end", async || installation.get("orders").await.is_none()).await;
+    proxy.open();
+    let took = wait_until("the deletion to end", async || installation.get("orders").await.is_none()).await;
     installation.wait_until_ready("new").await;
     println!("gone {took:?} after RabbitMQ was back");
 }
@@ -126,7 +116,7 @@ async fn a_backend_that_is_down_holds_up_only_objects_that_need_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_postgresql_only_a_deletion_waits() {
     let mut installation = Installation::new().await;
-    let gate = installation.put_gate("DATABASE_URL");
+    let proxy = installation.put_proxy("DATABASE_URL").await;
     let _controller = installation.start_leader().await;
     installation.apply_secret("acme", ACME_SECRET).await;
     let drain = json!({"drainTimeoutSeconds": 20});
@@ -136,7 +126,7 @@ async fn without_postgresql_only_a_deletion_waits() {
     let id = installation.wait_until_ready("orders").await.id();
     let other = installation.wait_until_ready("other").await.id();
     let third = installation.wait_until_ready("third").await.id();
-    gate.set_open(false);
+    proxy.close();
     installation.delete("orders").await;
     installation.wait_for_condition("orders", "Ready", "False", "Deleting").await;
     let message = installation.kubectl(&[
@@ -154,12 +144,12 @@ async fn without_postgresql_only_a_deletion_waits() {
     installation.wait_until_gone("other").await;
     assert!(installation.replicas(other).await.is_none());
     let queue = names::queue_name(&installation.queue_prefix, third, "orders");
-    broker::publish(&installation.rabbitmq_url, &queue, 150).await;
+    installation.queue(&queue).publish_all(std::iter::repeat_n(&b"{}"[..], 150)).await;
     installation.wait_for_replicas(third, 2).await;
     assert!(installation.get("orders").await.is_some());
 
-    gate.set_open(true);
-    let took = wait_for("the deletion to end", async || installation.get("orders").await.is_none()).await;
+    proxy.open();
+    let took = wait_until("the deletion to end", async || installation.get("orders").await.is_none()).await;
     println!("gone {took:?} after PostgreSQL was back");
     assert!(took < Duration::from_secs(20), "{took:?}");
     assert_eq!(installation.row(id).await.expect("the row stays")["deleted"], json!(true));

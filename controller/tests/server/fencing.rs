@@ -6,10 +6,11 @@ use grapnel_core::ids::IntegrationId;
 use grapnel_core::integration::{IntegrationRow, RowState};
 use grapnel_store::integrations::{self as rows, UpsertOutcome};
 use grapnel_store::integrations::{epoch, retire};
+use grapnel_testing::{ACME_SECRET, wait_until};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::harness::{ACME_SECRET, Installation, acme_spec, merged, wait_for};
+use crate::harness::{Installation, acme_spec, merged};
 
 fn row(id: Uuid, generation: i64, writer_epoch: i64) -> IntegrationRow {
     IntegrationRow {
@@ -79,7 +80,7 @@ async fn a_leader_that_is_stopped_releases_its_lease() {
     first.signal("TERM");
     let stopped = Instant::now();
     assert!(first.wait().await.success());
-    wait_for("the other replica to lead", async || second.leads()).await;
+    wait_until("the other replica to lead", async || second.leads()).await;
     println!("the other replica led {:?} after SIGTERM", stopped.elapsed());
     assert!(stopped.elapsed() < Duration::from_secs(12));
 }
@@ -94,7 +95,7 @@ async fn a_frozen_leader_that_resumes_writes_nothing_and_exits() {
     let id = installation.wait_until_ready("orders").await.id();
     let old_epoch = installation.row(id).await.expect("a row")["epoch"].as_i64().expect("a number");
     first.signal("STOP");
-    wait_for("the other replica to lead", async || second.leads()).await;
+    wait_until("the other replica to lead", async || second.leads()).await;
     installation.apply("orders", merged(acme_spec("acme"), json!({"displayName": "later"}))).await;
     installation.wait_until_ready("orders").await;
     let row = installation.row(id).await.expect("a row");

@@ -2,57 +2,46 @@
 //! processes that were started for it.
 
 pub(crate) mod access;
-pub(crate) mod broker;
-pub(crate) mod gate;
 pub(crate) mod process;
 pub(crate) mod setup;
 mod observe;
 mod webhooks;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use grapnel_crds::Integration;
 use grapnel_store::Database;
+use grapnel_testing::{
+    Environment, FaultProxy, MANAGEMENT_KEY, SEALING_KEYS, TestDatabase, TestQueue, TestServices,
+    WAIT_TIMEOUT, free_port, print_logs, run_to_end, unique_name, wait_until,
+};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
-use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-use url::Url;
 use uuid::Uuid;
 
-use self::gate::Gate;
 pub(crate) use self::observe::has_condition;
-use self::process::{Process, free_port};
-
-/// No wait in these tests takes longer, even on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-pub(crate) const ACME_SECRET: &str = "acme-test-secret-7f3a";
-pub(crate) const SEALING_KEYS: &str = "first:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
+use self::process::{Process, program};
 
 /// Controllers that watch one namespace each do not affect each other; tests of the whole cluster run alone.
 static CLUSTER: RwLock<()> = RwLock::const_new(());
-static NEXT: AtomicU32 = AtomicU32::new(0);
 
 pub(crate) struct Installation {
     pub(crate) client: Client,
-    /// For statements of the tests.
-    pub(crate) pool: PgPool,
+    pub(crate) services: TestServices,
+    /// For the SQL of the tests.
+    pub(crate) database: TestDatabase,
+    /// For the functions of the store.
     pub(crate) db: Database,
     pub(crate) http: reqwest::Client,
     pub(crate) platform: String,
     pub(crate) namespace: String,
     pub(crate) queue_prefix: String,
-    pub(crate) rabbitmq_url: String,
-    pub(crate) management_url: String,
     pub(crate) directory: PathBuf,
-    database: String,
-    environment: Vec<(String, String)>,
+    environment: Environment,
     _access: ClusterAccess,
 }
 
@@ -91,30 +80,27 @@ impl Installation {
         if is_alone {
             setup::remove_all_integrations(&client).await;
         }
-        let unique = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let (platform, namespace) = (format!("grapnel-{unique}"), format!("shop-{unique}"));
+        let (platform, namespace) = (unique_name("grapnel"), unique_name("shop"));
         for name in [&platform, &namespace] {
             setup::create_namespace(&client, name).await;
         }
-        let database = format!("grapnel_ctl_{}", unique.replace('-', "_"));
-        let database_url = setup::create_database(&variable("DATABASE_URL"), &database).await;
-        let directory = std::env::temp_dir().join(&database);
+        let services = TestServices::shared();
+        let database = TestDatabase::create(&services, &program("grapnel")).await;
+        let directory = std::env::temp_dir().join(database.name());
         std::fs::create_dir_all(&directory).expect("create a directory");
         let worker_pod = directory.join("worker-pod.yaml");
         std::fs::write(&worker_pod, "image: grapnel:test\nresources: {requests: {cpu: 10m}}\n")
             .expect("write a file");
-        let queue_prefix = format!("ctl-{unique}.");
-        let (rabbitmq_url, management_url) = (variable("RABBITMQ_URL"), variable("RABBITMQ_MANAGEMENT_URL"));
+        let queue_prefix = format!("{}.", unique_name("ctl"));
         let watched = (!is_alone).then_some(namespace.as_str());
         let kubeconfig = directory.join("kubeconfig");
         access::grant(&client, &platform, watched, &kubeconfig).await;
-        let redis_url = variable("REDIS_URL");
-        let environment = [
+        let environment = Environment::new([
             ("KUBECONFIG", kubeconfig.to_str().expect("a path in UTF-8")),
-            ("DATABASE_URL", &database_url),
-            ("REDIS_URL", &redis_url),
-            ("RABBITMQ_URL", &rabbitmq_url),
-            ("RABBITMQ_MANAGEMENT_URL", &management_url),
+            ("DATABASE_URL", database.url()),
+            ("REDIS_URL", &services.redis_url),
+            ("RABBITMQ_URL", &services.rabbitmq_url),
+            ("RABBITMQ_MANAGEMENT_URL", &services.management_url),
             ("GRAPNEL_ENV", "development"),
             ("GRAPNEL_NAMESPACE", &platform),
             ("GRAPNEL_WATCH_NAMESPACES", watched.unwrap_or_default()),
@@ -122,44 +108,39 @@ impl Installation {
             ("GRAPNEL_QUEUE_PREFIX", &queue_prefix),
             ("GRAPNEL_SEALING_KEYS", SEALING_KEYS),
             ("GRAPNEL_PUBLIC_URL", "https://hooks.example.com"),
-            ("MANAGEMENT_API_KEY", "test-management-key-0123456789"),
-        ];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let pool = PgPoolOptions::new().max_connections(4).connect_lazy(&database_url).expect("a URL");
-        let http = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
-        let installation = Self {
+            ("MANAGEMENT_API_KEY", MANAGEMENT_KEY),
+        ]);
+        let http = reqwest::Client::builder().timeout(WAIT_TIMEOUT).build().expect("a client");
+        Self {
             client,
-            db: Database::from(pool.clone()),
-            pool,
+            services,
+            db: Database::new(&database.secret_url(), "test", 4).expect("a URL"),
+            database,
             http,
             platform,
             namespace,
             queue_prefix,
-            rabbitmq_url,
-            management_url,
             directory,
-            database,
             environment,
             _access: access,
-        };
-        process::run_to_end("grapnel", &["migrate"], &installation.environment);
-        installation
+        }
     }
 
     /// Sets or replaces a variable for processes that are started later.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
-        self.environment.retain(|(known, _)| known != name);
-        self.environment.push((name.to_owned(), value.to_owned()));
+        self.environment.set(name, value);
     }
 
-    /// Puts a gate in front of the server that a variable names.
-    pub(crate) fn put_gate(&mut self, name: &str) -> Gate {
-        let (_, url) = self.environment.iter().find(|(known, _)| known == name).expect("a known variable");
-        let gate = Gate::new(url);
-        let mut through = Url::parse(url).expect("a URL");
-        through.set_port(Some(gate.port)).expect("a URL with a host");
-        self.set(name, through.as_str());
-        gate
+    /// Puts a proxy in front of the service that a variable names.
+    pub(crate) async fn put_proxy(&mut self, name: &str) -> FaultProxy {
+        let url = self.environment.get(name).to_owned();
+        let proxy = FaultProxy::new(&url).await;
+        self.set(name, &proxy.url(&url));
+        proxy
+    }
+
+    pub(crate) fn queue(&self, name: &str) -> TestQueue {
+        TestQueue::new(&self.services, name.to_owned())
     }
 
     /// Starts another controller in a pod of its own.
@@ -170,9 +151,8 @@ impl Installation {
     /// Starts a controller in the pod with this uid.
     pub(crate) fn start_controller_in(&self, pod: &str) -> Process {
         let port = free_port();
-        let mut environment = self.environment.clone();
-        environment.push(("GRAPNEL_OPS_ADDR".to_owned(), format!("127.0.0.1:{port}")));
-        environment.push(("GRAPNEL_POD_UID".to_owned(), pod.to_owned()));
+        let environment = self.environment.with("GRAPNEL_OPS_ADDR", &format!("127.0.0.1:{port}"));
+        let environment = environment.with("GRAPNEL_POD_UID", pod);
         Process::start("grapnel-controller", &["run"], &environment, &self.directory, port)
     }
 
@@ -183,17 +163,16 @@ impl Installation {
 
     pub(crate) async fn start_leader_in(&self, pod: &str) -> Process {
         let controller = self.start_controller_in(pod);
-        wait_for("the controller to lead", async || controller.leads()).await;
+        wait_until("the controller to lead", async || controller.leads()).await;
         controller
     }
 
     /// Starts an api.
     pub(crate) fn start_api(&self) -> Process {
         let (port, ops) = (free_port(), free_port());
-        let mut environment = self.environment.clone();
-        environment.push(("GRAPNEL_HTTP_ADDR".to_owned(), format!("127.0.0.1:{port}")));
-        environment.push(("GRAPNEL_OPS_ADDR".to_owned(), format!("127.0.0.1:{ops}")));
-        environment.push(("GRAPNEL_RATE_LIMIT_PER_MINUTE".to_owned(), "0".to_owned()));
+        let mut environment = self.environment.with("GRAPNEL_HTTP_ADDR", &format!("127.0.0.1:{port}"));
+        environment.set("GRAPNEL_OPS_ADDR", &format!("127.0.0.1:{ops}"));
+        environment.set("GRAPNEL_RATE_LIMIT_PER_MINUTE", "0");
         Process::start("grapnel", &["api"], &environment, &self.directory, port)
     }
 
@@ -209,14 +188,17 @@ impl Installation {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Runs a program to its end.
-    pub(crate) fn run(&self, binary: &str, arguments: &[&str]) {
-        process::run_to_end(binary, arguments, &self.environment);
+    /// Runs a program to its end; fails when it fails.
+    pub(crate) async fn run(&self, name: &str, arguments: &[&str]) {
+        let (succeeded, output) = self.try_run(name, arguments).await;
+        assert!(succeeded, "{arguments:?}: {output}");
     }
 
     /// Runs a program to its end; returns whether it succeeded, and all of its output.
-    pub(crate) fn try_run(&self, binary: &str, arguments: &[&str]) -> (bool, String) {
-        process::try_run(binary, arguments, &self.environment)
+    pub(crate) async fn try_run(&self, name: &str, arguments: &[&str]) -> (bool, String) {
+        let output = run_to_end(&program(name), arguments, &self.environment).await;
+        let printed = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&printed).into_owned())
     }
 
     /// Runs kubectl as the administrator, in the namespace of the objects.
@@ -275,28 +257,12 @@ pub(crate) fn merged(mut spec: Value, more: Value) -> Value {
     spec
 }
 
-/// Waits until the condition holds; fails after [`PATIENCE`]. Returns how long it took.
-pub(crate) async fn wait_for(goal: &str, mut condition: impl AsyncFnMut() -> bool) -> Duration {
-    let started = Instant::now();
-    while !condition().await {
-        assert!(started.elapsed() < PATIENCE, "timed out waiting for {goal}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    started.elapsed()
-}
-
 impl Drop for Installation {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            process::show_logs(&self.directory);
+            print_logs(&self.directory);
         }
-        broker::delete_queues(&self.rabbitmq_url, &self.management_url, &self.queue_prefix);
-        let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.database);
-        let server = variable("DATABASE_URL");
-        let output = std::process::Command::new("psql").args(["-q", "-d", &server, "-c", &drop]).output();
-        if !output.is_ok_and(|output| output.status.success()) {
-            eprintln!("the database {} was not dropped", self.database);
-        }
+        self.services.delete_queues(&self.queue_prefix);
         if let Err(error) = std::fs::remove_dir_all(&self.directory) {
             eprintln!("{}: {error}", self.directory.display());
         }

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use grapnel_crds::{conditions, names};
+use grapnel_testing::{ACME_SECRET, wait_until};
 use kube::ResourceExt;
 use serde_json::json;
 
-use crate::harness::{ACME_SECRET, Installation, acme_spec, broker, merged, wait_for};
+use crate::harness::{Installation, acme_spec, merged};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_becomes_a_row_queues_and_workers_and_the_api_follows() {
@@ -27,7 +28,7 @@ async fn an_object_becomes_a_row_queues_and_workers_and_the_api_follows() {
     );
     assert_eq!(installation.replicas(id).await, Some(0), "no worker is needed");
     let queue = names::queue_name(&installation.queue_prefix, id, "orders");
-    assert!(broker::queues(&installation.management_url, &installation.queue_prefix).await.contains(&queue));
+    assert!(installation.services.queues(&installation.queue_prefix).await.contains(&queue));
     let status = object.status.expect("a status");
     assert_eq!(
         status.route.and_then(|route| route.url).as_deref(),
@@ -36,7 +37,7 @@ async fn an_object_becomes_a_row_queues_and_workers_and_the_api_follows() {
     for type_ in conditions::condition::ALWAYS_PRESENT {
         assert!(conditions::find(&status.conditions, type_).is_some(), "{type_}");
     }
-    let accepted_after = wait_for("a webhook to be accepted", async || {
+    let accepted_after = wait_until("a webhook to be accepted", async || {
         installation.post(api.port, "acme", ACME_SECRET, "1").await == 202
     })
     .await;
@@ -58,12 +59,12 @@ async fn an_object_becomes_a_row_queues_and_workers_and_the_api_follows() {
     let sealed = row["secrets"].clone();
     let rotated = Instant::now();
     installation.apply_secret("acme", "the-next-secret-of-acme").await;
-    wait_for("the sealed secret to be replaced", async || {
+    wait_until("the sealed secret to be replaced", async || {
         installation.row(id).await.is_some_and(|row| row["secrets"] != sealed)
     })
     .await;
     let rotated_after = rotated.elapsed();
-    wait_for("the new secret to be accepted", async || {
+    wait_until("the new secret to be accepted", async || {
         installation.post(api.port, "acme", "the-next-secret-of-acme", "2").await == 202
     })
     .await;
@@ -72,14 +73,14 @@ async fn an_object_becomes_a_row_queues_and_workers_and_the_api_follows() {
     // One destination is removed again, and its queue with it.
     installation.apply("orders", acme_spec("acme")).await;
     let removed = names::queue_name(&installation.queue_prefix, id, "audit");
-    wait_for("the queue of the removed destination to go", async || {
-        !broker::queues(&installation.management_url, &installation.queue_prefix).await.contains(&removed)
+    wait_until("the queue of the removed destination to go", async || {
+        !installation.services.queues(&installation.queue_prefix).await.contains(&removed)
     })
     .await;
 
     let disabled = Instant::now();
     installation.apply("orders", merged(acme_spec("acme"), json!({"state": "Disabled"}))).await;
-    wait_for("webhooks to be refused", async || {
+    wait_until("webhooks to be refused", async || {
         installation.post(api.port, "acme", "the-next-secret-of-acme", "4").await == 404
     })
     .await;
@@ -92,7 +93,7 @@ async fn an_object_becomes_a_row_queues_and_workers_and_the_api_follows() {
     let gone_after = deleted.elapsed();
     assert_eq!(installation.row(id).await.expect("the row stays")["deleted"], json!(true));
     assert!(installation.replicas(id).await.is_none());
-    assert!(broker::queues(&installation.management_url, &installation.queue_prefix).await.is_empty());
+    assert!(installation.services.queues(&installation.queue_prefix).await.is_empty());
     println!(
         "ready after {ready_after:?}, accepted {accepted_after:?} later, edit {edited_after:?}, secret \
          {rotated_after:?}, disabled {disabled_after:?}, gone {gone_after:?}; {} MB",
@@ -130,7 +131,7 @@ async fn a_secret_that_is_created_later_makes_it_ready() {
         json!("Active")
     );
     let object = installation.apply("orders", merged(acme_spec("acme"), json!({"state": "Disabled"}))).await;
-    wait_for("the row to be disabled", async || {
+    wait_until("the row to be disabled", async || {
         installation.row(object.id()).await.is_some_and(|row| row["state"] == json!("Disabled"))
     })
     .await;
@@ -146,7 +147,7 @@ async fn nothing_is_written_while_nothing_happens() {
     installation.wait_for_condition("orders", "ScalingActive", "True", "AsDesired").await;
     let settled = controller.api_writes().await;
     let mut before = settled;
-    wait_for("the last writes", async || {
+    wait_until("the last writes", async || {
         tokio::time::sleep(Duration::from_secs(3)).await;
         let now = controller.api_writes().await;
         std::mem::replace(&mut before, now) == now
@@ -160,7 +161,7 @@ async fn nothing_is_written_while_nothing_happens() {
     // A new process that finds nothing to change writes nothing either.
     controller.kill();
     let restarted = installation.start_leader_in("pod-1").await;
-    wait_for("three ticks", async || {
+    wait_until("three ticks", async || {
         restarted.counter("grapnel_controller_scale_tick_duration_seconds_count", &[], &[]).await >= 3
     })
     .await;

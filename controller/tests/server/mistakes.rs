@@ -2,9 +2,10 @@
 //! `grapnel-controller explain`.
 
 use grapnel_crds::conditions;
+use grapnel_testing::wait_until;
 use serde_json::{Value, json};
 
-use crate::harness::{Installation, acme_spec, merged, wait_for};
+use crate::harness::{Installation, acme_spec, merged};
 
 fn manifest(installation: &Installation, spec: Value) -> Value {
     json!({
@@ -14,7 +15,7 @@ fn manifest(installation: &Installation, spec: Value) -> Value {
 }
 
 /// Runs `explain` and `dev` with a file that contains this object; returns whether they succeeded, and their output.
-fn check_offline(installation: &Installation, spec: Value) -> [(bool, String); 2] {
+async fn check_offline(installation: &Installation, spec: Value) -> [(bool, String); 2] {
     let path = installation.directory.join("orders.yaml");
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme", "namespace": installation.namespace},
@@ -25,8 +26,8 @@ fn check_offline(installation: &Installation, spec: Value) -> [(bool, String); 2
         .expect("write a file");
     let file = path.to_str().expect("a path in UTF-8");
     [
-        installation.try_run("grapnel-controller", &["explain", file]),
-        installation.try_run("grapnel", &["dev", "--file", file]),
+        installation.try_run("grapnel-controller", &["explain", file]).await,
+        installation.try_run("grapnel", &["dev", "--file", file]).await,
     ]
 }
 
@@ -53,7 +54,7 @@ async fn a_wrong_scheme_is_rejected_in_the_same_words_everywhere() {
             "must have from",
         ),
     ] {
-        assert_rejected_everywhere(&installation, scheme(wrong), field, words);
+        assert_rejected_everywhere(&installation, scheme(wrong), field, words).await;
     }
 }
 
@@ -79,11 +80,12 @@ async fn an_unknown_preset_is_rejected_in_the_same_words_everywhere() {
         merged(acme_spec("acme"), json!({"provider": "initech"})),
         "spec.provider",
         "unknown preset; must be one of acme, adyen, ",
-    );
+    )
+    .await;
 }
 
 /// Checks that the API server, `dev` and `explain` reject the object with the same complaint about the field.
-fn assert_rejected_everywhere(installation: &Installation, spec: Value, field: &str, words: &str) {
+async fn assert_rejected_everywhere(installation: &Installation, spec: Value, field: &str, words: &str) {
     let path = installation.directory.join("wrong.json");
     std::fs::write(&path, manifest(installation, spec.clone()).to_string()).expect("write a file");
     let path = path.to_str().expect("UTF-8");
@@ -91,7 +93,7 @@ fn assert_rejected_everywhere(installation: &Installation, spec: Value, field: &
     assert!(!accepted, "{spec} was accepted");
     let complaint = complaint(&server, field);
     assert!(complaint.contains(words), "{server}");
-    for (accepted, output) in check_offline(installation, spec) {
+    for (accepted, output) in check_offline(installation, spec).await {
         assert!(!accepted && output.contains(&complaint), "{complaint:?} is not in: {output}");
     }
 }
@@ -113,14 +115,14 @@ async fn a_doubtful_scheme_is_accepted_with_the_same_warning_everywhere() {
         warning.starts_with("spec.verification.scheme.timestamp: the timestamp is not signed"),
         "{warning}"
     );
-    wait_for("the Event", async || {
+    wait_until("the Event", async || {
         installation.event_reasons("orders").await.contains(&"DoubtfulScheme".to_owned())
     })
     .await;
 
     // Without a database `dev` ends by itself.
     installation.set("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none");
-    let [(explained, output), (started, log)] = check_offline(&installation, spec.clone());
+    let [(explained, output), (started, log)] = check_offline(&installation, spec.clone()).await;
     assert!(explained && output.contains(&warning), "{output}");
     assert!(!started && log.contains(&warning), "{log}");
 

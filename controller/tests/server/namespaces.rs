@@ -4,12 +4,13 @@ use grapnel_core::ids::IntegrationId;
 use grapnel_core::integration::{IntegrationRow, RowState};
 use grapnel_crds::Integration;
 use grapnel_store::integrations::{self as rows, UpsertOutcome};
+use grapnel_testing::{ACME_SECRET, wait_until};
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::harness::{ACME_SECRET, Installation, access, acme_spec, has_condition, setup, wait_for};
+use crate::harness::{Installation, access, acme_spec, has_condition, setup};
 
 /// Applies an Integration and its Secret in a namespace.
 async fn apply_in(installation: &Installation, namespace: &str, name: &str) -> Api<Integration> {
@@ -67,7 +68,7 @@ async fn two_namespaces_are_watched_and_a_third_is_left_alone() {
     let _controller = installation.start_leader().await;
     for (namespace, name) in [(&first, "one"), (&second, "two")] {
         let objects = apply_in(&installation, namespace, name).await;
-        wait_for(name, async || {
+        wait_until(name, async || {
             has_condition(
                 &objects.get(name).await.expect("read an Integration"),
                 "Ready",
@@ -88,7 +89,7 @@ async fn two_namespaces_are_watched_and_a_third_is_left_alone() {
         .await
         .expect("release");
     let one = one.expect("it existed");
-    wait_for("the row to be retired", async || {
+    wait_until("the row to be retired", async || {
         installation.row(one).await.is_some_and(|row| row["deleted"] == json!(true))
     })
     .await;

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use grapnel_testing::{ACME_SECRET, wait_until};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use kube::api::{Api, PostParams};
 use serde_json::json;
 
-use crate::harness::{ACME_SECRET, Installation, acme_spec, merged, wait_for};
+use crate::harness::{Installation, acme_spec, merged};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_scale_sets_the_number_in_the_mode_manual() {
@@ -22,7 +23,7 @@ async fn kubectl_scale_sets_the_number_in_the_mode_manual() {
         installation.kubectl(&["scale", "gint", "orders", &format!("--replicas={number}")]);
         installation.wait_for_replicas(id, number).await;
     }
-    wait_for("kubectl to show it", async || {
+    wait_until("kubectl to show it", async || {
         let shown = installation.kubectl(&[
             "get",
             "gint",

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
+use grapnel_testing::{ACME_SECRET, wait_until};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::{Value, json};
 
 use crate::captures;
-use crate::harness::{ACME_SECRET, Installation, access, acme_spec, variable, wait_for};
+use crate::harness::{Installation, access, acme_spec, variable};
 
 /// A resource, with its subresource if any, and a verb.
 type Right = (String, String);
@@ -77,7 +78,7 @@ async fn every_right_is_needed_and_none_is_missing() {
     installation.delete("lost").await;
     let release = kube::api::Patch::Merge(json!({"metadata": {"finalizers": null}}));
     installation.integrations().patch_metadata("lost", &Default::default(), &release).await.expect("release");
-    wait_for("the row to be retired", async || {
+    wait_until("the row to be retired", async || {
         installation.row(lost).await.is_some_and(|row| row["deleted"] == json!(true))
     })
     .await;
@@ -98,11 +99,12 @@ async fn a_leader_is_ready_when_its_caches_are_filled() {
     let platform = &installation.platform;
     access::bind(&installation.client, platform, Some(platform), &without_deployments).await;
     let controller = installation.start_controller();
-    wait_for("it to be unready", async || {
+    wait_until("it to be unready", async || {
         controller.log().contains("leading") && controller.probe("/readyz").await == 503
     })
     .await;
     assert!(!controller.leads());
     access::bind(&installation.client, platform, Some(platform), &complete).await;
-    wait_for("it to be ready", async || controller.leads() && controller.probe("/readyz").await == 200).await;
+    wait_until("it to be ready", async || controller.leads() && controller.probe("/readyz").await == 200)
+        .await;
 }

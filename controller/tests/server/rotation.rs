@@ -1,10 +1,11 @@
 //! A secret is rotated without rejecting a webhook, and the previous one is reported once it is no longer needed.
 
 use grapnel_crds::{Integration, VerificationStatus};
+use grapnel_testing::{ACME_SECRET, wait_until};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::harness::{ACME_SECRET, Installation, acme_spec, merged, wait_for};
+use crate::harness::{Installation, acme_spec, merged};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_next_and_the_previous_secret_are_both_accepted_while_both_are_named() {
@@ -19,13 +20,13 @@ async fn the_next_and_the_previous_secret_are_both_accepted_while_both_are_named
     }});
     installation.apply("orders", merged(acme_spec("acme"), verification)).await;
     installation.wait_until_ready("orders").await;
-    wait_for("the api to know it", async || installation.post(api.port, "acme", next, "1").await == 202)
+    wait_until("the api to know it", async || installation.post(api.port, "acme", next, "1").await == 202)
         .await;
     assert_eq!(installation.post(api.port, "acme", previous, "2").await, 202);
     assert_eq!(installation.post(api.port, "acme", "another secret", "3").await, 401);
 
     installation.apply("orders", acme_spec("acme")).await;
-    wait_for("the previous one to be refused", async || {
+    wait_until("the previous one to be refused", async || {
         installation.post(api.port, "acme", previous, "4").await == 401
     })
     .await;
@@ -37,24 +38,24 @@ fn with_previous() -> Value {
 }
 
 async fn age(installation: &Installation, id: Uuid, hours: i32) {
-    let statement = "UPDATE previous_secrets SET listed_at = now() - make_interval(hours => $2) WHERE integration_id = $1";
-    let done =
-        sqlx::query(statement).bind(id).bind(hours).execute(&installation.pool).await.expect("an update");
-    assert_eq!(done.rows_affected(), 1);
+    let update = format!(
+        "UPDATE previous_secrets SET listed_at = now() - make_interval(hours => {hours})
+        WHERE integration_id = '{id}'"
+    );
+    assert_eq!(installation.database.execute(&update).await, 1);
 }
 
 async fn use_secret(installation: &Installation, id: Uuid, secret: &str, hours_ago: i32) {
-    let statement = "INSERT INTO verification_secret_uses VALUES ($1, $2, now() - make_interval(hours => $3))
-        ON CONFLICT (integration_id, secret) DO UPDATE SET last_used_at = excluded.last_used_at";
-    let insert = sqlx::query(statement).bind(id).bind(secret).bind(hours_ago);
-    insert.execute(&installation.pool).await.expect("a row");
+    let insert = format!(
+        "INSERT INTO verification_secret_uses VALUES ('{id}', '{secret}', now() - make_interval(hours => {hours_ago}))
+        ON CONFLICT (integration_id, secret) DO UPDATE SET last_used_at = excluded.last_used_at"
+    );
+    installation.database.execute(&insert).await;
 }
 
 async fn is_listed(installation: &Installation, id: Uuid) -> bool {
-    let count =
-        sqlx::query_scalar("SELECT count(*) FROM previous_secrets WHERE integration_id = $1").bind(id);
-    let count: i64 = count.fetch_one(&installation.pool).await.expect("a number");
-    count == 1
+    let count = format!("SELECT count(*) FROM previous_secrets WHERE integration_id = '{id}'");
+    installation.database.count(&count).await == 1
 }
 
 fn verification(object: &Integration) -> Option<VerificationStatus> {
@@ -63,7 +64,7 @@ fn verification(object: &Integration) -> Option<VerificationStatus> {
 
 async fn wait_until_reported(installation: &Installation, expected: &[&str]) -> VerificationStatus {
     let mut last = VerificationStatus::default();
-    wait_for("the unused secrets to be reported", async || {
+    wait_until("the unused secrets to be reported", async || {
         last = installation.get("orders").await.as_ref().and_then(verification).unwrap_or_default();
         last.unused_previous_secrets.iter().map(|secret| secret.name.as_str()).eq(expected.iter().copied())
     })
@@ -79,7 +80,7 @@ async fn a_previous_secret_that_verifies_nothing_for_a_day_is_reported_once() {
     installation.apply_secret("acme-previous", "the-secret-of-yesterday").await;
     let id = installation.apply("orders", merged(acme_spec("acme"), with_previous())).await.id();
     installation.wait_until_ready("orders").await;
-    wait_for("it to be recorded as listed", async || is_listed(&installation, id).await).await;
+    wait_until("it to be recorded as listed", async || is_listed(&installation, id).await).await;
 
     // It was listed long enough without being used, and the current one verifies webhooks.
     age(&installation, id, 25).await;
@@ -88,7 +89,7 @@ async fn a_previous_secret_that_verifies_nothing_for_a_day_is_reported_once() {
     let first = &unused.unused_previous_secrets[0];
     assert_eq!((first.key.as_str(), &first.last_used_time), ("secret", &None));
     assert!(unused.message.is_some_and(|message| message.contains("spec.verification.previousSecretRefs")));
-    wait_for("the Event", async || {
+    wait_until("the Event", async || {
         let reasons = installation.event_reasons("orders").await;
         reasons.iter().filter(|reason| *reason == "PreviousSecretUnused").count() == 1
     })
@@ -98,7 +99,7 @@ async fn a_previous_secret_that_verifies_nothing_for_a_day_is_reported_once() {
     // A new process reports nothing again.
     controller.kill();
     let controller = installation.start_leader_in("pod-1").await;
-    wait_for("two polls and three ticks", async || {
+    wait_until("two polls and three ticks", async || {
         controller.counter("grapnel_controller_scale_tick_duration_seconds_count", &[], &[]).await >= 4
     })
     .await;
@@ -113,14 +114,13 @@ async fn a_previous_secret_that_verifies_nothing_for_a_day_is_reported_once() {
 
     // A secret that is not listed is not reported, and once it is listed again its time starts over.
     installation.apply("orders", acme_spec("acme")).await;
-    wait_for("it to be no longer reported", async || {
+    wait_until("it to be no longer reported", async || {
         installation.get("orders").await.as_ref().and_then(verification).is_none()
     })
     .await;
-    wait_for("it to be no longer listed", async || !is_listed(&installation, id).await).await;
+    wait_until("it to be no longer listed", async || !is_listed(&installation, id).await).await;
     installation.apply("orders", merged(acme_spec("acme"), with_previous())).await;
-    wait_for("it to be listed again", async || is_listed(&installation, id).await).await;
+    wait_until("it to be listed again", async || is_listed(&installation, id).await).await;
     let fresh = "SELECT count(*) FROM previous_secrets WHERE listed_at > now() - interval '5 minutes'";
-    let fresh: i64 = sqlx::query_scalar(fresh).fetch_one(&installation.pool).await.expect("a number");
-    assert_eq!(fresh, 1);
+    assert_eq!(installation.database.count(fresh).await, 1);
 }

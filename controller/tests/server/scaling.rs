@@ -3,15 +3,16 @@
 use std::time::Duration;
 
 use grapnel_crds::names;
+use grapnel_testing::{ACME_SECRET, wait_until};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::harness::{ACME_SECRET, Installation, acme_spec, broker, merged, wait_for};
+use crate::harness::{Installation, acme_spec, merged};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_follow_the_backlog_up_and_down_and_hold_when_it_is_unknown() {
     let mut installation = Installation::new().await;
-    let gate = installation.put_gate("RABBITMQ_MANAGEMENT_URL");
+    let proxy = installation.put_proxy("RABBITMQ_MANAGEMENT_URL").await;
     let _controller = installation.start_leader().await;
     installation.apply_secret("acme", ACME_SECRET).await;
     let scaling = json!({"workers": {"scaling": {
@@ -22,27 +23,27 @@ async fn workers_follow_the_backlog_up_and_down_and_hold_when_it_is_unknown() {
     let queue = names::queue_name(&installation.queue_prefix, id, "orders");
 
     // So that the first reading includes all of them.
-    gate.set_open(false);
-    broker::publish(&installation.rabbitmq_url, &queue, 1000).await;
-    wait_for("RabbitMQ to report all of them", async || {
-        broker::ready(&installation.management_url, &queue).await == Some(1000)
+    proxy.close();
+    installation.queue(&queue).publish_all(std::iter::repeat_n(&b"{}"[..], 1000)).await;
+    wait_until("RabbitMQ to report all of them", async || {
+        installation.services.reported_messages(&queue).await == Some(1000)
     })
     .await;
-    gate.set_open(true);
-    let up = wait_for("five workers", async || installation.replicas(id).await == Some(5)).await;
+    proxy.open();
+    let up = wait_until("five workers", async || installation.replicas(id).await == Some(5)).await;
     let object = installation.wait_for_condition("orders", "ScalingActive", "True", "AtMaxReplicas").await;
     let decision = object.status.and_then(|status| status.scaling?.last_decision).expect("a decision");
     assert_eq!((decision.from, decision.to, decision.reason.as_str()), (0, 5, "Activated"));
     assert!(decision.message.contains("backlog 1000 (ready 1000, unacknowledged 0)"), "{}", decision.message);
 
-    gate.set_open(false);
+    proxy.close();
     installation.wait_for_condition("orders", "ScalingActive", "False", "MetricUnavailable").await;
-    broker::purge(&installation.rabbitmq_url, &queue).await;
+    installation.queue(&queue).purge().await;
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert_eq!(installation.replicas(id).await, Some(5), "unknown is not zero");
-    gate.set_open(true);
-    let down = wait_for("no worker", async || installation.replicas(id).await == Some(0)).await;
-    wait_for("the Event of the last change", async || {
+    proxy.open();
+    let down = wait_until("no worker", async || installation.replicas(id).await == Some(0)).await;
+    wait_until("the Event of the last change", async || {
         installation.event_reasons("orders").await.iter().any(|reason| reason == "ScaledToZero")
     })
     .await;
@@ -97,7 +98,7 @@ async fn modes_and_states_take_precedence_over_the_backlog() {
         .patch_scale("orders", &PatchParams::default(), &Patch::Merge(&json!({"spec": {"replicas": 9}})))
         .await
         .expect("scale");
-    wait_for("the Event", async || {
+    wait_until("the Event", async || {
         installation.event_reasons("orders").await.iter().any(|reason| reason == "ScaleIgnored")
     })
     .await;
@@ -114,13 +115,13 @@ async fn busy_workers_are_not_stopped() {
     installation.apply("orders", merged(acme_spec("acme"), scaling)).await;
     let id = installation.wait_until_ready("orders").await.id();
     let queue = names::queue_name(&installation.queue_prefix, id, "orders");
-    broker::publish(&installation.rabbitmq_url, &queue, 300).await;
+    installation.queue(&queue).publish_all(std::iter::repeat_n(&b"{}"[..], 300)).await;
     installation.wait_for_replicas(id, 3).await;
 
     // Nothing is ready any more, and everything is unacknowledged.
-    let busy = broker::consume(&installation.rabbitmq_url, &queue, 300).await;
+    let busy = installation.queue(&queue).consume(300).await;
     let gauge = "grapnel_queue_messages";
-    wait_for("a reading that shows it", async || {
+    wait_until("a reading that shows it", async || {
         controller.counter(gauge, &["\"ready\""], &[]).await == 0
             && controller.counter(gauge, &["\"unacknowledged\""], &[]).await == 300
     })
@@ -132,9 +133,6 @@ async fn busy_workers_are_not_stopped() {
     }
 
     busy.stop().await;
-    wait_for("the messages to be back", async || {
-        broker::purge(&installation.rabbitmq_url, &queue).await == 300
-    })
-    .await;
+    wait_until("the messages to be back", async || installation.queue(&queue).purge().await == 300).await;
     installation.wait_for_replicas(id, 0).await;
 }

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use grapnel_crds::{Integration, conditions};
+use grapnel_testing::{ACME_SECRET, wait_until};
 use kube::ResourceExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, watcher};
 use serde_json::json;
 
-use crate::harness::{ACME_SECRET, Installation, acme_spec, merged, wait_for};
+use crate::harness::{Installation, acme_spec, merged};
 
 const COUNT: usize = 1000;
 
@@ -114,7 +115,7 @@ async fn a_thousand_objects_settle_and_then_nothing_is_written() {
     let edited = Instant::now();
     let object =
         installation.apply("acme-500", merged(acme_spec("acme-500"), json!({"displayName": "edited"}))).await;
-    wait_for("the edit", async || {
+    wait_until("the edit", async || {
         installation
             .row(object.id())
             .await

@@ -1,10 +1,11 @@
 //! `uninstall` removes the workers and the finalizers, and leaves the rest.
 
+use grapnel_testing::{ACME_SECRET, wait_until};
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::harness::{ACME_SECRET, Installation, acme_spec, wait_for};
+use crate::harness::{Installation, acme_spec};
 
 const CONTROLLER: &str = "grapnel-controller";
 
@@ -67,8 +68,8 @@ async fn uninstall_leaves_objects_that_can_be_deleted_and_a_new_installation_con
     controller.signal("TERM");
     assert!(controller.wait().await.success());
     for _ in ["first", "once more"] {
-        installation.run(CONTROLLER, &["uninstall", "--controller-deployment", CONTROLLER]);
-        wait_for("the Deployments to go", async || deployments(&installation).await == ["of-someone-else"])
+        installation.run(CONTROLLER, &["uninstall", "--controller-deployment", CONTROLLER]).await;
+        wait_until("the Deployments to go", async || deployments(&installation).await == ["of-someone-else"])
             .await;
         assert_eq!(finalizers(&installation, "orders").await, Vec::<String>::new());
         assert_eq!(finalizers(&installation, "shared").await, [foreign]);
@@ -76,8 +77,9 @@ async fn uninstall_leaves_objects_that_can_be_deleted_and_a_new_installation_con
     }
 
     let _controller = installation.start_leader().await;
-    wait_for("the workers to be back", async || deployments(&installation).await.len() == 3).await;
-    wait_for("the finalizer to be back", async || finalizers(&installation, "orders").await.len() == 1).await;
+    wait_until("the workers to be back", async || deployments(&installation).await.len() == 3).await;
+    wait_until("the finalizer to be back", async || finalizers(&installation, "orders").await.len() == 1)
+        .await;
     assert_eq!(installation.get("orders").await.expect("the object").id(), id);
     installation.wait_until_ready("orders").await;
 

@@ -1,12 +1,13 @@
 //! Tests that affect the whole cluster: its API server, the resource definition, and objects of another definition.
 
 use grapnel_crds::Integration;
+use grapnel_testing::{ACME_SECRET, wait_until};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::harness::{ACME_SECRET, Installation, acme_spec, merged, setup, variable, wait_for};
+use crate::harness::{Installation, acme_spec, merged, setup, variable};
 
 /// Runs a command of the script that manages the cluster.
 fn cluster(arguments: &[&str]) {
@@ -28,7 +29,7 @@ async fn the_controller_recovers_from_a_killed_api_server() {
     installation.apply_secret("acme", ACME_SECRET).await;
     installation.apply("orders", acme_spec("acme")).await;
     installation.wait_until_ready("orders").await;
-    wait_for("the api to know it", async || {
+    wait_until("the api to know it", async || {
         installation.post(api.port, "acme", ACME_SECRET, "1").await == 202
     })
     .await;
@@ -43,9 +44,9 @@ async fn the_controller_recovers_from_a_killed_api_server() {
     installation.apply("new", acme_spec("new")).await;
     installation.apply("orders", merged(acme_spec("acme"), json!({"displayName": "later"}))).await;
     for name in ["new", "orders"] {
-        wait_for(name, async || {
+        wait_until(name, async || {
             // A controller that could not renew its Lease for too long exits, and its container is restarted.
-            if controller.has_ended() {
+            if !controller.is_running() {
                 controller = installation.start_controller_in("pod-1");
             }
             let found = installation.get(name).await;
@@ -68,14 +69,15 @@ async fn a_controller_waits_for_the_definition_of_its_resource() {
     let installation = Installation::of_the_cluster().await;
     setup::remove_crd(&installation.client).await;
     let controller = installation.start_controller();
-    wait_for("it to log that the definition is missing", async || {
+    wait_until("it to log that the definition is missing", async || {
         controller.log().contains("is not installed")
     })
     .await;
     assert_eq!((controller.probe("/livez").await, controller.probe("/readyz").await), (200, 503));
     assert_eq!(controller.counter("grapnel_controller_crd_missing", &[], &[]).await, 1);
     setup::install_crd(&installation.client).await;
-    wait_for("it to be ready", async || controller.leads() && controller.probe("/readyz").await == 200).await;
+    wait_until("it to be ready", async || controller.leads() && controller.probe("/readyz").await == 200)
+        .await;
     assert_eq!(controller.counter("grapnel_controller_crd_missing", &[], &[]).await, 0);
     installation.apply_secret("acme", ACME_SECRET).await;
     installation.apply("orders", acme_spec("acme")).await;
@@ -93,27 +95,27 @@ async fn a_removed_definition_cleans_up_its_objects_and_does_not_stop_the_contro
     // The API server deletes every object with it, and waits for their finalizers.
     setup::remove_crd(&installation.client).await;
     assert_eq!(installation.row(first).await.expect("the row stays")["deleted"], json!(true));
-    wait_for("the workers to go", async || installation.replicas(first).await.is_none()).await;
-    wait_for("it to be noticed", async || {
+    wait_until("the workers to go", async || installation.replicas(first).await.is_none()).await;
+    wait_until("it to be noticed", async || {
         controller.counter("grapnel_controller_crd_missing", &[], &[]).await == 1
     })
     .await;
-    assert!(!controller.has_ended(), "{}", controller.log());
+    assert!(controller.is_running(), "{}", controller.log());
     assert_eq!(controller.probe("/livez").await, 200);
 
     setup::install_crd(&installation.client).await;
     installation.apply("orders", acme_spec("acme")).await;
     let again = installation.wait_until_ready("orders").await.id();
     assert_ne!(again, first);
-    wait_for("the api to know it", async || {
+    wait_until("the api to know it", async || {
         installation.post(api.port, "acme", ACME_SECRET, "1").await == 202
     })
     .await;
-    wait_for("it to be noticed", async || {
+    wait_until("it to be noticed", async || {
         controller.counter("grapnel_controller_crd_missing", &[], &[]).await == 0
     })
     .await;
-    assert!(!controller.has_ended(), "{}", controller.log());
+    assert!(controller.is_running(), "{}", controller.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,7 +129,7 @@ async fn rows_and_workers_stay_while_the_definition_is_missing() {
     }
     let orders = installation.wait_until_ready("orders").await.id();
     let others = installation.wait_until_ready("others").await.id();
-    wait_for("the api to know them", async || {
+    wait_until("the api to know them", async || {
         installation.post(api.port, "orders", ACME_SECRET, "0").await == 202
     })
     .await;
@@ -136,7 +138,7 @@ async fn rows_and_workers_stay_while_the_definition_is_missing() {
     setup::remove_all_integrations(&installation.client).await;
     setup::remove_crd(&installation.client).await;
     let controller = installation.start_controller_in("pod-1");
-    wait_for("it to log that the definition is missing", async || {
+    wait_until("it to log that the definition is missing", async || {
         controller.log().contains("is not installed")
     })
     .await;
@@ -155,13 +157,13 @@ async fn rows_and_workers_stay_while_the_definition_is_missing() {
     installation.apply("orders", acme_spec("orders")).await;
     assert_ne!(installation.wait_until_ready("orders").await.id(), orders);
     for id in [orders, others] {
-        wait_for("the row and the workers of the old object to be removed", async || {
+        wait_until("the row and the workers of the old object to be removed", async || {
             let row = installation.row(id).await.expect("a row");
             row["deleted"] == json!(true) && installation.replicas(id).await.is_none()
         })
         .await;
     }
-    wait_for("the api to know it", async || {
+    wait_until("the api to know it", async || {
         installation.post(api.port, "orders", ACME_SECRET, "2").await == 202
     })
     .await;
@@ -194,7 +196,7 @@ async fn an_object_that_cannot_be_decoded_is_reported_and_does_not_stop_the_othe
         "spec": {"provider": {"is": "not a string"}, "destinations": 7},
     });
     let parameters = PatchParams::apply("kubectl");
-    wait_for("the loose definition to be in force", async || {
+    wait_until("the loose definition to be in force", async || {
         objects.patch("strange", &parameters, &Patch::Apply(&strange)).await.is_ok()
     })
     .await;
@@ -208,7 +210,7 @@ async fn an_object_that_cannot_be_decoded_is_reported_and_does_not_stop_the_othe
         let conditions = found.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
         conditions.into_iter().find(|condition| condition["type"] == type_).unwrap_or_default()
     };
-    wait_for("the condition", async || condition("Stalled").await["reason"] == "InvalidSpec").await;
+    wait_until("the condition", async || condition("Stalled").await["reason"] == "InvalidSpec").await;
     for type_ in ["Ready", "Accepted"] {
         let condition = condition(type_).await;
         assert_eq!((&condition["status"], &condition["reason"]), (&json!("False"), &json!("InvalidSpec")));
@@ -217,9 +219,9 @@ async fn an_object_that_cannot_be_decoded_is_reported_and_does_not_stop_the_othe
             "{condition}"
         );
     }
-    wait_for("the Event", async || installation.event_reasons("strange").await == ["InvalidSpec"]).await;
+    wait_until("the Event", async || installation.event_reasons("strange").await == ["InvalidSpec"]).await;
     assert!(controller.counter("grapnel_controller_undecodable_objects_total", &[], &[]).await >= 1);
 
     objects.delete("strange", &Default::default()).await.expect("delete the object");
-    wait_for("it to go", async || objects.get_opt("strange").await.expect("ask for it").is_none()).await;
+    wait_until("it to go", async || objects.get_opt("strange").await.expect("ask for it").is_none()).await;
 }

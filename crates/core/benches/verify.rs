@@ -1,4 +1,4 @@
-//! What the verification of one webhook costs: by kind of scheme, and for every preset that computes an HMAC.
+//! The cost of verifying one webhook: by kind of scheme, and for every preset that computes an HMAC.
 //!
 //! Bodies have about 1 KB. The HMAC presets are measured over their own fixtures, signed as their schemes say.
 
@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main, measurement::WallTime};
 use grapnel_core::preset::{self, Preset};
-use grapnel_core::request::Incoming;
+use grapnel_core::request::IncomingRequest;
 use grapnel_core::verification::Verifier;
 use grapnel_crds::{HashAlgorithm, KeyEncoding, Scheme, SchemeType, SignatureEncoding, TimeUnit};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
@@ -18,12 +18,12 @@ use ring::hmac;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 
-/// When all of it is sent and judged: 2026-01-31T09:00:00Z.
+/// The time at which everything is sent and verified: 2026-01-31T09:00:00Z.
 const NOW: i64 = 1_769_850_000;
 
 const KEY: &[u8] = b"a-key-of-32-bytes-0123456789abcd";
 
-/// A body of the size that is usual.
+/// A body of the usual size.
 fn body() -> Vec<u8> {
     format!(r#"{{"id":"e-1","type":"order.created","filler":"{}"}}"#, "x".repeat(1000)).into_bytes()
 }
@@ -43,8 +43,8 @@ impl Request {
         Self { uri: Uri::from_static("/api/v1/webhooks/r"), headers, body: body.to_vec() }
     }
 
-    fn incoming(&self) -> Incoming<'_> {
-        Incoming {
+    fn incoming(&self) -> IncomingRequest<'_> {
+        IncomingRequest {
             method: &Method::POST,
             uri: &self.uri,
             headers: &self.headers,
@@ -58,7 +58,7 @@ impl Request {
 fn bench(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, verifier: &Verifier, request: &Request) {
     let now = Timestamp::from_second(NOW).expect("a time");
     let incoming = request.incoming();
-    verifier.verify(&incoming, now).unwrap_or_else(|refused| panic!("{name}: {refused}"));
+    verifier.verify(&incoming, now).unwrap_or_else(|error| panic!("{name}: {error}"));
     group.bench_function(name, |bencher| {
         bencher.iter(|| verifier.verify(black_box(&incoming), black_box(now)));
     });
@@ -127,7 +127,7 @@ fn secret(scheme: &Scheme) -> String {
     format!("{}{text}", key.strip_prefix.unwrap_or_default())
 }
 
-/// The fixture with the length that is usual.
+/// The fixture with the usual length.
 fn long(preset: &Preset) -> Request {
     let timed = |text: &str| {
         text.replace("@now@", &NOW.to_string())
@@ -164,7 +164,7 @@ fn signed(preset: &Preset, verifier: &Verifier) -> Request {
         HashAlgorithm::Sha384 => hmac::HMAC_SHA384,
         HashAlgorithm::Sha512 => hmac::HMAC_SHA512,
     };
-    // A time in the list of signatures is part of the message, so it is there first.
+    // A timestamp in the list of signatures is part of the message, so it is placed first.
     let mut request = long(preset);
     let in_body = place(scheme, &mut request.headers, "00").is_none();
     let message = verifier.message(&request.incoming()).expect("a message");

@@ -1,4 +1,5 @@
-//! A provider with an integration's secrets, compiled: what every request of the integration is judged by.
+//! The provider of an Integration, compiled with its secrets. Every request of the Integration is verified, read and answered
+//! with it.
 
 use std::sync::Arc;
 
@@ -8,26 +9,27 @@ use thiserror::Error;
 
 use crate::handshake::Handshakes;
 use crate::mapping::Mapper;
-use crate::preset::{self, Provider};
+use crate::preset::Preset;
+use crate::resolved_provider::{self, ResolvedProvider};
 use crate::verification::{SchemeError, Verifier};
 
-/// What a request is judged by.
+/// A provider, ready to verify, read and answer requests.
 #[derive(Debug)]
-pub struct Compiled {
+pub struct CompiledProvider {
     pub verifier: Verifier,
     pub mapper: Mapper,
     pub handshakes: Handshakes,
-    pub acknowledgement: Acknowledgement,
+    pub acknowledgement: CompiledAcknowledgement,
 }
 
-/// What is answered when a webhook was taken.
+/// The response to a webhook that was accepted.
 #[derive(Debug, Default)]
-pub struct Acknowledgement {
+pub struct CompiledAcknowledgement {
     pub status: Option<StatusCode>,
     pub body: Option<(HeaderValue, Arc<str>)>,
 }
 
-/// Why requests cannot be judged.
+/// A reason why a provider cannot be compiled.
 #[derive(Debug, Error)]
 pub enum ProviderError {
     #[error("{0}")]
@@ -36,42 +38,40 @@ pub enum ProviderError {
     Spec(Vec<FieldError>),
     #[error(transparent)]
     Scheme(#[from] SchemeError),
-    #[error("spec.mapping: a source names no place")]
+    #[error(
+        "spec.mapping: unknown source; expected /…, header:…, query:…, form:…, json:/…, literal:… or request"
+    )]
     Mapping,
-    #[error("spec.handshakes: the handshake {0} cannot be answered with this scheme")]
+    #[error("spec.handshakes: this scheme cannot answer the handshake {0}")]
     Handshake(String),
-    #[error("spec.acknowledgement: cannot be sent")]
+    #[error("spec.acknowledgement: invalid status or header value")]
     Acknowledgement,
 }
 
-impl Compiled {
+impl CompiledProvider {
+    /// Compiles the provider of an Integration. The first secret is the current one.
+    ///
     /// # Errors
-    /// When the spec does not come to a provider, or a secret is no key for it.
+    /// When the spec has no valid provider, or a secret is not a key for it.
     pub fn new(spec: &IntegrationSpec, secrets: &[impl AsRef<[u8]>]) -> Result<Self, ProviderError> {
-        if let Some(unknown) = preset::unknown(spec) {
+        if let Some(unknown) = resolved_provider::unknown_provider(spec) {
             return Err(ProviderError::Unknown(unknown));
         }
-        let provider = preset::resolve(spec).map_err(ProviderError::Spec)?;
+        let provider = ResolvedProvider::new(spec).map_err(ProviderError::Spec)?;
         let verification = &spec.verification;
         Self::of(&provider, verification.tolerance_seconds, verification.url.as_deref(), secrets)
     }
 
-    /// As an integration has it that changes nothing.
+    /// Compiles a preset without changes.
     ///
     /// # Errors
-    /// When a secret is no key for the preset.
-    pub fn of_preset(preset: &preset::Preset, secrets: &[impl AsRef<[u8]>]) -> Result<Self, ProviderError> {
-        let provider = Provider {
-            scheme: preset.verification.clone(),
-            mapping: preset.mapping.clone(),
-            handshakes: preset.handshakes.clone(),
-            acknowledgement: preset.acknowledgement.clone(),
-        };
-        Self::of(&provider, None, None, secrets)
+    /// When a secret is not a key for the preset.
+    pub fn of_preset(preset: &Preset, secrets: &[impl AsRef<[u8]>]) -> Result<Self, ProviderError> {
+        Self::of(&ResolvedProvider::of_preset(preset), None, None, secrets)
     }
 
     fn of(
-        provider: &Provider,
+        provider: &ResolvedProvider,
         tolerance_seconds: Option<i32>,
         url: Option<&str>,
         secrets: &[impl AsRef<[u8]>],
@@ -82,7 +82,7 @@ impl Compiled {
             Handshakes::new(&provider.handshakes, &verifier, current).map_err(ProviderError::Handshake)?;
         Ok(Self {
             mapper: Mapper::new(&provider.mapping).ok_or(ProviderError::Mapping)?,
-            acknowledgement: acknowledgement(&provider.acknowledgement)
+            acknowledgement: CompiledAcknowledgement::new(&provider.acknowledgement)
                 .ok_or(ProviderError::Acknowledgement)?,
             verifier,
             handshakes,
@@ -90,17 +90,36 @@ impl Compiled {
     }
 }
 
-fn acknowledgement(wanted: &grapnel_crds::Acknowledgement) -> Option<Acknowledgement> {
-    let status = match wanted.status {
-        Some(status) => Some(StatusCode::from_u16(u16::try_from(status).ok()?).ok()?),
-        None => None,
-    };
-    let body = match &wanted.body {
-        Some(body) => {
-            let content_type = wanted.content_type.as_deref().unwrap_or("text/plain");
-            Some((HeaderValue::from_str(content_type).ok()?, body.as_str().into()))
+impl CompiledAcknowledgement {
+    fn new(spec: &grapnel_crds::Acknowledgement) -> Option<Self> {
+        let status = match spec.status {
+            Some(status) => Some(StatusCode::from_u16(u16::try_from(status).ok()?).ok()?),
+            None => None,
+        };
+        let body = match &spec.body {
+            Some(body) => {
+                let content_type = spec.content_type.as_deref().unwrap_or("text/plain");
+                Some((HeaderValue::from_str(content_type).ok()?, body.as_str().into()))
+            }
+            None => None,
+        };
+        Some(Self { status, body })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::preset;
+
+    #[test]
+    fn no_preset_has_a_timestamp_that_proves_nothing() {
+        for name in preset::providers() {
+            let preset = preset::find(name).expect("a preset");
+            let secret = grapnel_testing::secret::test_secret(&preset.verification);
+            let compiled = CompiledProvider::of_preset(&preset, &[secret])
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(compiled.verifier.warning(), None, "{name}");
         }
-        None => None,
-    };
-    Some(Acknowledgement { status, body })
+    }
 }

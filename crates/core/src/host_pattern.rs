@@ -1,6 +1,6 @@
 //! Patterns of host names.
 
-/// Whether the host is of the pattern, in which a star stands for one label.
+/// Whether the host matches the pattern, in which a star stands for one label.
 pub fn host_matches(pattern: &str, host: &str) -> bool {
     let (pattern, host): (Vec<&str>, Vec<&str>) = (pattern.split('.').collect(), host.split('.').collect());
     pattern.len() == host.len()

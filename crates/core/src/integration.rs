@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::compiled_provider::{Compiled, ProviderError};
+use crate::compiled_provider::{CompiledProvider, ProviderError};
 use crate::delivery::retry::CompiledRetryPolicy;
 use crate::delivery::signing::{SigningKey, SigningKeyError};
 use crate::delivery::target::{DeliveryTarget, TargetError};
 use crate::ids::IntegrationId;
 use crate::sealing::SealingKeys;
-use crate::secret_uses::Uses;
-use crate::secrets::{Secrets, SecretsError};
+use crate::secret_uses::SecretUses;
+use crate::secrets::{IntegrationSecrets, SecretsError};
 use crate::verification::SchemeError;
 use grapnel_crds::{FieldError, Integration, IntegrationSpec, IntegrationState};
 use thiserror::Error;
@@ -124,9 +124,9 @@ pub struct CompiledIntegration {
     pub rate_limit_per_minute: Option<u32>,
     pub provider: Arc<str>,
     /// How its webhooks are verified, answered and read.
-    pub compiled: Compiled,
+    pub compiled: CompiledProvider,
     /// Which of its secrets verify webhooks.
-    pub uses: Uses,
+    pub uses: SecretUses,
     pub destinations: Vec<Arc<CompiledDestination>>,
     /// The names of `destinations`, as they are stored with events.
     pub destination_names: Arc<[Arc<str>]>,
@@ -187,8 +187,8 @@ impl CompiledIntegration {
     /// Compiles a row.
     pub fn compile(row: IntegrationRow, keys: &SealingKeys) -> Result<Self, CompileError> {
         let spec: IntegrationSpec = serde_json::from_str(&row.spec).map_err(CompileError::Spec)?;
-        let secrets = Secrets::open(keys, row.id, &row.secrets)?;
-        let compiled = Compiled::new(&spec, &secrets.verification()?)?;
+        let secrets = IntegrationSecrets::open(keys, row.id, &row.secrets)?;
+        let compiled = CompiledProvider::new(&spec, &secrets.verification()?)?;
         let destinations: Vec<_> = spec
             .destinations
             .iter()
@@ -204,7 +204,7 @@ impl CompiledIntegration {
                 .map(|limit| u32::try_from(limit).unwrap_or(0)),
             provider: row.provider.as_str().into(),
             compiled,
-            uses: Uses::new(&spec.verification),
+            uses: SecretUses::new(&spec.verification),
             destination_names: destinations.iter().map(|destination| Arc::clone(&destination.name)).collect(),
             destinations,
             row,
@@ -224,7 +224,7 @@ impl CompiledIntegration {
 fn compile_destination(
     spec: &grapnel_crds::Destination,
     provider: &str,
-    secrets: &Secrets,
+    secrets: &IntegrationSecrets,
 ) -> Result<CompiledDestination, CompileError> {
     let signing = |source| CompileError::Signing { destination: spec.name.clone(), source };
     let mut signing_keys = Vec::new();

@@ -1,40 +1,47 @@
-//! Integrations and Secrets from YAML files, for use without Kubernetes: what `kubectl apply` takes.
+//! Integrations and Secrets from YAML files, for use without Kubernetes: the same manifests that `kubectl apply` takes.
 //!
-//! A set of files is good as a whole or not at all, and every mistake in it is told at once, with the file, the object
-//! and the field.
+//! A set of files is valid as a whole or not at all. All mistakes in it are reported at once, with the file, the object and
+//! the field.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
-use grapnel_crds::{Document, Integration, Secret, SecretRef, parse_documents, resolve_secret};
+use grapnel_crds::{
+    Document, Integration, IntegrationSpec, Secret, SecretRef, parse_documents, resolve_secret,
+};
 use secrecy::zeroize::Zeroizing;
 
-use crate::compiled_provider::Compiled;
+use crate::compiled_provider::CompiledProvider;
 use crate::delivery::signing::SigningKey;
-use crate::preset;
-use crate::secrets::Secrets;
+use crate::resolved_provider;
+use crate::secrets::IntegrationSecrets;
 
-/// An Integration of a file with its secrets resolved.
-pub struct Desired {
+/// An Integration from a file with its secrets resolved.
+pub struct DesiredIntegration {
     pub object: Integration,
-    pub secrets: Secrets,
+    pub secrets: IntegrationSecrets,
 }
 
-/// All that is wrong with a set of files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FileErrors(pub Vec<String>);
+type SecretValue = Zeroizing<Vec<u8>>;
 
-impl fmt::Display for FileErrors {
+/// The signing secrets by destination.
+type SigningSecrets = BTreeMap<String, Vec<SecretValue>>;
+
+/// The errors of a set of files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestErrors(pub Vec<String>);
+
+impl fmt::Display for ManifestErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.join("\n"))
     }
 }
 
-impl std::error::Error for FileErrors {}
+impl std::error::Error for ManifestErrors {}
 
 /// Parses and checks a set of files and resolves the secrets of its Integrations.
-pub fn parse(texts: &BTreeMap<PathBuf, String>) -> Result<Vec<Desired>, FileErrors> {
+pub fn parse(texts: &BTreeMap<PathBuf, String>) -> Result<Vec<DesiredIntegration>, ManifestErrors> {
     let (mut integrations, mut secrets, mut errors) = (Vec::new(), Vec::new(), Vec::new());
     for (path, text) in texts {
         match parse_documents(text) {
@@ -49,11 +56,11 @@ pub fn parse(texts: &BTreeMap<PathBuf, String>) -> Result<Vec<Desired>, FileErro
             Err(error) => errors.push(format!("{}: {error}", path.display())),
         }
     }
-    errors.extend(taken_twice(&integrations));
+    errors.extend(duplicate_errors(&integrations));
     let mut desired = Vec::new();
     for (path, object) in integrations {
         match check(&object, &secrets) {
-            Ok(secrets) => desired.push(Desired { object, secrets }),
+            Ok(secrets) => desired.push(DesiredIntegration { object, secrets }),
             Err(problems) => {
                 let name = display_name(&object);
                 errors.extend(
@@ -62,11 +69,11 @@ pub fn parse(texts: &BTreeMap<PathBuf, String>) -> Result<Vec<Desired>, FileErro
             }
         }
     }
-    if errors.is_empty() { Ok(desired) } else { Err(FileErrors(errors)) }
+    if errors.is_empty() { Ok(desired) } else { Err(ManifestErrors(errors)) }
 }
 
-/// Two objects of a set cannot have one name or one route.
-fn taken_twice(integrations: &[(&PathBuf, Integration)]) -> Vec<String> {
+/// Returns an error for each object whose name or route an earlier object has.
+fn duplicate_errors(integrations: &[(&PathBuf, Integration)]) -> Vec<String> {
     let (mut names, mut routes, mut errors) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
     for (path, object) in integrations {
         let name = display_name(object);
@@ -92,11 +99,36 @@ fn display_name(object: &Integration) -> String {
     )
 }
 
-/// Checks one object and resolves its secrets; each problem names its field.
-fn check(object: &Integration, secrets: &[Secret]) -> Result<Secrets, Vec<String>> {
-    let mut problems: Vec<String> = object.validate().iter().map(ToString::to_string).collect();
+/// Checks one object and resolves its secrets. Each problem names its field.
+fn check(object: &Integration, secrets: &[Secret]) -> Result<IntegrationSecrets, Vec<String>> {
     let spec = &object.spec;
-    problems.extend(preset::problems(spec, problems.is_empty()).iter().map(ToString::to_string));
+    let mut problems: Vec<String> = object.validate().iter().map(ToString::to_string).collect();
+    let provider_errors = resolved_provider::errors(spec, problems.is_empty());
+    problems.extend(provider_errors.iter().map(ToString::to_string));
+    let (verification, signing) = resolve_secrets(object, secrets, &mut problems);
+    problems.extend(signing_key_problems(spec, &signing));
+    if problems.is_empty() {
+        match CompiledProvider::new(spec, &verification) {
+            Ok(compiled) => {
+                if let Some(warning) = compiled.verifier.warning() {
+                    tracing::warn!(integration.name = %object.route(), "{warning}");
+                }
+            }
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    if problems.is_empty() {
+        return Ok(IntegrationSecrets::new(verification.iter().map(|secret| &secret[..]), signing));
+    }
+    Err(problems)
+}
+
+/// Returns the verification secrets, and the signing secrets by destination. Reports those that cannot be resolved.
+fn resolve_secrets(
+    object: &Integration,
+    secrets: &[Secret],
+    problems: &mut Vec<String>,
+) -> (Vec<SecretValue>, SigningSecrets) {
     let namespace = object.namespace_or_default();
     let mut resolve =
         |field: String, secret_ref: &SecretRef| match resolve_secret(secret_ref, &namespace, secrets) {
@@ -107,41 +139,24 @@ fn check(object: &Integration, secrets: &[Secret]) -> Result<Secrets, Vec<String
             }
         };
     let mut verification = Vec::new();
-    for (index, secret_ref) in spec.verification.secret_refs().enumerate() {
+    for (index, secret_ref) in object.spec.verification.secret_refs().enumerate() {
         let field = match index.checked_sub(1) {
             None => "spec.verification.secretRef".to_owned(),
             Some(previous) => format!("spec.verification.previousSecretRefs[{previous}]"),
         };
         verification.extend(resolve(field, secret_ref));
     }
-    let mut signing: BTreeMap<String, Vec<Zeroizing<Vec<u8>>>> = BTreeMap::new();
-    for (index, destination) in spec.destinations.iter().enumerate() {
+    let mut signing = SigningSecrets::new();
+    for (index, destination) in object.spec.destinations.iter().enumerate() {
         for secret_ref in destination.signing_refs() {
             let field = format!("spec.destinations[{index}].signingSecretRef");
             signing.entry(destination.name.clone()).or_default().extend(resolve(field, secret_ref));
         }
     }
-    problems.extend(unusable_signing_keys(spec, &signing));
-    if problems.is_empty() {
-        match Compiled::new(spec, &verification) {
-            Ok(compiled) => {
-                if let Some(warning) = compiled.verifier.warning() {
-                    tracing::warn!(integration.name = %object.route(), "{warning}");
-                }
-            }
-            Err(error) => problems.push(error.to_string()),
-        }
-    }
-    if problems.is_empty() {
-        return Ok(Secrets::new(verification.iter().map(|secret| &secret[..]), signing));
-    }
-    Err(problems)
+    (verification, signing)
 }
 
-fn unusable_signing_keys(
-    spec: &grapnel_crds::IntegrationSpec,
-    signing: &BTreeMap<String, Vec<Zeroizing<Vec<u8>>>>,
-) -> Vec<String> {
+fn signing_key_problems(spec: &IntegrationSpec, signing: &SigningSecrets) -> Vec<String> {
     let mut problems = Vec::new();
     for (index, destination) in spec.destinations.iter().enumerate() {
         for secret in signing.get(&destination.name).into_iter().flatten() {
@@ -149,7 +164,7 @@ fn unusable_signing_keys(
             let problem = match key {
                 Ok(Ok(_)) => continue,
                 Ok(Err(error)) => error.to_string(),
-                Err(_) => "the signing secret is not a text".to_owned(),
+                Err(_) => "the signing secret is not valid UTF-8".to_owned(),
             };
             problems.push(format!("spec.destinations[{index}].signingSecretRef: {problem}"));
         }

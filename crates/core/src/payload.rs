@@ -1,8 +1,8 @@
-//! What an event is to those who receive it.
+//! The forms in which receivers get an event.
 //!
-//! The normalized payload has one encoding: what a worker delivers and what the API shows are the same bytes. The
-//! provider's own payload inside it is a slice of the body as it was received and is never parsed and written again, so
-//! big integers keep every digit and members keep their order.
+//! The normalized payload has one encoding: a worker delivers the same bytes as the API shows. The provider's own payload
+//! inside it is a slice of the body as received and is never parsed and written again, so big integers keep every digit and
+//! members keep their order.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -10,29 +10,31 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-/// How the body of an event was read.
+use crate::request::form;
+
+/// The way in which the body of an event was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyForm {
-    Json,
+    Json = 0,
     /// Names and values, `application/x-www-form-urlencoded`.
-    Form,
+    Form = 1,
     /// Nothing in it was read.
-    Opaque,
+    Opaque = 2,
 }
 
-/// In which form an event is delivered.
+/// The form in which an event is delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeliveredAs {
-    Normalized,
-    /// The body as it came, with its content-type.
-    Raw,
-    CloudEvent,
+    Normalized = 0,
+    /// The body as received, with its content type.
+    Raw = 1,
+    CloudEvent = 2,
 }
 
 impl BodyForm {
     const ALL: [Self; 3] = [Self::Json, Self::Form, Self::Opaque];
 
-    /// As it is stored.
+    /// The stored value.
     pub fn code(self) -> i16 {
         self as i16
     }
@@ -45,7 +47,7 @@ impl BodyForm {
 impl DeliveredAs {
     const ALL: [Self; 3] = [Self::Normalized, Self::Raw, Self::CloudEvent];
 
-    /// As it is stored.
+    /// The stored value.
     pub fn code(self) -> i16 {
         self as i16
     }
@@ -57,9 +59,9 @@ impl DeliveredAs {
 
 /// Builds the normalized payload: `{"provider":…,"eventType":…,"externalEventId":…,"<payload_key>":<payload>}`.
 ///
-/// A JSON payload (the ingress cut it from a body that it had parsed) is copied, not looked at; a form becomes an object of
-/// its fields; anything else becomes a text, or base64 under `<payload_key>Base64` when it is none. An event whose provider
-/// gave it no id has `"externalEventId":null`.
+/// A JSON payload (a slice of a body that the ingress has parsed) is copied unchanged; a form becomes an object of its fields;
+/// anything else becomes a text, or base64 under `<payload_key>Base64` if it is not valid UTF-8. An event to which the provider
+/// gave no id has `"externalEventId":null`.
 pub fn normalized_payload(
     provider: &str,
     event_type: &str,
@@ -84,9 +86,9 @@ pub fn normalized_payload(
     json
 }
 
-/// What a CloudEvents envelope says about its event.
+/// The attributes of an event in the CloudEvents format.
 #[derive(Debug, Clone, Copy)]
-pub struct Envelope<'a> {
+pub struct CloudEvent<'a> {
     pub id: Uuid,
     pub integration_id: Uuid,
     pub provider: &'a str,
@@ -97,40 +99,42 @@ pub struct Envelope<'a> {
     pub content_type: Option<&'a str>,
 }
 
-/// Builds a CloudEvents 1.0 envelope in the JSON format. `source` is `/integrations/{id}`, and `externaleventid` and
-/// `provider` are extension attributes.
-pub fn cloud_event(envelope: &Envelope<'_>, form: BodyForm, payload: &[u8]) -> Vec<u8> {
-    let mut json = Vec::with_capacity(payload.len() + 512);
-    json.extend_from_slice(b"{\"specversion\":\"1.0\"");
-    let source = format!("/integrations/{}", envelope.integration_id);
-    let (id, time) = (envelope.id.to_string(), envelope.occurred_at.to_string());
-    let content_type = match form {
-        BodyForm::Json | BodyForm::Form => Some("application/json"),
-        BodyForm::Opaque => envelope.content_type,
-    };
-    let attributes = [
-        ("id", Some(id.as_str())),
-        ("source", Some(&source)),
-        ("type", Some(envelope.event_type)),
-        ("time", Some(&time)),
-        // Both may be absent, but not empty.
-        ("subject", envelope.subject),
-        ("datacontenttype", content_type),
-        ("provider", Some(envelope.provider)),
-        ("externaleventid", envelope.external_event_id),
-    ];
-    for (name, value) in attributes {
-        if let Some(value) = value.filter(|value| !value.is_empty()) {
-            json.push(b',');
-            push_string(&mut json, name);
-            json.push(b':');
-            push_string(&mut json, value);
+impl CloudEvent<'_> {
+    /// Builds an event in the JSON format of CloudEvents 1.0. `source` is `/integrations/{id}`, and `externaleventid` and
+    /// `provider` are extension attributes.
+    pub fn to_json(&self, form: BodyForm, payload: &[u8]) -> Vec<u8> {
+        let mut json = Vec::with_capacity(payload.len() + 512);
+        json.extend_from_slice(b"{\"specversion\":\"1.0\"");
+        let source = format!("/integrations/{}", self.integration_id);
+        let (id, time) = (self.id.to_string(), self.occurred_at.to_string());
+        let content_type = match form {
+            BodyForm::Json | BodyForm::Form => Some("application/json"),
+            BodyForm::Opaque => self.content_type,
+        };
+        let attributes = [
+            ("id", Some(id.as_str())),
+            ("source", Some(&source)),
+            ("type", Some(self.event_type)),
+            ("time", Some(&time)),
+            // Both may be missing, but not empty.
+            ("subject", self.subject),
+            ("datacontenttype", content_type),
+            ("provider", Some(self.provider)),
+            ("externaleventid", self.external_event_id),
+        ];
+        for (name, value) in attributes {
+            if let Some(value) = value.filter(|value| !value.is_empty()) {
+                json.push(b',');
+                push_string(&mut json, name);
+                json.push(b':');
+                push_string(&mut json, value);
+            }
         }
+        json.push(b',');
+        push_member(&mut json, "data", "_base64", form, payload);
+        json.push(b'}');
+        json
     }
-    json.push(b',');
-    push_member(&mut json, "data", "_base64", form, payload);
-    json.push(b'}');
-    json
 }
 
 fn push_member(json: &mut Vec<u8>, name: &str, base64_suffix: &str, form: BodyForm, payload: &[u8]) {
@@ -140,7 +144,7 @@ fn push_member(json: &mut Vec<u8>, name: &str, base64_suffix: &str, form: BodyFo
             json.push(b':');
             return json.extend_from_slice(payload);
         }
-        (BodyForm::Form, _) => (name.to_owned(), form_fields(payload)),
+        (BodyForm::Form, _) => (name.to_owned(), form_object(payload)),
         (BodyForm::Opaque, Ok(text)) => (name.to_owned(), Value::from(text)),
         (BodyForm::Opaque, Err(_)) => {
             (format!("{name}{base64_suffix}"), Value::from(STANDARD.encode(payload)))
@@ -151,10 +155,10 @@ fn push_member(json: &mut Vec<u8>, name: &str, base64_suffix: &str, form: BodyFo
     serde_json::to_writer(json, &value).expect("a value can be written to a vector");
 }
 
-/// A field that stands twice has a list of its values.
-fn form_fields(form: &[u8]) -> Value {
+/// Returns an object with the fields of a form. The value of a repeated field is a list.
+fn form_object(encoded: &[u8]) -> Value {
     let mut fields = Map::new();
-    for (name, value) in url::form_urlencoded::parse(form) {
+    for (name, value) in form::fields(encoded) {
         let value = Value::from(value.into_owned());
         match fields.get_mut(name.as_ref()) {
             None => drop(fields.insert(name.into_owned(), value)),
@@ -230,7 +234,7 @@ mod tests {
     #[test]
     fn a_cloud_event_has_the_required_attributes_and_the_payload_as_it_came() {
         let id = Uuid::nil();
-        let envelope = Envelope {
+        let event = CloudEvent {
             id,
             integration_id: id,
             provider: "acme",
@@ -240,7 +244,7 @@ mod tests {
             occurred_at: "2026-01-31T10:00:00Z".parse().unwrap(),
             content_type: Some("application/json"),
         };
-        let json = cloud_event(&envelope, BodyForm::Json, b"{\"total\": 1.50}");
+        let json = event.to_json(BodyForm::Json, b"{\"total\": 1.50}");
         insta::assert_snapshot!(
             String::from_utf8(json).unwrap(),
             @r#"{"specversion":"1.0","id":"00000000-0000-0000-0000-000000000000","source":"/integrations/00000000-0000-0000-0000-000000000000","type":"order.created","time":"2026-01-31T10:00:00Z","datacontenttype":"application/json","provider":"acme","externaleventid":"e-1","data":{"total": 1.50}}"#

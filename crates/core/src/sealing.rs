@@ -1,9 +1,9 @@
 //! Seals secrets for storage and opens them again: AES-256-GCM under named, rotatable keys.
 //!
-//! What always holds: a sealed value names the key that sealed it, so any configured key opens what it sealed and
-//! the first one seals everything new; version, key id and the caller's context are authenticated with the
-//! ciphertext, so a sealed value moved to another row does not open; opened secrets are zeroized when dropped and
-//! print as `[REDACTED]`; no error carries key material.
+//! What always holds: a sealed value names the key that sealed it, so any configured key opens the values that it sealed, and
+//! the first one seals new values; version, key id and the caller's context are authenticated with the ciphertext, so a
+//! sealed value that was moved to another row cannot be opened; opened secrets are zeroized when dropped and print as
+//! `[REDACTED]`; no error contains key material.
 //!
 //! The layout is `version (1) · length of key id (1) · key id · nonce (12) · ciphertext and tag (16)`.
 
@@ -36,8 +36,8 @@ struct SealingKey {
     cipher: Aes256Gcm,
 }
 
-/// Why a list of sealing keys was refused. Positions count from one; nothing of the text is repeated, because an
-/// operator who leaves out the id has put the key in its place.
+/// A reason why a list of sealing keys is invalid. Positions count from one. No part of the text is repeated, because an
+/// operator who forgets the id has put the key in its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SealingKeysError {
     /// There is no key at all.
@@ -46,7 +46,7 @@ pub enum SealingKeysError {
     /// An entry has no colon.
     #[error("sealing key {position} is not of the form id:base64 of 32 bytes")]
     Form { position: usize },
-    /// An id is empty, too long or has other characters.
+    /// An id is empty, too long or contains other characters.
     #[error("the id of sealing key {position} is not 1 to 32 characters of a-z, 0-9 and -")]
     Id { position: usize },
     /// Two entries have the same id.
@@ -60,10 +60,10 @@ pub enum SealingKeysError {
     Length { position: usize, length: usize },
 }
 
-/// Why a sealed value could not be opened.
+/// A reason why a sealed value cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// The bytes are not of the layout.
+    /// The bytes do not have the layout.
     #[error("the sealed value is malformed")]
     Malformed,
     /// The value was sealed with a key that is not configured.
@@ -75,10 +75,10 @@ pub enum OpenError {
 }
 
 impl SealingKeys {
-    /// Reads `id:base64 of 32 bytes` entries, separated by commas.
+    /// Parses `id:base64 of 32 bytes` entries, separated by commas.
     ///
     /// # Errors
-    /// When an entry is malformed, an id is used twice, or there is none.
+    /// When an entry is malformed, an id is used twice, or there is no entry.
     pub fn parse(text: &str) -> Result<Self, SealingKeysError> {
         if text.trim().is_empty() {
             return Err(SealingKeysError::Empty);
@@ -96,8 +96,8 @@ impl SealingKeys {
         Ok(Self { sealing, retired: keys })
     }
 
-    /// Seals `plaintext` with the first key. `aad` is the context that must be given again to open the value, such
-    /// as the id of the row and the name of the column; it is authenticated, not stored.
+    /// Seals `plaintext` with the first key. `aad` is the context that opening the value requires again, such as the
+    /// id of the row and the name of the column. It is authenticated, not stored.
     ///
     /// The nonce is random: 2^32 values a key stay within the bound of NIST SP 800-38D section 8.3, and an
     /// Integration's secrets are sealed only when they change.
@@ -111,13 +111,13 @@ impl SealingKeys {
         let authenticated = [sealed.as_slice(), aad].concat();
         let ciphertext = cipher
             .encrypt(&nonce, Payload { msg: plaintext, aad: &authenticated })
-            .expect("AES-GCM refuses only what is longer than 64 GiB");
+            .expect("AES-GCM refuses only values longer than 64 GiB");
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(&ciphertext);
         sealed
     }
 
-    /// Opens what [`seal`](Self::seal) returned, with the key that it names and the same `aad`.
+    /// Opens a value that [`seal`](Self::seal) returned, with the key that it names and the same `aad`.
     ///
     /// # Errors
     /// When the value is malformed, its key is not configured, or value and `aad` do not belong together.
@@ -139,8 +139,8 @@ impl SealingKeys {
         Ok(SecretBytes::new(std::mem::take(&mut *plaintext)))
     }
 
-    /// Whether a sealed value should be opened and sealed again, because another key than the first sealed it. True for
-    /// a malformed value too: the attempt to open it then says so.
+    /// Whether a sealed value should be opened and sealed again, because a key other than the first sealed it. Also true for a
+    /// malformed value: opening it then reports the error.
     pub fn needs_reseal(&self, sealed: &[u8]) -> bool {
         split(sealed).is_none_or(|parts| parts.key_id != self.sealing.id)
     }
@@ -176,8 +176,8 @@ fn is_key_id(id: &str) -> bool {
         && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
-/// A sealed value, taken apart but not yet trusted.
-struct Parts<'a> {
+/// The parts of a sealed value, not yet authenticated.
+struct SealedParts<'a> {
     header: &'a [u8],
     key_id: &'a str,
     nonce: &'a [u8; NONCE_BYTES],
@@ -185,13 +185,13 @@ struct Parts<'a> {
     tag: &'a [u8; TAG_BYTES],
 }
 
-fn split(sealed: &[u8]) -> Option<Parts<'_>> {
+fn split(sealed: &[u8]) -> Option<SealedParts<'_>> {
     let [VERSION, id_length, ..] = *sealed else { return None };
     let (header, rest) = sealed.split_at_checked(2 + usize::from(id_length))?;
     let key_id = std::str::from_utf8(&header[2..]).ok().filter(|id| is_key_id(id))?;
     let (nonce, rest) = rest.split_first_chunk()?;
     let (ciphertext, tag) = rest.split_last_chunk()?;
-    Some(Parts { header, key_id, nonce, ciphertext, tag })
+    Some(SealedParts { header, key_id, nonce, ciphertext, tag })
 }
 
 #[cfg(test)]
@@ -213,7 +213,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_sealed_opens(aad: Vec<u8>, plaintext: Vec<u8>) {
+        fn a_sealed_value_opens(aad: Vec<u8>, plaintext: Vec<u8>) {
             let keys = keys(&[("k1", 1)]);
             let sealed = keys.seal(&aad, &plaintext);
             let opened = keys.open(&aad, &sealed).unwrap();
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_anywhere_does_not_open() {
-        // The second key shares all but one bit of its id with the first, so a flip there finds a configured key.
+        // The second key shares all but one bit of its id with the first, so a flip there selects a configured key.
         let keys = keys(&[("k1", 1), ("k0", 1)]);
         let sealed = keys.seal(b"row 1", b"a secret");
         for bit in 0..sealed.len() * 8 {

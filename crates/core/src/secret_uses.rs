@@ -1,4 +1,4 @@
-//! The uses of verification secrets: which of them verify webhooks, and when they last did.
+//! Counts the uses of verification secrets: which of them verify webhooks, and when they last did.
 //!
 //! A use costs two atomic operations.
 
@@ -9,26 +9,26 @@ use jiff::Timestamp;
 
 /// The uses of one integration's secrets, the current one first.
 #[derive(Debug)]
-pub struct Uses(Vec<UseCounter>);
+pub struct SecretUses(Vec<SecretUseCounter>);
 
 #[derive(Debug)]
-struct UseCounter {
-    /// The [`reference`].
+struct SecretUseCounter {
+    /// The [`recorded_name`].
     secret: String,
-    /// Since [`Uses::take`].
+    /// Since the last [`SecretUses::take`].
     count: AtomicU64,
     last_second: AtomicI64,
 }
 
-/// The name of a secret among the uses.
-pub fn reference(secret_ref: &SecretRef) -> String {
+/// Returns the name under which the uses of a secret are recorded.
+pub fn recorded_name(secret_ref: &SecretRef) -> String {
     format!("{}/{}", secret_ref.name, secret_ref.key)
 }
 
-impl Uses {
+impl SecretUses {
     pub fn new(verification: &Verification) -> Self {
-        let counter = |secret_ref: &SecretRef| UseCounter {
-            secret: reference(secret_ref),
+        let counter = |secret_ref: &SecretRef| SecretUseCounter {
+            secret: recorded_name(secret_ref),
             count: AtomicU64::new(0),
             last_second: AtomicI64::new(0),
         };
@@ -43,7 +43,7 @@ impl Uses {
         }
     }
 
-    /// Takes the secrets that were used since the last call, each with the time of its last use.
+    /// Returns the secrets that were used since the last call, each with the time of its last use.
     pub fn take(&self) -> impl Iterator<Item = (&str, Timestamp)> {
         self.0.iter().filter_map(|counter| {
             let last = counter.last_second.load(Ordering::Relaxed);

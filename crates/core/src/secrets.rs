@@ -1,11 +1,10 @@
 //! An integration's secrets as one value, and its sealed form in the `integrations` row.
 //!
-//! The plain form lives only between a Secret and the seal, and between the seal and the keys that are made of it. It
-//! has no `Debug` and is wiped when dropped.
+//! The plain form exists only until it is sealed, and from opening it until keys are made of it. It has no `Debug` and is
+//! zeroized when dropped.
 
 use std::collections::BTreeMap;
 
-use crate::ids::IntegrationId;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::ExposeSecret;
@@ -13,42 +12,44 @@ use secrecy::zeroize::{Zeroize, Zeroizing};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::ids::IntegrationId;
 use crate::sealing::{OpenError, SealingKeys};
 
-/// Secrets of any bytes, in base64.
+/// An integration's secrets. They may be any bytes, so they are held in base64.
 #[derive(Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
-pub struct Secrets {
-    /// Accepted from the provider, the current one first.
-    verification: Vec<Base64>,
-    /// By destination: what its deliveries are signed with, the current one first.
-    signing: BTreeMap<String, Vec<Base64>>,
+pub struct IntegrationSecrets {
+    /// The secrets shared with the provider, the current one first.
+    verification: Vec<EncodedSecret>,
+    /// By destination: the secrets that sign its deliveries, the current one first.
+    signing: BTreeMap<String, Vec<EncodedSecret>>,
 }
 
 #[derive(Serialize, Deserialize, PartialEq, Eq)]
 #[serde(transparent)]
-struct Base64(String);
+struct EncodedSecret(String);
 
-impl Drop for Base64 {
+impl Drop for EncodedSecret {
     fn drop(&mut self) {
         self.0.zeroize();
     }
 }
 
+/// A reason why sealed secrets cannot be used.
 #[derive(Debug, Error)]
 pub enum SecretsError {
     #[error("the sealed secrets cannot be opened")]
     Sealed(#[from] OpenError),
-    #[error("the sealed secrets are not of a form that this version knows")]
+    #[error("the sealed secrets have a format that this version does not know")]
     Form,
 }
 
-impl Secrets {
+impl IntegrationSecrets {
     pub fn new<'a>(
         verification: impl IntoIterator<Item = &'a [u8]>,
         signing: BTreeMap<String, Vec<Zeroizing<Vec<u8>>>>,
     ) -> Self {
-        let encode = |secret: &[u8]| Base64(STANDARD.encode(secret));
+        let encode = |secret: &[u8]| EncodedSecret(STANDARD.encode(secret));
         Self {
             verification: verification.into_iter().map(encode).collect(),
             signing: signing
@@ -60,7 +61,7 @@ impl Secrets {
         }
     }
 
-    /// Seals for the row of one integration: a value copied to another row does not open there.
+    /// Seals the secrets for the row of one integration: a value that is copied to another row cannot be opened there.
     pub fn seal(&self, keys: &SealingKeys, integration_id: IntegrationId) -> Vec<u8> {
         let plain = Zeroizing::new(serde_json::to_vec(self).expect("texts and lists serialize"));
         keys.seal(integration_id.as_bytes(), &plain)
@@ -75,18 +76,18 @@ impl Secrets {
         serde_json::from_slice(plain.expose_secret()).map_err(|_| SecretsError::Form)
     }
 
-    /// The bytes that the provider proves to know.
+    /// Returns the secrets that verify webhooks.
     pub fn verification(&self) -> Result<Vec<Zeroizing<Vec<u8>>>, SecretsError> {
-        self.verification.iter().map(Base64::decode).collect()
+        self.verification.iter().map(EncodedSecret::decode).collect()
     }
 
-    /// The bytes that a destination's deliveries are signed with; none when they are not signed.
+    /// Returns the secrets that sign a destination's deliveries; none if they are not signed.
     pub fn signing(&self, destination: &str) -> Result<Vec<Zeroizing<Vec<u8>>>, SecretsError> {
-        self.signing.get(destination).into_iter().flatten().map(Base64::decode).collect()
+        self.signing.get(destination).into_iter().flatten().map(EncodedSecret::decode).collect()
     }
 }
 
-impl Base64 {
+impl EncodedSecret {
     fn decode(&self) -> Result<Zeroizing<Vec<u8>>, SecretsError> {
         STANDARD.decode(&self.0).map(Zeroizing::new).map_err(|_| SecretsError::Form)
     }

@@ -1,4 +1,4 @@
-//! What a run is told to do, after everything has been checked.
+//! The configuration of a run. Everything in it is valid.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,26 +6,26 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use grapnel_core::preset;
 use http::{HeaderValue, Uri};
 use secrecy::SecretString;
 use url::{Host, Url};
 
-use super::signature::SigningKey;
-use grapnel_core::preset;
+use crate::signing_key::SigningKey;
 
-/// The provider whose webhooks are imitated.
+/// The provider whose webhooks are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
     /// HMAC-SHA256 of the body, in hex.
     Acme,
-    /// A token in a header.
+    /// Token in a header.
     Globex,
-    /// A preset that is signed with an HMAC. Its events cannot be told apart when they are delivered.
+    /// A preset that is signed with an HMAC. Its deliveries do not show which event they belong to.
     Preset(&'static str),
 }
 
 impl Provider {
-    /// Its name, as the preset has it.
+    /// Returns the name of its preset.
     pub fn name(self) -> &'static str {
         match self {
             Provider::Acme => "acme",
@@ -44,7 +44,7 @@ impl FromStr for Provider {
             "globex" => Ok(Provider::Globex),
             _ => {
                 let known = preset::providers().into_iter().find(|name| *name == text);
-                known.map(Provider::Preset).context("there is no such preset")
+                known.map(Provider::Preset).context("unknown preset")
             }
         }
     }
@@ -56,42 +56,42 @@ impl serde::Serialize for Provider {
     }
 }
 
-/// How much is sent.
+/// The amount of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Amount {
-    /// Exactly so many events.
+    /// Exactly this number of events.
     Events(u64),
-    /// As many as the pace allows in this time, in whole seconds.
+    /// All that the pace allows in this time, in whole seconds.
     Time(Duration),
 }
 
-/// How fast it is sent.
+/// The pace of sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// Each client sends its next event when the last one is answered.
+    /// Each client sends its next event when the previous one is answered.
     Closed {
         /// Clients, each with one connection.
         clients: u32,
     },
-    /// A fixed schedule, whatever the target does.
+    /// A fixed schedule, independent of the target.
     Open {
         /// Events per second.
         rate_per_second: u32,
-        /// The most requests that may wait for an answer at the same time.
+        /// Maximum number of requests that wait for an answer at the same time.
         max_in_flight: u32,
     },
 }
 
-/// How deliveries are received.
+/// The receiver of deliveries.
 #[derive(Debug, Clone)]
 pub struct SinkConfig {
-    /// Where to listen; port 0 takes any free one.
+    /// Address to listen on; port 0 takes any free port.
     pub addr: SocketAddr,
-    /// Share of the events whose first delivery is answered 500, 0 to 100.
+    /// Percentage of events whose first delivery is answered 500, 0 to 100.
     pub fail_percent: u8,
-    /// How long to wait before answering.
+    /// Delay before each answer.
     pub delay: Duration,
-    /// Verify the signature of each delivery with this key.
+    /// Key that verifies the signature of each delivery.
     pub signing_key: Option<SigningKey>,
 }
 
@@ -106,39 +106,39 @@ impl Default for SinkConfig {
     }
 }
 
-/// Everything that one run needs to know.
+/// The configuration of one run.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The webhook route.
     pub target: Target,
-    /// Whose webhooks are sent.
+    /// Provider of the webhooks.
     pub provider: Provider,
-    /// The provider's secret or token.
+    /// Secret or token of the provider.
     pub secret: SecretString,
-    /// How much.
+    /// How many events are sent.
     pub amount: Amount,
-    /// How fast.
+    /// How fast they are sent.
     pub pace: Pace,
     /// Size of a request's body, within a few bytes.
     pub body_bytes: usize,
-    /// `None`: deliveries go elsewhere and are not counted.
+    /// Receiver of the deliveries. `None`: they go elsewhere and are not counted.
     pub sink: Option<SinkConfig>,
-    /// How long to wait for what is missing after the last answer.
+    /// How long to wait for missing deliveries after the last answer.
     pub settle: Duration,
-    /// How long to watch for more deliveries after everything has arrived.
+    /// How long to watch for further deliveries after everything has arrived.
     pub linger: Duration,
     /// Deadline of one request.
     pub request_timeout: Duration,
-    /// Give up when no connection could be made for so long or, with `retry_unknown`, when nothing was answered for good.
+    /// Give up when connecting has failed for so long or, with `retry_unknown`, when every request has.
     pub unreachable_limit: Duration,
-    /// Send an event again when its fate is unknown, as providers do.
+    /// Send an event again when it is not known to be accepted, as providers do.
     pub retry_unknown: bool,
     /// Part of each event's id.
     pub run_id: RunId,
 }
 
 impl Config {
-    /// A closed loop of 64 clients with 1 KiB bodies, a sink on any loopback port and a random run id.
+    /// Returns a closed loop of 64 clients with bodies of 1 KiB, a sink on any loopback port and a random run id.
     #[must_use]
     pub fn new(target: Target, provider: Provider, secret: SecretString, amount: Amount) -> Config {
         Config {
@@ -159,7 +159,7 @@ impl Config {
     }
 }
 
-/// Where the events go.
+/// The webhook route that events are sent to.
 #[derive(Debug, Clone)]
 pub struct Target {
     url: Url,
@@ -170,16 +170,16 @@ pub struct Target {
 }
 
 impl Target {
-    /// Reads the URL of a webhook route.
+    /// Parses the URL of a webhook route.
     ///
     /// # Errors
-    /// Anything but an `http` URL with a host and without user information.
+    /// When it is not an `http` URL with a host and without user information.
     pub fn parse(text: &str) -> anyhow::Result<Target> {
         let url = Url::parse(text).context("read the target's URL")?;
         ensure!(url.scheme() == "http", "the target's URL must begin with http://");
         ensure!(
             url.username().is_empty() && url.password().is_none(),
-            "the target's URL must not carry credentials"
+            "the target's URL must not contain credentials"
         );
         let host = match url.host() {
             Some(Host::Domain(name)) => name.to_owned(),
@@ -195,7 +195,7 @@ impl Target {
         Ok(Target { url, host, port, host_header, path })
     }
 
-    /// What to connect to.
+    /// Returns the host and port to connect to.
     pub(crate) fn address(&self) -> (&str, u16) {
         (&self.host, self.port)
     }
@@ -215,34 +215,34 @@ impl fmt::Display for Target {
     }
 }
 
-/// Names one run inside its event ids, so that runs do not mix.
+/// The id of a run. It is part of every event id, so that runs do not mix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunId(String);
 
 impl RunId {
     const MAX_LENGTH: usize = 40;
 
-    /// An id that no other run has.
+    /// Returns an id that no other run has.
     #[must_use]
     pub fn random() -> RunId {
         RunId(format!("{:012x}", rand::random::<u64>() & 0xffff_ffff_ffff))
     }
 
-    /// Takes a chosen id.
+    /// Parses a chosen id.
     ///
     /// # Errors
-    /// When it is empty, longer than 40 characters, or has others than ASCII letters, digits, `-`, `_` and `.`.
+    /// When it is empty, longer than 40 characters, or contains anything but ASCII letters, digits, `-`, `_` and `.`.
     pub fn parse(text: &str) -> anyhow::Result<RunId> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         ensure!(
             (1..=Self::MAX_LENGTH).contains(&text.len()) && text.bytes().all(allowed),
-            "a run id is 1 to {} ASCII letters, digits, '-', '_' or '.'",
+            "a run id has 1 to {} ASCII letters, digits, '-', '_' or '.'",
             Self::MAX_LENGTH
         );
         Ok(RunId(text.to_owned()))
     }
 
-    /// The id's text.
+    /// Returns the id as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -254,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_taken_apart_for_connecting_and_for_the_request() {
+    fn a_target_has_an_address_and_a_request_path() {
         let target = Target::parse("http://[::1]:8080/api/v1/webhooks/acme?a=b").expect("a good URL");
         assert_eq!(target.address(), ("::1", 8080));
         assert_eq!(target.host_header(), "[::1]:8080");
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_that_would_not_work_or_leak_are_refused() {
+    fn invalid_targets_and_targets_with_credentials_are_refused() {
         for bad in ["https://a/", "ftp://a/", "http://user:secret@a/", "127.0.0.1:80", ""] {
             let error = Target::parse(bad).expect_err(bad);
             assert!(!format!("{error:#}").contains("secret"));
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn run_ids_stay_harmless_inside_json() {
+    fn run_ids_need_no_escape_in_json() {
         assert!(RunId::parse("upgrade-1.2_b").is_ok());
         for bad in ["", "a\"b", "a b", "é", &"x".repeat(41)] {
             assert!(RunId::parse(bad).is_err(), "{bad}");

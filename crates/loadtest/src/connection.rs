@@ -1,6 +1,6 @@
-//! One HTTP/1.1 connection to the target, and the certainty whether a request left on it.
+//! One HTTP/1.1 connection to the target, which knows for certain whether a request has left on it.
 //!
-//! Whoever waits for an answer drives the connection meanwhile; nothing runs on its own.
+//! The caller that waits for an answer also drives the connection; there is no task in the background.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -16,17 +16,18 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use super::config::Target;
+use crate::config::Target;
 
-/// A connection that fails this soon, without an answer, counts as one that could not be made.
+/// A connection that fails so soon, without an answer, counts as a failure to connect.
 const FRESH: Duration = Duration::from_secs(1);
-/// An answer's body is read up to here, then the connection is dropped.
+/// The connection is dropped when the body of an answer is longer.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
+/// A request without an answer.
 pub(crate) enum SendFailure {
-    /// Not a byte of the request left.
+    /// No byte of the request has left.
     NotSent,
-    /// It may have left, and no answer will come.
+    /// The request may have left, and no answer will come.
     Broken,
 }
 
@@ -49,7 +50,7 @@ impl Connection {
             .writev(false)
             .handshake(TokioIo::new(stream))
             .await
-            .context("begin HTTP")?;
+            .context("start HTTP")?;
         Ok(Connection { sender, driver: Some(driver), opened: Instant::now(), answered: false })
     }
 
@@ -57,6 +58,7 @@ impl Connection {
         self.driver.is_none() || self.sender.is_closed()
     }
 
+    /// Whether it was opened just now and has not carried an answer.
     pub(crate) fn is_fresh(&self) -> bool {
         !self.answered && self.opened.elapsed() < FRESH
     }
@@ -74,13 +76,13 @@ impl Connection {
                 self.answered = true;
                 Ok(response)
             }
-            // hyper returns the request only when it had not begun to write it.
+            // hyper returns the request only if it has not begun to write it.
             Err(error) if error.message().is_some() => Err(SendFailure::NotSent),
             Err(_) => Err(SendFailure::Broken),
         }
     }
 
-    /// Reads the rest of an answer. False: the connection cannot be used again.
+    /// Reads the rest of an answer. Returns whether the connection can be used again.
     pub(crate) async fn drain(&mut self, mut response: Response<Incoming>) -> bool {
         let mut bytes = 0;
         loop {
@@ -96,7 +98,7 @@ impl Connection {
     }
 }
 
-/// Polls the connection beside the work that waits for it.
+/// Polls the connection together with the work that waits for it.
 async fn drive<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     poll_fn(|cx| {
@@ -106,7 +108,7 @@ async fn drive<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>) ->
         if let Some(connection) = driver
             && Pin::new(connection).poll(cx).is_ready()
         {
-            // Dropped at once, so that whoever waits for it is told.
+            // Dropping it at once wakes the work that waits for it.
             *driver = None;
         }
         work.as_mut().poll(cx)

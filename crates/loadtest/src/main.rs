@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use grapnel_loadtest::ProbeArgs;
+use grapnel_loadtest::commands::{bench, run};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Load for Grapnel, with an exact ledger.
+/// A load generator for Grapnel with an exact ledger.
 #[derive(Debug, Parser)]
 #[command(name = "grapnel-loadtest", version, propagate_version = true)]
 struct Cli {
@@ -19,7 +19,10 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Send numbered webhooks, receive their deliveries, and print an exact ledger
-    Run(Box<ProbeArgs>),
+    Run(Box<run::RunArgs>),
+    /// Measure one case of a benchmark, or report on all of them; for scripts/bench
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
 }
 
 fn main() -> ExitCode {
@@ -32,7 +35,8 @@ fn main() -> ExitCode {
         }
     };
     let outcome = match cli.command {
-        Command::Run(args) => runtime.block_on(grapnel_loadtest::run(*args)),
+        Command::Run(args) => runtime.block_on(run::execute(*args)),
+        Command::Bench(command) => runtime.block_on(bench::execute(command)),
     };
     match outcome {
         Ok(code) => code,

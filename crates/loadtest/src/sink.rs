@@ -1,7 +1,7 @@
 //! The receiver of the deliveries: an HTTP/1.1 server on a thread of its own.
 //!
-//! A delivery counts when its whole body has arrived, before it is answered: what a worker sends and then does not
-//! wait for has been delivered all the same. Bodies, headers, connections and waiting are bounded.
+//! A delivery counts when its whole body has arrived, before it is answered: it was delivered even if the worker no longer waits
+//! for the answer. Bodies, headers, connections and waiting are bounded.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -25,65 +25,65 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::config::SinkConfig;
-use super::ledger::{Delivered, Ledger};
-use super::report::latency_histogram;
-use super::template::{Identity, Integrity, Text};
+use crate::config::SinkConfig;
+use crate::event_body::{BodyIdentity, BodyIntegrity, EventBody};
+use crate::latency::latency_histogram;
+use crate::ledger::{DeliveryKind, Ledger};
 
 const MAX_CONNECTIONS: usize = 4096;
-/// Deadline for the headers of a request, idle time included, and for its body.
+/// Deadlines for the headers of a request, including idle time, and for its body.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Requests in flight when the run ends may take so long to be answered.
+/// How long requests in flight at the end of the run may take.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
-/// After a failed accept (no file descriptor left, for one).
+/// Pause after a failed accept, for example because there is no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What arrived beside what the ledger keeps.
+/// Counters of requests that the ledger does not keep.
 #[derive(Debug, Default)]
-pub(crate) struct SinkCounts {
+pub(crate) struct RequestCounts {
     pub(crate) foreign: AtomicU64,
     pub(crate) unreadable: AtomicU64,
     pub(crate) bad_signatures: AtomicU64,
     pub(crate) altered: AtomicU64,
     pub(crate) reencoded: AtomicU64,
-    /// Requests that are not a POST with a whole body of a sensible size: not deliveries.
+    /// Requests that are not deliveries: not a POST, or without a complete body of a plausible size.
     pub(crate) other_requests: AtomicU64,
 }
 
 /// When deliveries arrived, and how long after their events were due.
-pub(crate) struct Arrivals {
+pub(crate) struct ArrivalStats {
     pub(crate) latency_us: Histogram<u64>,
     pub(crate) first: Option<Instant>,
     pub(crate) last: Option<Instant>,
 }
 
-/// What connections share.
-pub(crate) struct Reception {
+/// The state that connections share.
+pub(crate) struct SinkState {
     ledger: Arc<Ledger>,
-    text: Text,
+    body: EventBody,
     config: SinkConfig,
     max_body_bytes: usize,
-    pub(crate) counts: SinkCounts,
-    arrivals: Mutex<Arrivals>,
+    pub(crate) counts: RequestCounts,
+    arrivals: Mutex<ArrivalStats>,
 }
 
-/// A sink that is bound and serving.
+/// A running sink.
 pub(crate) struct Sink {
     addr: SocketAddr,
-    pub(crate) reception: Arc<Reception>,
+    pub(crate) state: Arc<SinkState>,
     stop: CancellationToken,
     stopped: oneshot::Receiver<()>,
 }
 
 impl Sink {
-    /// Binds the address and serves it until [`Sink::stop`], or until the sink is dropped.
+    /// Listens on the address until [`Sink::stop`], or until the sink is dropped.
     ///
     /// # Errors
-    /// When the address cannot be bound or the thread cannot be started.
+    /// When the address cannot be listened on or the thread cannot be started.
     pub(crate) fn start(
         config: SinkConfig,
-        text: Text,
+        body: EventBody,
         body_bytes: usize,
         ledger: Arc<Ledger>,
     ) -> anyhow::Result<Sink> {
@@ -91,14 +91,14 @@ impl Sink {
             .with_context(|| format!("listen on {} for deliveries", config.addr))?;
         listener.set_nonblocking(true).context("prepare the sink's listener")?;
         let addr = listener.local_addr().context("read the sink's address")?;
-        let arrivals = Arrivals { latency_us: latency_histogram()?, first: None, last: None };
-        let reception = Arc::new(Reception {
+        let arrivals = ArrivalStats { latency_us: latency_histogram()?, first: None, last: None };
+        let state = Arc::new(SinkState {
             ledger,
-            text,
+            body,
             config,
-            // Room for escapes and for what the gateway adds.
+            // Room for escapes and for the additions of the gateway.
             max_body_bytes: body_bytes.saturating_mul(2).saturating_add(64 * 1024),
-            counts: SinkCounts::default(),
+            counts: RequestCounts::default(),
             arrivals: Mutex::new(arrivals),
         });
         let stop = CancellationToken::new();
@@ -108,30 +108,30 @@ impl Sink {
             .build()
             .context("build the sink's runtime")?;
         std::thread::Builder::new()
-            .name("probe-sink".to_owned())
+            .name("loadtest-sink".to_owned())
             .spawn({
-                let (reception, stop) = (Arc::clone(&reception), stop.clone());
+                let (state, stop) = (Arc::clone(&state), stop.clone());
                 move || {
-                    runtime.block_on(serve(listener, reception, stop));
+                    runtime.block_on(serve(listener, state, stop));
                     drop(runtime);
-                    // Nobody may be waiting.
+                    // The receiver may have been dropped.
                     report_stopped.send(()).ok();
                 }
             })
             .context("start the sink's thread")?;
-        Ok(Sink { addr, reception, stop, stopped })
+        Ok(Sink { addr, state, stop, stopped })
     }
 
-    /// The address that is really bound.
+    /// Returns the actual address.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Answers what is in flight, closes, and returns when nothing can be counted any more.
-    pub(crate) async fn stop(mut self) -> anyhow::Result<Arc<Reception>> {
+    /// Answers the requests in flight, closes, and returns when nothing changes any more.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<Arc<SinkState>> {
         self.stop.cancel();
         (&mut self.stopped).await.context("the sink's thread ended early")?;
-        Ok(Arc::clone(&self.reception))
+        Ok(Arc::clone(&self.state))
     }
 }
 
@@ -141,11 +141,11 @@ impl Drop for Sink {
     }
 }
 
-async fn serve(listener: std::net::TcpListener, reception: Arc<Reception>, stop: CancellationToken) {
+async fn serve(listener: std::net::TcpListener, state: Arc<SinkState>, stop: CancellationToken) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => {
-            tracing::error!(error = &error as &dyn std::error::Error, "the probe's sink cannot listen");
+            tracing::error!(error = &error as &dyn std::error::Error, "the sink cannot listen");
             return;
         }
     };
@@ -163,21 +163,21 @@ async fn serve(listener: std::net::TcpListener, reception: Arc<Reception>, stop:
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let reception = Arc::clone(&reception);
+        let state = Arc::clone(&state);
         let service = service_fn(move |request| {
-            let reception = Arc::clone(&reception);
-            async move { Ok::<_, Infallible>(reception.receive(request).await) }
+            let state = Arc::clone(&state);
+            async move { Ok::<_, Infallible>(state.receive(request).await) }
         });
         let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
         connections.spawn(async move {
-            // A connection that breaks takes with it only what had not arrived.
+            // A broken connection loses only what has not arrived.
             connection.await.ok();
             drop(permit);
         });
     }
     drop(listener);
     connections.close();
-    // What is not answered by then is cut by dropping the runtime.
+    // Dropping the runtime cancels the rest.
     timeout(SHUTDOWN_TIMEOUT, async {
         graceful.shutdown().await;
         connections.wait().await;
@@ -196,9 +196,9 @@ async fn accept(
     Some((stream, permit))
 }
 
-impl Reception {
-    /// A panic elsewhere leaves these figures usable.
-    pub(crate) fn arrivals(&self) -> MutexGuard<'_, Arrivals> {
+impl SinkState {
+    /// These figures are usable after a panic elsewhere.
+    pub(crate) fn arrivals(&self) -> MutexGuard<'_, ArrivalStats> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -219,7 +219,7 @@ impl Reception {
         if let Some(key) = &self.config.signing_key {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
             if !key.verifies(&head.headers, &body, now) {
-                // It is still a delivery: a fault of the signature must not look like a loss as well.
+                // It still counts as a delivery: a bad signature must not look like a loss as well.
                 self.counts.bad_signatures.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -231,17 +231,17 @@ impl Reception {
     }
 
     fn record(&self, body: &[u8], arrived: Instant) -> StatusCode {
-        let number = match self.text.identify(body) {
-            Identity::Ours(number) => number,
-            Identity::OutOfRange => {
-                self.ledger.delivered_out_of_range();
+        let number = match self.body.identify(body) {
+            BodyIdentity::ThisRun(number) => number,
+            BodyIdentity::OutOfRange => {
+                self.ledger.record_out_of_range();
                 return StatusCode::OK;
             }
-            Identity::Foreign => {
+            BodyIdentity::Foreign => {
                 self.counts.foreign.fetch_add(1, Ordering::Relaxed);
                 return StatusCode::OK;
             }
-            Identity::Unreadable => {
+            BodyIdentity::Unreadable => {
                 self.counts.unreadable.fetch_add(1, Ordering::Relaxed);
                 return StatusCode::OK;
             }
@@ -249,20 +249,20 @@ impl Reception {
         if is_chosen(number, self.config.fail_percent) && self.ledger.refuse_once(number) {
             return StatusCode::INTERNAL_SERVER_ERROR;
         }
-        let delivered = self.ledger.delivered(number, arrived);
-        if delivered == Delivered::Phantom {
+        let delivered = self.ledger.record_delivery(number, arrived);
+        if delivered == DeliveryKind::Phantom {
             return StatusCode::OK;
         }
-        match self.text.compare(body, number) {
-            Integrity::Same => {}
-            Integrity::Reencoded => {
+        match self.body.compare(body, number) {
+            BodyIntegrity::Same => {}
+            BodyIntegrity::Reencoded => {
                 self.counts.reencoded.fetch_add(1, Ordering::Relaxed);
             }
-            Integrity::Altered => {
+            BodyIntegrity::Altered => {
                 self.counts.altered.fetch_add(1, Ordering::Relaxed);
             }
         }
-        if let Delivered::First(latency) = delivered {
+        if let DeliveryKind::First(latency) = delivered {
             let mut arrivals = self.arrivals();
             arrivals.first.get_or_insert(arrived);
             arrivals.last = Some(arrived);
@@ -278,7 +278,7 @@ fn answer(status: StatusCode) -> Response<Empty<Bytes>> {
     response
 }
 
-/// The whole body, or `None` when it is too long or breaks off.
+/// Returns the whole body, or `None` when it is too long or incomplete.
 async fn read(mut body: Incoming, max_bytes: usize) -> Option<Bytes> {
     let mut whole = match body.frame().await {
         None => return Some(Bytes::new()),
@@ -297,9 +297,9 @@ async fn read(mut body: Incoming, max_bytes: usize) -> Option<Bytes> {
     (whole.len() <= max_bytes).then_some(whole)
 }
 
-/// A share of all numbers, spread evenly and the same in every run.
+/// Whether a number belongs to a share of all numbers, spread evenly and the same in every run.
 fn is_chosen(number: u64, percent: u8) -> bool {
-    // The finalizer of SplitMix64: neighbours fall far apart.
+    // The finalizer of SplitMix64 spreads neighbouring numbers.
     let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -311,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_chosen_share_is_what_was_asked_for() {
+    fn the_chosen_share_is_the_configured_percentage() {
         for percent in [0, 1, 10, 50, 99, 100] {
             let chosen = (0..100_000).filter(|number| is_chosen(*number, percent)).count();
             let expected = usize::from(percent) * 1000;

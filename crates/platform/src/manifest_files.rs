@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use grapnel_core::manifests::FileErrors;
+use grapnel_core::manifests::ManifestErrors;
 
 /// Reads the text of each file. A directory means its `.yaml` and `.yml` files, in the order of their names.
-pub fn read(paths: &[PathBuf]) -> Result<BTreeMap<PathBuf, String>, FileErrors> {
+pub fn read(paths: &[PathBuf]) -> Result<BTreeMap<PathBuf, String>, ManifestErrors> {
     let mut texts = BTreeMap::new();
     let mut errors = Vec::new();
     for path in paths {
@@ -22,7 +22,7 @@ pub fn read(paths: &[PathBuf]) -> Result<BTreeMap<PathBuf, String>, FileErrors> 
             Err(error) => errors.push(format!("{}: {error}", path.display())),
         }
     }
-    if errors.is_empty() { Ok(texts) } else { Err(FileErrors(errors)) }
+    if errors.is_empty() { Ok(texts) } else { Err(ManifestErrors(errors)) }
 }
 
 fn expand(path: &Path) -> std::io::Result<Vec<PathBuf>> {

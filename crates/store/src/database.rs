@@ -101,13 +101,6 @@ impl Database {
     }
 }
 
-/// For tests, which have a database and a pool of their own.
-impl From<PgPool> for Database {
-    fn from(pool: PgPool) -> Self {
-        Self { pool }
-    }
-}
-
 fn options(url: &SecretString, role: &str) -> std::result::Result<PgConnectOptions, InvalidUrl> {
     let options = PgConnectOptions::from_str(url.expose_secret())
         .map_err(|_| InvalidUrl)?

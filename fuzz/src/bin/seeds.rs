@@ -1,4 +1,4 @@
-//! Writes what the corpora begin with into `seeds/TARGET`, and the words of both into `seeds/TARGET.dict`.
+//! Writes the seeds of the corpora into `seeds/TARGET`, and the words of both into `seeds/TARGET.dict`.
 //!
 //! Usage: seeds FOLDER
 
@@ -39,7 +39,7 @@ fn main() -> std::io::Result<()> {
     fs::write(folder.join("scheme.dict"), dictionary(&words))
 }
 
-/// The names and the texts.
+/// Collects the names and the texts.
 fn collect(value: &Value, words: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
@@ -56,7 +56,7 @@ fn collect(value: &Value, words: &mut BTreeSet<String>) {
     }
 }
 
-/// In the form of libFuzzer. It takes words of at most 64 bytes.
+/// Formats the words for libFuzzer, which takes words of at most 64 bytes.
 fn dictionary(words: &BTreeSet<String>) -> String {
     let printable = |word: &&String| word.bytes().all(|byte| (b' '..=b'~').contains(&byte));
     let short = words.iter().filter(|word| (1..=64).contains(&word.len())).filter(printable);

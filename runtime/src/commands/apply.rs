@@ -11,9 +11,9 @@ use grapnel_store::Database;
 
 use grapnel_core::ids::IntegrationId;
 use grapnel_core::integration::{FILE_UID_PREFIX, IntegrationRow, RowIdentity, spec_text};
-use grapnel_core::manifests::{self, Desired};
+use grapnel_core::manifests::{self, DesiredIntegration};
 use grapnel_core::sealing::SealingKeys;
-use grapnel_core::secrets::Secrets;
+use grapnel_core::secrets::IntegrationSecrets;
 use grapnel_platform::args::{CommonArgs, DatabaseArgs, QueueArgs, SealingArgs};
 use grapnel_platform::manifest_files;
 use grapnel_platform::queue::{self, QueueConnection};
@@ -69,11 +69,11 @@ pub async fn run(args: ApplyArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn id_of(desired: &Desired) -> IntegrationId {
+fn id_of(desired: &DesiredIntegration) -> IntegrationId {
     IntegrationId::new(desired.object.id())
 }
 
-fn describe(desired: &Desired) -> String {
+fn describe(desired: &DesiredIntegration) -> String {
     let name = desired.object.metadata.name.as_deref().unwrap_or_default();
     format!("integration {}/{name}", desired.object.namespace_or_default())
 }
@@ -82,7 +82,7 @@ fn describe(desired: &Desired) -> String {
 pub(super) async fn apply(
     db: &Database,
     keys: &SealingKeys,
-    desired: &Desired,
+    desired: &DesiredIntegration,
 ) -> anyhow::Result<ApplyOutcome> {
     let before = rows::find(db, id_of(desired)).await.context("read the integration's row")?;
     if let Some(before) = &before
@@ -109,7 +109,10 @@ pub(super) async fn apply(
 }
 
 /// Retires the rows of objects that were removed from the files.
-pub(super) async fn retire_others(db: &Database, kept: &[Desired]) -> anyhow::Result<Vec<IntegrationId>> {
+pub(super) async fn retire_others(
+    db: &Database,
+    kept: &[DesiredIntegration],
+) -> anyhow::Result<Vec<IntegrationId>> {
     let live = rows::load_all(db).await.context("read the integrations")?;
     let is_kept = |row: &IntegrationRow| kept.iter().any(|desired| id_of(desired) == row.id);
     let mut retired = Vec::new();
@@ -125,7 +128,7 @@ pub(super) async fn retire_others(db: &Database, kept: &[Desired]) -> anyhow::Re
 pub(super) async fn declare_queues(
     queues: &QueueConnection,
     prefix: &str,
-    desired: &Desired,
+    desired: &DesiredIntegration,
 ) -> anyhow::Result<()> {
     let channel = queues.channel().await.context("connect to RabbitMQ")?;
     for destination in &desired.object.spec.destinations {
@@ -135,15 +138,15 @@ pub(super) async fn declare_queues(
     Ok(())
 }
 
-fn is_unchanged(row: &IntegrationRow, desired: &Desired, keys: &SealingKeys) -> bool {
+fn is_unchanged(row: &IntegrationRow, desired: &DesiredIntegration, keys: &SealingKeys) -> bool {
     let same_spec = row.spec == spec_text(&desired.object.spec);
     // Secrets that can no longer be opened are written again.
     let same_secrets =
-        Secrets::open(keys, row.id, &row.secrets).is_ok_and(|secrets| secrets == desired.secrets);
+        IntegrationSecrets::open(keys, row.id, &row.secrets).is_ok_and(|secrets| secrets == desired.secrets);
     same_spec && same_secrets
 }
 
-fn row(desired: &Desired, generation: i64, keys: &SealingKeys) -> IntegrationRow {
+fn row(desired: &DesiredIntegration, generation: i64, keys: &SealingKeys) -> IntegrationRow {
     let (id, namespace) = (id_of(desired), desired.object.namespace_or_default());
     let name = desired.object.metadata.name.as_deref().unwrap_or_default();
     let uid = format!("{FILE_UID_PREFIX}{namespace}/{name}");

@@ -21,7 +21,7 @@ use crate::delivery::worker::{LaneHealth, Worker};
 use crate::integrations::cache::{self, IntegrationCache};
 use grapnel_core::delivery::egress_policy::EgressPolicy;
 use grapnel_core::error_chain::chain;
-use grapnel_core::manifests::{self, FileErrors};
+use grapnel_core::manifests::{self, ManifestErrors};
 use grapnel_core::sealing::SealingKeys;
 use grapnel_platform::args::{CommonArgs, DatabaseArgs, QueueArgs, SealingArgs};
 use grapnel_platform::manifest_files;
@@ -126,7 +126,7 @@ impl ProcessHealth for DevHealth {
 }
 
 /// The texts of the files, or why they cannot be read.
-type FileTexts = Result<BTreeMap<PathBuf, String>, FileErrors>;
+type FileTexts = Result<BTreeMap<PathBuf, String>, ManifestErrors>;
 
 /// Distinguishes a file that is being written from a complete one: an editor empties it first, and an object that is in no
 /// file is retired with its deliveries.
@@ -173,7 +173,7 @@ impl FileWatcher {
                 }
                 Err(error) => {
                     let reason = chain(&*error);
-                    if !error.is::<FileErrors>() {
+                    if !error.is::<ManifestErrors>() {
                         // Part of it may have been applied, so even the previous state counts as an edit.
                         applied = None;
                         wait = RETRY;

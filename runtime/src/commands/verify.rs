@@ -13,9 +13,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jiff::Timestamp;
 use secrecy::zeroize::Zeroizing;
 
-use grapnel_core::preset;
-use grapnel_core::request::Incoming;
-use grapnel_core::verification::{Refused, Step, Verifier};
+use grapnel_core::request::IncomingRequest;
+use grapnel_core::resolved_provider::ResolvedProvider;
+use grapnel_core::verification::{VerificationStep, Verifier, VerifyError};
 use grapnel_platform::secret_file::{self, without_line_end};
 
 /// Bytes of the message that are shown.
@@ -61,7 +61,7 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         Some(path) => integration(path)?,
         None => of_preset(args.provider.as_deref().unwrap_or_default()),
     };
-    let provider = preset::resolve(&spec).map_err(|errors| {
+    let provider = ResolvedProvider::new(&spec).map_err(|errors| {
         let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         anyhow::anyhow!("{}", errors.join("\n"))
     })?;
@@ -114,7 +114,7 @@ fn parse(text: &[u8]) -> anyhow::Result<Request> {
             rest.iter().position(|byte| *byte == b'\n').context("there is no empty line before the body")?;
         let (line, after) = (&rest[..end], &rest[end + 1..]);
         rest = after;
-        std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line)).context("a header is no text")
+        std::str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line)).context("a header is not valid UTF-8")
     };
     let first = line()?;
     let mut parts = first.split(' ');
@@ -127,15 +127,16 @@ fn parse(text: &[u8]) -> anyhow::Result<Request> {
         if header.is_empty() {
             break;
         }
-        let (name, value) = header.split_once(':').with_context(|| format!("{header:?} is no header"))?;
-        let name =
-            HeaderName::try_from(name.trim()).with_context(|| format!("{name:?} is no header's name"))?;
-        let value = HeaderValue::from_bytes(value.trim().as_bytes()).context("a header's value is none")?;
+        let (name, value) =
+            header.split_once(':').with_context(|| format!("{header:?} is not a header line"))?;
+        let name = HeaderName::try_from(name.trim())
+            .with_context(|| format!("{name:?} is not a valid header name"))?;
+        let value = HeaderValue::from_bytes(value.trim().as_bytes()).context("invalid header value")?;
         headers.append(name, value);
     }
     Ok(Request {
-        method: method.parse().with_context(|| format!("{method:?} is no method"))?,
-        uri: uri.parse().with_context(|| format!("{uri:?} is no path"))?,
+        method: method.parse().with_context(|| format!("invalid method {method:?}"))?,
+        uri: uri.parse().with_context(|| format!("invalid request path {uri:?}"))?,
         headers,
         body: rest.to_vec(),
     })
@@ -150,9 +151,9 @@ struct Judged<'a> {
 }
 
 impl Judged<'_> {
-    fn incoming<'b>(&'b self, body: &'b [u8]) -> Incoming<'b> {
+    fn incoming<'b>(&'b self, body: &'b [u8]) -> IncomingRequest<'b> {
         let Request { method, uri, headers, .. } = self.request;
-        Incoming { method, uri, headers, body, public_url: None, json: None }
+        IncomingRequest { method, uri, headers, body, public_url: None, json: None }
     }
 
     /// The steps in words, and whether the request verifies.
@@ -160,8 +161,8 @@ impl Judged<'_> {
         let incoming = self.incoming(&self.request.body);
         let mut report = String::new();
         let judged = self.strict.verify(&incoming, self.now);
-        let failed = judged.as_ref().err().map(Refused::step);
-        for step in Step::ALL {
+        let failed = judged.as_ref().err().map(VerifyError::step);
+        for step in VerificationStep::ALL {
             if !self.strict.has_step(step) {
                 continue;
             }
@@ -195,14 +196,14 @@ impl Judged<'_> {
     }
 
     /// What would make it verify: the usual causes.
-    fn hint(&self, refused: &Refused) -> Option<&'static str> {
+    fn hint(&self, refused: &VerifyError) -> Option<&'static str> {
         let body = &self.request.body;
         let verifies = |body: &[u8]| self.ageless.verify(&self.incoming(body), self.now).is_ok();
         match refused {
-            Refused::TimestampOff { .. } if verifies(body) => {
+            VerifyError::TimestampOff { .. } if verifies(body) => {
                 Some("apart from its age the request verifies; --now sets the time to judge by")
             }
-            Refused::Mismatch | Refused::TimestampOff { .. } => {
+            VerifyError::Mismatch | VerifyError::TimestampOff { .. } => {
                 if verifies(without_line_end(body)) {
                     return Some("it verifies without the line end after the body: the capture added one");
                 }
@@ -238,7 +239,7 @@ mod tests {
     fn report_of(request: &str, secret: &str) -> (String, bool) {
         let request = parse(request.as_bytes()).expect("a request");
         let spec = of_preset("github");
-        let scheme = preset::resolve(&spec).expect("a provider").scheme;
+        let scheme = ResolvedProvider::new(&spec).expect("a provider").scheme;
         let verifier = |tolerance| Verifier::new(&scheme, tolerance, None, &[secret]).expect("a verifier");
         Judged {
             strict: verifier(None),
@@ -272,12 +273,12 @@ mod tests {
             let (report, verified) = report_of(&request(signature, body), SECRET);
             assert!(!verified && report.contains(expected) && !report.contains(SECRET), "{report}");
         };
-        check(SIGNATURE, "Hello, World", "no secret gives any of the signatures");
+        check(SIGNATURE, "Hello, World", "no signature over this message matches");
         check(SIGNATURE, "Hello, World!\n", "it verifies without the line end");
         check("sha1=757107", "Hello, World!", "no signature could be read");
         let missing = "POST / HTTP/1.1\n\nHello";
         let (report, _) = report_of(missing, SECRET);
-        assert!(report.contains("the header x-hub-signature-256 is not there"), "{report}");
+        assert!(report.contains("the header x-hub-signature-256 is missing"), "{report}");
     }
 
     #[test]

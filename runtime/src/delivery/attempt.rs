@@ -14,7 +14,7 @@ use grapnel_core::delivery::state::{self, NextState};
 use grapnel_core::delivery::target::DeliveryRequest;
 use grapnel_core::ids::EventId;
 use grapnel_core::integration::CompiledDestination;
-use grapnel_core::payload::{DeliveredAs, Envelope, cloud_event, normalized_payload};
+use grapnel_core::payload::{CloudEvent, DeliveredAs, normalized_payload};
 use grapnel_store::deliveries::{AttemptResult, ClaimedDelivery};
 
 /// Sends the delivery once and returns the result to be recorded. The permit is released when the receiver has answered.
@@ -66,7 +66,7 @@ fn content(claimed: &ClaimedDelivery, payload: Vec<u8>) -> (Bytes, Option<String
     match (claimed.delivered_as, &claimed.cloud_event) {
         (DeliveredAs::Raw, _) => (payload.into(), received_type),
         (DeliveredAs::CloudEvent, Some(fields)) => {
-            let envelope = Envelope {
+            let event = CloudEvent {
                 id: claimed.event_id.uuid(),
                 integration_id: fields.integration_id.uuid(),
                 provider: &claimed.provider,
@@ -76,7 +76,7 @@ fn content(claimed: &ClaimedDelivery, payload: Vec<u8>) -> (Bytes, Option<String
                 occurred_at: fields.occurred_at,
                 content_type: received_type.as_deref(),
             };
-            let json = cloud_event(&envelope, claimed.body_form, &payload);
+            let json = event.to_json(claimed.body_form, &payload);
             (json.into(), Some("application/cloudevents+json".to_owned()))
         }
         (DeliveredAs::Normalized | DeliveredAs::CloudEvent, _) => {

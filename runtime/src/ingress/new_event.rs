@@ -15,8 +15,8 @@ use crate::http::KEY_HEADER;
 use grapnel_core::ids::EventId;
 use grapnel_core::integration::CompiledIntegration;
 use grapnel_core::mapping;
-use grapnel_core::request::Incoming;
-use grapnel_core::verification::Proof;
+use grapnel_core::request::IncomingRequest;
+use grapnel_core::verification::Verified;
 use grapnel_store::events::NewEvent;
 
 /// Headers that contain a secret in plain text, for any provider.
@@ -31,9 +31,9 @@ pub(super) fn new_event(
     integration: &CompiledIntegration,
     client_ip: IpAddr,
     correlation_id: &str,
-    request: &Incoming<'_>,
+    request: &IncomingRequest<'_>,
     raw_body: Bytes,
-    verified: Proof,
+    verified: Verified,
 ) -> Result<NewEvent, Refusal> {
     let (compiled, headers) = (&integration.compiled, request.headers);
     let form = compiled.mapper.body_form(headers).ok_or(Refusal::UnsupportedMediaType)?;
@@ -41,9 +41,9 @@ pub(super) fn new_event(
     let (id, event_id) = (integration.row.id, EventId::generate());
     let idempotency_key = match &fields.external_event_id {
         Some(external_event_id) => format!("{id}:{external_event_id}"),
-        None if compiled.mapper.is_each_request_an_event() => format!("{id}:request:{event_id}"),
+        None if compiled.mapper.is_every_request_an_event() => format!("{id}:request:{event_id}"),
         None => {
-            let digest = Sha256::digest(mapping::content(form, request.body));
+            let digest = Sha256::digest(mapping::canonical_body(form, request.body));
             format!("{id}:payload:{}", hex::encode(digest))
         }
     };

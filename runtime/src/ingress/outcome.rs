@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::response::{IntoResponse, Response};
 use grapnel_core::ids::EventId;
 use grapnel_core::integration::CompiledIntegration;
-use grapnel_core::mapping::Malformed;
-use grapnel_core::verification::Refused;
+use grapnel_core::mapping::InvalidEvent;
+use grapnel_core::verification::VerifyError;
 use http::{HeaderValue, header};
 
 use super::acknowledgement::acknowledge;
@@ -37,11 +37,11 @@ pub(super) enum Refusal {
         retry_after_seconds: u64,
     },
     Body(BodyError),
-    NotVerified(Refused),
+    NotVerified(VerifyError),
     /// A handshake that cannot be answered, with the reason.
     InvalidHandshake(&'static str),
     UnsupportedMediaType,
-    InvalidEvent(Malformed),
+    InvalidEvent(InvalidEvent),
     /// A dependency is unavailable, or the process is overloaded.
     Unavailable,
 }
@@ -110,7 +110,7 @@ impl Refusal {
                 "The content-type must be application/json, end in +json, or be another that the integration accepts",
             ),
             // The error names the field.
-            Self::InvalidEvent(Malformed { field, reason }) => ApiError::invalid(&field, reason),
+            Self::InvalidEvent(InvalidEvent { field, reason }) => ApiError::invalid(&field, reason),
             Self::Body(BodyError::Overloaded) | Self::Unavailable => {
                 ApiError::unavailable(RETRY_AFTER_SECONDS)
             }

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Extension, OriginalUri, Request, State};
 use axum::response::{IntoResponse, Response};
-use grapnel_core::handshake::{Answer, Handshake};
+use grapnel_core::handshake::{CompiledHandshake, HandshakeDecision};
 use grapnel_core::integration::CompiledIntegration;
-use grapnel_core::request::Incoming;
-use grapnel_core::verification::Proof;
+use grapnel_core::request::IncomingRequest;
+use grapnel_core::verification::{Evaluation, Verified};
 use grapnel_crds::HandshakeAuth;
 use grapnel_platform::clock::VerificationClock;
 use grapnel_platform::http_server::CorrelationId;
@@ -49,8 +49,8 @@ pub(crate) struct Ingress {
 
 /// The kind of a request to an integration's route.
 enum RequestKind<'a> {
-    Handshake(Answer<'a>),
-    Webhook(Proof),
+    Handshake(HandshakeDecision<'a>),
+    Webhook(Verified),
     /// Verified, but with a method that only handshakes have, and not one of them.
     WrongMethod,
 }
@@ -107,7 +107,7 @@ impl Ingress {
         self.check_rate_limit(&integration, client_ip).await?;
         let body = self.bodies.read(headers, body, integration.max_body_bytes).await;
         let ReceivedBody { bytes, share } = body.map_err(Refusal::Body)?;
-        let request = Incoming {
+        let request = IncomingRequest {
             method: &parts.method,
             // The URI of a nested router has lost its beginning, and providers sign all of it.
             uri: parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0),
@@ -149,14 +149,14 @@ impl Ingress {
     async fn classify<'a>(
         &self,
         integration: &'a CompiledIntegration,
-        request: &Incoming<'_>,
+        request: &IncomingRequest<'_>,
     ) -> Result<RequestKind<'a>, Refusal> {
         let handshakes = &integration.compiled.handshakes;
-        if let Some(decision) = handshakes.find(request, HandshakeAuth::Unverified) {
+        if let Some(decision) = handshakes.recognize(request, HandshakeAuth::Unverified) {
             return Ok(RequestKind::Handshake(decision));
         }
         let verified = self.verify(integration, request).await?;
-        if let Some(decision) = handshakes.find(request, HandshakeAuth::Verified) {
+        if let Some(decision) = handshakes.recognize(request, HandshakeAuth::Verified) {
             return Ok(RequestKind::Handshake(decision));
         }
         Ok(if *request.method == Method::POST {
@@ -170,15 +170,15 @@ impl Ingress {
     async fn verify(
         &self,
         integration: &CompiledIntegration,
-        request: &Incoming<'_>,
-    ) -> Result<Proof, Refusal> {
+        request: &IncomingRequest<'_>,
+    ) -> Result<Verified, Refusal> {
         let verifier = &integration.compiled.verifier;
-        let result = match verifier.certificate_url(request) {
-            Ok(None) => verifier.verify(request, self.clock.now()),
-            Ok(Some(url)) => {
-                let certificate = self.provider_client.certificate(&url).await;
+        let result = match verifier.evaluate(request, self.clock.now()) {
+            Ok(Evaluation::Verified(verified)) => Ok(verified),
+            Ok(Evaluation::NeedsCertificate(claim)) => {
+                let certificate = self.provider_client.certificate(claim.certificate_url()).await;
                 let certificate = certificate.map_err(|_| Refusal::Unavailable)?;
-                verifier.verify_by(request, &certificate, self.clock.now())
+                claim.verify_by(&certificate, self.clock.now())
             }
             Err(error) => Err(error),
         };
@@ -198,30 +198,30 @@ impl Ingress {
     async fn answer_handshake(
         &self,
         integration: &CompiledIntegration,
-        decision: Answer<'_>,
-        request: &Incoming<'_>,
+        decision: HandshakeDecision<'_>,
+        request: &IncomingRequest<'_>,
     ) -> Result<Response, Refusal> {
         match decision {
-            Answer::Forbidden => {
+            HandshakeDecision::Forbid => {
                 let mut response = Response::new(Body::empty());
                 *response.status_mut() = StatusCode::FORBIDDEN;
                 Ok(response)
             }
-            Answer::Handshake(handshake) => self.respond(integration, handshake, request).await,
+            HandshakeDecision::Respond(handshake) => self.respond(integration, handshake, request).await,
         }
     }
 
     async fn respond(
         &self,
         integration: &CompiledIntegration,
-        handshake: &Handshake,
-        request: &Incoming<'_>,
+        handshake: &CompiledHandshake,
+        request: &IncomingRequest<'_>,
     ) -> Result<Response, Refusal> {
-        if let Some(secret) = handshake.captured(request) {
+        if let Some(secret) = handshake.captured_secret(request) {
             let stored = self.captured_secrets.store(integration, &handshake.name, &secret).await;
             stored.map_err(|_| Refusal::Unavailable)?;
         }
-        if let Some(url) = handshake.confirmation(request) {
+        if let Some(url) = handshake.confirmation_url(request) {
             let reason = "the URL to confirm is not one of the provider's";
             let url = url.map_err(|_| Refusal::InvalidHandshake(reason))?;
             self.provider_client.confirm(url).await.map_err(|_| Refusal::Unavailable)?;

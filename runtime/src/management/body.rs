@@ -9,6 +9,7 @@ use http_body_util::LengthLimitError;
 use tokio::time::timeout;
 
 use crate::http::envelope::{ApiError, ErrorCode};
+use grapnel_core::request::content_type::ContentType;
 
 /// A body must be here this long after its headers.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -35,15 +36,9 @@ fn is_too_large(error: &axum::Error) -> bool {
     std::error::Error::source(error).is_some_and(|cause| cause.is::<LengthLimitError>())
 }
 
-/// Refuses what says that it is not JSON. A missing type counts as JSON.
+/// Refuses a body whose content type is not JSON. A missing type counts as JSON.
 pub(super) fn check_media_type(headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(()) };
-    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    let suffix = essence.len().checked_sub(5).map(|start| &essence[start..]);
-    let is_json = essence.is_empty()
-        || essence.eq_ignore_ascii_case(b"application/json")
-        || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(b"+json"));
-    if is_json {
+    if ContentType::of(headers).is_json() {
         return Ok(());
     }
     let message = "The content-type must be application/json or end in +json";

@@ -1,13 +1,15 @@
-//! What a role is told by its environment: everything wrong is said before the first connection, by name, and without
-//! a secret.
+//! The configuration of a role from its environment: every mistake is reported before the first connection, by name, and
+//! without a secret.
 
-use super::harness::{Platform, acme_event, acme_integration, destination, processes};
+use grapnel_testing::{Environment, acme_event, run_to_end, unique_name};
+
+use super::harness::{Platform, acme_integration, destination, grapnel};
 
 const KEY: &str = "bWFudWFsLXNlYWxpbmcta2V5LW9mLTMyLWJ5dGVzLi4=";
 
-/// Complete, with services that cannot be reached: a role that begins to connect does not end.
-fn complete() -> Vec<(String, String)> {
-    [
+/// Returns a complete environment with services that cannot be reached: a role that begins to connect does not end.
+fn complete() -> Environment {
+    Environment::new([
         ("DATABASE_URL", "postgres://user:database-word@127.0.0.1:1/grapnel"),
         ("REDIS_URL", "redis://:redis-word@127.0.0.1:1/0"),
         ("RABBITMQ_URL", "amqp://user:rabbitmq-word@127.0.0.1:1/%2f"),
@@ -15,23 +17,23 @@ fn complete() -> Vec<(String, String)> {
         ("GRAPNEL_SEALING_KEYS", &format!("first:{KEY}")),
         ("GRAPNEL_HTTP_ADDR", "127.0.0.1:0"),
         ("GRAPNEL_OPS_ADDR", "127.0.0.1:0"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .to_vec()
+    ])
 }
 
-/// Runs a role with changes to the complete environment (`None`: absent); it must end with an error that says this.
+/// Runs a role with changes to the complete environment (`None`: absent). It must end with an error that contains a text.
 async fn check(role: &str, changes: &[(&str, Option<&str>)], said: &str) {
     let mut environment = complete();
     for (name, value) in changes {
-        environment.retain(|(known, _)| known != name);
-        environment.extend(value.map(|value| ((*name).to_owned(), value.to_owned())));
+        match value {
+            Some(value) => environment.set(name, value),
+            None => environment.remove(name),
+        }
     }
     let arguments: &[&str] = match role {
         "dev" | "apply" => &[role, "--file", "/nonexistent/integrations.yaml"],
         _ => &[role],
     };
-    let output = processes::run_to_end(arguments, &environment).await;
+    let output = run_to_end(grapnel(), arguments, &environment).await;
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     assert!(!output.status.success(), "{role} {changes:?} is accepted");
@@ -90,7 +92,7 @@ async fn empty_variable_counts_as_absent() {
         ("apply", &["GRAPNEL_ENV", "GRAPNEL_QUEUE_PREFIX"]),
     ] {
         for name in names {
-            // Nothing is said of the empty one: what is missing comes first.
+            // The empty one is not reported: a missing one comes first.
             check(role, &[(name, Some("")), ("DATABASE_URL", None)], "grapnel: DATABASE_URL is required")
                 .await;
         }
@@ -126,7 +128,7 @@ async fn secret_is_read_from_a_file_and_only_from_one_place() {
 }
 
 fn tempfile_folder(name: &str) -> std::path::PathBuf {
-    let folder = std::env::temp_dir().join(super::harness::unique_name(name));
+    let folder = std::env::temp_dir().join(unique_name(name));
     std::fs::create_dir_all(&folder).expect("create a folder");
     folder
 }
@@ -218,7 +220,7 @@ async fn value_of_another_form_is_refused_with_the_options_name() {
 #[tokio::test]
 async fn help_names_the_variables_and_shows_no_secret() {
     for role in ["api", "worker", "dev", "apply", "migrate"] {
-        let output = processes::run_to_end(&[role, "--help"], &complete()).await;
+        let output = run_to_end(grapnel(), &[role, "--help"], &complete()).await;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success() && text.contains("[env: DATABASE_URL]"), "{text}");
         for secret in ["database-word", "redis-word", "rabbitmq-word", "management-word", &KEY[..20]] {

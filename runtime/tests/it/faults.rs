@@ -1,8 +1,8 @@
-//! What is lost when something fails: nothing.
+//! Failures lose nothing.
 //!
-//! Processes are killed and stopped, datastores restarted and emptied, networks broken, most of it under load with the
-//! probe's exact ledger. What was answered 202 is delivered within a bound, nothing arrives that was never accepted, and
-//! an event is delivered twice only where the process that delivered it, or the database that knew of it, was killed.
+//! Processes are killed and stopped, datastores restarted and emptied, networks broken, mostly under load with an exact
+//! ledger. An event that was answered with 202 is delivered within a bound, none arrives that was never accepted, and one is
+//! delivered twice only if the process that delivered it, or the database that knew about it, was killed.
 
 mod api;
 mod worker;
@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What recovers after the requeue bound (3 s in these tests) has done so by then, also on a busy machine.
+/// A recovery that starts after the requeue bound (3 s in these tests) is complete by then, even on a busy machine.
 const BOUND: Duration = Duration::from_secs(20);
 
-/// Tells how long something took; fails when it took longer than it may.
+/// Prints how long some work took; fails when it took longer than the limit.
 async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = T>) -> T {
     let started = Instant::now();
     let done = tokio::time::timeout(limit, work).await;

@@ -1,96 +1,77 @@
-//! What the tests are built on.
+//! The harness of the tests.
 //!
 //! A [`Platform`] is one installation: a database, a queue prefix, Integrations, and the processes that were started
 //! for it. Everything is stopped and removed when it is dropped. Waits are on conditions, with deadlines.
 
 pub(crate) mod load;
-pub(crate) mod processes;
-pub(crate) mod proxy;
-pub(crate) mod queue;
-pub(crate) mod receiver;
-pub(crate) mod services;
+mod queue;
 pub(crate) mod tally;
 pub(crate) mod wire;
 
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::process::Output;
 
 use grapnel_store::Database;
-use hmac::{Hmac, KeyInit, Mac};
-use serde_json::{Value, json};
-use sha2::Sha256;
-use sqlx::postgres::{PgPool, PgPoolOptions};
-use tokio::time::{Instant, sleep};
+use grapnel_testing::{
+    ACME_SECRET, Environment, MANAGEMENT_KEY, SEALING_KEYS, TestDatabase, TestProcess, TestServices,
+    WAIT_TIMEOUT, acme_signature, free_port, print_logs, run_to_end, wait_until,
+};
+use serde_json::Value;
 
-use self::processes::Process;
-use self::services::Services;
-
-pub(crate) const MANAGEMENT_KEY: &str = "test-management-key-0123456789";
-pub(crate) const ACME_SECRET: &str = "acme-test-secret-7f3a";
 pub(crate) const GLOBEX_TOKEN: &str = "globex-test-token-91bd";
 /// `whsec_` and 32 bytes in base64.
 pub(crate) const SIGNING_SECRET: &str = "whsec_dGVzdC1zaWduaW5nLXNlY3JldC0wMTIzNDU2Nzg5YWI=";
-pub(crate) const SEALING_KEYS: &str = "first:MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
-/// Nothing in these tests takes longer, even on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-static NEXT: AtomicU32 = AtomicU32::new(0);
-
-/// A name that no other database of these tests has.
-pub(crate) fn new_database_name() -> String {
-    format!("grapnel_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+/// Returns the program under test.
+pub(crate) fn grapnel() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_grapnel"))
 }
 
 /// One installation of Grapnel.
 pub(crate) struct Platform {
-    pub(crate) services: Services,
-    /// For statements of the tests.
-    pub(crate) pool: PgPool,
+    pub(crate) services: TestServices,
+    /// For the SQL of the tests.
+    pub(crate) database: TestDatabase,
+    /// For the functions of the store.
     pub(crate) db: Database,
     pub(crate) http: reqwest::Client,
     pub(crate) http_port: u16,
     pub(crate) queue_prefix: String,
-    database: String,
     directory: PathBuf,
-    environment: Vec<(String, String)>,
+    environment: Environment,
 }
 
 impl Platform {
-    /// On the services that all tests share.
+    /// Uses the services that all tests share.
     pub(crate) async fn new() -> Self {
-        Self::on(Services::shared()).await
+        Self::on(TestServices::shared()).await
     }
 
-    /// On services of its own, which the test may stop and restart.
+    /// Uses services of its own, which the test may stop and restart.
     pub(crate) async fn with_own_services() -> Self {
-        Self::on(Services::own().await).await
+        Self::on(TestServices::own().await).await
     }
 
-    /// On the shared services, with an empty database.
+    /// Uses the shared services, with an empty database.
     pub(crate) async fn unmigrated() -> Self {
-        let (services, database) = (Services::shared(), new_database_name());
-        services.create_empty_database(&database).await;
+        let services = TestServices::shared();
+        let database = TestDatabase::create_empty(&services).await;
         Self::with_database(services, database)
     }
 
-    async fn on(services: Services) -> Self {
-        let database = new_database_name();
-        services.create_database(&database).await;
+    async fn on(services: TestServices) -> Self {
+        let database = TestDatabase::create(&services, grapnel()).await;
         Self::with_database(services, database)
     }
 
-    fn with_database(services: Services, database: String) -> Self {
-        let database_url = services.database_url_of(&database);
-        let pool = PgPoolOptions::new().max_connections(4).connect_lazy(&database_url).expect("a URL");
-        let db = Database::from(pool.clone());
-        let directory = std::env::temp_dir().join(&database);
+    fn with_database(services: TestServices, database: TestDatabase) -> Self {
+        let db = Database::new(&database.secret_url(), "test", 4).expect("a URL");
+        let directory = std::env::temp_dir().join(database.name());
         std::fs::create_dir_all(&directory).expect("create a directory");
-        let http_port = processes::free_port();
-        let queue_prefix = format!("{database}.");
-        let environment = [
-            ("DATABASE_URL", database_url.as_str()),
+        let http_port = free_port();
+        let queue_prefix = format!("{}.", database.name());
+        let environment = Environment::new([
+            ("DATABASE_URL", database.url()),
             ("REDIS_URL", &services.redis_url),
             ("RABBITMQ_URL", &services.rabbitmq_url),
             ("GRAPNEL_ENV", "development"),
@@ -101,52 +82,49 @@ impl Platform {
             ("GRAPNEL_RATE_LIMIT_PER_MINUTE", "0"),
             ("GRAPNEL_REQUEUE_AFTER_SECONDS", "3"),
             ("MANAGEMENT_API_KEY", MANAGEMENT_KEY),
-        ];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        ]);
         if rustls::crypto::ring::default_provider().install_default().is_err() {
             // Another test was first.
         }
-        let http = reqwest::Client::builder().timeout(PATIENCE).build().expect("a client");
-        Self { services, pool, db, http, http_port, queue_prefix, database, directory, environment }
+        let http = reqwest::Client::builder().timeout(WAIT_TIMEOUT).build().expect("a client");
+        Self { services, database, db, http, http_port, queue_prefix, directory, environment }
     }
 
-    /// A variable of the processes started from now on.
+    /// Returns a variable of the processes that are started later.
     pub(crate) fn variable(&self, name: &str) -> String {
-        let found = self.environment.iter().find(|(known, _)| known == name);
-        found.unwrap_or_else(|| panic!("no {name}")).1.clone()
+        self.environment.get(name).to_owned()
     }
 
-    /// Sets or replaces a variable for the processes started from now on.
+    /// Sets or replaces a variable for the processes that are started later.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
-        self.environment.retain(|(known, _)| known != name);
-        self.environment.push((name.to_owned(), value.to_owned()));
+        self.environment.set(name, value);
     }
 
-    /// Runs a role that ends, and answers what it printed; fails when it fails.
+    /// Runs a role that ends, and returns its output; fails when it fails.
     pub(crate) async fn run(&self, arguments: &[&str]) -> String {
         let output = self.try_run(arguments).await;
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    pub(crate) async fn try_run(&self, arguments: &[&str]) -> std::process::Output {
-        processes::run_to_end(arguments, &self.environment).await
+    pub(crate) async fn try_run(&self, arguments: &[&str]) -> Output {
+        run_to_end(grapnel(), arguments, &self.environment).await
     }
 
-    /// Starts a role that stays; its log goes to a file that is shown when the test fails.
-    pub(crate) fn start(&self, arguments: &[&str]) -> Process {
-        Process::start(arguments, &self.environment, &self.directory)
+    /// Starts a role that runs until it is stopped; its log is printed when the test fails.
+    pub(crate) fn start(&self, arguments: &[&str]) -> TestProcess {
+        TestProcess::start(grapnel(), arguments, &self.environment, &self.directory)
     }
 
     /// Applies Integrations and starts an api and a worker as processes of their own.
-    pub(crate) async fn start_api_and_worker(&self, integrations: &str) -> (Process, Process) {
+    pub(crate) async fn start_api_and_worker(&self, integrations: &str) -> (TestProcess, TestProcess) {
         self.apply(integrations).await;
         let (api, worker) = (self.start(&["api"]), self.start(&["worker"]));
         self.wait_until_accepting().await;
         (api, worker)
     }
 
-    pub(crate) async fn start_api(&self, integrations: &str) -> Process {
+    pub(crate) async fn start_api(&self, integrations: &str) -> TestProcess {
         self.apply(integrations).await;
         let api = self.start(&["api"]);
         self.wait_until_accepting().await;
@@ -165,30 +143,26 @@ impl Platform {
         path
     }
 
-    /// Waits until a webhook route answers something else than 404.
+    /// Waits until the api accepts webhooks of Acme.
     pub(crate) async fn wait_until_accepting(&self) {
         self.wait_until_known("acme").await;
     }
 
     pub(crate) async fn wait_until_known(&self, route: &str) {
         let url = self.url(&format!("/api/v1/webhooks/{route}"));
-        wait_for("the api to know its integrations", || async {
+        wait_until("the api to know its integrations", async || {
             let known = self.http.post(&url).body("{}").send().await;
             known.is_ok_and(|answer| !matches!(answer.status().as_u16(), 404 | 503))
         })
         .await;
     }
 
-    /// Posts without credentials until the answer has the status: what the api makes of an edit.
+    /// Posts without credentials until the response has the status that an edit leads to.
     pub(crate) async fn wait_for_status(&self, path: &str, status: u16) {
-        wait_for(&format!("{path} to answer {status}"), || async {
+        wait_until(&format!("{path} to answer {status}"), async || {
             self.post(path, &[], "{}").await.status == status
         })
         .await;
-    }
-
-    pub(crate) fn database_url(&self) -> String {
-        self.services.database_url_of(&self.database)
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -214,32 +188,21 @@ impl Platform {
         Answer::of(request.send().await.expect("an answer")).await
     }
 
-    /// One number from the database, for what no route tells.
+    /// Returns a number from the database that no route shows.
     pub(crate) async fn count(&self, sql: &str) -> i64 {
-        sqlx::query_scalar(sql).fetch_one(&self.pool).await.expect("a number")
+        self.database.count(sql).await
     }
 
     pub(crate) async fn wait_for_count(&self, sql: &str, expected: i64) {
-        let mut last = None;
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            let found: Option<i64> = sqlx::query_scalar(sql).fetch_one(&self.pool).await.ok();
-            if found == Some(expected) {
-                return;
-            }
-            last = found;
-            sleep(Duration::from_millis(25)).await;
-        }
-        panic!("{sql}: {last:?} and not {expected}");
+        self.database.wait_for_count(sql, expected).await;
     }
 }
 
 impl Drop for Platform {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            processes::show_logs(&self.directory);
+            print_logs(&self.directory);
         }
-        self.services.drop_database(&self.database);
         self.services.delete_queues(&self.queue_prefix);
         if let Err(error) = std::fs::remove_dir_all(&self.directory) {
             eprintln!("{}: {error}", self.directory.display());
@@ -247,7 +210,7 @@ impl Drop for Platform {
     }
 }
 
-/// An answer, read to the end.
+/// A response, read to its end.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -274,52 +237,33 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// `error.code` of an error answer.
+    /// Returns `error.code` of an error response.
     pub(crate) fn code(&self) -> String {
         self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// `error.details.field` of an error answer.
+    /// Returns `error.details.field` of an error response.
     pub(crate) fn field(&self) -> String {
         self.json()["error"]["details"]["field"].as_str().unwrap_or_default().to_owned()
     }
 }
 
-/// A name that no other test has: what is counted in Redis is counted by integration.
-pub(crate) fn unique_name(prefix: &str) -> String {
-    format!("{prefix}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-/// Acme's signature of a body.
+/// Returns Acme's signature of a body.
 pub(crate) fn sign(body: &[u8]) -> String {
-    sign_with(ACME_SECRET, body)
+    acme_signature(ACME_SECRET, body)
 }
 
-pub(crate) fn sign_with(secret: &str, body: &[u8]) -> String {
-    let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("a key");
-    hex::encode(mac.chain_update(body).finalize().into_bytes())
-}
-
-/// An Acme body with an id.
-pub(crate) fn acme_event(id: &str) -> String {
-    json!({
-        "eventId": id, "eventType": "order.created", "occurredAt": "2026-11-24T10:00:00Z",
-        "data": {"id": format!("order-{id}"), "total": 12},
-    })
-    .to_string()
-}
-
-/// An Integration `acme` with the given destinations, and its Secrets. Each destination is a YAML flow mapping.
+/// Returns an Integration `acme` with the given destinations, and its Secrets. Each destination is a YAML flow mapping.
 pub(crate) fn acme_integration(destinations: &[String]) -> String {
     integration("acme", "", destinations)
 }
 
-/// An Integration of a provider, with further lines of `spec` (indented by two spaces).
+/// Returns an Integration of a provider, with further lines of `spec` (indented by two spaces).
 pub(crate) fn integration(provider: &str, spec: &str, destinations: &[String]) -> String {
     integration_named(provider, provider, spec, destinations)
 }
 
-/// One with a name, which is its route too.
+/// Returns an Integration with a name, which is its route too.
 pub(crate) fn integration_named(name: &str, provider: &str, spec: &str, destinations: &[String]) -> String {
     let secret = if provider == "globex" { GLOBEX_TOKEN } else { ACME_SECRET };
     let destinations: String =
@@ -341,19 +285,10 @@ stringData: {{incoming: {secret}, outgoing: '{SIGNING_SECRET}'}}
     )
 }
 
-/// A destination that is retried quickly.
+/// Returns a destination that is retried quickly.
 pub(crate) fn destination(name: &str, url: &str) -> String {
     format!(
         "{{name: {name}, url: '{url}', timeoutSeconds: 2, \
          retry: {{maxAttempts: 3, initialDelaySeconds: 1, maxDelaySeconds: 1}}}}"
     )
-}
-
-/// Waits until the condition holds; fails after [`PATIENCE`].
-pub(crate) async fn wait_for<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition().await {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
-        sleep(Duration::from_millis(25)).await;
-    }
 }

@@ -1,22 +1,23 @@
-//! What an attacker or a broken client can send to the public port: each is refused with a clear error, nothing panics,
-//! nothing grows, and the next good webhook is accepted.
+//! Requests of attackers and broken clients to the public port: each is refused with a clear error, nothing panics, nothing
+//! grows, and the next good webhook is accepted.
 
 mod bodies;
 mod heads;
 mod paths;
 mod slow;
 
-use super::harness::processes::Process;
-use super::harness::{Platform, acme_event, acme_integration, destination};
+use grapnel_testing::{TestProcess, acme_event};
 
-/// No request may cost more, and neither may many of them together. The bodies in memory are bounded to 64 MiB, and
-/// an unoptimized build with its allocator takes some more.
+use super::harness::{Platform, acme_integration, destination};
+
+/// Neither one request nor many together may cost more. The bodies in memory are bounded to 64 MiB, and an unoptimized
+/// build with its allocator needs some more.
 const MAX_GROWTH_KIB: u64 = 200 * 1024;
 
-/// An api that is attacked, and what it must be afterwards.
+/// An api that is attacked, and checked afterwards.
 struct Target {
     platform: Platform,
-    api: Process,
+    api: TestProcess,
     resident_kib: u64,
 }
 
@@ -39,7 +40,7 @@ impl Target {
         assert!(now < self.resident_kib + MAX_GROWTH_KIB, "from {} to {now} KiB", self.resident_kib);
     }
 
-    /// Accepts and stores as before; nothing of the attack is in the database.
+    /// Checks that the api accepts and stores as before, and that nothing of the attack is in the database.
     async fn assert_unharmed(mut self) {
         assert!(self.api.is_running());
         self.assert_bounded();

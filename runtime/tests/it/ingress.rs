@@ -1,18 +1,16 @@
-//! What the webhook route accepts, and what it answers.
+//! The accepted requests of the webhook route, and its responses.
 
 mod content;
 mod dedupe;
 mod refusals;
 mod states;
 
+use grapnel_testing::{TestReceiver, WAIT_TIMEOUT, acme_event};
 use serde_json::json;
 
-use super::harness::receiver::Receiver;
-use super::harness::{
-    Answer, GLOBEX_TOKEN, PATIENCE, Platform, acme_event, acme_integration, destination, integration, sign,
-};
+use super::harness::{Answer, GLOBEX_TOKEN, Platform, acme_integration, destination, integration, sign};
 
-/// A destination that nothing is delivered to, for tests without a worker.
+/// Returns a destination that nothing is delivered to, for tests without a worker.
 fn nowhere() -> String {
     destination("orders", "http://127.0.0.1:9/")
 }
@@ -39,7 +37,7 @@ fn assert_refused(answer: &Answer, status: u16, code: &str) {
 }
 
 #[tokio::test]
-async fn new_and_duplicate_events_are_answered_in_exactly_the_contracts_form() {
+async fn new_and_duplicate_events_are_answered_in_exactly_the_form_of_the_contract() {
     let platform = Platform::new().await;
     let _api = platform.start_api(&acme_integration(&[nowhere()])).await;
 
@@ -82,8 +80,8 @@ async fn accepted_event_is_stored_with_its_deliveries_and_audited() {
 }
 
 #[tokio::test]
-async fn correlation_id_is_taken_from_the_request_or_made_and_always_answered() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+async fn correlation_id_is_taken_from_the_request_or_generated_and_always_returned() {
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let integration = acme_integration(&[destination("orders", &receiver.url("/"))]);
     let _running = platform.start_api_and_worker(&integration).await;
     let post = async |id: &str, correlation_id: &str| {
@@ -98,7 +96,7 @@ async fn correlation_id_is_taken_from_the_request_or_made_and_always_answered() 
     assert_eq!(taken.json()["data"]["correlationId"], "order-4711");
     assert_eq!(receiver.wait_for(1).await[0].header("x-correlation-id"), "order-4711");
 
-    // What cannot be carried on is replaced, not refused.
+    // An invalid id is replaced, not refused.
     for (number, unusable) in ["", "two words", "caf\u{e9}", &"x".repeat(129)].iter().enumerate() {
         let made = post(&format!("made-{number}"), unusable).await;
         assert_eq!(made.status, 202, "{made:?}");
@@ -115,7 +113,7 @@ async fn correlation_id_is_taken_from_the_request_or_made_and_always_answered() 
 }
 
 #[tokio::test]
-async fn token_proves_a_globex_webhook() {
+async fn token_verifies_a_globex_webhook() {
     let platform = Platform::new().await;
     platform.apply(&integration("globex", "", &[nowhere()])).await;
     let _api = platform.start(&["api"]);
@@ -134,7 +132,7 @@ async fn token_proves_a_globex_webhook() {
 }
 
 #[tokio::test]
-async fn signature_is_read_in_either_case() {
+async fn signature_is_accepted_in_either_case() {
     let platform = Platform::new().await;
     let _api = platform.start_api(&acme_integration(&[nowhere()])).await;
     let body = acme_event("e-1");
@@ -152,7 +150,7 @@ async fn webhook_over_http_2_is_accepted() {
     let mut platform = Platform::new().await;
     let _api = platform.start_api(&acme_integration(&[nowhere()])).await;
     let client = reqwest::Client::builder().http2_prior_knowledge();
-    platform.http = client.timeout(PATIENCE).build().expect("a client");
+    platform.http = client.timeout(WAIT_TIMEOUT).build().expect("a client");
     let posts = (0..50).map(|number| {
         let body = acme_event(&format!("e-{number}"));
         let platform = &platform;
@@ -163,7 +161,7 @@ async fn webhook_over_http_2_is_accepted() {
 }
 
 #[tokio::test]
-async fn health_tells_of_every_datastore() {
+async fn health_reports_every_datastore() {
     let platform = Platform::new().await;
     let _api = platform.start_api(&acme_integration(&[nowhere()])).await;
 

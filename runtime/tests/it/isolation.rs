@@ -1,4 +1,4 @@
-//! One destination that hangs does not slow the others.
+//! A destination that hangs does not slow the others.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,31 +6,31 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
+use grapnel_testing::{Delivery, Reply, TestReceiver, acme_event, wait_until};
 use tokio::time::{Instant, sleep_until};
 
-use super::harness::receiver::{Receiver, Reply};
-use super::harness::{Platform, acme_event, acme_integration, wait_for};
+use super::harness::{Platform, acme_integration};
 
-/// Events of one round, and their distance: calm for the machine, and enough for a steady 99th percentile, since each
-/// is measured at three destinations.
+/// The events of one round, and their distance: few for the machine, and enough for a stable 99th percentile, since each is
+/// measured at three destinations.
 const EVENTS: usize = 200;
 const DISTANCE: Duration = Duration::from_millis(20);
 
-/// Rounds with and without the hanging destination, in turn, so that both meet the same noise of the machine.
+/// Rounds with and without the hanging destination alternate, so that both have the same noise of the machine.
 const ROUNDS: usize = 5;
 
 const OTHERS: [&str; 3] = ["/orders", "/billing", "/stock"];
 
 struct Rounds {
     platform: Platform,
-    receiver: Receiver,
-    /// How many rounds were begun; part of the events' ids.
+    receiver: TestReceiver,
+    /// The number of the round, a part of the events' ids.
     begun: usize,
 }
 
 impl Rounds {
-    /// Sends a round of events and answers the 99th percentile, over the destinations that do not hang, of the time from
-    /// the request of the provider to that of ours.
+    /// Sends a round of events and returns the 99th percentile, over the destinations that do not hang, of the time between
+    /// the request of the provider and ours.
     async fn run(&mut self) -> Duration {
         self.begun += 1;
         let start = Instant::now();
@@ -47,14 +47,15 @@ impl Rounds {
         });
         let sent: HashMap<String, Instant> = join_all(posts).await.into_iter().collect();
         let arrived = || {
-            let of_round = |delivery: &super::harness::receiver::Delivery| {
+            let of_round = |delivery: &Delivery| {
                 let id = delivery.json()["externalEventId"].as_str().expect("an id").to_owned();
                 sent.get(&id).map(|sent_at| delivery.at - *sent_at)
             };
             let others = OTHERS.iter().flat_map(|path| self.receiver.deliveries_to(path));
             others.filter_map(|delivery| of_round(&delivery)).collect::<Vec<_>>()
         };
-        wait_for("the deliveries to the others", || async { arrived().len() >= OTHERS.len() * EVENTS }).await;
+        wait_until("the deliveries to the others", || async { arrived().len() >= OTHERS.len() * EVENTS })
+            .await;
         let mut latencies = arrived();
         assert_eq!(latencies.len(), OTHERS.len() * EVENTS, "each was delivered once");
         latencies.sort_unstable();
@@ -71,7 +72,7 @@ fn median(mut values: Vec<Duration>) -> Duration {
 async fn hanging_destination_leaves_the_others_within_twice_their_latency() {
     let hangs = Arc::new(AtomicBool::new(false));
     let hanging = Arc::clone(&hangs);
-    let receiver = Receiver::answering(move |_, delivery| {
+    let receiver = TestReceiver::answering(move |_, delivery| {
         if delivery.path == "/hangs" && hanging.load(Ordering::Relaxed) {
             Reply::Hang
         } else {
@@ -100,7 +101,7 @@ async fn hanging_destination_leaves_the_others_within_twice_their_latency() {
         without.push(rounds.run().await);
         hangs.store(true, Ordering::Relaxed);
         with.push(rounds.run().await);
-        // It did hang: more was waiting for it than it may have in flight.
+        // It did hang: more events were waiting for it than it may have in flight.
         let waiting = "SELECT count(*) FROM deliveries WHERE destination = 'hangs' AND finished_at IS NULL";
         assert!(rounds.platform.count(waiting).await > 32);
         hangs.store(false, Ordering::Relaxed);

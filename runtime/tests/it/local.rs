@@ -3,7 +3,9 @@
 mod edits;
 mod schema;
 
-use super::harness::{Platform, acme_event, acme_integration, destination, integration};
+use grapnel_testing::{ACME_SECRET, TestReceiver, acme_event};
+
+use super::harness::{Platform, acme_integration, destination, integration};
 
 fn nowhere() -> String {
     destination("orders", "http://127.0.0.1:9/")
@@ -17,7 +19,7 @@ async fn apply(platform: &Platform, yaml: &str) -> (bool, String) {
 }
 
 #[tokio::test]
-async fn apply_says_what_it_did_and_does_nothing_twice() {
+async fn apply_prints_its_changes_and_does_nothing_twice() {
     let platform = Platform::new().await;
     let acme = acme_integration(&[nowhere()]);
     let globex = integration("globex", "", &[nowhere()]);
@@ -34,19 +36,19 @@ async fn apply_says_what_it_did_and_does_nothing_twice() {
     assert_eq!(said(&both).await, "integration test/acme unchanged\nintegration test/globex created\n");
     let edited = both.replace("127.0.0.1:9/", "127.0.0.1:10/");
     assert_eq!(said(&edited).await, "integration test/acme updated\nintegration test/globex updated\n");
-    let other_secret = edited.replace(super::harness::ACME_SECRET, "another-acme-secret");
+    let other_secret = edited.replace(ACME_SECRET, "another-acme-secret");
     assert_eq!(
         said(&other_secret).await,
         "integration test/acme updated\nintegration test/globex unchanged\n"
     );
 
-    // Applying one file leaves the others' objects alone.
+    // Applying one file does not change the objects of the others.
     assert_eq!(said(&acme).await, "integration test/acme updated\n");
     assert_eq!(platform.count("SELECT count(*) FROM integrations WHERE deleted_at IS NULL").await, 2);
 }
 
 #[tokio::test]
-async fn apply_refuses_a_wrong_file_as_a_whole_and_names_every_field() {
+async fn apply_refuses_an_invalid_file_as_a_whole_and_names_every_field() {
     let platform = Platform::new().await;
     let good = acme_integration(&[nowhere()]);
     let check = async |yaml: &str, said: &[&str]| {
@@ -56,7 +58,7 @@ async fn apply_refuses_a_wrong_file_as_a_whole_and_names_every_field() {
             assert!(text.contains(words), "{words:?} is not in: {text}");
         }
         assert!(text.contains("integrations.yaml"), "{text}");
-        assert!(!text.contains(super::harness::ACME_SECRET), "{text}");
+        assert!(!text.contains(ACME_SECRET), "{text}");
     };
     check(
         &good.replace("maxAttempts", "maxAttempt"),
@@ -86,7 +88,7 @@ async fn apply_refuses_a_wrong_file_as_a_whole_and_names_every_field() {
     check(&twice, &["Integration test/acme is defined twice"]).await;
     let one_route = good.clone() + "---\n" + &integration("globex", "  route: acme\n", &[nowhere()]);
     check(&one_route, &["spec.route: acme belongs to another Integration"]).await;
-    // All mistakes are told at once, and the object without one is not applied either.
+    // All mistakes are reported at once, and the object without one is not applied either.
     let two = good.replace("timeoutSeconds: 2", "timeoutSeconds: 0")
         + "---\n"
         + &integration("globex", "  retention: {days: 0}\n", &[nowhere()]);
@@ -103,7 +105,7 @@ async fn route_that_another_writer_holds_is_not_taken_over() {
         (id, uid, namespace, name, generation, provider, route, display_name, state, spec, secrets)
         VALUES (gen_random_uuid(), '0b4a1c5e-0000-4000-8000-000000000000', 'shop', 'first', 1, 'acme', 'acme',
             'First', 'Active', '{}', '')";
-    sqlx::query(holder).execute(&platform.pool).await.expect("a row");
+    platform.database.execute(holder).await;
     let (applied, text) = apply(&platform, &acme_integration(&[nowhere()])).await;
     assert!(!applied);
     assert!(
@@ -116,7 +118,7 @@ async fn route_that_another_writer_holds_is_not_taken_over() {
 
 #[tokio::test]
 async fn dev_is_everything_in_one_process() {
-    let receiver = super::harness::receiver::Receiver::new().await;
+    let receiver = TestReceiver::new().await;
     let platform = Platform::new().await;
     let path = platform.write_integrations(&acme_integration(&[destination("orders", &receiver.url("/"))]));
     let dev = platform.start(&["dev", "--file", path.to_str().expect("a path in UTF-8")]);
@@ -131,7 +133,7 @@ async fn dev_is_everything_in_one_process() {
 }
 
 #[tokio::test]
-async fn dev_does_not_start_with_a_wrong_file() {
+async fn dev_does_not_start_with_an_invalid_file() {
     let platform = Platform::new().await;
     let path = platform.write_integrations(&acme_integration(&[nowhere()]).replace("maxAttempts", "tries"));
     let output = platform.try_run(&["dev", "--file", path.to_str().expect("a path in UTF-8")]).await;

@@ -1,7 +1,7 @@
 //! The data plane through its outer surface: the real binary against real PostgreSQL, Redis and RabbitMQ.
 //!
-//! `scripts/test` starts the services and tells the tests where they are. Each test has a database, a queue prefix and
-//! ports of its own, so that all run side by side; those that stop or restart a service have services of their own.
+//! `scripts/test` starts the services and passes their URLs. Each test has a database, a queue prefix and ports of its own,
+//! so that all run in parallel; tests that stop or restart a service have services of their own.
 
 mod harness;
 

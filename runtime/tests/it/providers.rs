@@ -1,21 +1,18 @@
-//! Providers as data: every preset through the real route, handshakes, mappings, and vectors made elsewhere.
+//! Providers as data: every preset through the real route, handshakes, mappings, and vectors of other implementations.
 
 mod commands;
 mod covered;
 mod fixtures;
 mod handshakes;
 mod mapping;
-mod signer;
 mod vectors;
 
+use grapnel_testing::WebhookRequest;
 use serde_json::{Value, json};
 
 use super::harness::{Answer, Platform};
 
-/// What stands before the path in the URLs that providers sign.
-const PUBLIC_URL: &str = "https://hooks.example.com";
-
-/// An Integration and its Secret, as YAML documents (JSON is YAML).
+/// Returns an Integration and its Secret, as YAML documents (JSON is YAML).
 fn documents(name: &str, mut spec: Value, secrets: &[&str]) -> String {
     let reference = |index: usize| json!({"name": format!("{name}-secrets"), "key": format!("s{index}")});
     let mut references: Vec<Value> = (0..secrets.len()).map(reference).collect();
@@ -39,47 +36,12 @@ fn documents(name: &str, mut spec: Value, secrets: &[&str]) -> String {
     format!("---\n{object}\n---\n{secret}\n")
 }
 
-/// A request to a route.
-#[derive(Debug, Clone)]
-struct Sent {
-    method: String,
-    route: String,
-    query: Option<String>,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
+/// Sends a request to the api of a platform.
+trait SendTo {
+    async fn send(&self, platform: &Platform) -> Answer;
 }
 
-impl Sent {
-    fn new(method: &str, route: &str) -> Self {
-        Self {
-            method: method.to_owned(),
-            route: route.to_owned(),
-            query: None,
-            headers: Vec::new(),
-            body: Vec::new(),
-        }
-    }
-
-    fn query(mut self, query: &str) -> Self {
-        self.query = Some(query.to_owned());
-        self
-    }
-
-    fn header(mut self, name: &str, value: &str) -> Self {
-        self.headers.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    fn body(mut self, body: &str) -> Self {
-        self.body = body.as_bytes().to_vec();
-        self
-    }
-
-    fn path(&self) -> String {
-        let query = self.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
-        format!("/api/v1/webhooks/{}{query}", self.route)
-    }
-
+impl SendTo for WebhookRequest {
     async fn send(&self, platform: &Platform) -> Answer {
         let method = self.method.parse().expect("a method");
         let mut request = platform.http.request(method, platform.url(&self.path())).body(self.body.clone());

@@ -1,25 +1,22 @@
-//! Days come ahead of time and go as a whole.
+//! The partitions of a day are created ahead of it, and dropped as a whole.
 
 use grapnel_store::partitions;
-use sqlx::postgres::PgPool;
+use grapnel_testing::TestDatabase;
 
 use super::harness::{Platform, acme_integration, destination, integration};
 
 const OLD_DAYS: [i32; 3] = [40, 39, 20];
 
-/// One event with a delivery, a key and an audit entry at noon of each old day.
-async fn fill_old_days(pool: &PgPool) {
-    sqlx::query("SELECT ensure_partitions(current_date - 40, current_date)")
-        .execute(pool)
-        .await
-        .expect("partitions");
+/// Inserts one event with a delivery, a key and an audit entry at noon of each old day.
+async fn fill_old_days(database: &TestDatabase) {
+    database.execute("SELECT ensure_partitions(current_date - 40, current_date)").await;
     for days_ago in OLD_DAYS {
-        sqlx::query(
+        let insert = format!(
             "WITH event AS (
                 INSERT INTO events (id, integration_id, provider, event_type, occurred_at, received_at, correlation_id,
                     headers, raw_body, payload_key, payload_start, payload_length, idempotency_key)
-                SELECT uuidv7_floor((current_date - $1::int) + interval '12 hours'), id, 'acme', 'old', now(), now(), '',
-                    '[]', '{}', 'data', 0, 2, $1::text
+                SELECT uuidv7_floor((current_date - {days_ago}) + interval '12 hours'), id, 'acme', 'old', now(), now(), '',
+                    '[]', '{{}}', 'data', 0, 2, '{days_ago}'
                 FROM integrations RETURNING id, integration_id
             ), delivery AS (
                 INSERT INTO deliveries (event_id, destination, integration_id, status, finished_at, updated_at)
@@ -28,12 +25,9 @@ async fn fill_old_days(pool: &PgPool) {
                 INSERT INTO idempotency_keys SELECT gen_random_uuid(), id FROM event
             )
             INSERT INTO audit_entries (id, entity_type, entity_id, action, actor)
-            SELECT id, 'event', id, 'webhook.received', 'test' FROM event",
-        )
-        .bind(days_ago)
-        .execute(pool)
-        .await
-        .expect("an old event");
+            SELECT id, 'event', id, 'webhook.received', 'test' FROM event"
+        );
+        database.execute(&insert).await;
     }
 }
 
@@ -41,15 +35,15 @@ async fn platform_with_retention(days: i32) -> Platform {
     let platform = Platform::new().await;
     let retention = format!("  retention: {{days: {days}}}\n");
     platform.apply(&integration("acme", &retention, &[destination("orders", "http://127.0.0.1:9/")])).await;
-    fill_old_days(&platform.pool).await;
+    fill_old_days(&platform.database).await;
     platform
 }
 
 #[tokio::test]
-async fn days_past_the_retention_are_dropped_with_all_that_is_in_them() {
+async fn days_past_the_retention_are_dropped_with_all_of_their_rows() {
     let platform = platform_with_retention(30).await;
     let dropped = partitions::drop_expired(&platform.db).await.unwrap();
-    // Each day before the retention, from the oldest that there is, in each table.
+    // Each day before the retention, from the oldest one, in each table.
     assert_eq!(dropped.len(), 10 * 5, "{dropped:?}");
     assert_eq!(platform.count("SELECT count(*) FROM events").await, 1);
     assert_eq!(platform.count("SELECT count(*) FROM deliveries").await, 1);
@@ -67,33 +61,33 @@ async fn a_day_with_unfinished_deliveries_is_kept_until_they_end() {
     let platform = platform_with_retention(30).await;
     let unfinish = "UPDATE deliveries SET status = 'pending', finished_at = NULL
         WHERE event_id = (SELECT event_id FROM deliveries ORDER BY event_id LIMIT 1)";
-    sqlx::query(unfinish).execute(&platform.pool).await.unwrap();
+    platform.database.execute(unfinish).await;
     let dropped = partitions::drop_expired(&platform.db).await.unwrap();
     assert_eq!(dropped.len(), 9 * 5, "{dropped:?}");
     assert_eq!(platform.count("SELECT count(*) FROM events").await, 2);
 
-    sqlx::query("UPDATE deliveries SET status = 'failed', finished_at = now(), last_error = 'gone'")
-        .execute(&platform.pool)
-        .await
-        .expect("an old event");
+    platform
+        .database
+        .execute("UPDATE deliveries SET status = 'failed', finished_at = now(), last_error = 'gone'")
+        .await;
     assert_eq!(partitions::drop_expired(&platform.db).await.unwrap().len(), 5);
 }
 
 #[tokio::test]
 async fn a_retired_integration_keeps_its_history_as_long_as_it_asked() {
     let platform = platform_with_retention(60).await;
-    sqlx::query("UPDATE integrations SET deleted_at = now()").execute(&platform.pool).await.unwrap();
+    platform.database.execute("UPDATE integrations SET deleted_at = now()").await;
     assert!(partitions::drop_expired(&platform.db).await.unwrap().is_empty());
     assert_eq!(platform.count("SELECT count(*) FROM events").await, 3);
 }
 
 #[tokio::test]
-async fn partitions_are_made_ahead_by_a_migration_and_by_every_api() {
+async fn partitions_are_created_ahead_by_a_migration_and_by_every_api() {
     let platform = Platform::new().await;
     let ahead = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events'::regclass";
     assert_eq!(platform.count(ahead).await, 16);
     let last = "DO $$ BEGIN EXECUTE 'DROP TABLE events_' || to_char(now() AT TIME ZONE 'UTC' + interval '14 days', 'YYYYMMDD'); END $$";
-    sqlx::query(last).execute(&platform.pool).await.unwrap();
+    platform.database.execute(last).await;
     let _api = platform.start_api(&acme_integration(&[destination("orders", "http://127.0.0.1:9/")])).await;
     platform.wait_for_count(ahead, 16).await;
 }

@@ -1,4 +1,4 @@
-//! Secrets stay secret: in answers, in logs at every level, in the database.
+//! Secrets stay secret: in responses, in logs at every level, in the database.
 
 use std::process::Command;
 
@@ -7,25 +7,26 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD
 use grapnel_core::ids::IntegrationId;
 use grapnel_core::sealing::SealingKeys;
 use grapnel_store::captured_secrets;
+use grapnel_testing::{
+    ACME_SECRET, MANAGEMENT_KEY, Reply, SEALING_KEYS, TestReceiver, acme_event, wait_until,
+};
 use secrecy::ExposeSecret;
 use serde_json::json;
 use url::Url;
 use uuid::Uuid;
 
-use super::harness::receiver::{Receiver, Reply};
 use super::harness::{
-    ACME_SECRET, Answer, GLOBEX_TOKEN, MANAGEMENT_KEY, Platform, SEALING_KEYS, SIGNING_SECRET, acme_event,
-    acme_integration, destination, integration, sign,
+    Answer, GLOBEX_TOKEN, Platform, SIGNING_SECRET, acme_integration, destination, integration, sign,
 };
 
-/// Every log target that may know a secret, as loud as it goes.
-const LOUD: &str = "trace,sqlx::query=trace,lapin=trace,lapin::io_loop=trace,lapin::channels=trace,redis=trace,\
+/// Every log target that may know a secret, at its most verbose level.
+const VERBOSE: &str = "trace,sqlx::query=trace,lapin=trace,lapin::io_loop=trace,lapin::channels=trace,redis=trace,\
     hyper=trace,hyper::proto=trace,hyper_util::client=trace,reqwest::connect=trace,rustls=trace,h2=trace,h2::codec=trace";
 
 const AUTHORIZATION: &str = "Bearer provider-credential-4c1e";
 const COOKIE: &str = "session=provider-session-9ab2";
 
-/// A secret in each form in which it could be found.
+/// A secret in each form in which it may appear.
 struct Needle {
     name: &'static str,
     forms: Vec<String>,
@@ -35,8 +36,7 @@ impl Needle {
     fn new(name: &'static str, secret: &[u8]) -> Self {
         let mut forms = vec![hex::encode(secret), hex::encode_upper(secret)];
         forms.extend(std::str::from_utf8(secret).map(str::to_owned));
-        // Base64 of something that holds it looks different at each of three alignments; the ends depend on what is
-        // around and are cut.
+        // The base64 of a text around it differs at each of three alignments; the ends depend on that text and are cut.
         for skipped in 0..3 {
             let shifted = [&[0; 2][..skipped], secret].concat();
             let encoded = [STANDARD_NO_PAD.encode(&shifted), URL_SAFE_NO_PAD.encode(&shifted)];
@@ -77,7 +77,7 @@ fn needles(platform: &Platform) -> Vec<Needle> {
     ]
 }
 
-fn integrations(receiver: &Receiver) -> String {
+fn integrations(receiver: &TestReceiver) -> String {
     let signing = "signingSecretRef: {name: acme-secrets, key: outgoing}}";
     let signed = destination("orders", &receiver.url("/"));
     let signed = format!("{}, {signing}", signed.strip_suffix('}').expect("a flow mapping"));
@@ -87,7 +87,7 @@ fn integrations(receiver: &Receiver) -> String {
         + &integration("globex", "", &[destination("assets", &receiver.url("/"))])
 }
 
-/// Good and bad requests of every kind; answers everything that was said to them.
+/// Sends good and bad requests of every kind, and returns all responses.
 async fn exercise(platform: &Platform) -> Vec<Answer> {
     let mut answers = Vec::new();
     let body = acme_event("e-1");
@@ -147,13 +147,13 @@ async fn exercise(platform: &Platform) -> Vec<Answer> {
 }
 
 fn dump(platform: &Platform) -> String {
-    let output = Command::new("pg_dump").args(["-d", &platform.database_url()]).output().expect("pg_dump");
+    let output = Command::new("pg_dump").args(["-d", platform.database.url()]).output().expect("pg_dump");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-async fn failing_receiver() -> Receiver {
-    Receiver::answering(|_, delivery| match delivery.path.as_str() {
+async fn failing_receiver() -> TestReceiver {
+    TestReceiver::answering(|_, delivery| match delivery.path.as_str() {
         "/fails" => Reply::Status(500),
         _ => Reply::Status(200),
     })
@@ -161,16 +161,16 @@ async fn failing_receiver() -> Receiver {
 }
 
 #[tokio::test]
-async fn no_secret_is_in_an_answer_a_log_or_a_dump() {
+async fn no_secret_is_in_a_response_a_log_or_a_dump() {
     let (mut platform, receiver) = (Platform::new().await, failing_receiver().await);
-    platform.set("RUST_LOG", LOUD);
+    platform.set("RUST_LOG", VERBOSE);
     let (api, worker) = platform.start_api_and_worker(&integrations(&receiver)).await;
     platform.wait_until_known("globex").await;
     let answers = exercise(&platform).await;
     assert_eq!(answers[0].status, 202);
     let logs = [api.log(), worker.log()];
     assert!(logs.iter().all(|log| log.contains("TRACE")), "the logs are not loud");
-    // Whatever the filter says, these are kept quiet.
+    // The filter cannot enable these.
     assert!(logs.iter().all(|log| !log.contains("io_loop") && !log.contains("slow_threshold")), "{logs:?}");
     let dump = dump(&platform);
     assert!(dump.contains("acme-orders") || dump.contains("order.created"), "the dump is empty");
@@ -190,15 +190,15 @@ async fn no_secret_is_in_an_answer_a_log_or_a_dump() {
 #[tokio::test]
 async fn no_secret_is_in_the_log_of_dev() {
     let (mut platform, receiver) = (Platform::new().await, failing_receiver().await);
-    platform.set("RUST_LOG", LOUD);
+    platform.set("RUST_LOG", VERBOSE);
     let yaml = integrations(&receiver);
     let path = platform.write_integrations(&yaml);
     let dev = platform.start(&["dev", "--file", path.to_str().expect("a path in UTF-8")]);
     platform.wait_until_known("globex").await;
-    // However loud it is, nothing is lost.
+    // Even with the most verbose log, nothing is lost.
     assert_eq!(dev.log().matches("integration applied").count(), 2, "{}", dev.log());
     exercise(&platform).await;
-    // Files that are wrong around a secret, and in it.
+    // Files with mistakes around a secret, and in it.
     for wrong in [
         yaml.replace("stringData: {", "stringData: {["),
         yaml.replace("outgoing: 'whsec_", "outgoing: 'whsec_!"),
@@ -208,7 +208,7 @@ async fn no_secret_is_in_the_log_of_dev() {
     ] {
         let before = dev.log().matches("the last valid state stays").count();
         platform.write_integrations(&wrong);
-        super::harness::wait_for(&format!("this to be refused:\n{wrong}"), || async {
+        wait_until(&format!("this to be refused:\n{wrong}"), || async {
             dev.log().matches("the last valid state stays").count() > before
         })
         .await;
@@ -243,7 +243,7 @@ async fn headers_that_carry_a_secret_are_stored_as_redacted() {
     }
     assert_eq!(stored["x-other"], "kept", "{stored}");
 
-    // A signature is no secret.
+    // A signature is not a secret.
     let body = acme_event("e-1");
     let signature = sign(body.as_bytes());
     let accepted = platform.post("/api/v1/webhooks/acme", &[("x-acme-signature", &signature)], &body).await;
@@ -252,16 +252,14 @@ async fn headers_that_carry_a_secret_are_stored_as_redacted() {
 }
 
 #[tokio::test]
-async fn secrets_are_sealed_anew_when_the_key_is_rotated() {
+async fn secrets_are_resealed_when_the_key_is_rotated() {
     const SECOND: &str = "second:c2Vjb25kLXNlYWxpbmcta2V5LW9mLTMyLWJ5dGVzISE=";
     let (mut platform, receiver) = (Platform::new().await, failing_receiver().await);
     platform.apply(&integrations(&receiver)).await;
     let sealed_by = "SELECT count(*) FROM integrations WHERE substring(secrets FROM 3 FOR 6) = 'second'";
     assert_eq!(platform.count(sealed_by).await, 0);
-    let id: Uuid = sqlx::query_scalar("SELECT id FROM integrations WHERE route = 'acme'")
-        .fetch_one(&platform.pool)
-        .await
-        .expect("a row");
+    let id = platform.database.text("SELECT id::text FROM integrations WHERE route = 'acme'").await;
+    let id: Uuid = id.expect("an id").parse().expect("a UUID");
     let keys = SealingKeys::parse(SEALING_KEYS).expect("keys");
     let sealed = keys.seal(id.as_bytes(), b"a-secret-that-waits");
     assert!(
@@ -293,7 +291,7 @@ async fn secrets_are_sealed_anew_when_the_key_is_rotated() {
     let signed = "SELECT count(*) FROM deliveries WHERE destination = 'orders' AND status = 'succeeded'";
     platform.wait_for_count(signed, 2).await;
 
-    // The old key alone opens nothing any more, and the log says which is needed.
+    // The old key alone opens nothing any more, and the log names the key that is needed.
     platform.set("GRAPNEL_SEALING_KEYS", SEALING_KEYS);
     platform.set("GRAPNEL_HTTP_ADDR", "127.0.0.1:0");
     let outdated = platform.start(&["api"]);

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use grapnel_testing::wait_until;
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::rbac::v1::PolicyRule;
@@ -13,7 +14,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::discovery::ApiResource;
 use serde_json::{Value, json};
 
-use super::{variable, wait_for};
+use super::variable;
 
 const ACCOUNT: &str = "grapnel-controller";
 const RULES_OF_WATCHED: &str = include_str!("../../../../charts/grapnel/files/controller-cluster-rules.yaml");
@@ -120,7 +121,7 @@ async fn wait_until_granted(kubeconfig: &Path, platform: &str, watched: Option<&
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
-    wait_for("the rights to be granted", async || {
+    wait_until("the rights to be granted", async || {
         let limit = kube::api::ListParams::default().limit(1);
         let granted = leases.get_opt("none").await.is_ok() && secrets.list_metadata(&limit).await.is_ok();
         if !granted {

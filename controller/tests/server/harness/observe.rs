@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use grapnel_crds::{Integration, conditions, names};
+use grapnel_testing::{WAIT_TIMEOUT, wait_until};
 use kube::api::{Api, DeleteParams, ListParams};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{Installation, PATIENCE, wait_for};
+use super::Installation;
 
 impl Installation {
     pub(crate) async fn get(&self, name: &str) -> Option<Integration> {
@@ -19,7 +20,7 @@ impl Installation {
     }
 
     pub(crate) async fn wait_until_gone(&self, name: &str) {
-        wait_for("the object to be gone", async || self.get(name).await.is_none()).await;
+        wait_until("the object to be gone", async || self.get(name).await.is_none()).await;
     }
 
     /// Waits until the condition has this status and reason at the object's current generation.
@@ -31,7 +32,7 @@ impl Installation {
         reason: &str,
     ) -> Integration {
         let mut last = None;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         while Instant::now() < deadline {
             last = self.get(name).await;
             if let Some(object) = last.as_ref().filter(|object| has_condition(object, type_, status, reason))
@@ -50,16 +51,12 @@ impl Installation {
 
     /// Returns the row of an object, as JSON.
     pub(crate) async fn row(&self, id: Uuid) -> Option<Value> {
-        let text: Option<String> = sqlx::query_scalar(
-            "SELECT json_build_object('generation', generation, 'epoch', writer_epoch, 'state', state, 'route', route,
-                'secrets', encode(secrets, 'hex'), 'deleted', deleted_at IS NOT NULL, 'spec', spec)::text
-            FROM integrations WHERE id = $1",
-        )
-        .bind(id)
-        .fetch_optional(&self.pool)
-        .await
-        .expect("read the row");
-        text.map(|text| serde_json::from_str(&text).expect("JSON"))
+        let sql = format!(
+            "SELECT generation, writer_epoch AS epoch, state, route, encode(secrets, 'hex') AS secrets,
+                deleted_at IS NOT NULL AS deleted, spec
+            FROM integrations WHERE id = '{id}'"
+        );
+        self.database.rows(&sql).await.pop()
     }
 
     pub(crate) async fn replicas(&self, id: Uuid) -> Option<i32> {
@@ -70,7 +67,7 @@ impl Installation {
 
     pub(crate) async fn wait_for_replicas(&self, id: Uuid, expected: i32) {
         let mut last = None;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + WAIT_TIMEOUT;
         while Instant::now() < deadline {
             last = self.replicas(id).await;
             if last == Some(expected) {

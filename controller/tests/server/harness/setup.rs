@@ -1,16 +1,13 @@
-//! The setup of a test: the custom resource, namespaces, a database.
+//! The setup of a test: the custom resource and namespaces.
 
 use futures::StreamExt;
 use grapnel_crds::Integration;
+use grapnel_testing::wait_until;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Client, ResourceExt};
 use serde_json::json;
-use sqlx::postgres::PgPool;
-use url::Url;
-
-use super::wait_for;
 
 pub(crate) async fn install_crd(client: &Client) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
@@ -19,7 +16,7 @@ pub(crate) async fn install_crd(client: &Client) {
     api.patch(&name, &PatchParams::apply("tests").force(), &Patch::Apply(&definition))
         .await
         .expect("install the CRD");
-    wait_for("the CRD", async || {
+    wait_until("the CRD", async || {
         let found = api.get(&name).await.expect("read the CRD");
         let conditions = found.status.and_then(|status| status.conditions).unwrap_or_default();
         conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True")
@@ -55,7 +52,7 @@ pub(crate) async fn remove_crd(client: &Client) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let name = grapnel_crds::crd().name_any();
     api.delete(&name, &DeleteParams::default()).await.expect("delete the CRD");
-    wait_for("the CRD to be gone", async || api.get_opt(&name).await.expect("ask for the CRD").is_none())
+    wait_until("the CRD to be gone", async || api.get_opt(&name).await.expect("ask for the CRD").is_none())
         .await;
 }
 
@@ -66,13 +63,4 @@ pub(crate) async fn create_namespace(client: &Client, name: &str) {
         ..Namespace::default()
     };
     api.create(&PostParams::default(), &namespace).await.expect("create a namespace");
-}
-
-pub(crate) async fn create_database(server: &str, database: &str) -> String {
-    let admin = PgPool::connect(server).await.expect("connect to PostgreSQL");
-    sqlx::query(&format!("CREATE DATABASE {database}")).execute(&admin).await.expect("create a database");
-    admin.close().await;
-    let mut url = Url::parse(server).expect("a URL");
-    url.set_path(database);
-    url.into()
 }

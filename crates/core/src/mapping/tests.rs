@@ -3,15 +3,15 @@ use proptest::prelude::*;
 use super::*;
 use crate::preset;
 
-fn read(provider: &str, body: &[u8]) -> Result<Fields, Malformed> {
+fn read(provider: &str, body: &[u8]) -> Result<EventFields, InvalidEvent> {
     let mapper = Mapper::new(&preset::find(provider).expect("a preset").mapping).expect("a mapping");
     let (method, uri, headers) = (http::Method::POST, http::Uri::from_static("/"), HeaderMap::new());
-    let incoming =
-        Incoming { method: &method, uri: &uri, headers: &headers, body, public_url: None, json: None };
-    mapper.read(&incoming, BodyForm::Json)
+    let request =
+        IncomingRequest { method: &method, uri: &uri, headers: &headers, body, public_url: None, json: None };
+    mapper.read(&request, BodyForm::Json)
 }
 
-fn acme(body: &str) -> Result<Fields, Malformed> {
+fn acme(body: &str) -> Result<EventFields, InvalidEvent> {
     read("acme", body.as_bytes())
 }
 
@@ -25,7 +25,7 @@ fn the_payload_is_the_slice_as_it_came() {
 }
 
 #[test]
-fn a_subject_of_its_own_goes_before_the_payloads_id() {
+fn a_subject_of_its_own_takes_precedence_over_the_payloads_id() {
     let body = ORDER.replacen('{', r#"{"subject":"caf\u00e9","#, 1);
     assert_eq!(acme(&body).expect("an event").subject.as_deref(), Some("café"));
 }
@@ -53,7 +53,7 @@ fn a_missing_or_wrong_field_is_named() {
 }
 
 #[test]
-fn what_is_no_json_object_is_refused_as_a_body() {
+fn a_body_that_is_not_a_json_object_is_refused() {
     for body in [&b""[..], b"null", b"[]", b"\"x\"", b"{\"a\":\"\xff\"}", b"{} {}", b"{\"a\":01}"] {
         assert_eq!(read("acme", body).expect_err("no event").field, "body", "{body:?}");
     }
@@ -102,7 +102,7 @@ fn json_and_its_relatives_are_accepted_and_others_only_where_the_mapping_says_so
         |provider: &str| Mapper::new(&preset::find(provider).expect("a preset").mapping).expect("a mapping");
     let check = |value: &'static [u8], accepted: bool| {
         let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, http::HeaderValue::from_bytes(value).expect("a value"));
+        headers.insert(http::header::CONTENT_TYPE, http::HeaderValue::from_bytes(value).expect("a value"));
         assert_eq!(mapper("acme").body_form(&headers), accepted.then_some(BodyForm::Json), "{value:?}");
     };
     assert_eq!(mapper("acme").body_form(&HeaderMap::new()), Some(BodyForm::Json));
@@ -125,7 +125,7 @@ fn json_and_its_relatives_are_accepted_and_others_only_where_the_mapping_says_so
         ("application/x-www-form-urlencoded; charset=utf-8", BodyForm::Form),
         ("application/soap+xml", BodyForm::Opaque),
     ] {
-        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, value.parse().expect("a value"))]);
+        let headers = HeaderMap::from_iter([(http::header::CONTENT_TYPE, value.parse().expect("a value"))]);
         assert_eq!(all.body_form(&headers), Some(form), "{value}");
     }
 }

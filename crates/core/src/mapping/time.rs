@@ -1,4 +1,4 @@
-//! When an event occurred, in the forms in which providers write it.
+//! The time at which an event occurred, in the formats of providers.
 
 use grapnel_crds::TimeFormat;
 use jiff::Timestamp;
@@ -6,7 +6,7 @@ use jiff::Timestamp;
 /// 0000-01-01T00:00:00Z.
 const YEAR_ZERO: i64 = -62_167_219_200;
 
-/// RFC 3339 has no years before 0000. The parser would read them, and PostgreSQL has not all of them.
+/// Parses a time. RFC 3339 has no years before 0000: the parser accepts them, but PostgreSQL cannot store all of them.
 pub(super) fn read(text: &str, format: TimeFormat) -> Option<Timestamp> {
     let time = match format {
         TimeFormat::Rfc3339 => text.parse().ok(),
@@ -20,7 +20,7 @@ pub(super) fn read(text: &str, format: TimeFormat) -> Option<Timestamp> {
     time.filter(|time| time.as_second() >= YEAR_ZERO)
 }
 
-/// Seconds with at most nine decimals that count.
+/// Parses seconds. Decimals after the ninth are ignored.
 fn unix(text: &str) -> Option<Timestamp> {
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());

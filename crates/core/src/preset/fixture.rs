@@ -4,25 +4,25 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// A request, and the event that it is. In the body and the headers, `@now@`, `@nowMs@` and `@nowIso@` stand for the time of
-/// the test, and `@signature@` for what is computed over it.
+/// A request and its event. In the body and the headers, `@now@`, `@nowMs@` and `@nowIso@` are replaced by the time of the
+/// test, and `@signature@` by the signature.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Fixture {
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// Without its question mark.
+    /// Without the question mark.
     #[serde(default)]
     pub query: Option<String>,
     #[serde(default)]
     pub body: String,
-    pub event: Event,
+    pub event: FixtureEvent,
 }
 
-/// The event that the request is.
+/// The event of a fixture's request.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Event {
+pub struct FixtureEvent {
     #[serde(default)]
     pub external_event_id: Option<String>,
     pub event_type: String,

@@ -1,6 +1,6 @@
 //! Finds values in a JSON text without parsing the rest, and without changing them: a value stays the slice that it was.
 //!
-//! A member that stands twice counts the last time, as it does in most parsers.
+//! Of a repeated member the last one counts, as in most parsers.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,20 +9,20 @@ use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-pub use pointers::{Found, Pointers};
+pub use pointer_set::{FoundValues, PointerSet};
 
-mod pointers;
+mod pointer_set;
 
 /// A JSON Pointer (RFC 6901).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pointer {
     segments: Vec<String>,
-    /// The field in the words of an error: `data.id`.
+    /// The field as errors name it: `data.id`.
     pub field: String,
 }
 
 impl Pointer {
-    /// `None` when the text is no pointer. The empty one is the whole document.
+    /// Parses a pointer; `None` if the text is not one. The empty pointer means the whole document.
     pub fn parse(text: &str) -> Option<Self> {
         if text.is_empty() {
             return Some(Self { segments: Vec::new(), field: "body".to_owned() });
@@ -38,7 +38,7 @@ impl Pointer {
         self.segments.is_empty()
     }
 
-    /// The name of the member that is pointed to.
+    /// The name of the member that it points to.
     pub fn member(&self) -> &str {
         self.segments.last().map_or("", String::as_str)
     }
@@ -60,7 +60,7 @@ impl<'a> Document<'a> {
         serde_json::from_slice(body).map(Self::Other)
     }
 
-    /// The value that is pointed to. The whole of an object is not found: nobody needs it as a value.
+    /// Returns the value that the pointer points to. An object as a whole is not found: nobody needs it as a value.
     pub fn find(&self, pointer: &Pointer) -> Option<&'a RawValue> {
         let (first, rest) = match (self, pointer.segments.as_slice()) {
             (Self::Object(members), [first, rest @ ..]) => (members.get(first)?, rest),
@@ -80,13 +80,13 @@ fn step<'a>(value: &'a RawValue, segment: &str) -> Option<&'a RawValue> {
     members.get(segment)
 }
 
-/// The place of an element in its list: digits without zeros before them.
+/// Parses the index of an element: digits without leading zeros.
 fn index(segment: &str) -> Option<usize> {
     let is_index = segment == "0" || !segment.starts_with(['0', '+']);
     segment.parse().ok().filter(|_| is_index)
 }
 
-/// The text of a value: decoded when it is a string, as it stands when it is a number or a boolean. Null, objects and lists
+/// Returns the text of a value: decoded if it is a string, unchanged if it is a number or a boolean. Null, objects and lists
 /// have none.
 pub fn scalar(value: &RawValue) -> Option<Cow<'_, str>> {
     match value.get().as_bytes().first()? {
@@ -96,7 +96,7 @@ pub fn scalar(value: &RawValue) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The text of a string; nothing else is one.
+/// Returns the text of a string, and of nothing else.
 pub fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     if !value.get().starts_with('"') {
         return None;
@@ -104,20 +104,21 @@ pub fn text(value: &RawValue) -> Option<Cow<'_, str>> {
     serde_json::from_str::<Text<'_>>(value.get()).ok().map(|text| text.0)
 }
 
-/// Where a value lies in the text that it was found in.
-pub fn position(body: &[u8], value: &RawValue) -> std::ops::Range<usize> {
-    // RawValue borrows from the body, so the distance of the two is where it lies.
+/// Returns the range of a value in the text in which it was found.
+pub fn range_in(body: &[u8], value: &RawValue) -> std::ops::Range<usize> {
+    // RawValue borrows from the body, so the distance between the two is its offset.
     let start = value.get().as_ptr() as usize - body.as_ptr() as usize;
     start..start + value.get().len()
 }
 
-/// Writes the value so that equal values are equal texts: members in the order of their names, no white space, strings in
-/// one spelling. Numbers stay as they are: none may become another. The nesting must be bounded before.
+/// Writes the value so that equal values become equal texts: members in the order of their names, no white space, strings
+/// with the same escapes. Numbers are left as they are, so that none becomes another. The caller must have bounded the
+/// nesting.
 pub fn canonical(value: &str, out: &mut Vec<u8>) {
     match value.as_bytes().first() {
         Some(b'{') => {
             let Ok(Members(mut members)) = serde_json::from_str::<Members<'_>>(value) else { return };
-            // Of members with one name the last counts, and a stable sort keeps it last.
+            // Of members with the same name the last counts, and a stable sort keeps it last.
             members.sort_by(|one, other| one.0.cmp(&other.0));
             out.push(b'{');
             for (index, (name, value)) in members.iter().enumerate() {
@@ -153,7 +154,7 @@ fn push_text(text: &str, out: &mut Vec<u8>) {
     serde_json::to_writer(out, text).expect("a string can be written to a vector");
 }
 
-/// A text that is borrowed where it has no escapes.
+/// A text that is borrowed if it has no escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -188,7 +189,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// The elements of a list, unparsed; `None` when it is none.
+/// Returns the elements of a list, unparsed; `None` if the value is not a list.
 fn elements(value: &RawValue) -> Option<Vec<&RawValue>> {
     struct Elements<'a>(Vec<&'a RawValue>);
     impl<'de> Deserialize<'de> for Elements<'de> {

@@ -1,12 +1,20 @@
-//! Texts with placeholders, parsed once: the message that is signed, the answer of a handshake, and what a condition expects.
+//! Texts with placeholders, parsed once: the message that is signed, the response to a handshake, and the value that a
+//! condition expects.
 //!
-//! A message is written piece by piece to whoever computes over it and is never built as a whole.
+//! A message is written piece by piece to a computation and is never built as a whole.
 
 use std::borrow::Cow;
 
-use ring::digest;
+use filter::Filter;
+pub use signed_url::SignedUrl;
+use value::Value;
 
-use crate::request::{Incoming, Place};
+use super::{IncomingRequest, Source};
+use crate::constant_time::ConstantTime;
+
+mod filter;
+mod signed_url;
+mod value;
 
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,65 +26,25 @@ enum Part {
     Value(Value, Vec<Filter>),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Value {
-    Body,
-    Timestamp,
-    Method,
-    Url,
-    Secret,
-    SortedForm,
-    Place(Place),
-    /// The integration's MAC over the joined values.
-    Hmac(Vec<Place>),
-    /// The integration's signature over the joined values.
-    Sign(Vec<Place>),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Filter {
-    /// The CRC-32 in decimal.
-    Crc32,
-    /// The SHA-256 in hexadecimal.
-    Sha256,
-    /// Twelve percent-escapes of a URL decoded, others untouched.
-    Unescape,
-    /// A JSON string with its quotes.
-    Json,
-    Hex,
-    Base64,
-}
-
-/// What the placeholders stand for.
+/// The values of the placeholders.
 #[derive(Clone, Copy)]
-pub struct Context<'a> {
-    pub incoming: Incoming<'a>,
+pub struct TemplateContext<'a> {
+    pub request: IncomingRequest<'a>,
     pub timestamp: &'a [u8],
-    pub secret: &'a [u8],
-    pub url: Url<'a>,
+    pub secret: ConstantTime<&'a [u8]>,
+    pub url: SignedUrl<'a>,
 }
 
-/// The URL that was called, in the form in which it is signed.
-#[derive(Clone, Copy)]
-pub enum Url<'a> {
-    /// From the platform's public URL and the request, as they are.
-    AsReceived,
-    /// In place of everything before the query.
-    Base(&'a str),
-    /// As a whole.
-    Text(&'a str),
-}
-
-/// What a template can ask a key for.
-pub trait Keyed {
+/// A key that computes over values of a request.
+pub trait Mac {
     fn hmac(&self, pieces: &[Cow<'_, [u8]>]) -> Vec<u8>;
     fn sign(&self, pieces: &[Cow<'_, [u8]>]) -> Vec<u8>;
 }
 
-/// For messages, which ask no key.
-pub struct Keyless;
+/// No key, for templates that need none, such as messages.
+pub struct NoMac;
 
-impl Keyed for Keyless {
+impl Mac for NoMac {
     fn hmac(&self, _: &[Cow<'_, [u8]>]) -> Vec<u8> {
         Vec::new()
     }
@@ -87,7 +55,7 @@ impl Keyed for Keyless {
 }
 
 impl Template {
-    /// `None` when the text is no template.
+    /// Parses a template; `None` if it is invalid.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = Vec::new();
         let mut literal = String::new();
@@ -106,7 +74,7 @@ impl Template {
                 if !literal.is_empty() {
                     parts.push(Part::Literal(std::mem::take(&mut literal).into_bytes()));
                 }
-                parts.push(placeholder_of(placeholder)?);
+                parts.push(Part::of_placeholder(placeholder)?);
                 rest = after;
             }
         }
@@ -117,7 +85,6 @@ impl Template {
         Some(Self(parts))
     }
 
-    /// Whether the value is part of the message.
     pub fn has_timestamp(&self) -> bool {
         self.has(|value| *value == Value::Timestamp)
     }
@@ -130,30 +97,30 @@ impl Template {
         self.has(|value| *value == Value::Body)
     }
 
-    pub fn covers_place(&self, place: &Place) -> bool {
-        self.has(|value| matches!(value, Value::Place(known) if known == place))
+    pub fn covers_source(&self, source: &Source) -> bool {
+        self.has(|value| matches!(value, Value::Source(covered) if covered == source))
     }
 
-    pub fn asks_for_hmac(&self) -> bool {
+    pub fn needs_hmac(&self) -> bool {
         self.has(|value| matches!(value, Value::Hmac(_)))
     }
 
-    pub fn asks_for_signature(&self) -> bool {
+    pub fn needs_signature(&self) -> bool {
         self.has(|value| matches!(value, Value::Sign(_)))
     }
 
-    /// The places whose values are part of the text.
-    pub fn places(&self) -> impl Iterator<Item = &Place> {
+    /// The sources of values that are part of the text.
+    pub fn sources(&self) -> impl Iterator<Item = &Source> {
         self.0.iter().filter_map(|part| match part {
-            Part::Value(Value::Place(place), _) => Some(place),
+            Part::Value(Value::Source(source), _) => Some(source),
             _ => None,
         })
     }
 
-    /// The places whose values a key is asked about.
-    pub fn keyed_places(&self) -> impl Iterator<Item = &Place> {
+    /// The sources of values that a key computes over.
+    pub fn mac_sources(&self) -> impl Iterator<Item = &Source> {
         self.0.iter().flat_map(|part| match part {
-            Part::Value(Value::Hmac(places) | Value::Sign(places), _) => places.as_slice(),
+            Part::Value(Value::Hmac(sources) | Value::Sign(sources), _) => sources.as_slice(),
             _ => &[],
         })
     }
@@ -162,15 +129,15 @@ impl Template {
         self.0.iter().any(|part| matches!(part, Part::Value(value, _) if wanted(value)))
     }
 
-    /// Writes the text piece by piece. What is absent is empty.
-    pub fn write(&self, context: &Context<'_>, key: &dyn Keyed, sink: &mut dyn FnMut(&[u8])) {
+    /// Writes the text piece by piece. A missing value is empty.
+    pub fn write(&self, context: &TemplateContext<'_>, mac: &dyn Mac, sink: &mut dyn FnMut(&[u8])) {
         for part in &self.0 {
             match part {
                 Part::Literal(text) => sink(text),
-                Part::Value(value, filters) if filters.is_empty() => value.write(context, key, sink),
+                Part::Value(value, filters) if filters.is_empty() => value.write(context, mac, sink),
                 Part::Value(value, filters) => {
                     let mut whole = Vec::new();
-                    value.write(context, key, &mut |piece| whole.extend_from_slice(piece));
+                    value.write(context, mac, &mut |piece| whole.extend_from_slice(piece));
                     for filter in filters {
                         whole = filter.apply(&whole);
                     }
@@ -180,144 +147,22 @@ impl Template {
         }
     }
 
-    /// The text as a whole.
-    pub fn build(&self, context: &Context<'_>, key: &dyn Keyed) -> Vec<u8> {
+    /// Builds the text as a whole.
+    pub fn build(&self, context: &TemplateContext<'_>, mac: &dyn Mac) -> Vec<u8> {
         let mut whole = Vec::new();
-        self.write(context, key, &mut |piece| whole.extend_from_slice(piece));
+        self.write(context, mac, &mut |piece| whole.extend_from_slice(piece));
         whole
     }
 }
 
-fn placeholder_of(text: &str) -> Option<Part> {
-    // A pointer or a parameter's name has no '|'.
-    let mut pieces = text.split('|');
-    let name = pieces.next()?;
-    let places = |list: &str| list.split('+').map(Place::parse).collect::<Option<Vec<_>>>();
-    let value = match name {
-        "body" => Value::Body,
-        "timestamp" => Value::Timestamp,
-        "method" => Value::Method,
-        "url" => Value::Url,
-        "secret" => Value::Secret,
-        "form:sorted" => Value::SortedForm,
-        _ => match name.split_once(':') {
-            Some(("hmac", list)) => Value::Hmac(places(list)?),
-            Some(("sign", list)) => Value::Sign(places(list)?),
-            _ => Value::Place(Place::parse(name)?),
-        },
-    };
-    let filters = pieces.map(|name| match name {
-        "crc32" => Some(Filter::Crc32),
-        "sha256" => Some(Filter::Sha256),
-        "unescape" => Some(Filter::Unescape),
-        "json" => Some(Filter::Json),
-        "hex" => Some(Filter::Hex),
-        "base64" => Some(Filter::Base64),
-        _ => None,
-    });
-    Some(Part::Value(value, filters.collect::<Option<_>>()?))
-}
-
-impl Value {
-    fn write(&self, context: &Context<'_>, key: &dyn Keyed, sink: &mut dyn FnMut(&[u8])) {
-        let incoming = &context.incoming;
-        let values = |places: &[Place]| {
-            places.iter().map(|place| place.find(incoming).unwrap_or_default()).collect::<Vec<_>>()
-        };
-        match self {
-            Self::Body => sink(incoming.body),
-            Self::Timestamp => sink(context.timestamp),
-            Self::Method => sink(incoming.method.as_str().as_bytes()),
-            Self::Secret => sink(context.secret),
-            Self::Url => context.url.write(incoming, sink),
-            Self::SortedForm => write_sorted_form(incoming, sink),
-            Self::Place(place) => sink(&place.find(incoming).unwrap_or_default()),
-            Self::Hmac(places) => sink(&key.hmac(&values(places))),
-            Self::Sign(places) => sink(&key.sign(&values(places))),
-        }
+impl Part {
+    fn of_placeholder(text: &str) -> Option<Self> {
+        // A pointer or a parameter's name has no '|'.
+        let mut pieces = text.split('|');
+        let value = Value::parse(pieces.next()?)?;
+        let filters = pieces.map(Filter::parse).collect::<Option<_>>()?;
+        Some(Self::Value(value, filters))
     }
-}
-
-impl Url<'_> {
-    fn write(&self, incoming: &Incoming<'_>, sink: &mut dyn FnMut(&[u8])) {
-        match self {
-            Self::Text(text) => return sink(text.as_bytes()),
-            Self::Base(base) => sink(base.as_bytes()),
-            Self::AsReceived => {
-                sink(incoming.public_url.unwrap_or_default().as_bytes());
-                sink(incoming.uri.path().as_bytes());
-            }
-        }
-        if let Some(query) = incoming.uri.query() {
-            sink(b"?");
-            sink(query.as_bytes());
-        }
-    }
-}
-
-/// Whether the body is a form, by its content-type.
-pub fn is_form(incoming: &Incoming<'_>) -> bool {
-    let value = incoming.headers.get(http::header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-    let essence = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    essence.eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
-}
-
-/// Each name followed by its value, sorted by name; a repeated name has its distinct values, sorted.
-fn write_sorted_form(incoming: &Incoming<'_>, sink: &mut dyn FnMut(&[u8])) {
-    if !is_form(incoming) {
-        return;
-    }
-    let mut fields: Vec<_> = url::form_urlencoded::parse(incoming.body).collect();
-    fields.sort_unstable();
-    fields.dedup();
-    for (name, value) in &fields {
-        sink(name.as_bytes());
-        sink(value.as_bytes());
-    }
-}
-
-/// Characters whose escapes are decoded: the others of a URL stay as they were sent.
-const UNESCAPED: [(&[u8; 3], u8); 12] = [
-    (b"%3A", b':'),
-    (b"%2F", b'/'),
-    (b"%3F", b'?'),
-    (b"%40", b'@'),
-    (b"%21", b'!'),
-    (b"%24", b'$'),
-    (b"%27", b'\''),
-    (b"%28", b'('),
-    (b"%29", b')'),
-    (b"%2A", b'*'),
-    (b"%2C", b','),
-    (b"%3B", b';'),
-];
-
-impl Filter {
-    fn apply(self, bytes: &[u8]) -> Vec<u8> {
-        match self {
-            Self::Crc32 => crc32fast::hash(bytes).to_string().into_bytes(),
-            Self::Sha256 => hex::encode(digest::digest(&digest::SHA256, bytes)).into_bytes(),
-            Self::Unescape => unescape(bytes),
-            Self::Json => serde_json::to_vec(&String::from_utf8_lossy(bytes))
-                .expect("a string can be written to a vector"),
-            Self::Hex => hex::encode(bytes).into_bytes(),
-            Self::Base64 => {
-                base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes).into_bytes()
-            }
-        }
-    }
-}
-
-fn unescape(bytes: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut rest = bytes;
-    while let Some(first) = rest.first() {
-        let escape = rest.get(..3).filter(|_| *first == b'%').map(<[u8]>::to_ascii_uppercase);
-        let known = UNESCAPED.iter().find(|(known, _)| escape.as_deref() == Some(&known[..]));
-        out.push(known.map_or(*first, |(_, plain)| *plain));
-        rest = &rest[if known.is_some() { 3 } else { 1 }..];
-    }
-    out
 }
 
 #[cfg(test)]
@@ -329,10 +174,11 @@ mod tests {
     fn built(template: &str, headers: &HeaderMap, uri: &str, body: &[u8]) -> String {
         let (uri, method): (Uri, _) = (uri.parse().expect("a URI"), Method::POST);
         let public_url = Some("https://hooks.example.com");
-        let incoming = Incoming { method: &method, uri: &uri, headers, body, public_url, json: None };
-        let context = Context { incoming, timestamp: b"12", secret: b"s", url: Url::AsReceived };
+        let request = IncomingRequest { method: &method, uri: &uri, headers, body, public_url, json: None };
+        let secret = ConstantTime::new(&b"s"[..]);
+        let context = TemplateContext { request, timestamp: b"12", secret, url: SignedUrl::AsReceived };
         let template = Template::parse(template).expect("a template");
-        String::from_utf8(template.build(&context, &Keyless)).expect("text")
+        String::from_utf8(template.build(&context, &NoMac)).expect("text")
     }
 
     #[test]
@@ -355,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_template_is_not_parsed() {
+    fn an_invalid_template_is_not_parsed() {
         for text in [
             "{",
             "}",
@@ -370,10 +216,5 @@ mod tests {
         ] {
             assert_eq!(Template::parse(text), None, "{text}");
         }
-    }
-
-    #[test]
-    fn twelve_escapes_are_decoded_and_others_are_not() {
-        assert_eq!(unescape(b"https%3A%2f%2Fx%20%C3%a9%"), b"https://x%20%C3%a9%");
     }
 }

@@ -1,4 +1,4 @@
-//! Finds the signatures in a request: one value or a list, each with its prefix, decoded strictly into a buffer.
+//! Finds the candidate signatures of a request: one value or a list, each with its prefix, decoded strictly into a buffer.
 
 use std::borrow::Cow;
 
@@ -7,20 +7,21 @@ use base64::engine::general_purpose::STANDARD;
 use grapnel_crds::{Separator, SignatureEncoding, SignatureSource};
 use http::HeaderName;
 
-use super::{Incoming, Place, Refused, SchemeError, wrong};
+use super::error::{SchemeError, UNKNOWN_SOURCE, VerifyError, invalid};
+use crate::request::{IncomingRequest, Source};
 
-/// The longest signature of any scheme, in bytes, with room.
-pub(super) const LONGEST: usize = 96;
+/// More than the longest signature of any scheme has, in bytes.
+pub(super) const MAX_SIGNATURE_BYTES: usize = 96;
 
 /// More candidates than any provider sends. Each costs a comparison, or an operation with a public key.
-const MOST: usize = 32;
+const MAX_CANDIDATES: usize = 32;
 
-/// How bytes are written.
+/// The encoding of bytes as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
-    /// Either case is read.
+    /// In either case.
     Hex,
-    /// Standard alphabet, padded.
+    /// With the standard alphabet and padding.
     Base64,
 }
 
@@ -32,8 +33,12 @@ impl Encoding {
         }
     }
 
-    /// The bytes, when the text is exactly their encoding.
-    pub(super) fn decode<'a>(self, text: &[u8], buffer: &'a mut [u8; LONGEST]) -> Option<&'a [u8]> {
+    /// Decodes the text; `None` if it is not exactly the encoding of some bytes.
+    pub(super) fn decode<'a>(
+        self,
+        text: &[u8],
+        buffer: &'a mut [u8; MAX_SIGNATURE_BYTES],
+    ) -> Option<&'a [u8]> {
         let length = match self {
             Self::Hex => {
                 let length = text.len() / 2;
@@ -46,10 +51,10 @@ impl Encoding {
     }
 }
 
-/// Where signatures are and how they are written.
+/// Where candidate signatures are, and how they are written.
 #[derive(Debug)]
-pub(super) struct Signatures {
-    from: From,
+pub(super) struct SignatureFormat {
+    from: Location,
     separator: Option<u8>,
     field: Option<Vec<u8>>,
     prefix: Vec<u8>,
@@ -58,34 +63,36 @@ pub(super) struct Signatures {
 }
 
 #[derive(Debug)]
-enum From {
-    Place(Place),
-    /// All headers whose names begin so.
+enum Location {
+    Source(Source),
+    /// All headers whose names begin with this.
     HeaderPrefix(String),
 }
 
-/// The values that hold signatures.
-pub(super) enum Lines<'a> {
+/// The values of a request that hold signatures; most often they are headers.
+pub(super) enum SignatureValues<'a> {
     One(Cow<'a, [u8]>),
     Many(Vec<Cow<'a, [u8]>>),
 }
 
-impl<'a> Lines<'a> {
+impl<'a> SignatureValues<'a> {
     fn as_slice(&self) -> &[Cow<'a, [u8]>] {
         match self {
-            Self::One(line) => std::slice::from_ref(line),
-            Self::Many(lines) => lines,
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Many(values) => values,
         }
     }
 }
 
-impl Signatures {
+impl SignatureFormat {
     pub(super) fn new(source: Option<&SignatureSource>) -> Result<Self, SchemeError> {
-        let source = source.ok_or_else(|| wrong("signature", "must have from"))?;
-        let text = source.from.as_deref().ok_or_else(|| wrong("signature", "must have from"))?;
+        let source = source.ok_or_else(|| invalid("signature", "must have from"))?;
+        let text = source.from.as_deref().ok_or_else(|| invalid("signature", "must have from"))?;
         let from = match text.strip_prefix("headerPrefix:") {
-            Some(prefix) if !prefix.is_empty() => From::HeaderPrefix(prefix.to_ascii_lowercase()),
-            _ => From::Place(Place::parse(text).ok_or_else(|| wrong("signature.from", "names no place"))?),
+            Some(prefix) if !prefix.is_empty() => Location::HeaderPrefix(prefix.to_ascii_lowercase()),
+            _ => Location::Source(
+                Source::parse(text).ok_or_else(|| invalid("signature.from", UNKNOWN_SOURCE))?,
+            ),
         };
         Ok(Self {
             from,
@@ -112,62 +119,66 @@ impl Signatures {
 
     pub(super) fn header(&self) -> Option<&HeaderName> {
         match &self.from {
-            From::Place(Place::Header(name)) => Some(name),
-            From::Place(_) | From::HeaderPrefix(_) => None,
+            Location::Source(Source::Header(name)) => Some(name),
+            Location::Source(_) | Location::HeaderPrefix(_) => None,
         }
     }
 
-    pub(super) fn place(&self) -> Option<&Place> {
+    pub(super) fn source(&self) -> Option<&Source> {
         match &self.from {
-            From::Place(place) => Some(place),
-            From::HeaderPrefix(_) => None,
+            Location::Source(source) => Some(source),
+            Location::HeaderPrefix(_) => None,
         }
     }
 
-    /// The values that are there. A header that stands twice is one list only when lists are joined by commas.
-    pub(super) fn lines<'a>(&self, incoming: &Incoming<'a>) -> Result<Lines<'a>, Refused> {
-        let place = match &self.from {
-            From::Place(place) => place,
-            From::HeaderPrefix(prefix) => {
+    /// Returns the values that the request has. A repeated header is one list only if items are separated by commas.
+    pub(super) fn values<'a>(
+        &self,
+        request: &IncomingRequest<'a>,
+    ) -> Result<SignatureValues<'a>, VerifyError> {
+        let source = match &self.from {
+            Location::Source(source) => source,
+            Location::HeaderPrefix(prefix) => {
                 let named =
-                    incoming.headers.iter().filter(|(name, _)| name.as_str().starts_with(prefix.as_str()));
-                let lines: Vec<_> = named.map(|(_, value)| Cow::Borrowed(value.as_bytes())).collect();
-                if lines.is_empty() {
-                    return Err(Refused::Missing(format!("a header that begins with {prefix}")));
+                    request.headers.iter().filter(|(name, _)| name.as_str().starts_with(prefix.as_str()));
+                let values: Vec<_> = named.map(|(_, value)| Cow::Borrowed(value.as_bytes())).collect();
+                if values.is_empty() {
+                    return Err(VerifyError::Missing(format!("a header that begins with {prefix}")));
                 }
-                return Ok(Lines::Many(lines));
+                return Ok(SignatureValues::Many(values));
             }
         };
-        let missing = || Refused::Missing(place.describe());
-        let Place::Header(name) = place else {
-            return place.find(incoming).map(Lines::One).ok_or_else(missing);
+        let missing = || VerifyError::Missing(source.describe());
+        let Source::Header(name) = source else {
+            return source.value(request).map(SignatureValues::One).ok_or_else(missing);
         };
-        let mut values = incoming.headers.get_all(name).iter();
+        let mut values = request.headers.get_all(name).iter();
         let first = values.next().ok_or_else(missing)?;
         match (values.next(), self.separator) {
-            (None, _) => Ok(Lines::One(Cow::Borrowed(first.as_bytes()))),
+            (None, _) => Ok(SignatureValues::One(Cow::Borrowed(first.as_bytes()))),
             (Some(_), Some(b',')) => {
-                let all = incoming.headers.get_all(name).iter();
-                Ok(Lines::Many(all.map(|value| Cow::Borrowed(value.as_bytes())).collect()))
+                let all = request.headers.get_all(name).iter();
+                Ok(SignatureValues::Many(all.map(|value| Cow::Borrowed(value.as_bytes())).collect()))
             }
-            // Two values are two claims; which one counts would be a matter of taste.
-            (Some(_), _) => Err(Refused::Repeated(place.describe())),
+            // Two values are two claims, and picking one would be arbitrary.
+            (Some(_), _) => Err(VerifyError::Repeated(source.describe())),
         }
     }
 
     /// The items of the list, in order.
-    fn items<'a>(&'a self, lines: &'a Lines<'_>) -> impl Iterator<Item = &'a [u8]> {
-        lines.as_slice().iter().flat_map(move |line| {
+    fn items<'a>(&'a self, values: &'a SignatureValues<'_>) -> impl Iterator<Item = &'a [u8]> {
+        values.as_slice().iter().flat_map(move |value| {
             let separator = self.separator;
-            line.split(move |byte| Some(*byte) == separator)
+            value
+                .split(move |byte| Some(*byte) == separator)
                 .map(move |item| if separator.is_some() { item.trim_ascii() } else { item })
         })
     }
 
-    /// The text of each candidate: what follows the key and the prefix.
-    pub(super) fn each_text(&self, lines: &Lines<'_>, mut seen: impl FnMut(&[u8])) {
-        for text in self.items(lines).filter_map(|item| self.text_of(item)).take(MOST) {
-            seen(text);
+    /// Calls `visit` with the text of each candidate: the part after the key and the prefix.
+    pub(super) fn for_each_text(&self, values: &SignatureValues<'_>, mut visit: impl FnMut(&[u8])) {
+        for text in self.items(values).filter_map(|item| self.text_of(item)).take(MAX_CANDIDATES) {
+            visit(text);
         }
     }
 
@@ -182,26 +193,26 @@ impl Signatures {
         }
     }
 
-    /// Whether any candidate that decodes is accepted.
-    pub(super) fn any(&self, lines: &Lines<'_>, accepts: impl Fn(&[u8]) -> bool) -> bool {
-        let mut texts = self.items(lines).filter_map(|item| self.text_of(item)).take(MOST);
+    /// Whether `accepts` holds for any candidate that can be decoded.
+    pub(super) fn any(&self, values: &SignatureValues<'_>, accepts: impl Fn(&[u8]) -> bool) -> bool {
+        let mut texts = self.items(values).filter_map(|item| self.text_of(item)).take(MAX_CANDIDATES);
         texts.any(|text| {
-            let mut buffer = [0; LONGEST];
+            let mut buffer = [0; MAX_SIGNATURE_BYTES];
             self.encoding.decode(text, &mut buffer).is_some_and(&accepts)
         })
     }
 
-    /// The value of the first item with this key.
-    pub(super) fn field<'a>(&self, lines: &'a Lines<'_>, key: &[u8]) -> Option<&'a [u8]> {
-        lines.as_slice().iter().find_map(|line| {
-            let mut items = line.split(|byte| Some(*byte) == self.separator).map(<[u8]>::trim_ascii);
+    /// Returns the value of the first item with this key.
+    pub(super) fn field<'a>(&self, values: &'a SignatureValues<'_>, key: &[u8]) -> Option<&'a [u8]> {
+        values.as_slice().iter().find_map(|value| {
+            let mut items = value.split(|byte| Some(*byte) == self.separator).map(<[u8]>::trim_ascii);
             items.find_map(|item| item.strip_prefix(key)?.strip_prefix(b"="))
         })
     }
 
-    /// The item at this place of the list.
-    pub(super) fn item<'a>(&self, lines: &'a Lines<'_>, index: usize) -> Option<&'a [u8]> {
-        let line = lines.as_slice().first()?;
-        line.split(|byte| Some(*byte) == self.separator).map(<[u8]>::trim_ascii).nth(index)
+    /// Returns the item at this index of the list.
+    pub(super) fn item<'a>(&self, values: &'a SignatureValues<'_>, index: usize) -> Option<&'a [u8]> {
+        let value = values.as_slice().first()?;
+        value.split(|byte| Some(*byte) == self.separator).map(<[u8]>::trim_ascii).nth(index)
     }
 }

@@ -1,7 +1,7 @@
-//! A certificate that signs webhooks: its key, and for whom and when it may be used.
+//! A certificate that signs webhooks: its key, its names and its validity.
 //!
-//! Its chain is not checked. Neither provider sends the certificates between its own and a root, so whether it is genuine
-//! is known from where it was fetched: over TLS, from the provider's host.
+//! Its chain is not checked: neither provider sends the certificates between its own and a root. It is trusted because of
+//! where it was fetched from: over TLS, from the provider's host.
 
 use std::ops::RangeInclusive;
 
@@ -13,22 +13,22 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::oid_registry::OID_PKCS1_RSAENCRYPTION;
 use x509_parser::parse_x509_certificate;
 
-/// One with an RSA key.
+/// A certificate with an RSA key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     key: RsaKey,
-    /// The hosts that it names, in lower case.
+    /// The host names in it, in lower case.
     names: Vec<String>,
     /// In seconds since 1970.
     valid: RangeInclusive<i64>,
 }
 
-/// An RSA public key, as PKCS#1 has it.
+/// An RSA public key in the encoding of PKCS#1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RsaKey(Vec<u8>);
 
 impl Certificate {
-    /// The first certificate of a text in PEM, or one in DER; `None` when there is none, or its key is not one of RSA.
+    /// Parses the first certificate of a text in PEM, or one in DER; `None` if there is none, or if its key is not an RSA key.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let der = match CertificateDer::from_pem_slice(bytes) {
             Ok(certificate) => certificate,
@@ -83,13 +83,13 @@ mod tests {
     use grapnel_testing::certificates::file;
 
     #[test]
-    fn what_is_no_certificate_with_an_rsa_key_is_none() {
+    fn only_a_certificate_with_an_rsa_key_is_parsed() {
         let paypal = file("paypal.pem");
         assert!(Certificate::parse(paypal).is_some());
         let der = CertificateDer::from_pem_slice(paypal).expect("PEM");
         assert_eq!(Certificate::parse(&der), Certificate::parse(paypal));
         assert_eq!(Certificate::parse(&der[..der.len() - 1]), None);
-        // Its key is of another kind.
+        // Its key is of a different kind.
         assert_eq!(Certificate::parse(file("root.pem")), None);
         assert_eq!(Certificate::parse(b""), None);
     }

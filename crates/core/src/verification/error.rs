@@ -1,52 +1,52 @@
-//! Why a request is refused, and why there is no verifier.
+//! Reasons why a request is not verified, and why a verifier cannot be built.
 
 use std::borrow::Cow;
 
 use thiserror::Error;
 
-/// The request does not prove that it comes from the provider. For operators; a client learns only whether credentials
-/// were there.
+/// A reason why a request is not verified. The message is for operators: a client learns only whether credentials are
+/// missing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum Refused {
-    #[error("the signature or token is missing: {0} is not there")]
+pub enum VerifyError {
+    #[error("no signature or token found: {0} is missing")]
     Missing(String),
-    #[error("{0} stands more than once, and the scheme has no separator for a list")]
+    #[error("{0} appears more than once, and the scheme defines no list separator")]
     Repeated(String),
-    #[error("{0} is required and is missing, empty or there more than once")]
+    #[error("{0} is required, but is missing, empty or repeated")]
     RequiredMissing(String),
-    #[error("{0} is there and must not be: the signature does not cover it")]
+    #[error("{0} must not be set: the signature does not cover it")]
     Forbidden(String),
     #[error("no signature could be read: none has the prefix, field and encoding of the scheme")]
     Unreadable,
-    #[error("the timestamp is missing: {0} is not there")]
+    #[error("no timestamp found: {0} is missing")]
     TimestampMissing(String),
-    #[error("the timestamp cannot be read: it is not in the unit of the scheme")]
+    #[error("invalid timestamp: it is not in the unit of the scheme")]
     TimestampMalformed,
-    #[error("the timestamp is {} s {}, and {tolerance_seconds} s are tolerated", .off_seconds.abs(), if *.off_seconds > 0 { "old" } else { "in the future" })]
+    #[error("the timestamp is {} s {}; the tolerance is {tolerance_seconds} s", .off_seconds.abs(), if *.off_seconds > 0 { "old" } else { "in the future" })]
     TimestampOff { off_seconds: i64, tolerance_seconds: i64 },
-    #[error("the digest of the body is missing or is not that of the body")]
+    #[error("the digest of the body is missing or does not match")]
     BodyDigest,
-    #[error("the URL is signed, and the platform's public URL is not configured")]
+    #[error("the URL is signed, but the platform's public URL is not configured")]
     NoPublicUrl,
-    #[error("no secret gives any of the signatures over this message")]
+    #[error("no signature over this message matches any of the secrets")]
     Mismatch,
-    #[error("the token is not the secret")]
+    #[error("the token does not match")]
     WrongToken,
-    #[error("it is signed for another topic than the secret names")]
+    #[error("the signature is for another topic than the secret names")]
     WrongName,
-    #[error("the URL of the certificate is not one of the provider's")]
+    #[error("the certificate URL is not one of the provider's")]
     CertificateUrl,
-    #[error("the certificate is not at hand: the secret pins none, and none was fetched")]
+    #[error("no certificate available: the secret pins none, and none was fetched")]
     Certificate,
-    #[error("the certificate is not in the provider's name")]
+    #[error("the certificate does not name the provider")]
     CertificateName,
     #[error("the certificate is not valid at this time")]
     CertificateTime,
 }
 
-/// A step of the verification, in the order in which they are taken.
+/// A step of the verification. Steps are taken in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
+pub enum VerificationStep {
     Required,
     Signature,
     Timestamp,
@@ -54,7 +54,53 @@ pub enum Step {
     Comparison,
 }
 
-impl Step {
+/// A reason why a scheme and its secrets make no verifier.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SchemeError {
+    #[error("a verification secret is empty")]
+    EmptySecret,
+    #[error("a verification secret is not a valid key: {0}")]
+    Key(&'static str),
+    #[error("spec.verification.scheme.{field}: {problem}")]
+    Scheme { field: &'static str, problem: &'static str },
+}
+
+/// The problem of a source that cannot be parsed.
+pub(super) const UNKNOWN_SOURCE: &str = "unknown source; expected header:…, query:…, form:… or json:/…";
+
+impl VerifyError {
+    /// The step that failed.
+    pub fn step(&self) -> VerificationStep {
+        match self {
+            Self::RequiredMissing(_) | Self::Forbidden(_) => VerificationStep::Required,
+            Self::Missing(_)
+            | Self::Repeated(_)
+            | Self::Unreadable
+            | Self::CertificateUrl
+            | Self::Certificate
+            | Self::CertificateName
+            | Self::CertificateTime => VerificationStep::Signature,
+            Self::TimestampMissing(_) | Self::TimestampMalformed | Self::TimestampOff { .. } => {
+                VerificationStep::Timestamp
+            }
+            Self::BodyDigest => VerificationStep::BodyDigest,
+            Self::NoPublicUrl | Self::Mismatch | Self::WrongToken | Self::WrongName => {
+                VerificationStep::Comparison
+            }
+        }
+    }
+
+    /// The message for the client, which must not help it to guess.
+    pub fn public_message(&self) -> Cow<'static, str> {
+        match self {
+            Self::Missing(_) => "the credentials are missing".into(),
+            Self::Forbidden(source) => format!("{source} is not signed and must not be set").into(),
+            _ => "the credentials are invalid".into(),
+        }
+    }
+}
+
+impl VerificationStep {
     pub const ALL: [Self; 5] =
         [Self::Required, Self::Signature, Self::Timestamp, Self::BodyDigest, Self::Comparison];
 
@@ -69,47 +115,6 @@ impl Step {
     }
 }
 
-impl Refused {
-    /// The step that failed.
-    pub fn step(&self) -> Step {
-        match self {
-            Self::RequiredMissing(_) | Self::Forbidden(_) => Step::Required,
-            Self::Missing(_)
-            | Self::Repeated(_)
-            | Self::Unreadable
-            | Self::CertificateUrl
-            | Self::Certificate
-            | Self::CertificateName
-            | Self::CertificateTime => Step::Signature,
-            Self::TimestampMissing(_) | Self::TimestampMalformed | Self::TimestampOff { .. } => {
-                Step::Timestamp
-            }
-            Self::BodyDigest => Step::BodyDigest,
-            Self::NoPublicUrl | Self::Mismatch | Self::WrongToken | Self::WrongName => Step::Comparison,
-        }
-    }
-
-    /// What a client may know.
-    pub fn public_message(&self) -> Cow<'static, str> {
-        match self {
-            Self::Missing(_) => "the credentials are missing".into(),
-            Self::Forbidden(place) => format!("{place} is not signed and must not be there").into(),
-            _ => "the credentials are wrong".into(),
-        }
-    }
-}
-
-/// A scheme or a secret that no verifier can be made of.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum SchemeError {
-    #[error("a verification secret is empty")]
-    EmptySecret,
-    #[error("a verification secret is not a key: {0}")]
-    Key(&'static str),
-    #[error("spec.verification.scheme.{field}: {problem}")]
-    Scheme { field: &'static str, problem: &'static str },
-}
-
-pub(super) fn wrong(field: &'static str, problem: &'static str) -> SchemeError {
+pub(super) fn invalid(field: &'static str, problem: &'static str) -> SchemeError {
     SchemeError::Scheme { field, problem }
 }

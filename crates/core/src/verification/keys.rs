@@ -13,9 +13,11 @@ use ring::signature::{
 use ring::{digest, hmac};
 use secrecy::zeroize::Zeroizing;
 
-use super::{Context, Keyed, Keyless, Known, SchemeError, Template};
+use super::error::SchemeError;
+use crate::constant_time::ConstantTime;
+use crate::request::template::{Mac, NoMac, Template, TemplateContext};
 
-/// Keys are pasted by people, with their padding or without it.
+/// People paste keys with or without padding.
 const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -27,15 +29,15 @@ const P256_PREFIX: [u8; 26] = [
     0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
-/// The keys of a scheme that computes over a message.
+/// The keys of a scheme whose signatures cover a message.
 pub(super) enum Keys {
     Hmac(Vec<hmac::Key>),
-    Digest { algorithm: &'static digest::Algorithm, secrets: Vec<Zeroizing<Vec<u8>>> },
+    Digest { algorithm: &'static digest::Algorithm, secrets: Vec<ConstantTime<Zeroizing<Vec<u8>>>> },
     Public { algorithm: &'static dyn VerificationAlgorithm, keys: Vec<Vec<u8>>, pair: Option<Ed25519KeyPair> },
 }
 
-/// SHA-256 of each secret, so that a comparison tells nothing about a length.
-pub(super) struct Digests(Vec<Known<[u8; 32]>>);
+/// The SHA-256 of each secret, so that the time of a comparison does not reveal a length.
+pub(super) struct Digests(Vec<ConstantTime<[u8; 32]>>);
 
 pub(super) fn digest_algorithm(hash: Option<HashAlgorithm>) -> &'static digest::Algorithm {
     match hash.unwrap_or(HashAlgorithm::Sha256) {
@@ -63,15 +65,15 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 
 impl Digests {
     pub(super) fn new(secrets: &[&[u8]]) -> Self {
-        Self(secrets.iter().map(|secret| Known(sha256(secret))).collect())
+        Self(secrets.iter().map(|secret| ConstantTime::new(sha256(secret))).collect())
     }
 
-    /// Which secret it is. All are compared, whichever matches.
+    /// Returns the index of the secret that the text is. All are compared, whichever matches.
     pub(super) fn position(&self, text: &[u8]) -> Option<usize> {
         let digest = sha256(text);
         let mut found = None;
         for (index, known) in self.0.iter().enumerate().rev() {
-            if known.is(&digest) {
+            if known.matches(&digest) {
                 found = Some(index);
             }
         }
@@ -79,18 +81,18 @@ impl Digests {
     }
 }
 
-/// The bytes that a secret stands for.
+/// Decodes the bytes of a key from a secret.
 fn key_bytes(scheme: &Scheme, secret: &[u8]) -> Result<Zeroizing<Vec<u8>>, SchemeError> {
     let key = scheme.key.clone().unwrap_or_default();
     let prefix = key.strip_prefix.unwrap_or_default();
     let encoding = key.encoding.unwrap_or(KeyEncoding::Utf8);
-    // White space around an encoded key is never part of it; around a text it may be.
+    // White space around an encoded key is never part of the key; around a text it may be.
     let text = if encoding == KeyEncoding::Utf8 { secret } else { secret.trim_ascii() };
     let text = text.strip_prefix(prefix.as_bytes()).unwrap_or(text);
     let bytes = match encoding {
         KeyEncoding::Utf8 | KeyEncoding::Seed => text.to_vec(),
-        KeyEncoding::Base64 => KEY_BASE64.decode(text).map_err(|_| SchemeError::Key("it is not base64"))?,
-        KeyEncoding::Hex => hex::decode(text).map_err(|_| SchemeError::Key("it is not hexadecimal"))?,
+        KeyEncoding::Base64 => KEY_BASE64.decode(text).map_err(|_| SchemeError::Key("not base64"))?,
+        KeyEncoding::Hex => hex::decode(text).map_err(|_| SchemeError::Key("not hexadecimal"))?,
     };
     if bytes.is_empty() { Err(SchemeError::EmptySecret) } else { Ok(Zeroizing::new(bytes)) }
 }
@@ -105,18 +107,19 @@ impl Keys {
                 Ok(Self::Hmac(keys.iter().map(|key| hmac::Key::new(algorithm, key)).collect()))
             }
             Some(SchemeType::Digest) => {
-                Ok(Self::Digest { algorithm: digest_algorithm(scheme.hash), secrets: keys })
+                let secrets = keys.into_iter().map(ConstantTime::new).collect();
+                Ok(Self::Digest { algorithm: digest_algorithm(scheme.hash), secrets })
             }
             Some(SchemeType::Ecdsa) => {
                 let point = |key: &Zeroizing<Vec<u8>>| {
                     let point = key.strip_prefix(&P256_PREFIX[..]).filter(|point| point.len() == 65);
-                    point.map(<[u8]>::to_vec).ok_or(SchemeError::Key("it is not a P-256 public key"))
+                    point.map(<[u8]>::to_vec).ok_or(SchemeError::Key("not a P-256 public key"))
                 };
                 let keys = keys.iter().map(point).collect::<Result<_, _>>()?;
                 Ok(Self::Public { algorithm: &ECDSA_P256_SHA256_ASN1, keys, pair: None })
             }
             _ if scheme.key.as_ref().is_some_and(|key| key.encoding == Some(KeyEncoding::Seed)) => {
-                let mut pairs = keys.iter().map(|key| pair_of(key)).collect::<Result<Vec<_>, _>>()?;
+                let mut pairs = keys.iter().map(|key| pair_of_seed(key)).collect::<Result<Vec<_>, _>>()?;
                 let keys = pairs.iter().map(|pair| pair.public_key().as_ref().to_vec()).collect();
                 let pair = (!pairs.is_empty()).then(|| pairs.swap_remove(0));
                 Ok(Self::Public { algorithm: &ED25519, keys, pair })
@@ -139,32 +142,27 @@ impl Keys {
         matches!(self, Self::Public { pair: Some(_), .. })
     }
 
-    /// Which key gives one of the signatures over the message. `any` asks for each candidate whether it is the one.
+    /// Returns the index of the key that one of the candidate signatures over the message belongs to. `any` calls the given
+    /// function for each candidate, until it returns true.
     pub(super) fn position(
         &self,
         message: &Template,
-        context: &Context<'_>,
+        context: &TemplateContext<'_>,
         any: impl Fn(&dyn Fn(&[u8]) -> bool) -> bool,
     ) -> Option<usize> {
-        let equals = |computed: &[u8]| {
-            let computed = Known(computed);
-            any(&|candidate| computed.is(candidate))
-        };
         match self {
             Self::Hmac(keys) => keys.iter().position(|key| {
-                let mut mac = hmac::Context::with_key(key);
-                message.write(context, &Keyless, &mut |piece| mac.update(piece));
-                equals(mac.sign().as_ref())
+                let computed = message_hmac(key, message, context);
+                any(&|candidate| computed.matches(candidate))
             }),
             Self::Digest { algorithm, secrets } => secrets.iter().position(|secret| {
-                let mut hash = digest::Context::new(algorithm);
-                let context = Context { secret, ..*context };
-                message.write(&context, &Keyless, &mut |piece| hash.update(piece));
-                equals(hash.finish().as_ref())
+                let context = TemplateContext { secret: secret.by_ref(), ..*context };
+                let computed = message_digest(algorithm, message, &context);
+                any(&|candidate| computed.matches(candidate))
             }),
             Self::Public { algorithm, keys, .. } => {
-                // These want the message in one piece.
-                let message = message.build(context, &Keyless);
+                // Public keys need the message in one piece.
+                let message = message.build(context, &NoMac);
                 keys.iter().position(|key| {
                     let key = UnparsedPublicKey::new(*algorithm, key);
                     any(&|candidate| key.verify(&message, candidate).is_ok())
@@ -174,13 +172,33 @@ impl Keys {
     }
 }
 
-/// The pair whose seed is the text, repeated to 32 bytes.
-fn pair_of(text: &[u8]) -> Result<Ed25519KeyPair, SchemeError> {
-    let seed: Zeroizing<Vec<u8>> = Zeroizing::new(text.iter().copied().cycle().take(32).collect());
-    Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| SchemeError::Key("it is no seed"))
+fn message_hmac(
+    key: &hmac::Key,
+    message: &Template,
+    context: &TemplateContext<'_>,
+) -> ConstantTime<hmac::Tag> {
+    let mut mac = hmac::Context::with_key(key);
+    message.write(context, &NoMac, &mut |piece| mac.update(piece));
+    ConstantTime::new(mac.sign())
 }
 
-impl Keyed for Keys {
+fn message_digest(
+    algorithm: &'static digest::Algorithm,
+    message: &Template,
+    context: &TemplateContext<'_>,
+) -> ConstantTime<digest::Digest> {
+    let mut hash = digest::Context::new(algorithm);
+    message.write(context, &NoMac, &mut |piece| hash.update(piece));
+    ConstantTime::new(hash.finish())
+}
+
+/// Returns the key pair whose seed is the text, repeated to 32 bytes.
+fn pair_of_seed(text: &[u8]) -> Result<Ed25519KeyPair, SchemeError> {
+    let seed: Zeroizing<Vec<u8>> = Zeroizing::new(text.iter().copied().cycle().take(32).collect());
+    Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| SchemeError::Key("not an Ed25519 seed"))
+}
+
+impl Mac for Keys {
     fn hmac(&self, pieces: &[Cow<'_, [u8]>]) -> Vec<u8> {
         let Self::Hmac(keys) = self else { return Vec::new() };
         let Some(key) = keys.first() else { return Vec::new() };

@@ -44,15 +44,20 @@ fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
     headers
 }
 
-fn verify_at(verifier: &Verifier, headers: &HeaderMap, body: &[u8], seconds: i64) -> Result<usize, Refused> {
+fn verify_at(
+    verifier: &Verifier,
+    headers: &HeaderMap,
+    body: &[u8],
+    seconds: i64,
+) -> Result<usize, VerifyError> {
     let (method, uri) = (Method::POST, Uri::from_static("/api/v1/webhooks/r?q=1"));
     let public_url = Some("https://hooks.example.com");
-    let incoming = Incoming { method: &method, uri: &uri, headers, body, public_url, json: None };
+    let request = IncomingRequest { method: &method, uri: &uri, headers, body, public_url, json: None };
     let now = Timestamp::from_second(seconds).expect("a time");
-    verifier.verify(&incoming, now).map(|proof| proof.secret)
+    verifier.verify(&request, now).map(|verified| verified.secret)
 }
 
-fn verify(verifier: &Verifier, headers: &HeaderMap, body: &[u8]) -> Result<usize, Refused> {
+fn verify(verifier: &Verifier, headers: &HeaderMap, body: &[u8]) -> Result<usize, VerifyError> {
     verify_at(verifier, headers, body, NOW)
 }
 
@@ -85,22 +90,22 @@ fn anything_but_the_exact_signature_is_refused() {
     let verifier = of_preset("acme", &[KEY]);
     let flipped = MAC.replacen('5', "4", 1);
     let cases = [
-        (flipped.as_str(), Refused::Mismatch),
-        (&MAC[..62], Refused::Mismatch),
-        (&format!("{MAC}00"), Refused::Mismatch),
-        ("", Refused::Unreadable),
-        ("zz", Refused::Unreadable),
-        (" ", Refused::Unreadable),
-        (&format!(" {MAC}"), Refused::Unreadable),
-        (&format!("sha256={MAC}"), Refused::Unreadable),
+        (flipped.as_str(), VerifyError::Mismatch),
+        (&MAC[..62], VerifyError::Mismatch),
+        (&format!("{MAC}00"), VerifyError::Mismatch),
+        ("", VerifyError::Unreadable),
+        ("zz", VerifyError::Unreadable),
+        (" ", VerifyError::Unreadable),
+        (&format!(" {MAC}"), VerifyError::Unreadable),
+        (&format!("sha256={MAC}"), VerifyError::Unreadable),
     ];
     for (signature, expected) in cases {
         let refused = verify(&verifier, &headers(&[("x-acme-signature", signature)]), BODY);
         assert_eq!(refused, Err(expected), "{signature:?}");
     }
     let headers_of_another = headers(&[("x-acme-signature", MAC)]);
-    assert_eq!(verify(&verifier, &headers_of_another, b"other"), Err(Refused::Mismatch));
-    assert!(matches!(verify(&verifier, &HeaderMap::new(), BODY), Err(Refused::Missing(_))));
+    assert_eq!(verify(&verifier, &headers_of_another, b"other"), Err(VerifyError::Mismatch));
+    assert!(matches!(verify(&verifier, &HeaderMap::new(), BODY), Err(VerifyError::Missing(_))));
 }
 
 #[test]
@@ -111,7 +116,7 @@ fn signatures_are_decoded_strictly() {
     let verifier = verifier(&base64, &[KEY]);
     assert_eq!(verify(&verifier, &headers(&[("x-sig", &signature)]), BODY), Ok(0));
     let unpadded = signature.trim_end_matches('=');
-    // The last character before the padding has two bits that say nothing: they must be zero.
+    // The last character before the padding has two unused bits: they must be zero.
     let loose = format!("{}1=", &signature[..42]);
     let url_safe = signature.replace('+', "-").replace('/', "_");
     for wrong in [unpadded, &loose, &format!("{signature} "), &format!("{signature}AAAA"), MAC] {
@@ -121,7 +126,7 @@ fn signatures_are_decoded_strictly() {
 }
 
 #[test]
-fn what_is_forbidden_is_refused_wherever_it_is_and_whatever_it_is() {
+fn a_forbidden_value_is_refused_wherever_and_whatever_it_is() {
     let forbid = scheme(
         "{type: hmac, message: '{body}', signature: {from: 'header:x-sig'}, \
           forbid: ['header:x-more', 'query:q2', 'json:/list/1', 'form:f']}",
@@ -132,7 +137,7 @@ fn what_is_forbidden_is_refused_wherever_it_is_and_whatever_it_is() {
         let signature = hex::encode(mac(KEY.as_bytes(), body.as_bytes()));
         headers.insert("x-sig", signature.parse().expect("a value"));
         let (method, uri) = (Method::POST, Uri::from_static(uri));
-        let incoming = Incoming {
+        let request = IncomingRequest {
             method: &method,
             uri: &uri,
             headers: &headers,
@@ -140,14 +145,14 @@ fn what_is_forbidden_is_refused_wherever_it_is_and_whatever_it_is() {
             public_url: None,
             json: None,
         };
-        verifier.verify(&incoming, Timestamp::UNIX_EPOCH).map(|proof| proof.secret)
+        verifier.verify(&request, Timestamp::UNIX_EPOCH).map(|verified| verified.secret)
     };
     for body in
         [r#"{"list":[{}]}"#, r#"{"list":{"0":1}}"#, "no JSON", "", "g=1", r#"{"list":[0,1],"list":[2]}"#]
     {
         assert_eq!(judge("/r?q=1", &[], body), Ok(0), "{body}");
     }
-    let refused = |place: &str| Err(Refused::Forbidden(place.to_owned()));
+    let refused = |place: &str| Err(VerifyError::Forbidden(place.to_owned()));
     assert_eq!(judge("/r", &[("x-more", "")], "{}"), refused("the header x-more"));
     assert_eq!(judge("/r?q2=1&q2=2", &[], "{}"), refused("the query parameter q2"));
     assert_eq!(judge("/r", &[], "f&f=2"), refused("the form field f"));
@@ -184,14 +189,14 @@ fn timestamp_is_signed_as_received_and_parsed_strictly() {
     assert_eq!(post(&seconds, &NOW.to_string()), Ok(0));
     assert_eq!(post(&seconds, &format!("000{NOW}")), Ok(0), "as received, leading zeros too");
     for wrong in ["hello", "-1", &format!("{NOW}.0"), &format!("+{NOW}"), "99999999999999999999", "0x10"] {
-        assert_eq!(post(&seconds, wrong), Err(Refused::TimestampMalformed), "{wrong}");
+        assert_eq!(post(&seconds, wrong), Err(VerifyError::TimestampMalformed), "{wrong}");
     }
-    assert!(matches!(post(&seconds, ""), Err(Refused::TimestampMissing(_))));
-    assert!(matches!(post(&seconds, &format!("{NOW}000")), Err(Refused::TimestampOff { .. })));
+    assert!(matches!(post(&seconds, ""), Err(VerifyError::TimestampMissing(_))));
+    assert!(matches!(post(&seconds, &format!("{NOW}000")), Err(VerifyError::TimestampOff { .. })));
     assert_eq!(post(&verifier(&listed("ms"), &[KEY]), &format!("{NOW}999")), Ok(0));
     assert_eq!(post(&verifier(&listed("iso8601"), &[KEY]), "2026-01-31T10:00:00+01:00"), Ok(0));
     let other = format!("t={NOW},v1={}", signed(KEY, &(NOW - 1).to_string(), "b"));
-    assert_eq!(verify(&seconds, &headers(&[("x-sig", &other)]), b"b"), Err(Refused::Mismatch));
+    assert_eq!(verify(&seconds, &headers(&[("x-sig", &other)]), b"b"), Err(VerifyError::Mismatch));
 }
 
 #[test]
@@ -202,8 +207,8 @@ fn tolerance_has_two_sides() {
         verify_at(&verifier, &headers(&[("x-sig", &list)]), b"b", now)
     };
     assert_eq!((at(NOW - 300), at(NOW + 300)), (Ok(0), Ok(0)));
-    assert_eq!(at(NOW + 301), Err(Refused::TimestampOff { off_seconds: 301, tolerance_seconds: 300 }));
-    assert_eq!(at(NOW - 301), Err(Refused::TimestampOff { off_seconds: -301, tolerance_seconds: 300 }));
+    assert_eq!(at(NOW + 301), Err(VerifyError::TimestampOff { off_seconds: 301, tolerance_seconds: 300 }));
+    assert_eq!(at(NOW - 301), Err(VerifyError::TimestampOff { off_seconds: -301, tolerance_seconds: 300 }));
     let unchecked = Verifier::new(&listed("s"), Some(0), None, &[KEY]).expect("a verifier");
     let list = format!("t=1,v1={}", signed(KEY, "1", "b"));
     assert_eq!(verify(&unchecked, &headers(&[("x-sig", &list)]), b"b"), Ok(0));
@@ -237,7 +242,7 @@ fn unknown_versions_are_ignored_and_never_fallen_back_to() {
         let list = format!("t={NOW},{field}={right}");
         assert_eq!(
             verify(&verifier, &headers(&[("x-sig", &list)]), b"b"),
-            Err(Refused::Unreadable),
+            Err(VerifyError::Unreadable),
             "{field}"
         );
     }
@@ -262,7 +267,7 @@ fn no_request_chooses_the_algorithm() {
         scheme("{type: ed25519, key: {encoding: hex}, message: '{body}', signature: {from: 'header:x-sig'}}");
     let verifier = super::Verifier::new(&ed25519, None, None, &[public]).expect("a verifier");
     let confused = hex::encode(mac(&hex::decode(public).expect("hex"), BODY));
-    assert_eq!(verify(&verifier, &headers(&[("x-sig", &confused)]), BODY), Err(Refused::Mismatch));
+    assert_eq!(verify(&verifier, &headers(&[("x-sig", &confused)]), BODY), Err(VerifyError::Mismatch));
 }
 
 #[test]
@@ -274,14 +279,14 @@ fn the_signed_url_is_the_configured_one_and_never_the_host_headers() {
         verify(&verifier, &headers(&[("host", "attacker.example"), ("x-sig", &signature)]), b"b")
     };
     assert_eq!(over("https://hooks.example.com/api/v1/webhooks/r?q=1"), Ok(0));
-    assert_eq!(over("https://attacker.example/api/v1/webhooks/r?q=1"), Err(Refused::Mismatch));
+    assert_eq!(over("https://attacker.example/api/v1/webhooks/r?q=1"), Err(VerifyError::Mismatch));
 }
 
 #[test]
 fn timestamp_outside_the_signature_is_warned_of() {
     let warned = |yaml: &str| {
         let warning = verifier(&scheme(yaml), &[KEY]).warning();
-        assert_eq!(doubt(&scheme(yaml), None), warning, "the same without the secrets");
+        assert_eq!(super::warning(&scheme(yaml), None), warning, "the same without the secrets");
         warning.is_some()
     };
     let signature = "signature: {from: 'header:x-sig'}";
@@ -307,11 +312,11 @@ fn repeated_header_is_a_list_only_where_lists_are_joined_by_commas() {
     };
     assert_eq!(with(","), Ok(0));
     for separator in ["none", ";", " "] {
-        assert!(matches!(with(separator), Err(Refused::Repeated(_))), "{separator}");
+        assert!(matches!(with(separator), Err(VerifyError::Repeated(_))), "{separator}");
     }
     let mut twice = headers(&[("x-acme-signature", MAC)]);
     twice.append("x-acme-signature", MAC.parse().expect("a value"));
-    assert!(matches!(verify(&of_preset("acme", &[KEY]), &twice, BODY), Err(Refused::Repeated(_))));
+    assert!(matches!(verify(&of_preset("acme", &[KEY]), &twice, BODY), Err(VerifyError::Repeated(_))));
 }
 
 #[test]
@@ -320,9 +325,9 @@ fn token_must_equal_a_secret() {
     for (token, expected) in [
         ("one", Ok(0)),
         ("two", Ok(1)),
-        ("On", Err(Refused::WrongToken)),
-        ("one ", Err(Refused::WrongToken)),
-        ("", Err(Refused::WrongToken)),
+        ("On", Err(VerifyError::WrongToken)),
+        ("one ", Err(VerifyError::WrongToken)),
+        ("", Err(VerifyError::WrongToken)),
     ] {
         assert_eq!(verify(&verifier, &headers(&[("x-globex-token", token)]), b""), expected, "{token:?}");
     }
@@ -378,8 +383,8 @@ proptest! {
         let post = |parts: &[Vec<u8>; 4]| {
             let mut headers = HeaderMap::new();
             for (name, value) in [("x-id", &parts[0]), ("x-time", &parts[1]), ("x-sig", &hex::encode(&parts[2]).into_bytes())] {
-                // What is no header value cannot be sent.
-                let Ok(value) = HeaderValue::from_bytes(value) else { return Err(Refused::Mismatch) };
+                // An invalid header value cannot be sent.
+                let Ok(value) = HeaderValue::from_bytes(value) else { return Err(VerifyError::Mismatch) };
                 headers.insert(name, value);
             }
             verify(&verifier, &headers, &parts[3])
@@ -396,7 +401,7 @@ proptest! {
         for provider in preset::providers() {
             let preset = preset::find(provider).expect("a preset");
             let secret = grapnel_testing::secret::test_secret(&preset.verification);
-            let compiled = crate::compiled_provider::Compiled::of_preset(&preset, &[secret]).expect("it compiles");
+            let verifier = Verifier::new(&preset.verification, None, None, &[secret]).expect("a verifier");
             let mut headers = HeaderMap::new();
             for place in [preset.verification.signature.as_ref().and_then(|signature| signature.from.as_deref()),
                           preset.verification.timestamp.as_ref().and_then(|timestamp| timestamp.from.as_deref())] {
@@ -405,7 +410,7 @@ proptest! {
                     headers.insert(http::HeaderName::try_from(name).expect("a name"), value);
                 }
             }
-            prop_assert!(verify(&compiled.verifier, &headers, &body).is_err(), "{}", provider);
+            prop_assert!(verify(&verifier, &headers, &body).is_err(), "{}", provider);
         }
     }
 }

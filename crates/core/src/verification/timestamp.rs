@@ -1,43 +1,46 @@
-//! The time of a request: taken as it came for the message, and read strictly for its age.
+//! The timestamp of a request: taken as received for the message, and parsed strictly for its age.
 
 use std::borrow::Cow;
 
 use grapnel_crds::{TimeUnit, TimestampSource};
 use jiff::Timestamp;
 
-use super::candidates::{Lines, Signatures};
-use super::{Incoming, Place, Refused, SchemeError, wrong};
+use super::candidates::{SignatureFormat, SignatureValues};
+use super::error::{SchemeError, UNKNOWN_SOURCE, VerifyError, invalid};
+use crate::request::{IncomingRequest, Source};
 
-/// What most providers recommend.
+/// The tolerance that most providers recommend.
 const DEFAULT_TOLERANCE_SECONDS: i32 = 300;
 
-/// Where the time is and how old it may be.
+/// Where the timestamp is, and how old it may be.
 #[derive(Debug)]
-pub(super) struct SignedTime {
-    from: From,
+pub(super) struct TimestampRule {
+    from: Location,
     unit: TimeUnit,
-    /// 0 does not check the age.
+    /// 0: the age is not checked.
     tolerance_seconds: i64,
 }
 
 #[derive(Debug)]
-enum From {
-    Place(Place),
-    /// By its key in the signature's list.
+enum Location {
+    Source(Source),
+    /// The item of the signature's list with this key.
     Field(Vec<u8>),
-    /// By its place in the signature's list.
+    /// The item of the signature's list at this index.
     Item(usize),
 }
 
-impl SignedTime {
+impl TimestampRule {
     pub(super) fn new(source: &TimestampSource, tolerance: Option<i32>) -> Result<Self, SchemeError> {
-        let text = source.from.as_deref().ok_or_else(|| wrong("timestamp", "must have from"))?;
+        let text = source.from.as_deref().ok_or_else(|| invalid("timestamp", "must have from"))?;
         let from = if let Some(field) = text.strip_prefix("field:") {
-            From::Field(field.as_bytes().to_vec())
+            Location::Field(field.as_bytes().to_vec())
         } else if let Some(index) = text.strip_prefix("item:") {
-            From::Item(index.parse().map_err(|_| wrong("timestamp.from", "names no item"))?)
+            Location::Item(
+                index.parse().map_err(|_| invalid("timestamp.from", "invalid index of a list item"))?,
+            )
         } else {
-            From::Place(Place::parse(text).ok_or_else(|| wrong("timestamp.from", "names no place"))?)
+            Location::Source(Source::parse(text).ok_or_else(|| invalid("timestamp.from", UNKNOWN_SOURCE))?)
         };
         let tolerance = tolerance.or(source.tolerance_seconds).unwrap_or(DEFAULT_TOLERANCE_SECONDS);
         Ok(Self {
@@ -48,50 +51,53 @@ impl SignedTime {
     }
 
     pub(super) fn is_in_list(&self) -> bool {
-        matches!(self.from, From::Field(_) | From::Item(_))
+        matches!(self.from, Location::Field(_) | Location::Item(_))
     }
 
     pub(super) fn is_enforced(&self) -> bool {
         self.tolerance_seconds > 0
     }
 
-    pub(super) fn place(&self) -> Option<&Place> {
+    pub(super) fn source(&self) -> Option<&Source> {
         match &self.from {
-            From::Place(place) => Some(place),
-            From::Field(_) | From::Item(_) => None,
+            Location::Source(source) => Some(source),
+            Location::Field(_) | Location::Item(_) => None,
         }
     }
 
+    /// Describes where the timestamp is, for an error message.
     pub(super) fn describe(&self) -> String {
         match &self.from {
-            From::Place(place) => place.describe(),
-            From::Field(field) => format!("the field {} of the signature", String::from_utf8_lossy(field)),
-            From::Item(index) => format!("item {index} of the signature"),
+            Location::Source(source) => source.describe(),
+            Location::Field(field) => {
+                format!("the field {} of the signature", String::from_utf8_lossy(field))
+            }
+            Location::Item(index) => format!("item {index} of the signature"),
         }
     }
 
-    /// The time as it came.
+    /// Returns the timestamp as received.
     pub(super) fn find<'a>(
         &self,
-        incoming: &Incoming<'a>,
-        signatures: &Signatures,
-        lines: &Lines<'a>,
+        request: &IncomingRequest<'a>,
+        format: &SignatureFormat,
+        signatures: &SignatureValues<'a>,
     ) -> Option<Cow<'a, [u8]>> {
         // A list may have been decoded for this request alone; its few bytes are copied.
         let copy = |text: &[u8]| Cow::Owned(text.to_vec());
         match &self.from {
-            From::Place(place) => place.find(incoming),
-            From::Field(field) => signatures.field(lines, field).map(copy),
-            From::Item(index) => signatures.item(lines, *index).map(copy),
+            Location::Source(source) => source.value(request),
+            Location::Field(field) => format.field(signatures, field).map(copy),
+            Location::Item(index) => format.item(signatures, *index).map(copy),
         }
     }
 
-    /// Whether the time can be read, and is near enough.
-    pub(super) fn check(&self, text: &[u8], now: Timestamp) -> Result<(), Refused> {
-        let sent = self.milliseconds(text).ok_or(Refused::TimestampMalformed)?;
+    /// Checks that the timestamp can be parsed, and that it is within the tolerance.
+    pub(super) fn check(&self, text: &[u8], now: Timestamp) -> Result<(), VerifyError> {
+        let sent = self.milliseconds(text).ok_or(VerifyError::TimestampMalformed)?;
         let off = now.as_millisecond().saturating_sub(sent);
         if self.tolerance_seconds > 0 && off.saturating_abs() / 1000 > self.tolerance_seconds {
-            return Err(Refused::TimestampOff {
+            return Err(VerifyError::TimestampOff {
                 off_seconds: off / 1000,
                 tolerance_seconds: self.tolerance_seconds,
             });
@@ -99,7 +105,7 @@ impl SignedTime {
         Ok(())
     }
 
-    /// Milliseconds since 1970. Of numbers, digits alone: no sign, no point, no white space.
+    /// Parses the timestamp to milliseconds since 1970. A number has digits only: no sign, no point, no white space.
     fn milliseconds(&self, text: &[u8]) -> Option<i64> {
         let text = std::str::from_utf8(text).ok()?;
         let digits =

@@ -16,8 +16,8 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::*;
 use grapnel_core::preset;
-use grapnel_core::request::Incoming;
-use grapnel_core::verification::{Refused, Verifier};
+use grapnel_core::request::IncomingRequest;
+use grapnel_core::verification::{Evaluation, Verifier, VerifyError};
 use grapnel_testing::certificates::file;
 
 const PAYPAL: &str = "https://api.paypal.com/v1/notifications/certs/CERT-360caa42";
@@ -152,13 +152,16 @@ async fn judge(
     verifier: &Verifier,
     webhook: &Webhook,
     now: &str,
-) -> Result<usize, Refused> {
+) -> Result<usize, VerifyError> {
     let (method, uri) = (Method::POST, Uri::from_static("/api/v1/webhooks/r"));
     let (headers, body) = (&webhook.headers, webhook.body.as_bytes());
-    let incoming = Incoming { method: &method, uri: &uri, headers, body, public_url: None, json: None };
-    let url = verifier.certificate_url(&incoming)?.expect("nothing is pinned");
-    let certificate = client.certificate(&url).await.expect("a certificate");
-    verifier.verify_by(&incoming, &certificate, time(now)).map(|proof| proof.secret)
+    let incoming =
+        IncomingRequest { method: &method, uri: &uri, headers, body, public_url: None, json: None };
+    let Evaluation::NeedsCertificate(claim) = verifier.evaluate(&incoming, time(now))? else {
+        panic!("nothing is pinned")
+    };
+    let certificate = client.certificate(claim.certificate_url()).await.expect("a certificate");
+    claim.verify_by(&certificate, time(now)).map(|verified| verified.secret)
 }
 
 #[tokio::test]
@@ -167,9 +170,9 @@ async fn paypals_webhook_is_judged_by_the_certificate_that_it_points_to() {
     let (client, verifier, webhook) = (server.client(), verifier("paypal", "WH-1"), paypal());
     assert_eq!(judge(&client, &verifier, &webhook, NOW).await, Ok(0));
     let changed = Webhook { body: webhook.body.replace("SALE", "GIFT"), headers: webhook.headers.clone() };
-    assert_eq!(judge(&client, &verifier, &changed, NOW).await, Err(Refused::Mismatch));
+    assert_eq!(judge(&client, &verifier, &changed, NOW).await, Err(VerifyError::Mismatch));
     let of_another = self::verifier("paypal", "WH-2");
-    assert_eq!(judge(&client, &of_another, &webhook, NOW).await, Err(Refused::Mismatch));
+    assert_eq!(judge(&client, &of_another, &webhook, NOW).await, Err(VerifyError::Mismatch));
     assert_eq!(server.asked(), 1, "it is kept");
 }
 
@@ -179,9 +182,9 @@ async fn notification_of_sns_is_judged_by_the_certificate_that_it_points_to() {
     let (client, verifier, webhook) = (server.client(), verifier("aws-sns", TOPIC), sns());
     assert_eq!(judge(&client, &verifier, &webhook, NOW).await, Ok(0));
     let changed = Webhook { body: webhook.body.replace(r#""m""#, r#""n""#), headers: HeaderMap::new() };
-    assert_eq!(judge(&client, &verifier, &changed, NOW).await, Err(Refused::Mismatch));
+    assert_eq!(judge(&client, &verifier, &changed, NOW).await, Err(VerifyError::Mismatch));
     let of_another = self::verifier("aws-sns", &format!("{TOPIC}-2"));
-    assert_eq!(judge(&client, &of_another, &webhook, NOW).await, Err(Refused::WrongName));
+    assert_eq!(judge(&client, &of_another, &webhook, NOW).await, Err(VerifyError::WrongName));
 }
 
 #[tokio::test]
@@ -190,7 +193,7 @@ async fn certificate_counts_only_while_it_is_valid() {
     let (client, verifier, webhook) = (server.client(), verifier("paypal", "WH-1"), paypal());
     for moment in ["2020-01-31T09:00:00Z", "2200-01-31T09:00:00Z"] {
         let judged = judge(&client, &verifier, &webhook, moment).await;
-        assert_eq!(judged, Err(Refused::CertificateTime), "{moment}");
+        assert_eq!(judged, Err(VerifyError::CertificateTime), "{moment}");
     }
 }
 
@@ -198,11 +201,11 @@ async fn certificate_counts_only_while_it_is_valid() {
 async fn certificate_must_name_the_provider() {
     let stranger = Server::new("200 OK", file("stranger.pem"));
     let judged = judge(&stranger.client(), &verifier("paypal", "WH-1"), &paypal(), NOW).await;
-    assert_eq!(judged, Err(Refused::CertificateName));
+    assert_eq!(judged, Err(VerifyError::CertificateName));
     // One provider's certificate is not another's, though both are signed with the same key here.
     let server = Server::new("200 OK", file("paypal.pem"));
     let judged = judge(&server.client(), &verifier("aws-sns", TOPIC), &sns(), NOW).await;
-    assert_eq!(judged, Err(Refused::CertificateName));
+    assert_eq!(judged, Err(VerifyError::CertificateName));
 }
 
 #[tokio::test]

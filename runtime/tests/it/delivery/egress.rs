@@ -1,10 +1,11 @@
-//! Where a worker does not go.
+//! The destinations that a worker refuses.
 
-use super::super::harness::receiver::Receiver;
-use super::super::harness::{Platform, acme_event, acme_integration, destination};
+use grapnel_testing::{TestReceiver, acme_event};
+
+use super::super::harness::{Platform, acme_integration, destination};
 use super::{attempts, delivery, wait_until_finished};
 
-fn destinations(receiver: &Receiver) -> Vec<String> {
+fn destinations(receiver: &TestReceiver) -> Vec<String> {
     let by_address = receiver.url("/");
     let port = by_address.rsplit(':').next().expect("a port").trim_end_matches('/').to_owned();
     [
@@ -20,7 +21,7 @@ fn destinations(receiver: &Receiver) -> Vec<String> {
 
 #[tokio::test]
 async fn production_refuses_loopback_and_metadata_and_records_why() {
-    let (mut platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (mut platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     platform.set("GRAPNEL_ENV", "production");
     let _running = platform.start_api_and_worker(&acme_integration(&destinations(&receiver))).await;
     platform.post_acme(&acme_event("e-1")).await;
@@ -44,7 +45,7 @@ async fn production_refuses_loopback_and_metadata_and_records_why() {
 
 #[tokio::test]
 async fn allowed_range_is_delivered_to_in_production() {
-    let (mut platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (mut platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     platform.set("GRAPNEL_ENV", "production");
     platform.set("GRAPNEL_ALLOWED_DESTINATION_CIDRS", "127.0.0.0/8, 10.0.0.0/8");
     let integration = acme_integration(&[destination("orders", &receiver.url("/"))]);

@@ -1,14 +1,15 @@
-//! What each answer of a receiver means for the delivery.
+//! The outcome of a delivery after each response of a receiver.
 
 use std::time::Duration;
 
-use super::super::harness::receiver::{Receiver, Reply};
-use super::super::harness::{Platform, acme_event, acme_integration, destination, wait_for};
+use grapnel_testing::{RawReceiver, Reply, TestReceiver, acme_event, wait_until};
+
+use super::super::harness::{Platform, acme_integration, destination};
 use super::{attempts, delivery, destination_with, wait_until_finished};
 
 #[tokio::test]
-async fn failure_is_retried_until_the_attempts_are_used_up() {
-    let receiver = Receiver::answering(|_, delivery| match delivery.path.as_str() {
+async fn failure_is_retried_until_no_attempt_is_left() {
+    let receiver = TestReceiver::answering(|_, delivery| match delivery.path.as_str() {
         "/error" => Reply::Status(500),
         "/client-error" => Reply::Status(404),
         "/redirect" => Reply::With(302, "location", "/redirected"),
@@ -64,8 +65,8 @@ async fn failure_is_retried_until_the_attempts_are_used_up() {
 }
 
 #[tokio::test]
-async fn failing_destination_does_not_touch_the_others() {
-    let receiver = Receiver::answering(|_, delivery| match delivery.path.as_str() {
+async fn failing_destination_does_not_affect_the_others() {
+    let receiver = TestReceiver::answering(|_, delivery| match delivery.path.as_str() {
         "/late" => Reply::Status(503),
         _ => Reply::Status(200),
     })
@@ -88,8 +89,8 @@ async fn failing_destination_does_not_touch_the_others() {
 }
 
 #[tokio::test]
-async fn retry_after_is_honoured_for_429_and_503_and_for_nothing_else() {
-    let receiver = Receiver::answering(|count, delivery| match (count, delivery.path.as_str()) {
+async fn retry_after_is_honored_for_429_and_503_only() {
+    let receiver = TestReceiver::answering(|count, delivery| match (count, delivery.path.as_str()) {
         (1, "/seconds") => Reply::With(429, "retry-after", "4"),
         (1, "/unavailable") => Reply::With(503, "retry-after", "4"),
         (1, "/date") => Reply::Headers(503, vec![("retry-after".to_owned(), http_date_in(6))]),
@@ -129,7 +130,7 @@ fn http_date_in(seconds: u64) -> String {
 
 #[tokio::test]
 async fn gone_destination_is_not_tried_again() {
-    let receiver = Receiver::answering(|_, _| Reply::Status(410)).await;
+    let receiver = TestReceiver::answering(|_, _| Reply::Status(410)).await;
     let platform = Platform::new().await;
     let integration = acme_integration(&[destination("orders", &receiver.url("/"))]);
     let _running = platform.start_api_and_worker(&integration).await;
@@ -144,7 +145,7 @@ async fn gone_destination_is_not_tried_again() {
 #[tokio::test]
 async fn answer_is_kept_up_to_16_kib_as_text() {
     const KEPT: usize = 16 * 1024;
-    let receiver = Receiver::answering(|_, delivery| {
+    let receiver = TestReceiver::answering(|_, delivery| {
         Reply::Body(
             200,
             match delivery.path.as_str() {
@@ -166,14 +167,11 @@ async fn answer_is_kept_up_to_16_kib_as_text() {
     let _running = platform.start_api_and_worker(&acme_integration(&destinations)).await;
     platform.post_acme(&acme_event("e-1")).await;
     wait_until_finished(&platform, 7).await;
-    let kept = async |name: &str| -> String {
-        sqlx::query_scalar(
-            "SELECT response_body FROM delivery_attempts WHERE destination = $1 AND attempt_no = 1",
-        )
-        .bind(name)
-        .fetch_one(&platform.pool)
-        .await
-        .expect("an attempt with a body")
+    let kept = async |name: &str| {
+        let sql = format!(
+            "SELECT response_body FROM delivery_attempts WHERE destination = '{name}' AND attempt_no = 1"
+        );
+        platform.database.text(&sql).await.expect("an attempt with a body")
     };
     assert_eq!(kept("short").await, "grüße");
     assert_eq!(kept("exact").await, "x".repeat(KEPT));
@@ -186,14 +184,14 @@ async fn answer_is_kept_up_to_16_kib_as_text() {
 }
 
 #[tokio::test]
-async fn broken_answers_are_failures_and_their_words_are_recorded() {
-    let receiver = super::super::harness::receiver::RawReceiver::new(|path| match path {
+async fn invalid_responses_are_failures_and_recorded_with_their_error() {
+    let receiver = RawReceiver::new(|path| match path {
         "/closes" => Some(Vec::new()),
         "/garbage" => Some(b"\x00\x01 nonsense \r\n\r\n".to_vec()),
         "/huge-headers" => {
             Some(format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(1_000_000)).into_bytes())
         }
-        // The status is there, and the body never comes.
+        // The status arrives, and the body never does.
         "/no-body" => Some(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n12345".to_vec()),
         _ => None,
     })
@@ -212,7 +210,7 @@ async fn broken_answers_are_failures_and_their_words_are_recorded() {
         assert_eq!(status, "failed", "{name}");
         assert!(error.starts_with("gave up after 1 attempts; the last one: "), "{name}: {error}");
     }
-    // A receiver that has answered 2xx has taken the event.
+    // A receiver that has responded with 2xx has accepted the event.
     assert_eq!(delivery(&platform, "no-body").await.0, "succeeded");
     assert!(worker.is_running());
 }
@@ -221,7 +219,7 @@ async fn broken_answers_are_failures_and_their_words_are_recorded() {
 async fn no_more_requests_are_in_flight_than_the_destination_allows() {
     let gate = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
     let held = std::sync::Arc::clone(&gate);
-    let receiver = Receiver::answering(move |_, delivery| match delivery.path.as_str() {
+    let receiver = TestReceiver::answering(move |_, delivery| match delivery.path.as_str() {
         "/narrow" => Reply::WhenReleased(200, std::sync::Arc::clone(&held)),
         _ => Reply::Status(200),
     })
@@ -236,15 +234,18 @@ async fn no_more_requests_are_in_flight_than_the_destination_allows() {
     for number in 0..20 {
         assert_eq!(platform.post_acme(&acme_event(&format!("e-{number}"))).await.status, 202);
     }
-    // By the time the other destination has everything, this one had every chance to get more than it may.
-    wait_for("20 deliveries beside", || async { receiver.deliveries_to("/wide").len() == 20 }).await;
-    wait_for("3 in flight", || async { receiver.deliveries_to("/narrow").len() == 3 }).await;
+    // By the time the other destination has everything, this one could have received too much.
+    wait_until("20 deliveries to the other destination", || async {
+        receiver.deliveries_to("/wide").len() == 20
+    })
+    .await;
+    wait_until("3 in flight", || async { receiver.deliveries_to("/narrow").len() == 3 }).await;
     let processing = "SELECT count(*) FROM deliveries WHERE destination = 'narrow' AND status = 'processing'";
     assert_eq!(platform.count(processing).await, 3);
     for released in 1..=17 {
         gate.add_permits(1);
         let in_flight = 3 + released;
-        wait_for("the next one", || async { receiver.deliveries_to("/narrow").len() >= in_flight }).await;
+        wait_until("the next one", || async { receiver.deliveries_to("/narrow").len() >= in_flight }).await;
         assert_eq!(receiver.deliveries_to("/narrow").len(), in_flight);
     }
     gate.add_permits(3);

@@ -1,13 +1,9 @@
-//! Which worker delivers what, and what becomes of work that nobody can do any more.
+//! The distribution of deliveries to workers, and the end of those that nobody can make any more.
 
-use grapnel_crds::names::{integration_id, queue_name};
-use lapin::options::BasicPublishOptions;
-use lapin::{BasicProperties, Connection, ConnectionProperties};
+use grapnel_crds::names::integration_id;
+use grapnel_testing::{Reply, TestReceiver, acme_event, free_port};
 
-use super::super::harness::receiver::{Receiver, Reply};
-use super::super::harness::{
-    GLOBEX_TOKEN, Platform, acme_event, acme_integration, destination, integration, wait_for,
-};
+use super::super::harness::{GLOBEX_TOKEN, Platform, acme_integration, destination, integration};
 use super::{attempts, delivery, destination_with, wait_until_finished};
 
 const ACME: &str = "acme";
@@ -18,7 +14,7 @@ fn id_of(name: &str) -> uuid::Uuid {
 
 #[tokio::test]
 async fn worker_of_one_integration_delivers_only_its_own() {
-    let (mut platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (mut platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let both = acme_integration(&[destination("orders", &receiver.url("/acme"))])
         + "---\n"
         + &integration("globex", "", &[destination("assets", &receiver.url("/globex"))]);
@@ -43,11 +39,11 @@ async fn worker_of_one_integration_delivers_only_its_own() {
 
 #[tokio::test]
 async fn several_apis_and_workers_share_the_work() {
-    let (mut platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (mut platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let integration = acme_integration(&[destination("orders", &receiver.url("/"))]);
     let first_port = platform.http_port;
     let _running = platform.start_api_and_worker(&integration).await;
-    platform.http_port = super::super::harness::processes::free_port();
+    platform.http_port = free_port();
     platform.set("GRAPNEL_HTTP_ADDR", &format!("127.0.0.1:{}", platform.http_port));
     let _more = [platform.start(&["api"]), platform.start(&["worker"])];
     platform.wait_until_accepting().await;
@@ -75,27 +71,15 @@ async fn several_apis_and_workers_share_the_work() {
 
 #[tokio::test]
 async fn message_that_is_not_ours_is_reported_and_acknowledged() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let integration = acme_integration(&[destination("orders", &receiver.url("/"))]);
     let _running = platform.start_api_and_worker(&integration).await;
-    let queue = queue_name(&platform.queue_prefix, id_of(ACME), "orders");
-
-    let url = &platform.services.rabbitmq_url;
-    let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("a connection");
-    let channel = connection.create_channel().await.expect("a channel");
+    let queue = platform.orders_queue().await;
     let unknown = format!(r#"{{"v":1,"eventId":"{}"}}"#, uuid::Uuid::now_v7());
     let poison = [&b""[..], b"\xff\0", b"[]", br#"{"v":2,"eventId":"x"}"#, &[b'x'; 1_000_000]];
-    for message in poison.into_iter().chain([unknown.as_bytes()]) {
-        let options = BasicPublishOptions::default();
-        let properties = BasicProperties::default();
-        channel
-            .basic_publish("".into(), queue.as_str().into(), options, message, properties)
-            .await
-            .expect("published");
-    }
-    connection.close(200, "done".into()).await.expect("closed");
+    queue.publish_all(poison.into_iter().chain([unknown.as_bytes()])).await;
 
-    // A message with an id that does not exist is in a form of ours and says nothing: it is not reported.
+    // A message with an id that does not exist has a valid form: it is not reported.
     let reported = "SELECT count(*) FROM audit_entries
         WHERE entity_type = 'integration' AND action = 'queue.message_rejected' AND actor = 'worker'";
     platform.wait_for_count(reported, 5).await;
@@ -113,19 +97,14 @@ async fn message_that_is_not_ours_is_reported_and_acknowledged() {
     assert_eq!(sizes.len(), 5, "{listed}");
     assert!(sizes.contains(&1_000_000) && sizes.contains(&0), "{sizes:?}");
 
-    // Nothing is left in the queue, also not unacknowledged: a new consumer gets nothing.
+    // Nothing is left in the queue, not even unacknowledged, which would be requeued now.
     drop(_running);
-    let link = grapnel_platform::queue::QueueConnection::new(url.clone().into(), "grapnel-tests");
-    wait_for("an empty queue", || async {
-        link.ready_messages(&queue).await.is_ok_and(|ready| ready == Some(0))
-    })
-    .await;
-    link.close().await;
+    queue.wait_until_empty().await;
 }
 
 #[tokio::test]
 async fn work_for_a_removed_destination_ends_as_failed_and_is_audited() {
-    let receiver = Receiver::answering(|_, delivery| match delivery.path.as_str() {
+    let receiver = TestReceiver::answering(|_, delivery| match delivery.path.as_str() {
         "/removed" => Reply::Status(500),
         _ => Reply::Status(200),
     })
@@ -155,25 +134,21 @@ async fn work_for_a_removed_destination_ends_as_failed_and_is_audited() {
     assert_eq!(event["data"]["event"]["status"], "failed");
 }
 
-/// An api that has not read the new row yet stores an event for the old destinations after their work was ended.
+/// An api that has not read the new row yet stores an event for a removed destination.
 #[tokio::test]
-async fn work_that_comes_for_a_destination_after_its_removal_ends_as_failed() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+async fn delivery_to_a_destination_after_its_removal_fails() {
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let integration = acme_integration(&[destination("orders", &receiver.url("/"))]);
     let _running = platform.start_api_and_worker(&integration).await;
     let accepted = platform.post_acme(&acme_event("e-1")).await;
     wait_until_finished(&platform, 1).await;
-    let insert = "INSERT INTO deliveries (event_id, destination, integration_id, queued_at, updated_at)
-        SELECT event_id, $1, CASE WHEN $1 = 'removed' THEN integration_id ELSE $2 END, now(), now()
-        FROM deliveries WHERE destination = 'orders'";
-    for (destination, other_integration) in [("removed", id_of(ACME)), ("of-a-removed-one", id_of("removed"))]
-    {
-        sqlx::query(insert)
-            .bind(destination)
-            .bind(other_integration)
-            .execute(&platform.pool)
-            .await
-            .expect("a delivery");
+    for (destination, integration) in [("removed", id_of(ACME)), ("of-a-removed-one", id_of("removed"))] {
+        let insert = format!(
+            "INSERT INTO deliveries (event_id, destination, integration_id, queued_at, updated_at)
+            SELECT event_id, '{destination}', '{integration}', now(), now()
+            FROM deliveries WHERE destination = 'orders'"
+        );
+        assert_eq!(platform.database.execute(&insert).await, 1);
     }
     wait_until_finished(&platform, 3).await;
     assert_eq!(

@@ -1,21 +1,20 @@
-//! What is sent.
+//! The requests to receivers.
 
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use grapnel_testing::{Delivery, Reply, TestReceiver, acme_event, wait_until};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use tokio::sync::Semaphore;
 
-use super::super::harness::receiver::{Delivery, Receiver, Reply};
 use super::super::harness::{
-    GLOBEX_TOKEN, Platform, SIGNING_SECRET, acme_event, acme_integration, destination, integration, sign,
-    wait_for,
+    GLOBEX_TOKEN, Platform, SIGNING_SECRET, acme_integration, destination, integration, sign,
 };
 use super::signed_destination;
 
-/// The signature by the words of Standard Webhooks 1.0, computed here on its own.
+/// Returns the signature of Standard Webhooks 1.0, computed independently.
 fn standard_signature(secret: &str, delivery: &Delivery) -> String {
     let key = STANDARD.decode(secret.strip_prefix("whsec_").expect("a prefix")).expect("base64");
     let (id, timestamp) = (delivery.header("webhook-id"), delivery.header("webhook-timestamp"));
@@ -31,7 +30,7 @@ fn trace_parts(traceparent: &str) -> [&str; 4] {
 
 #[tokio::test]
 async fn request_carries_exactly_the_headers_of_the_contract() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let destinations = [
         signed_destination("signed", &receiver.url("/signed")),
         destination("plain", &receiver.url("/plain")),
@@ -43,7 +42,7 @@ async fn request_carries_exactly_the_headers_of_the_contract() {
     let headers = [
         ("x-acme-signature", signature.as_str()),
         ("x-correlation-id", "order-4711"),
-        // What the provider sends to us is not for the receiver.
+        // The headers of the provider are not for the receiver.
         ("authorization", "Bearer of-the-provider"),
         ("x-of-the-provider", "1"),
         ("user-agent", "acme/1.0"),
@@ -92,8 +91,8 @@ async fn request_carries_exactly_the_headers_of_the_contract() {
 }
 
 #[tokio::test]
-async fn retry_has_the_same_id_and_trace_and_is_signed_anew() {
-    let receiver = Receiver::answering(|count, _| Reply::Status(if count < 3 { 500 } else { 200 })).await;
+async fn retry_has_the_same_id_and_trace_and_a_new_signature() {
+    let receiver = TestReceiver::answering(|count, _| Reply::Status(if count < 3 { 500 } else { 200 })).await;
     let platform = Platform::new().await;
     let integration = acme_integration(&[signed_destination("orders", &receiver.url("/"))]);
     let _running = platform.start_api_and_worker(&integration).await;
@@ -121,7 +120,7 @@ async fn retry_has_the_same_id_and_trace_and_is_signed_anew() {
 #[tokio::test]
 async fn both_signatures_are_sent_while_a_signing_secret_is_replaced() {
     const OLD_SECRET: &str = "whsec_b2xkLXNpZ25pbmctc2VjcmV0LTAxMjM0NTY3ODlhYmM=";
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let signing = "signingSecretRef: {name: acme-secrets, key: outgoing}";
     let both = signing.to_owned() + ", previousSigningSecretRef: {name: old, key: secret}";
     let destination = signed_destination("orders", &receiver.url("/")).replace(signing, &both);
@@ -138,7 +137,7 @@ async fn both_signatures_are_sent_while_a_signing_secret_is_replaced() {
 
 #[tokio::test]
 async fn trace_of_the_providers_request_is_continued_or_else_one_is_derived() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let integration = acme_integration(&[destination("orders", &receiver.url("/"))]);
     let _running = platform.start_api_and_worker(&integration).await;
     let post = async |id: &str, traceparent: &str| {
@@ -168,7 +167,7 @@ async fn trace_of_the_providers_request_is_continued_or_else_one_is_derived() {
 
 #[tokio::test]
 async fn payload_is_normalized_for_each_provider() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let both = acme_integration(&[destination("orders", &receiver.url("/acme"))])
         + "---\n"
         + &integration("globex", "", &[destination("assets", &receiver.url("/globex"))]);
@@ -202,7 +201,7 @@ fn largest_event(id: &str) -> String {
 
 #[tokio::test]
 async fn largest_payload_arrives_whole() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let integration = integration("acme", TAKE_THE_LARGEST, &[destination("orders", &receiver.url("/"))]);
     let _running = platform.start_api_and_worker(&integration).await;
     let body = largest_event("e-1");
@@ -213,14 +212,14 @@ async fn largest_payload_arrives_whole() {
     assert!(delivery.body.ends_with(&format!("\"data\":{data}}}")), "{} bytes", delivery.body.len());
 }
 
-/// Together they would be 100 MiB, and 300 MiB with the rows that they come in and the requests that are made of them.
+/// Together they are 100 MiB, and 300 MiB with their rows and requests.
 #[tokio::test]
 async fn many_large_payloads_are_delivered_in_bounded_memory() {
     const EVENTS: usize = 10;
     const MAX_RESIDENT_KIB: u64 = 200 * 1024;
     let released = Arc::new(Semaphore::new(0));
     let wait = Arc::clone(&released);
-    let receiver = Receiver::answering(move |_, _| Reply::WhenReleased(200, Arc::clone(&wait))).await;
+    let receiver = TestReceiver::answering(move |_, _| Reply::WhenReleased(200, Arc::clone(&wait))).await;
     let platform = Platform::new().await;
     let integration = integration("acme", TAKE_THE_LARGEST, &[destination("orders", &receiver.url("/"))]);
     let _api = platform.start_api(&integration).await;
@@ -228,9 +227,9 @@ async fn many_large_payloads_are_delivered_in_bounded_memory() {
         assert_eq!(platform.post_acme(&largest_event(&format!("e-{number}"))).await.status, 202);
     }
     let worker = platform.start(&["worker"]);
-    wait_for("the first request", || async { !receiver.deliveries().is_empty() }).await;
+    wait_until("the first request", || async { !receiver.deliveries().is_empty() }).await;
     released.add_permits(EVENTS);
-    wait_for("all of them", || async {
+    wait_until("all of them", || async {
         let resident_kib = worker.resident_kib();
         assert!(resident_kib < MAX_RESIDENT_KIB, "{resident_kib} KiB");
         receiver.deliveries().len() == EVENTS

@@ -1,15 +1,14 @@
-//! The api dies, or is asked to stop.
+//! The api is killed, or stopped.
 
 use std::time::Duration;
 
+use grapnel_testing::{FaultProxy, TestReceiver, acme_event, wait_until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{BOUND, within};
 use crate::harness::load::{Load, duplicates};
-use crate::harness::proxy::Proxy;
-use crate::harness::receiver::Receiver;
-use crate::harness::{Platform, acme_event, acme_integration, destination, sign, wait_for};
+use crate::harness::{Platform, acme_integration, destination, sign};
 
 const SUCCEEDED: &str = "SELECT count(*) FROM deliveries WHERE status = 'succeeded'";
 
@@ -33,9 +32,9 @@ async fn killed_api_loses_nothing_that_it_accepted() {
 
 #[tokio::test]
 async fn events_committed_and_never_published_are_delivered_within_the_bound() {
-    let (mut platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (mut platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let integration = acme_integration(&[destination("orders", &receiver.url("/"))]);
-    let proxy = Proxy::new(&platform.services.rabbitmq_url).await;
+    let proxy = FaultProxy::new(&platform.services.rabbitmq_url).await;
     platform.set("RABBITMQ_URL", &proxy.url(&platform.services.rabbitmq_url));
     let mut api = platform.start_api(&integration).await;
     platform.set("RABBITMQ_URL", &platform.services.rabbitmq_url.clone());
@@ -43,7 +42,7 @@ async fn events_committed_and_never_published_are_delivered_within_the_bound() {
     assert_eq!(platform.post_acme(&acme_event("before")).await.status, 202);
     platform.wait_for_count(SUCCEEDED, 1).await;
 
-    // What the api publishes from here on reaches nobody, and it does not know.
+    // From here on, messages of the api get lost, and it does not notice.
     proxy.freeze();
     for number in 0..5 {
         assert_eq!(platform.post_acme(&acme_event(&format!("e-{number}"))).await.status, 202);
@@ -53,19 +52,19 @@ async fn events_committed_and_never_published_are_delivered_within_the_bound() {
     assert_eq!(platform.count(unpublished).await, 5);
 
     let _api = platform.start(&["api"]);
-    within(BOUND, "what was never published is delivered", platform.wait_for_count(SUCCEEDED, 6)).await;
+    within(BOUND, "the unpublished events are delivered", platform.wait_for_count(SUCCEEDED, 6)).await;
     assert_eq!(receiver.deliveries().len(), 6);
 }
 
 #[tokio::test]
-async fn stopped_api_answers_what_is_in_flight_and_loses_nothing() {
+async fn stopped_api_answers_requests_in_flight_and_loses_nothing() {
     let platform = Platform::new().await;
     let load = Load::new(&platform);
-    let (api, _worker) = platform.start_api_and_worker(&load.integration()).await;
+    let (mut api, _worker) = platform.start_api_and_worker(&load.integration()).await;
     let running = load.begin();
     running.accepts(100).await;
 
-    // A request that is in flight for certain: half of its body is there.
+    // A request that is certainly in flight: half of its body has been sent.
     let body = acme_event("in-flight");
     let head = format!(
         "POST /api/v1/webhooks/acme HTTP/1.1\r\nhost: localhost\r\nx-acme-signature: {}\r\ncontent-length: {}\r\n\r\n",
@@ -77,7 +76,7 @@ async fn stopped_api_answers_what_is_in_flight_and_loses_nothing() {
     connection.write_all(format!("{head}{first}").as_bytes()).await.expect("half a request");
     running.accepts(50).await;
     api.signal("TERM");
-    wait_for("the api to stop listening", || async {
+    wait_until("the api to stop listening", || async {
         TcpStream::connect(("127.0.0.1", platform.http_port)).await.is_err()
     })
     .await;
@@ -85,7 +84,7 @@ async fn stopped_api_answers_what_is_in_flight_and_loses_nothing() {
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await.expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
-    let status = within(Duration::from_secs(15), "an api that was asked to ends", api.ended()).await;
+    let status = within(Duration::from_secs(15), "a stopped api ends", api.wait()).await;
     assert_eq!(status.code(), Some(0));
 
     let _api = platform.start(&["api"]);

@@ -1,4 +1,4 @@
-//! A claim is all that stands between a delivery and being sent twice.
+//! Only the claim prevents that a delivery is sent twice.
 
 use std::time::Duration;
 
@@ -6,8 +6,9 @@ use grapnel_core::delivery::state::NextState;
 use grapnel_core::ids::{EventId, LeaseId};
 use grapnel_store::DedicatedConnection;
 use grapnel_store::deliveries::{AttemptResult, ClaimedDelivery, claim, record};
+use grapnel_testing::acme_event;
 
-use crate::harness::{Platform, acme_event, acme_integration, destination};
+use crate::harness::{Platform, acme_integration, destination};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -44,7 +45,7 @@ async fn result_written_with_an_expired_claim_is_refused() {
     let expired = claimed.pop().expect("the delivery");
     let written =
         record(&mut connection, &[result(&expired, NextState::Succeeded)]).await.expect("an answer");
-    assert!(written.is_empty(), "nobody has claimed it since, and still it is too late");
+    assert!(written.is_empty(), "too late, although nobody has claimed it since");
 
     let lease_id = LeaseId::generate();
     let mut claimed = claim(&platform.db, "orders", &[id], lease_id, MINUTE).await.expect("a claim");
@@ -54,17 +55,17 @@ async fn result_written_with_an_expired_claim_is_refused() {
     let again = claim(&platform.db, "orders", &[id], lease_id, MINUTE).await.expect("an answer");
     assert_eq!(again.len(), 1, "a claim whose answer was lost is repeated");
     let written = record(&mut connection, &[result(&expired, NextState::Failed)]).await.expect("an answer");
-    assert!(written.is_empty(), "the claim is another's now");
+    assert!(written.is_empty(), "another worker has the claim now");
 
     let written =
         record(&mut connection, &[result(&current, NextState::Succeeded)]).await.expect("an answer");
     assert_eq!(written.len(), 1);
     for late in [&expired, &current] {
         let written = record(&mut connection, &[result(late, NextState::Failed)]).await.expect("an answer");
-        assert!(written.is_empty(), "what has ended stays as it is");
+        assert!(written.is_empty(), "a finished delivery stays as it is");
     }
     let again = claim(&platform.db, "orders", &[id], lease_id, MINUTE).await.expect("an answer");
-    assert!(again.is_empty(), "also by the claim that ended it");
+    assert!(again.is_empty(), "not even by the claim that finished it");
     assert_eq!(platform.count("SELECT count(*) FROM deliveries WHERE status = 'succeeded'").await, 1);
     assert_eq!(platform.count("SELECT count(*) FROM delivery_attempts").await, 1);
 }

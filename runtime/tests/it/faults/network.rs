@@ -1,15 +1,15 @@
-//! The network between a process and a datastore breaks, and neither side is told.
+//! The network between a process and a datastore breaks, and neither side notices.
 
 use std::time::Duration;
 
 use futures::future::join_all;
+use grapnel_testing::{FaultProxy, acme_event};
 
 use super::within;
+use crate::harness::Platform;
 use crate::harness::load::{Load, duplicates};
-use crate::harness::proxy::Proxy;
-use crate::harness::{Platform, acme_event};
 
-/// What hangs is given up by its deadline, by a heartbeat, and what it held by the requeue bound.
+/// A hanging connection is given up by its deadline or a heartbeat, and the deliveries that it held by the requeue bound.
 const LIMIT: Duration = Duration::from_secs(45);
 
 #[tokio::test]
@@ -18,25 +18,25 @@ async fn connections_to_postgres_that_hang_are_given_up() {
     let load = Load::new(&platform);
     platform.apply(&load.integration()).await;
     let direct = platform.variable("DATABASE_URL");
-    let proxy = Proxy::new(&direct).await;
+    let proxy = FaultProxy::new(&direct).await;
     platform.set("DATABASE_URL", &proxy.url(&direct));
     let _processes = (platform.start(&["api"]), platform.start(&["worker"]));
     platform.wait_until_accepting().await;
     let running = load.begin();
     running.delivers(200).await;
-    // Everyone has a connection: the hot writers, the dispatcher, the management routes, health.
+    // All of them have a connection: the hot writers, the dispatcher, the management routes, health.
     join_all((0..8).map(|_| platform.get("/api/v1/events"))).await;
     proxy.freeze();
     let reads = join_all((0..20).map(|_| platform.get("/api/v1/events")));
     let health = join_all((0..20).map(|_| platform.get("/api/v1/health")));
     let accepted = within(LIMIT, "webhooks are accepted again", running.accepts(200));
     tokio::join!(reads, health, accepted);
-    within(LIMIT, "deliveries go on", running.delivers(200)).await;
+    within(LIMIT, "deliveries continue", running.delivers(200)).await;
     within(LIMIT, "the management routes answer again", async {
         while platform.get("/api/v1/events").await.status != 200 {}
     })
     .await;
-    // Every twentieth event is retried, so this shows that the dispatchers go on too.
+    // Every twentieth event is retried, so this shows that the dispatchers continue too.
     let report = running.end().await;
     assert!(report.answers.keys().all(|status| [200, 202, 503].contains(status)), "{report}");
 }
@@ -47,7 +47,7 @@ async fn connections_to_rabbitmq_that_hang_are_given_up() {
     let load = Load::new(&platform);
     platform.apply(&load.integration()).await;
     let direct = platform.services.rabbitmq_url.clone();
-    let proxy = Proxy::new(&direct).await;
+    let proxy = FaultProxy::new(&direct).await;
     platform.set("RABBITMQ_URL", &proxy.url(&direct));
     let _processes = (platform.start(&["api"]), platform.start(&["worker"]));
     platform.wait_until_accepting().await;
@@ -55,7 +55,7 @@ async fn connections_to_rabbitmq_that_hang_are_given_up() {
     running.delivers(200).await;
     proxy.freeze();
     running.accepts(200).await;
-    within(LIMIT, "deliveries go on", running.delivers(400)).await;
+    within(LIMIT, "deliveries continue", running.delivers(400)).await;
     let report = running.end().await;
     assert!(report.answers.keys().all(|status| [200, 202].contains(status)), "{report}");
     assert_eq!(duplicates(&report), 0, "{report}");
@@ -65,7 +65,7 @@ async fn connections_to_rabbitmq_that_hang_are_given_up() {
 async fn connections_to_redis_that_hang_are_given_up() {
     let mut platform = Platform::new().await;
     let direct = platform.variable("REDIS_URL");
-    let proxy = Proxy::new(&direct).await;
+    let proxy = FaultProxy::new(&direct).await;
     platform.set("REDIS_URL", &proxy.url(&direct));
     platform.set("GRAPNEL_RATE_LIMIT_PER_MINUTE", "1000000");
     let load = Load::new(&platform);

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use futures::future::join_all;
+use grapnel_testing::acme_event;
 
 use super::{BOUND, within};
+use crate::harness::Platform;
 use crate::harness::load::Load;
-use crate::harness::{Platform, acme_event};
 
 #[tokio::test]
-async fn postgres_that_restarts_or_dies_takes_nothing_with_it_that_was_accepted() {
+async fn postgres_that_restarts_or_dies_loses_nothing_that_was_accepted() {
     let platform = Platform::with_own_services().await;
     let load = Load::new(&platform);
     let (mut api, mut worker) = platform.start_api_and_worker(&load.integration()).await;
@@ -17,28 +18,28 @@ async fn postgres_that_restarts_or_dies_takes_nothing_with_it_that_was_accepted(
     running.delivers(200).await;
     platform.services.control("restart", "postgres").await;
     within(BOUND, "webhooks are accepted again", running.accepts(200)).await;
-    within(BOUND, "deliveries go on", running.delivers(200)).await;
+    within(BOUND, "deliveries continue", running.delivers(200)).await;
 
     platform.services.control("stop", "postgres").await;
     everything_is_answered_soon(&platform).await;
     platform.services.control("start", "postgres").await;
     within(BOUND, "webhooks are accepted again", running.accepts(200)).await;
-    within(BOUND, "deliveries go on", running.delivers(200)).await;
-    // A server that stops in good order forgets no claim.
+    within(BOUND, "deliveries continue", running.delivers(200)).await;
+    // A server that is shut down cleanly forgets no claim.
     assert_eq!(running.duplicates(), 0);
 
     for _ in 0..2 {
         platform.services.control("kill", "postgres").await;
         platform.services.control("start", "postgres").await;
         within(BOUND, "webhooks are accepted again", running.accepts(200)).await;
-        within(BOUND, "deliveries go on", running.delivers(200)).await;
+        within(BOUND, "deliveries continue", running.delivers(200)).await;
     }
     let report = running.end().await;
     assert!(report.answers.keys().all(|status| [200, 202, 503].contains(status)), "{report}");
     assert!(api.is_running() && worker.is_running(), "both recover by themselves");
 }
 
-/// Many batches of the group commit, and none waits for those before it to fail.
+/// Posts many batches of the group commit. None of them waits for the previous ones to fail.
 async fn everything_is_answered_soon(platform: &Platform) {
     let bodies: Vec<String> = (0..1_500).map(|number| acme_event(&format!("e-{number}"))).collect();
     let posts = join_all(bodies.iter().map(|body| platform.post_acme(body)));

@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 
+use grapnel_testing::{Reply, TestReceiver, WAIT_TIMEOUT, acme_event};
 use tokio::sync::Semaphore;
 
 use super::{BOUND, within};
 use crate::harness::load::{Load, duplicates};
-use crate::harness::queue::Queue;
-use crate::harness::receiver::{Receiver, Reply};
-use crate::harness::{PATIENCE, Platform, acme_event, acme_integration, destination};
+use crate::harness::{Platform, acme_integration, destination};
 
 #[tokio::test]
 async fn queues_deleted_under_load_lose_nothing() {
     let platform = Platform::new().await;
     let load = Load::new(&platform);
     let _running = platform.start_api_and_worker(&load.integration()).await;
-    let queue = Queue::of(&platform).await;
+    let queue = platform.orders_queue().await;
     let running = load.begin();
     for _ in 0..8 {
         running.delivers(100).await;
@@ -28,10 +27,10 @@ async fn queues_deleted_under_load_lose_nothing() {
 
 #[tokio::test]
 async fn queue_deleted_while_nobody_consumes_is_declared_again_at_once() {
-    let (mut platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (mut platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     without_requeue(&mut platform);
     let _api = platform.start_api(&acme_integration(&[destination("orders", &receiver.url("/"))])).await;
-    let queue = Queue::of(&platform).await;
+    let queue = platform.orders_queue().await;
     for round in 1..=3 {
         assert_eq!(platform.post_acme(&acme_event(&format!("e-{round}"))).await.status, 202);
         within(BOUND, "the event is in the queue", queue.wait_for(1)).await;
@@ -47,7 +46,7 @@ async fn queue_deleted_while_nobody_consumes_is_declared_again_at_once() {
 async fn queue_deleted_while_deliveries_are_in_flight_is_consumed_again_at_once() {
     let gate = Arc::new(Semaphore::new(0));
     let held = Arc::clone(&gate);
-    let receiver = Receiver::answering(move |_, _| Reply::WhenReleased(200, Arc::clone(&held))).await;
+    let receiver = TestReceiver::answering(move |_, _| Reply::WhenReleased(200, Arc::clone(&held))).await;
     let mut platform = Platform::new().await;
     without_requeue(&mut platform);
     let _running = platform
@@ -56,7 +55,7 @@ async fn queue_deleted_while_deliveries_are_in_flight_is_consumed_again_at_once(
             receiver.url("/")
         )]))
         .await;
-    let queue = Queue::of(&platform).await;
+    let queue = platform.orders_queue().await;
     let mut posted = 0;
     for _ in 0..5 {
         // Some in flight, some fetched by the worker and waiting for a permit, none in the queue.
@@ -65,7 +64,7 @@ async fn queue_deleted_while_deliveries_are_in_flight_is_consumed_again_at_once(
             assert_eq!(platform.post_acme(&acme_event(&format!("e-{posted}"))).await.status, 202);
         }
         receiver.wait_for(posted - 4).await;
-        queue.wait_for_none().await;
+        queue.wait_until_empty().await;
         queue.delete().await;
         gate.add_permits(12);
         within(BOUND, "what the worker had fetched is delivered", receiver.wait_for(posted)).await;
@@ -101,7 +100,7 @@ async fn rabbitmq_that_restarts_or_dies_loses_nothing() {
     api.kill();
     platform.services.control("start", "rabbitmq").await;
     let (_api, _worker) = (platform.start(&["api"]), platform.start(&["worker"]));
-    within(PATIENCE, "what was accepted without RabbitMQ is delivered", running.delivers(300)).await;
+    within(WAIT_TIMEOUT, "what was accepted without RabbitMQ is delivered", running.delivers(300)).await;
 
     platform.services.control("kill", "rabbitmq").await;
     running.accepts(200).await;

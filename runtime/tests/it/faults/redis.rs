@@ -1,12 +1,14 @@
 //! Redis stops, or forgets everything.
 
-use super::{BOUND, within};
-use crate::harness::load::{Load, duplicates};
-use crate::harness::{Platform, wait_for};
+use grapnel_testing::wait_until;
 
-/// Waits until `/health` answers the status and says what it says of Redis.
+use super::{BOUND, within};
+use crate::harness::Platform;
+use crate::harness::load::{Load, duplicates};
+
+/// Waits until `/health` has this status and reports this state of Redis.
 async fn wait_for_health(platform: &Platform, status: u16, redis: &str) {
-    wait_for(&format!("health to be {status}"), || async {
+    wait_until(&format!("health to be {status}"), || async {
         let health = platform.get("/api/v1/health").await;
         let checks = &health.json()["data"]["checks"];
         health.status == status

@@ -1,22 +1,23 @@
-//! Load with an exact ledger: the probe, beside whatever a test does to the system meanwhile.
+//! Load with an exact ledger, while a test disturbs the system.
 
 use std::time::Duration;
 
 use grapnel_loadtest::{Amount, Config, Handle, Pace, Provider, Report, Run, SinkConfig, Target};
+use grapnel_testing::{ACME_SECRET, WAIT_TIMEOUT};
 use tokio::task::JoinHandle;
 
-use super::{ACME_SECRET, PATIENCE, Platform, acme_integration};
+use super::{Platform, acme_integration};
 
-/// Events a second: enough that something is under way at any moment, and little enough for many tests side by side.
+/// Events a second: enough that something is in flight at any moment, and few enough for many parallel tests.
 const RATE: u32 = 200;
 
-/// Events whose first delivery the sink refuses, so that the dispatcher has retries to queue at any moment.
+/// The share of events whose first delivery the sink refuses, so that the dispatcher has retries to queue at any moment.
 const FAIL_PERCENT: u8 = 5;
 
-/// What the sink answered for is delivered again only this long after everything had arrived.
+/// The time after the last arrival in which a duplicate delivery would arrive.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// A probe whose sink listens, and which has not sent anything.
+/// A load generator whose sink listens, and which has not sent anything yet.
 pub(crate) struct Load(Run);
 
 impl Load {
@@ -25,17 +26,17 @@ impl Load {
         let config = Config {
             pace: Pace::Open { rate_per_second: RATE, max_in_flight: 64 },
             sink: Some(SinkConfig { fail_percent: FAIL_PERCENT, ..SinkConfig::default() }),
-            settle: PATIENCE,
+            settle: WAIT_TIMEOUT,
             // A datastore that starts on a busy machine may take a while.
-            unreachable_limit: PATIENCE * 10,
+            unreachable_limit: WAIT_TIMEOUT * 10,
             linger: LINGER,
             retry_unknown: true,
-            ..Config::new(target, Provider::Acme, ACME_SECRET.into(), Amount::Time(PATIENCE * 10))
+            ..Config::new(target, Provider::Acme, ACME_SECRET.into(), Amount::Time(WAIT_TIMEOUT * 10))
         };
-        Self(Run::start(config).expect("a probe"))
+        Self(Run::start(config).expect("a load generator"))
     }
 
-    /// An Integration that delivers to the sink.
+    /// Returns an Integration that delivers to the sink.
     pub(crate) fn integration(&self) -> String {
         let sink = self.0.sink_addr().expect("a sink");
         acme_integration(&[format!(
@@ -51,32 +52,32 @@ impl Load {
     }
 }
 
-/// A probe at work.
+/// A load generator that sends.
 pub(crate) struct Running {
     handle: Handle,
     report: JoinHandle<anyhow::Result<Report>>,
 }
 
 impl Running {
-    /// Waits until so many more events were accepted.
+    /// Waits until this number of further events was accepted.
     pub(crate) async fn accepts(&self, more: u64) {
         let enough = self.handle.progress().accepted + more;
-        let reached = self.handle.reaches(PATIENCE, |progress| progress.accepted >= enough).await;
-        assert!(reached, "nothing is accepted any more: {:?}", self.handle.progress());
+        let reached = self.handle.reaches(WAIT_TIMEOUT, |progress| progress.accepted >= enough).await;
+        assert!(reached, "no further events are accepted: {:?}", self.handle.progress());
     }
 
-    /// Waits until so many more events were delivered.
+    /// Waits until this number of further events was delivered.
     pub(crate) async fn delivers(&self, more: u64) {
         let enough = self.handle.progress().delivered + more;
-        let reached = self.handle.reaches(PATIENCE, |progress| progress.delivered >= enough).await;
-        assert!(reached, "nothing is delivered any more: {:?}", self.handle.progress());
+        let reached = self.handle.reaches(WAIT_TIMEOUT, |progress| progress.delivered >= enough).await;
+        assert!(reached, "no further events are delivered: {:?}", self.handle.progress());
     }
 
     pub(crate) fn duplicates(&self) -> u64 {
         self.handle.progress().duplicate_deliveries
     }
 
-    /// Stops sending, lets everything arrive, and answers a ledger in which nothing is lost and nothing too much.
+    /// Stops sending, waits until everything has arrived, and returns the ledger; fails if an event is lost or was never sent.
     pub(crate) async fn end(self) -> Report {
         self.handle.stop();
         let report = self.report.await.expect("no panic").expect("a report");
@@ -85,7 +86,7 @@ impl Running {
     }
 }
 
-/// Deliveries beyond the first of an event.
+/// Returns the number of deliveries after the first of their event.
 pub(crate) fn duplicates(report: &Report) -> u64 {
     report.deliveries.as_ref().map_or(0, |deliveries| deliveries.duplicate_deliveries)
 }

@@ -1,4 +1,4 @@
-//! A receiver that only counts, for many deliveries: how often each event came, and how often at the same time.
+//! A receiver for many deliveries, which only counts: the requests of each event, and those at the same time.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
 
-/// What is known of one event.
+/// The requests of one event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Count {
     pub(crate) requests: u32,
@@ -19,7 +19,7 @@ pub(crate) struct Count {
     pub(crate) most_at_once: u32,
 }
 
-/// Answers the nth request (from 1) of an event.
+/// Responds to the nth request (from 1) of an event.
 type Answer = dyn Fn(u32) -> StatusCode + Send + Sync;
 
 struct Inner {
@@ -28,6 +28,7 @@ struct Inner {
     answer: Box<Answer>,
 }
 
+/// A receiver that counts the requests of each event.
 pub(crate) struct Tally {
     inner: Arc<Inner>,
     address: SocketAddr,
@@ -35,7 +36,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Answers each request after the time that it `takes`.
+    /// Responds to each request after the time that it `takes`.
     pub(crate) async fn new(
         takes: Duration,
         answer: impl Fn(u32) -> StatusCode + Send + Sync + 'static,
@@ -52,12 +53,12 @@ impl Tally {
         format!("http://{}/", self.address)
     }
 
-    /// Of each event, by its id.
+    /// Returns the counts of each event, by its id.
     pub(crate) fn counts(&self) -> HashMap<String, Count> {
         self.inner.counts.lock().expect("no panic").clone()
     }
 
-    /// Fails unless so many events came, each exactly so often, and none twice at the same time.
+    /// Fails unless this number of events arrived, each with this number of requests, and none twice at the same time.
     pub(crate) fn assert_each(&self, events: usize, requests: u32) {
         let counts = self.counts();
         let wrong: Vec<_> = counts
@@ -65,7 +66,10 @@ impl Tally {
             .filter(|(_, count)| (count.requests, count.most_at_once) != (requests, 1))
             .take(10)
             .collect();
-        assert!(wrong.is_empty(), "each event should come {requests} times, one after the other: {wrong:?}");
+        assert!(
+            wrong.is_empty(),
+            "expected {requests} requests of each event, one after the other: {wrong:?}"
+        );
         assert_eq!(counts.len(), events);
     }
 }
@@ -76,13 +80,13 @@ impl Drop for Tally {
     }
 }
 
-/// A request under way. It ends also when its sender is killed.
-struct UnderWay {
+/// A request in flight. It ends also when its sender is killed.
+struct InFlight {
     inner: Arc<Inner>,
     id: String,
 }
 
-impl Drop for UnderWay {
+impl Drop for InFlight {
     fn drop(&mut self) {
         if let Ok(mut counts) = self.inner.counts.lock()
             && let Some(count) = counts.get_mut(&self.id)
@@ -102,8 +106,8 @@ async fn receive(State(inner): State<Arc<Inner>>, headers: HeaderMap) -> StatusC
         count.most_at_once = count.most_at_once.max(count.at_once);
         count.requests
     };
-    let under_way = UnderWay { inner, id };
-    // How long the receiver takes is what the test is about, not a wait for something.
-    tokio::time::sleep(under_way.inner.takes).await;
-    (under_way.inner.answer)(requests)
+    let in_flight = InFlight { inner, id };
+    // The time that the receiver takes, not a wait for a condition.
+    tokio::time::sleep(in_flight.inner.takes).await;
+    (in_flight.inner.answer)(requests)
 }

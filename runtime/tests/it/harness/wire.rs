@@ -1,16 +1,17 @@
-//! Bytes on a socket, for what no HTTP client would send.
+//! Bytes on a socket, for requests that no HTTP client would send.
 
 use std::time::Duration;
 
+use grapnel_testing::WAIT_TIMEOUT;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
-use super::{Answer, PATIENCE};
+use super::Answer;
 
-/// A connection on which a test decides every byte.
+/// A connection on which a test controls every byte.
 pub(crate) struct Wire {
     pub(crate) reader: WireReader,
     pub(crate) writer: WireWriter,
@@ -40,7 +41,7 @@ impl Wire {
 }
 
 impl WireWriter {
-    /// Sends the bytes; `false` when the other side has closed the connection or does not read on.
+    /// Sends the bytes; returns `false` if the other side has closed the connection or stopped reading.
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
         let sent = timeout(Duration::from_secs(5), self.0.write_all(bytes.as_ref())).await;
         matches!(sent, Ok(Ok(())))
@@ -48,7 +49,7 @@ impl WireWriter {
 }
 
 impl WireReader {
-    /// The next answer on the connection; `None` when it was closed without one.
+    /// Returns the next response on the connection; `None` if it was closed without one.
     pub(crate) async fn answer(&mut self) -> Option<Answer> {
         let end = loop {
             if let Some(start) = self.read.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -69,16 +70,16 @@ impl WireReader {
         Some(Answer { status, headers, text })
     }
 
-    /// Waits until the other side closes the connection, and answers what it said before.
+    /// Waits until the other side closes the connection, and returns everything that it sent before.
     pub(crate) async fn until_closed(&mut self) -> String {
         while self.read_more().await {}
         String::from_utf8_lossy(&self.read).into_owned()
     }
 
-    /// `false` when the other side has closed the connection.
+    /// Returns `false` if the other side has closed the connection.
     async fn read_more(&mut self) -> bool {
         let mut buffer = [0; 4096];
-        let read = timeout(PATIENCE, self.stream.read(&mut buffer)).await;
+        let read = timeout(WAIT_TIMEOUT, self.stream.read(&mut buffer)).await;
         let count = read.expect("an answer, or the end of the connection").unwrap_or(0);
         self.read.extend_from_slice(&buffer[..count]);
         count > 0
@@ -96,7 +97,7 @@ fn parse_head(head: &str) -> (u16, HeaderMap) {
     (status.unwrap_or_else(|| panic!("no answer: {head}")), headers.collect())
 }
 
-/// The bytes of a request with a body and its length.
+/// Returns the bytes of a request with a body and its length.
 pub(crate) fn request(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {

@@ -1,17 +1,18 @@
-//! Bodies that are no events.
+//! Bodies that are not events.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::join_all;
 use futures::{FutureExt, join};
+use grapnel_testing::{acme_event, wait_until};
 
 use super::super::harness::wire::{Wire, request};
-use super::super::harness::{acme_event, destination, integration, sign, wait_for};
+use super::super::harness::{destination, integration, sign};
 use super::Target;
 
 const ROUTE: &str = "/api/v1/webhooks/acme";
 
-/// Signed, so that the body is looked at.
+/// Posts a body with a signature, so that it is read.
 async fn post_signed(target: &Target, body: &[u8]) -> (u16, String, String) {
     let signature = sign(body);
     let mut wire = Wire::connect(target.platform.http_port).await;
@@ -22,7 +23,7 @@ async fn post_signed(target: &Target, body: &[u8]) -> (u16, String, String) {
 }
 
 #[tokio::test]
-async fn body_that_is_no_event_is_400_whatever_it_is() {
+async fn body_that_is_not_an_event_is_400() {
     let target = Target::new().await;
     let event = acme_event("e-1");
     let in_data = |value: &[u8]| {
@@ -43,12 +44,12 @@ async fn body_that_is_no_event_is_400_whatever_it_is() {
         b"\xef\xbb\xbf{}".to_vec(),
         b"\xff\xfe{\0}\0".to_vec(),
         vec![0; 1000],
-        // Bad UTF-8: a lone byte, an overlong slash, a surrogate, a truncated character.
+        // Invalid UTF-8: a lone byte, an overlong slash, a surrogate, a truncated character.
         in_data(b"\"\xff\""),
         in_data(b"\"\xc0\xaf\""),
         in_data(b"\"\xed\xa0\x80\""),
         in_data(b"\"\xe2\x82\""),
-        // What JSON does not have.
+        // Values that JSON does not have.
         in_data(b"\"\0\""),
         in_data(b"\"a\nb\""),
         in_data(b"'x'"),
@@ -105,7 +106,7 @@ async fn endless_body_is_refused_without_being_read_on() {
         while taken < 64 * 1024 * 1024 && wire.send(chunk).await {
             taken += chunk.len();
         }
-        // What fits into buffers of the system on both sides is sent; the rest is never read.
+        // The buffers of the system on both sides are filled; the rest is never read.
         assert!(taken < 32 * 1024 * 1024, "{head}: {taken} bytes were taken");
     };
     let filler = vec![b'x'; 64 * 1024];
@@ -117,8 +118,8 @@ async fn endless_body_is_refused_without_being_read_on() {
     target.assert_unharmed().await;
 }
 
-/// Together they would be 320 MiB. Those that find no room are told to come back; the others are cut off at the deadline,
-/// and then there is room again.
+/// Together they would be 320 MiB. Some are refused with a retry time, since there is no room; the others are cut off at the
+/// deadline, and then there is room again.
 #[tokio::test]
 async fn many_unfinished_bodies_hold_bounded_memory() {
     const LARGEST: usize = 10 * 1024 * 1024;
@@ -131,7 +132,7 @@ async fn many_unfinished_bodies_hold_bounded_memory() {
         let mut wire = Wire::connect(target.platform.http_port).await;
         wire.send(&head).await;
         wire.send(&almost).await;
-        // The answer is lost where the sender was still sending.
+        // The response is lost if the sender was still sending.
         let answer = wire.answer().await?;
         if answer.status == 503 {
             assert_eq!(answer.header("retry-after"), "5");
@@ -139,16 +140,16 @@ async fn many_unfinished_bodies_hold_bounded_memory() {
         Some(answer.status)
     }));
     let over = AtomicBool::new(false);
-    let meanwhile = wait_for("the end of the attacks", || async {
+    let meanwhile = wait_until("the end of the attacks", || async {
         target.assert_bounded();
         over.load(Ordering::Relaxed)
     });
     let attacks = attacks.inspect(|_| over.store(true, Ordering::Relaxed));
-    let (answers, ()) = join!(attacks, meanwhile);
+    let (answers, _) = join!(attacks, meanwhile);
     let cut_off = answers.iter().filter(|answer| **answer == Some(400)).count();
     assert!(cut_off <= 6, "{cut_off} bodies of 10 MiB were in memory at once");
     assert!(answers.iter().all(|answer| matches!(answer, None | Some(400 | 503))), "{answers:?}");
-    // As large as all that, and read to its end before its credentials are looked at.
+    // As large as these, and read to its end before its credentials are verified.
     assert_eq!(target.platform.post(ROUTE, &[], &" ".repeat(LARGEST)).await.status, 401);
     target.assert_unharmed().await;
 }

@@ -1,12 +1,14 @@
 //! Request lines and headers that no client should send.
 
+use grapnel_testing::acme_event;
+
+use super::super::harness::sign;
 use super::super::harness::wire::{Wire, request};
-use super::super::harness::{acme_event, sign};
 use super::Target;
 
 const ROUTE: &str = "/api/v1/webhooks/acme";
 
-/// A good webhook, to follow another request on the same connection.
+/// Returns a good webhook, to follow another request on the same connection.
 fn follow_up() -> String {
     let body = acme_event("smuggled");
     let signature = sign(body.as_bytes());
@@ -14,8 +16,8 @@ fn follow_up() -> String {
     String::from_utf8(request("POST", ROUTE, &headers, body.as_bytes())).expect("text")
 }
 
-/// What the connection says to some bytes until it is closed, as it must be: the status of the first answer, if any,
-/// and all of it.
+/// Sends bytes and waits until the connection is closed. Returns the status of the first response, if any, and the whole
+/// text.
 async fn say(target: &Target, bytes: impl AsRef<[u8]>) -> (Option<u16>, String) {
     let mut wire = Wire::connect(target.platform.http_port).await;
     wire.send(bytes).await;
@@ -43,7 +45,7 @@ async fn flood_of_headers_is_431() {
         let header = format!("{}: {}\r\n", "x".repeat(name), "y".repeat(value));
         let (status, said) =
             say(&target, format!("POST {ROUTE} HTTP/1.1\r\nhost: test\r\n{header}\r\n")).await;
-        // The larger one may be cut off before its sender has read the answer.
+        // The larger one may be cut off before its sender has read the response.
         assert!(
             matches!(status, Some(400 | 431)) || value > 1_000_000 && status.is_none(),
             "{name} {value}: {said}"
@@ -66,7 +68,7 @@ async fn requests_on_one_connection_are_answered_one_by_one() {
 }
 
 #[tokio::test]
-async fn invalid_length_is_refused_and_its_body_is_no_request() {
+async fn invalid_length_is_refused_and_its_body_is_not_a_request() {
     let target = Target::new().await;
     for lengths in [
         &["-1"][..],
@@ -87,15 +89,15 @@ async fn invalid_length_is_refused_and_its_body_is_no_request() {
         let headers: String = lengths.iter().map(|length| format!("content-length: {length}\r\n")).collect();
         let head = format!("POST {ROUTE} HTTP/1.1\r\nhost: test\r\n{headers}\r\n");
         let (status, said) = say(&target, head + &follow_up()).await;
-        // The largest numbers are lengths, and beyond all bounds.
+        // The largest numbers are valid lengths, and exceed every limit.
         assert!(matches!(status, Some(400 | 413 | 431)), "{lengths:?}: {said}");
         assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "{lengths:?}: {said}");
     }
     target.assert_unharmed().await;
 }
 
-/// Whatever a proxy in front makes of such a request, the two must not disagree about where it ends: either it is
-/// refused, or the connection ends with it.
+/// A proxy in front and the api must not disagree about the end of such a request: either it is refused, or the connection
+/// ends with it.
 #[tokio::test]
 async fn request_whose_end_is_ambiguous_smuggles_nothing() {
     let target = Target::new().await;
@@ -117,7 +119,7 @@ async fn request_whose_end_is_ambiguous_smuggles_nothing() {
         ("transfer-encoding : chunked", last_chunk),
         ("transfer-encoding:\r\n chunked", last_chunk),
         ("x: y\r\n transfer-encoding: chunked", ""),
-        // Chunk sizes beyond all bounds, negative, in another base, in two parts, without digits, without an end.
+        // Chunk sizes that are too large, negative, in another base, in two parts, without digits, without an end.
         (chunked, "10000000000000000\r\n"),
         (chunked, "ffffffffffffffff\r\n"),
         (chunked, "-1\r\n"),
@@ -163,7 +165,7 @@ async fn malformed_request_line_or_header_is_400() {
 }
 
 #[tokio::test]
-async fn signature_given_twice_is_401_though_one_is_right() {
+async fn signature_given_twice_is_401_even_if_one_is_valid() {
     let target = Target::new().await;
     let body = acme_event("e-1");
     let right = sign(body.as_bytes());
@@ -182,7 +184,7 @@ async fn signature_given_twice_is_401_though_one_is_right() {
 }
 
 #[tokio::test]
-async fn credentials_that_are_no_text_are_401() {
+async fn credentials_that_are_not_text_are_401() {
     let target = Target::new().await;
     let mut bytes = format!(
         "POST {ROUTE} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: 2\r\nx-acme-signature: "

@@ -1,7 +1,9 @@
-//! Paths that try to be another one.
+//! Paths that imitate another one.
 
+use grapnel_testing::acme_event;
+
+use super::super::harness::sign;
 use super::super::harness::wire::{Wire, request};
-use super::super::harness::{acme_event, sign};
 use super::Target;
 
 #[tokio::test]
@@ -49,7 +51,7 @@ async fn path_is_taken_as_it_is_written() {
 }
 
 #[tokio::test]
-async fn request_target_that_is_no_path_is_refused() {
+async fn request_target_that_is_not_a_path_is_refused() {
     let target = Target::new().await;
     for (line, statuses) in [
         ("POST acme HTTP/1.1", &[400, 404][..]),

@@ -1,21 +1,22 @@
-//! Senders that take their time, and those that only hold a connection.
+//! Slow senders, and those that only hold a connection.
 
 use std::time::Duration;
 
 use futures::future::join_all;
+use grapnel_testing::acme_event;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::super::harness::sign;
 use super::super::harness::wire::{Wire, request};
-use super::super::harness::{acme_event, sign};
 use super::Target;
 
-/// The deadlines of the public port, and what a busy machine may add.
+/// The deadlines of the public port, with the delay of a busy machine.
 const HEADER_DEADLINE: Duration = Duration::from_secs(15);
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 const MARGIN: Duration = Duration::from_secs(15);
 
-/// Sends the start, then the piece again and again, until the connection is closed; answers after how long, and what was
-/// said.
+/// Sends the start, then the piece repeatedly, until the connection is closed. Returns the time that it took, and the
+/// response.
 async fn trickle(port: u16, start: &[u8], piece: &[u8]) -> (Duration, String) {
     let Wire { mut reader, mut writer } = Wire::connect(port).await;
     let began = Instant::now();
@@ -80,7 +81,7 @@ async fn connection_without_a_whole_request_is_closed_in_time() {
     target.assert_unharmed().await;
 }
 
-/// The api serves others meanwhile.
+/// The api serves others in the meantime.
 #[tokio::test]
 async fn many_held_connections_do_not_hold_up_a_good_webhook() {
     let target = Target::new().await;

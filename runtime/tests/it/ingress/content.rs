@@ -1,14 +1,14 @@
-//! What a body may hold, and that it is delivered as it came.
+//! The content of a body, and its delivery without a change.
 
+use grapnel_testing::{TestReceiver, acme_event};
 use serde_json::json;
 
-use super::super::harness::receiver::Receiver;
-use super::super::harness::{GLOBEX_TOKEN, Platform, acme_event, acme_integration, destination, integration};
+use super::super::harness::{GLOBEX_TOKEN, Platform, acme_integration, destination, integration};
 use super::{assert_refused, globex_event, nowhere};
 
 #[tokio::test]
 async fn data_is_delivered_byte_for_byte() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let integration = acme_integration(&[destination("orders", &receiver.url("/"))]);
     let _running = platform.start_api_and_worker(&integration).await;
     let many_digits = format!(r#"{{"n":{}}}"#, "9".repeat(100_000));
@@ -36,14 +36,14 @@ async fn data_is_delivered_byte_for_byte() {
             r#"{{"provider":"acme","eventType":"order.é/\n","externalEventId":"{id}","data":{data}}}"#
         );
         assert_eq!(deliveries[number].body, expected);
-        // What the API shows are the same bytes.
+        // The API shows the same bytes.
         let shown = platform.get(&format!("/api/v1/events/{}", accepted.event_id())).await;
         assert!(shown.status == 200 && shown.text.contains(&expected), "{data}: {shown:?}");
     }
 }
 
 #[tokio::test]
-async fn nul_in_a_text_of_ours_is_refused_with_the_fields_name() {
+async fn nul_in_a_mapped_text_is_refused_with_the_name_of_the_field() {
     let platform = Platform::new().await;
     let both = acme_integration(&[nowhere()]) + "---\n" + &integration("globex", "", &[nowhere()]);
     let _api = platform.start_api(&both).await;
@@ -76,7 +76,7 @@ async fn nul_in_a_text_of_ours_is_refused_with_the_fields_name() {
 }
 
 #[tokio::test]
-async fn missing_or_wrong_field_of_a_proven_webhook_is_refused_with_its_name() {
+async fn missing_or_invalid_field_of_a_verified_webhook_is_refused_with_its_name() {
     let platform = Platform::new().await;
     let both = acme_integration(&[nowhere()]) + "---\n" + &integration("globex", "", &[nowhere()]);
     let _api = platform.start_api(&both).await;

@@ -1,20 +1,15 @@
-//! One event is one event, however often it comes.
+//! An event is stored once, however often it arrives.
 
 use futures::future::join_all;
 use futures::join;
-use sqlx::Connection;
-use sqlx::postgres::PgConnection;
+use grapnel_testing::{TestReceiver, acme_event, free_port, wait_until};
 
-use super::super::harness::processes::free_port;
-use super::super::harness::receiver::Receiver;
-use super::super::harness::{
-    Answer, Platform, acme_event, acme_integration, destination, integration_named, wait_for,
-};
+use super::super::harness::{Answer, Platform, acme_integration, destination, integration_named};
 use super::nowhere;
 
 #[tokio::test]
 async fn duplicate_event_is_accepted_once() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let integration = acme_integration(&[destination("orders", &receiver.url("/"))]);
     let _running = platform.start_api_and_worker(&integration).await;
 
@@ -32,7 +27,7 @@ async fn duplicate_event_is_accepted_once() {
 
 #[tokio::test]
 async fn hundred_concurrent_posts_of_one_event_make_one_event() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let integration = acme_integration(&[destination("orders", &receiver.url("/"))]);
     let _running = platform.start_api_and_worker(&integration).await;
 
@@ -46,7 +41,7 @@ async fn hundred_concurrent_posts_of_one_event_make_one_event() {
     assert_eq!(receiver.deliveries().len(), 1);
 }
 
-/// While the table is locked, everything that arrives waits, and is one batch afterwards.
+/// While the table is locked, all requests wait, and are one batch afterwards.
 #[tokio::test]
 async fn same_id_twice_inside_one_batch_makes_one_event() {
     let mut platform = Platform::new().await;
@@ -54,9 +49,9 @@ async fn same_id_twice_inside_one_batch_makes_one_event() {
     platform.set("GRAPNEL_OPS_ADDR", &format!("127.0.0.1:{ops_port}"));
     let _api = platform.start_api(&acme_integration(&[nowhere()])).await;
 
-    // Only the batches tell whether the posts had all arrived before the table was free again.
+    // Only the batches show whether all posts had arrived before the table was unlocked.
     for round in 1.. {
-        assert!(round <= 10, "every event was a batch of its own: nothing was shown");
+        assert!(round <= 10, "every event was a batch of its own: the test proves nothing");
         let (events_before, batches_before) = batches(&platform, ops_port).await;
         let answers = post_while_locked(&platform, &format!("twice-{round}")).await;
         let accepted: Vec<_> = answers.iter().filter(|answer| answer.status == 202).collect();
@@ -76,28 +71,27 @@ async fn same_id_twice_inside_one_batch_makes_one_event() {
 
 /// Posts one event eight times at once, behind another one whose commit waits for a lock.
 async fn post_while_locked(platform: &Platform, id: &str) -> Vec<Answer> {
-    let mut connection = PgConnection::connect(&platform.database_url()).await.expect("a connection");
-    let mut lock = connection.begin().await.expect("a transaction");
-    sqlx::query("LOCK TABLE idempotency_keys IN SHARE MODE").execute(&mut *lock).await.expect("the lock");
+    let mut lock = platform.database.begin().await;
+    lock.execute("LOCK TABLE idempotency_keys IN SHARE MODE").await;
     let (blocker, twice) = (acme_event(&format!("before-{id}")), acme_event(id));
     let behind = async {
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-            AND wait_event_type = 'Lock' AND query LIKE '%ingest::insert%'";
-        wait_for("the first commit to wait for the table", || async { platform.count(waiting).await == 1 })
+            AND wait_event_type = 'Lock' AND query LIKE '%events::store%'";
+        wait_until("the first commit to wait for the table", || async { platform.count(waiting).await == 1 })
             .await;
         let release = async {
-            // Answered after the posts were read, unless the machine is very busy.
+            // Handled after the posts were read, unless the machine is very busy.
             for _ in 0..20 {
                 platform.get("/api/v1/health").await;
             }
-            lock.rollback().await.expect("the lock is released");
+            lock.rollback().await;
         };
         join!(join_all((0..8).map(|_| platform.post_acme(&twice))), release).0
     };
     join!(platform.post_acme(&blocker), behind).1
 }
 
-/// Events and batches committed so far.
+/// Returns the numbers of events and batches that were committed.
 async fn batches(platform: &Platform, ops_port: u16) -> (f64, f64) {
     let url = format!("http://127.0.0.1:{ops_port}/metrics");
     let metrics = platform.http.get(url).send().await.expect("metrics").text().await.expect("metrics");

@@ -1,9 +1,9 @@
-//! Which requests are refused, with what, and in which order.
+//! The refused requests, with their status, and the order of the checks.
+
+use grapnel_testing::{acme_event, unique_name};
 
 use super::super::harness::wire::{Wire, request};
-use super::super::harness::{
-    Platform, acme_event, acme_integration, integration, integration_named, sign, unique_name,
-};
+use super::super::harness::{Platform, acme_integration, integration, integration_named, sign};
 use super::{assert_refused, nowhere};
 
 /// Posts until a request is over a limit of one in a minute; a minute of the clock may end in between.
@@ -53,7 +53,7 @@ async fn refusals_come_in_the_order_of_the_contract() {
     let malformed = platform.post(acme, &[("x-acme-signature", &signature)], "no json").await;
     assert_refused(&malformed, 400, "VALIDATION_ERROR");
 
-    // A route that is not served is not counted, and says so before the limit does.
+    // Requests to a route that is not served are not counted, and answered before the limit.
     platform.apply(&limited("Disabled")).await;
     platform.wait_for_status(&limited_path, 404).await;
     for _ in 0..3 {
@@ -99,12 +99,11 @@ async fn over_the_limit_is_429_with_the_seconds_to_wait() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_made_durable_is_503_with_a_time_to_come_back() {
+async fn event_that_cannot_be_stored_is_503_with_a_retry_time() {
     let platform = Platform::new().await;
     let _api = platform.start_api(&acme_integration(&[nowhere()])).await;
     let rename = async |from: &str, to: &str| {
-        let sql = format!("ALTER TABLE {from} RENAME TO {to}");
-        sqlx::query(&sql).execute(&platform.pool).await.expect("the table is renamed");
+        platform.database.execute(&format!("ALTER TABLE {from} RENAME TO {to}")).await;
     };
 
     rename("idempotency_keys", "elsewhere").await;
@@ -126,7 +125,7 @@ async fn announced_large_body_is_refused_before_it_is_sent() {
     let mut wire = Wire::connect(platform.http_port).await;
     let head = "POST /api/v1/webhooks/acme HTTP/1.1\r\nhost: test\r\nexpect: 100-continue\r\n";
     assert!(wire.send(format!("{head}content-length: 1025\r\n\r\n")).await);
-    // The first answer is the refusal and not 100: the client was never asked to go on.
+    // The first response is the refusal and not 100: the client was never asked to continue.
     assert_refused(&wire.answer().await.expect("an answer"), 413, "PAYLOAD_TOO_LARGE");
 
     let mut wire = Wire::connect(platform.http_port).await;
@@ -146,7 +145,7 @@ async fn chunked_body_is_refused_as_soon_as_it_is_too_large() {
     for _ in 0..3 {
         assert!(wire.send(format!("200\r\n{}\r\n", "x".repeat(512))).await);
     }
-    // The body has no end yet.
+    // The body has not ended yet.
     assert_refused(&wire.answer().await.expect("an answer"), 413, "PAYLOAD_TOO_LARGE");
 }
 
@@ -174,7 +173,7 @@ async fn body_of_exactly_the_largest_size_is_accepted() {
 }
 
 #[tokio::test]
-async fn json_is_accepted_under_each_of_its_types_and_nothing_else_is() {
+async fn only_json_is_accepted_under_each_of_its_types() {
     let platform = Platform::new().await;
     let _api = platform.start_api(&acme_integration(&[nowhere()])).await;
     let body = acme_event("e-1");
@@ -202,7 +201,7 @@ async fn json_is_accepted_under_each_of_its_types_and_nothing_else_is() {
 }
 
 #[tokio::test]
-async fn other_methods_are_405_and_name_the_one_that_there_is() {
+async fn other_methods_are_405_and_name_the_allowed_one() {
     let platform = Platform::new().await;
     let _api = platform.start_api(&acme_integration(&[nowhere()])).await;
     let send = async |method: &str, path: &str| {

@@ -1,9 +1,8 @@
-//! What an Integration's state and its secrets mean for the route.
+//! The effect of an Integration's state and secrets on its route.
 
-use super::super::harness::receiver::Receiver;
-use super::super::harness::{
-    ACME_SECRET, GLOBEX_TOKEN, Platform, acme_event, destination, integration, sign,
-};
+use grapnel_testing::{ACME_SECRET, TestReceiver, acme_event, acme_signature, wait_until};
+
+use super::super::harness::{GLOBEX_TOKEN, Platform, destination, integration, sign};
 use super::{assert_refused, globex_event, nowhere};
 
 #[tokio::test]
@@ -25,7 +24,7 @@ async fn disabled_integration_is_404_until_it_is_active_again() {
 
 #[tokio::test]
 async fn paused_integration_accepts_and_delivers_once_it_is_active_again() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let in_state = |state: &str| {
         let orders = destination("orders", &receiver.url("/paused"));
         let other = destination("assets", &receiver.url("/other"));
@@ -37,7 +36,7 @@ async fn paused_integration_accepts_and_delivers_once_it_is_active_again() {
 
     let accepted = platform.post_acme(&acme_event("e-1")).await;
     assert_eq!(accepted.status, 202, "{accepted:?}");
-    // Later events of another integration arrive, several times over the requeue bound's checks; this one does not.
+    // Later events of another integration arrive, while the requeue bound is checked several times; this one does not.
     for number in 0..3 {
         let headers = [("x-globex-token", GLOBEX_TOKEN)];
         platform.post("/api/v1/webhooks/globex", &headers, &globex_event(&format!("g-{number}"))).await;
@@ -69,16 +68,13 @@ async fn previous_secret_is_accepted_during_a_rotation_and_not_after_it() {
     let post = async |signature: String| {
         platform.post("/api/v1/webhooks/acme", &[("x-acme-signature", &signature)], &body).await.status
     };
-    let signed_with_new = || super::super::harness::sign_with(NEW_SECRET, body.as_bytes());
+    let signed_with_new = || acme_signature(NEW_SECRET, body.as_bytes());
     assert_ne!(NEW_SECRET, ACME_SECRET);
 
     assert_eq!(post(signed_with_new()).await, 202);
     assert_eq!(post(sign(body.as_bytes())).await, 200);
 
     platform.apply(&previous("")).await;
-    super::super::harness::wait_for("the old secret to be refused", || async {
-        post(sign(body.as_bytes())).await == 401
-    })
-    .await;
+    wait_until("the old secret to be refused", || async { post(sign(body.as_bytes())).await == 401 }).await;
     assert_eq!(post(signed_with_new()).await, 200);
 }

@@ -1,15 +1,16 @@
 //! `grapnel dev` follows its files.
 
-use super::super::harness::processes::Process;
-use super::super::harness::receiver::{Receiver, Reply};
+use grapnel_testing::{
+    ACME_SECRET, Reply, TestProcess, TestReceiver, acme_event, acme_signature, wait_until,
+};
+
 use super::super::harness::{
-    ACME_SECRET, GLOBEX_TOKEN, Platform, acme_event, acme_integration, destination, integration,
-    integration_named, sign_with, wait_for,
+    GLOBEX_TOKEN, Platform, acme_integration, destination, integration, integration_named,
 };
 use super::nowhere;
 
-/// A running `dev` with its one file.
-async fn start_dev(platform: &Platform, yaml: &str) -> Process {
+/// Starts `dev` with one file.
+async fn start_dev(platform: &Platform, yaml: &str) -> TestProcess {
     let path = platform.write_integrations(yaml);
     let dev = platform.start(&["dev", "--file", path.to_str().expect("a path in UTF-8")]);
     platform.wait_until_accepting().await;
@@ -18,14 +19,14 @@ async fn start_dev(platform: &Platform, yaml: &str) -> Process {
 
 async fn post_signed_with(platform: &Platform, secret: &str, id: &str) -> u16 {
     let body = acme_event(id);
-    let signature = sign_with(secret, body.as_bytes());
+    let signature = acme_signature(secret, body.as_bytes());
     platform.post("/api/v1/webhooks/acme", &[("x-acme-signature", &signature)], &body).await.status
 }
 
 #[tokio::test]
 async fn edit_takes_effect_without_a_restart() {
     const NEW_SECRET: &str = "acme-next-secret-55e0";
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let first = acme_integration(&[destination("orders", &receiver.url("/first"))]);
     let mut dev = start_dev(&platform, &first).await;
     assert_eq!(post_signed_with(&platform, ACME_SECRET, "e-1").await, 202);
@@ -35,7 +36,7 @@ async fn edit_takes_effect_without_a_restart() {
     let second = first.replace("/first", "/second");
     platform.write_integrations(&second);
     let mut number = 1;
-    wait_for("a delivery to the new URL", || {
+    wait_until("a delivery to the new URL", || {
         number += 1;
         let id = format!("e-{number}");
         let (platform, receiver) = (&platform, &receiver);
@@ -49,7 +50,7 @@ async fn edit_takes_effect_without_a_restart() {
     // The secret.
     let with_new_secret = second.replace(ACME_SECRET, NEW_SECRET);
     platform.write_integrations(&with_new_secret);
-    wait_for("the new secret", || async { post_signed_with(&platform, NEW_SECRET, "secret").await != 401 })
+    wait_until("the new secret", || async { post_signed_with(&platform, NEW_SECRET, "secret").await != 401 })
         .await;
     assert_eq!(post_signed_with(&platform, ACME_SECRET, "e-1").await, 401);
 
@@ -67,8 +68,8 @@ async fn edit_takes_effect_without_a_restart() {
 }
 
 #[tokio::test]
-async fn bad_file_keeps_the_last_good_state_and_says_why() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+async fn invalid_file_keeps_the_last_good_state_and_is_logged() {
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let good = acme_integration(&[destination("orders", &receiver.url("/"))]);
     let dev = start_dev(&platform, &good).await;
     let mut number = 0;
@@ -97,12 +98,12 @@ async fn bad_file_keeps_the_last_good_state_and_says_why() {
         .await;
     assert!(!dev.log().contains(ACME_SECRET));
 
-    // What is said once is not said again at every look.
+    // A mistake is logged once, not each time that the file is read.
     let said = dev.log().matches("the last valid state stays").count();
     assert_eq!(said, 5, "{}", dev.log());
-    // And then it is good again.
+    // Then the file is valid again.
     platform.write_integrations(&good.replace("/'", "/again'"));
-    wait_for("the good file", || async {
+    wait_until("the good file", || async {
         let again = "SELECT count(*) FROM integrations WHERE spec::text LIKE '%/again%'";
         platform.count(again).await == 1
     })
@@ -121,8 +122,8 @@ async fn missing_file_keeps_the_last_good_state() {
 }
 
 #[tokio::test]
-async fn removed_object_is_retired_with_its_work_and_comes_back_when_it_is_there_again() {
-    let receiver = Receiver::answering(|_, _| Reply::Status(500)).await;
+async fn removed_object_is_retired_with_its_deliveries_and_returns_with_its_file() {
+    let receiver = TestReceiver::answering(|_, _| Reply::Status(500)).await;
     let platform = Platform::new().await;
     let globex = integration("globex", "", &[nowhere()]);
     let orders = destination("orders", &receiver.url("/")).replace("Seconds: 1", "Seconds: 3600");
@@ -148,7 +149,7 @@ async fn removed_object_is_retired_with_its_work_and_comes_back_when_it_is_there
 }
 
 #[tokio::test]
-async fn route_moves_from_an_object_that_goes_to_one_that_comes() {
+async fn route_moves_from_a_removed_object_to_a_new_one() {
     let platform = Platform::new().await;
     let _dev = start_dev(&platform, &acme_integration(&[nowhere()])).await;
     let successor = integration_named("acme-2", "acme", "  route: acme\n", &[nowhere()]);
@@ -161,7 +162,7 @@ async fn route_moves_from_an_object_that_goes_to_one_that_comes() {
 }
 
 #[tokio::test]
-async fn route_that_is_wanted_twice_stays_with_its_holder() {
+async fn route_that_two_objects_name_stays_with_its_holder() {
     let platform = Platform::new().await;
     let acme = acme_integration(&[nowhere()]);
     let dev = start_dev(&platform, &acme).await;
@@ -172,9 +173,9 @@ async fn route_that_is_wanted_twice_stays_with_its_holder() {
     assert_eq!(platform.count("SELECT count(*) FROM integrations").await, 1);
 }
 
-/// What is wrong is found only in the database, after another object of the file was applied.
+/// The mistake is found only in the database, after another object of the file was applied.
 #[tokio::test]
-async fn edit_that_was_applied_by_half_is_undone_by_the_state_before_it() {
+async fn edit_that_was_half_applied_is_undone_by_the_previous_file() {
     let platform = Platform::new().await;
     let acme = acme_integration(&[nowhere()]);
     let dev = start_dev(&platform, &acme).await;
@@ -182,7 +183,7 @@ async fn edit_that_was_applied_by_half_is_undone_by_the_state_before_it() {
         (id, uid, namespace, name, generation, provider, route, display_name, state, spec, secrets)
         VALUES (gen_random_uuid(), '0b4a1c5e-0000-4000-8000-000000000000', 'shop', 'first', 1, 'acme', 'held',
             'First', 'Active', '{}', '')";
-    sqlx::query(holder).execute(&platform.pool).await.expect("a row");
+    platform.database.execute(holder).await;
     let rival = integration_named("rival", "globex", "  route: held\n", &[nowhere()]);
     platform.write_integrations(&(acme.replace("127.0.0.1:9/", "127.0.0.1:10/") + "---\n" + &rival));
     dev.wait_for_log("integration test/rival: spec.route: held belongs to another integration").await;
@@ -190,17 +191,14 @@ async fn edit_that_was_applied_by_half_is_undone_by_the_state_before_it() {
     platform.write_integrations(&acme);
     let undone = "SELECT count(*) FROM integrations WHERE name = 'acme' AND spec::text LIKE '%127.0.0.1:9/%'";
     platform.wait_for_count(undone, 1).await;
-    // And the one that came too early is applied when its route is free.
+    // The other one is applied when its route is free.
     platform.write_integrations(&(acme + "---\n" + &rival));
-    sqlx::query("DELETE FROM integrations WHERE name = 'first'")
-        .execute(&platform.pool)
-        .await
-        .expect("a row");
+    platform.database.execute("DELETE FROM integrations WHERE name = 'first'").await;
     platform.wait_for_status("/api/v1/webhooks/held", 401).await;
 }
 
 #[tokio::test]
-async fn folder_stands_for_the_files_in_it() {
+async fn folder_means_all_files_in_it() {
     let platform = Platform::new().await;
     let folder = platform.write_integrations("").with_file_name("folder");
     std::fs::create_dir(&folder).expect("create a folder");

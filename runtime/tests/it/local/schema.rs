@@ -1,16 +1,15 @@
 //! `grapnel migrate`.
 
 use futures::future::join_all;
+use grapnel_testing::acme_event;
 
-use super::super::harness::{Platform, acme_event, acme_integration};
+use super::super::harness::{Platform, acme_integration};
 use super::nowhere;
 
-/// A platform whose database is empty.
+/// Returns a platform whose database is empty.
 async fn empty() -> Platform {
     let platform = Platform::new().await;
-    for sql in ["DROP SCHEMA public CASCADE", "CREATE SCHEMA public"] {
-        sqlx::query(sql).execute(&platform.pool).await.expect("an empty database");
-    }
+    platform.database.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await;
     platform
 }
 
@@ -30,7 +29,7 @@ async fn migrations_run_once_however_many_processes_run_them_at_once() {
 }
 
 #[tokio::test]
-async fn check_tells_the_version_and_fails_when_it_is_too_old() {
+async fn check_prints_the_version_and_fails_when_it_is_too_old() {
     let platform = empty().await;
     let check = async || {
         let output = platform.try_run(&["migrate", "--check"]).await;
@@ -43,10 +42,10 @@ async fn check_tells_the_version_and_fails_when_it_is_too_old() {
     platform.run(&["migrate"]).await;
     assert_eq!(check().await, (Some(0), format!("schema version {needed}, this program needs {needed}\n")));
 
-    // A newer program has been there: this one goes on running beside it.
+    // A newer program has migrated the database: this one still runs.
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
         VALUES (9999, 'later', true, '', 0)";
-    sqlx::query(newer).execute(&platform.pool).await.expect("a row");
+    platform.database.execute(newer).await;
     assert_eq!(check().await, (Some(0), format!("schema version 9999, this program needs {needed}\n")));
     platform.run(&["migrate"]).await;
     let _api = platform.start_api(&acme_integration(&[nowhere()])).await;
@@ -54,7 +53,7 @@ async fn check_tells_the_version_and_fails_when_it_is_too_old() {
 }
 
 #[tokio::test]
-async fn roles_wait_for_the_migrations_and_apply_asks_for_them() {
+async fn roles_wait_for_the_migrations_and_apply_fails_without_them() {
     let platform = empty().await;
     let path = platform.write_integrations(&acme_integration(&[nowhere()]));
     let path = path.to_str().expect("a path in UTF-8");

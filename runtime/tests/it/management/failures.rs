@@ -56,17 +56,14 @@ async fn statements_that_take_too_long_are_ended() {
     let api = Api::start().await;
     let integration = api.integration("acme", &["orders"]).await;
     let id = api.store(event(integration)).await;
-    let mut blocker = api.pool.begin().await.unwrap();
-    sqlx::raw_sql("LOCK TABLE events, deliveries IN ACCESS EXCLUSIVE MODE")
-        .execute(&mut *blocker)
-        .await
-        .unwrap();
+    let mut blocker = api.database.begin().await;
+    blocker.execute("LOCK TABLE events, deliveries IN ACCESS EXCLUSIVE MODE").await;
     let path = format!("/events/{id}/replay");
     let (list, replay) = tokio::join!(api.get("/events"), api.post(&path, r#"{"reason":"because"}"#));
     for answer in [list, replay] {
         assert_eq!(answer.refused(503, "DEPENDENCY_UNAVAILABLE").headers["retry-after"], "5");
     }
-    blocker.rollback().await.unwrap();
+    blocker.rollback().await;
     // The connections are usable again.
     assert_eq!(api.ids("/events").await, [id]);
 }

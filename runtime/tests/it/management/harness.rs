@@ -16,16 +16,15 @@ use grapnel_core::payload::{BodyForm, DeliveredAs};
 use grapnel_store::deliveries::{AttemptResult, ClaimedDelivery, claim, record};
 use grapnel_store::events::{self, IngestOutcome, NewEvent};
 use grapnel_store::{Database, DedicatedConnection};
+use grapnel_testing::{TestDatabase, TestServices};
 use jiff::{SignedDuration, Timestamp};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde_json::Value;
-use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::sync::Notify;
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use super::super::harness::new_database_name;
-use super::super::harness::services::Services;
+use super::super::harness::grapnel;
 
 pub(crate) const KEY: &str = "current-key-0123456789";
 pub(crate) const PREVIOUS_KEY: &str = "previous-key-0123456789";
@@ -33,51 +32,24 @@ pub(crate) const PREVIOUS_KEY: &str = "previous-key-0123456789";
 /// An empty list of ids.
 pub(crate) const NOTHING: [Uuid; 0] = [];
 
-/// A database of its own, dropped with it.
-struct TestDatabase {
-    name: String,
-    services: Services,
-}
-
-impl TestDatabase {
-    async fn create() -> Self {
-        let (name, services) = (new_database_name(), Services::shared());
-        services.create_database(&name).await;
-        Self { name, services }
-    }
-
-    fn url(&self) -> SecretString {
-        SecretString::from(self.services.database_url_of(&self.name))
-    }
-}
-
-impl Drop for TestDatabase {
-    fn drop(&mut self) {
-        self.services.drop_database(&self.name);
-    }
-}
-
 /// The API on a database.
 pub(crate) struct Api {
-    /// For statements of the tests.
-    pub(crate) pool: PgPool,
+    /// For the SQL of the tests.
+    pub(crate) database: TestDatabase,
     pub(crate) db: Database,
     pub(crate) router: Router,
     pub(crate) replays: Arc<Notify>,
-    _database: TestDatabase,
 }
 
 impl Api {
     pub(crate) async fn start() -> Self {
         // What the API logs is shown with a test that fails; another test may have been first to say so.
         drop(tracing_subscriber::fmt().with_test_writer().try_init());
-        let database = TestDatabase::create().await;
-        let url = database.url();
-        let pool = PgPoolOptions::new().max_connections(4).connect_lazy(url.expose_secret()).expect("a pool");
-        let db = Database::new(&url, "test", 4).expect("a URL");
+        let database = TestDatabase::create(&TestServices::shared(), grapnel()).await;
+        let db = Database::new(&database.secret_url(), "test", 4).expect("a URL");
         let replays = Arc::new(Notify::new());
         let router = router(state(db.clone(), Arc::clone(&replays)));
-        Self { pool, db, router, replays, _database: database }
+        Self { database, db, router, replays }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -195,11 +167,11 @@ impl Api {
     }
 
     pub(crate) async fn execute(&self, sql: &str) {
-        sqlx::raw_sql(sql).execute(&self.pool).await.expect("a statement");
+        self.database.execute(sql).await;
     }
 
     pub(crate) async fn text(&self, sql: &str) -> Option<String> {
-        sqlx::query_scalar(sql).fetch_one(&self.pool).await.expect("a row")
+        self.database.text(sql).await
     }
 
     /// The actions that were audited about an entity, the earliest first.

@@ -269,12 +269,12 @@ async fn a_replay_and_a_removal_at_the_same_time_leave_nothing_waiting() {
     let id = api.store(event(integration)).await;
     api.attempt(id, "orders", NextState::Failed).await;
     // The removal has written its row and not yet committed: the replay waits for it.
-    let mut removal = api.pool.begin().await.unwrap();
-    sqlx::query("UPDATE integrations SET deleted_at = now()").execute(&mut *removal).await.unwrap();
+    let mut removal = api.database.begin().await;
+    removal.execute("UPDATE integrations SET deleted_at = now()").await;
     let path = format!("/events/{id}/replay");
     let mut replay = std::pin::pin!(api.post(&path, r#"{"reason":"because"}"#));
     assert!(tokio::time::timeout(Duration::from_millis(200), &mut replay).await.is_err());
-    removal.commit().await.unwrap();
+    removal.commit().await;
     replay.await.refused(409, "CONFLICT");
     assert!(row(&api, id, "orders").await.starts_with("failed"));
 }
@@ -287,12 +287,12 @@ async fn a_replay_that_met_a_deadlock_is_run_again() {
     let lock =
         |destination: &str| format!("SELECT FROM deliveries WHERE destination = '{destination}' FOR UPDATE");
     // The other has b and wants a, which the replay has while it waits for b.
-    let mut other = api.pool.begin().await.unwrap();
-    sqlx::raw_sql(&lock("b")).execute(&mut *other).await.unwrap();
+    let mut other = api.database.begin().await;
+    other.execute(&lock("b")).await;
     let path = format!("/events/{id}/replay");
     let (answer, ()) = tokio::join!(api.post(&path, r#"{"reason":"because"}"#), async {
         let waits = "SELECT count(*)::text FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%lock_deliveries%'";
+            WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%lock_for_replay%'";
         let waiting = async {
             while api.text(waits).await.as_deref() != Some("1") {
                 tokio::task::yield_now().await;
@@ -300,10 +300,10 @@ async fn a_replay_that_met_a_deadlock_is_run_again() {
         };
         tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("the replay waits for the lock");
         // Whichever of the two is chosen to fail.
-        if sqlx::raw_sql(&lock("a")).execute(&mut *other).await.is_ok() {
-            other.commit().await.unwrap();
+        if other.try_execute(&lock("a")).await {
+            other.commit().await;
         } else {
-            other.rollback().await.unwrap();
+            other.rollback().await;
         }
     });
     accepted(&answer);

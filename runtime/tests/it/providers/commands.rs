@@ -1,6 +1,8 @@
 //! `grapnel providers` and `grapnel verify`, which need no services.
 
-use super::super::harness::{ACME_SECRET, Platform, sign};
+use grapnel_testing::ACME_SECRET;
+
+use super::super::harness::{Platform, sign};
 
 #[tokio::test]
 async fn presets_are_listed_and_shown_by_name() {
@@ -17,7 +19,7 @@ async fn presets_are_listed_and_shown_by_name() {
 }
 
 #[tokio::test]
-async fn captured_request_is_judged_offline_with_the_step_that_fails() {
+async fn captured_request_is_verified_offline_with_the_step_that_fails() {
     let platform = Platform::unmigrated().await;
     let body = r#"{"eventId":"e-1"}"#;
     let request = |signature: &str, body: &str| {

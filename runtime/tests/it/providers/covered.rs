@@ -1,11 +1,12 @@
-//! What a signature does not cover is not taken, where a provider's scheme would let it in.
+//! Content that a signature does not cover is refused, where a provider's scheme would accept it.
 
+use grapnel_testing::WebhookRequest;
+use grapnel_testing::signer::Signer;
 use serde_json::{Value, json};
 
 use super::super::harness::Platform;
 use super::handshakes::scheme;
-use super::signer::Signer;
-use super::{Sent, documents};
+use super::{SendTo, documents};
 
 fn item(reference: &str, signature: &str) -> Value {
     json!({"NotificationRequestItem": {
@@ -29,7 +30,8 @@ async fn adyen_body_with_a_second_item_is_refused_and_the_answer_names_it() {
     let _api = platform.start(&["api"]);
     platform.wait_until_known("adyen").await;
     let post = async |body: &str| {
-        let request = Sent::new("POST", "adyen").header("content-type", "application/json").body(body);
+        let request =
+            WebhookRequest::new("POST", "adyen").header("content-type", "application/json").body(body);
         signer.sign(&request, |signature| signature).send(&platform).await
     };
     let (signed, unsigned) = (item("first", "@signature@"), item("second", "AAAA"));
@@ -40,14 +42,14 @@ async fn adyen_body_with_a_second_item_is_refused_and_the_answer_names_it() {
         notification(&[signed.clone(), signed.clone()]),
         notification(&[signed.clone(), Value::Null]),
         notification(&[signed.clone(), unsigned.clone(), unsigned.clone()]),
-        // Of two members with one name the last counts, here and for receivers.
+        // Of two members with one name, the last one is used, here and for receivers.
         notification(&[signed.clone(), unsigned.clone()])
             .replace(r#"{"live""#, r#"{"notificationItems":[],"live""#),
     ] {
         let refused = post(&body).await;
         assert_eq!(refused.status, 401, "{body}: {refused:?}");
         assert!(
-            refused.text.contains("notificationItems.1 is not signed and must not be there"),
+            refused.text.contains("notificationItems.1 is not signed and must not be set"),
             "{refused:?}"
         );
     }

@@ -1,12 +1,13 @@
-//! Every preset: its fixture is signed as the provider does it, posted, and becomes the event that the preset says.
+//! Every preset: its fixture is signed as the provider signs, posted, and becomes the event that the preset expects.
 
 use std::path::Path;
 
+use grapnel_testing::signer::{Signer, flip};
+use grapnel_testing::{PUBLIC_URL, WebhookRequest};
 use serde_json::{Value, json};
 
 use super::super::harness::Platform;
-use super::signer::{Signer, flip};
-use super::{PUBLIC_URL, Sent, documents};
+use super::{SendTo, documents};
 
 struct Preset {
     name: String,
@@ -14,7 +15,7 @@ struct Preset {
     signer: Signer,
 }
 
-/// Those whose signature is expressed as data.
+/// Returns the presets whose signature is expressed as data.
 fn presets() -> Vec<Preset> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/core/presets");
     let mut presets = Vec::new();
@@ -31,9 +32,10 @@ fn presets() -> Vec<Preset> {
 }
 
 impl Preset {
-    fn request(&self) -> Sent {
+    fn request(&self) -> WebhookRequest {
         let fixture = &self.yaml["fixture"];
-        let mut request = Sent::new("POST", &self.name).body(fixture["body"].as_str().expect("a body"));
+        let mut request =
+            WebhookRequest::new("POST", &self.name).body(fixture["body"].as_str().expect("a body"));
         request.query = fixture["query"].as_str().map(str::to_owned);
         for (name, value) in fixture["headers"].as_object().expect("headers") {
             request = request.header(name, value.as_str().expect("a text"));

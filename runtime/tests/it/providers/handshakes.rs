@@ -1,21 +1,22 @@
 //! Handshakes as providers make them.
 
+use grapnel_testing::signer::{Signer, flip};
+use grapnel_testing::{PUBLIC_URL, TestProcess, WebhookRequest, hmac_sha256};
 use serde_json::{Value, json};
 
 use super::super::harness::Platform;
-use super::signer::{Signer, flip};
-use super::{PUBLIC_URL, Sent, documents};
+use super::{SendTo, documents};
 
 const SECRET: &str = "a-secret-of-the-provider-0123456";
 
-/// The schemes of presets, as their files have them.
+/// Returns the scheme of a preset, as its file has it.
 pub(super) fn scheme(provider: &str) -> Value {
     let path = format!("{}/../crates/core/presets/{provider}.yaml", env!("CARGO_MANIFEST_DIR"));
     let yaml: Value = serde_saphyr::from_str(&std::fs::read_to_string(path).expect("a file")).expect("YAML");
     yaml["verification"].clone()
 }
 
-async fn start(providers: &[&str]) -> (Platform, super::super::harness::processes::Process) {
+async fn start(providers: &[&str]) -> (Platform, TestProcess) {
     let mut platform = Platform::new().await;
     platform.set("GRAPNEL_PUBLIC_URL", PUBLIC_URL);
     let yaml: String = providers
@@ -32,7 +33,7 @@ async fn start(providers: &[&str]) -> (Platform, super::super::harness::processe
 }
 
 async fn no_event(platform: &Platform) {
-    assert_eq!(platform.count("SELECT count(*) FROM events").await, 0, "a handshake is no event");
+    assert_eq!(platform.count("SELECT count(*) FROM events").await, 0, "a handshake is not an event");
 }
 
 #[tokio::test]
@@ -42,7 +43,8 @@ async fn signed_handshakes_are_answered_only_with_a_right_signature() {
     let ask = async |provider: &str, body: &str, expected: (u16, &str, &str)| {
         let preset = scheme(provider);
         let signer = Signer::new(&preset);
-        let mut request = Sent::new("POST", provider).header("content-type", "application/json").body(body);
+        let mut request =
+            WebhookRequest::new("POST", provider).header("content-type", "application/json").body(body);
         if let Some(name) = preset["timestamp"]["from"].as_str().and_then(|from| from.strip_prefix("header:"))
         {
             request = request.header(name, "@now@");
@@ -65,7 +67,7 @@ async fn signed_handshakes_are_answered_only_with_a_right_signature() {
     ask("slack", &body, (200, "text/plain", challenge)).await;
 
     let token = "qgg8vlvZRS6UYooatFL8Aw";
-    let mac = super::super::harness::sign_with(SECRET, token.as_bytes());
+    let mac = hmac_sha256(SECRET, token.as_bytes());
     let body = json!({"event": "endpoint.url_validation", "payload": {"plainToken": token}}).to_string();
     let answer = format!(r#"{{"plainToken":"{token}","encryptedToken":"{mac}"}}"#);
     ask("zoom", &body, (200, "application/json", &answer)).await;
@@ -90,38 +92,42 @@ async fn signed_handshakes_are_answered_only_with_a_right_signature() {
 async fn challenges_are_echoed_and_escaped() {
     let (platform, _api) =
         start(&["dropbox", "okta", "microsoft-graph", "cloudevents", "intercom", "woocommerce"]).await;
-    let answer = Sent::new("GET", "dropbox").query("challenge=a%20b%3C").send(&platform).await;
+    let answer = WebhookRequest::new("GET", "dropbox").query("challenge=a%20b%3C").send(&platform).await;
     assert_eq!(
         (answer.status, answer.header("content-type"), answer.text.as_str()),
         (200, "text/plain", "a b<")
     );
 
     let challenge = "value \"from\" header";
-    let answer =
-        Sent::new("GET", "okta").header("x-okta-verification-challenge", challenge).send(&platform).await;
+    let answer = WebhookRequest::new("GET", "okta")
+        .header("x-okta-verification-challenge", challenge)
+        .send(&platform)
+        .await;
     assert_eq!(answer.json(), json!({"verification": challenge}));
 
-    let answer =
-        Sent::new("POST", "microsoft-graph").query("validationToken=Validation%3A%20x").send(&platform).await;
+    let answer = WebhookRequest::new("POST", "microsoft-graph")
+        .query("validationToken=Validation%3A%20x")
+        .send(&platform)
+        .await;
     assert_eq!((answer.status, answer.text.as_str()), (200, "Validation: x"));
 
-    let options =
-        Sent::new("OPTIONS", "cloudevents").header("webhook-request-origin", "eventemitter.example.com");
+    let options = WebhookRequest::new("OPTIONS", "cloudevents")
+        .header("webhook-request-origin", "eventemitter.example.com");
     let answer = options.clone().send(&platform).await;
     assert_eq!((answer.status, answer.header("webhook-allowed-origin")), (200, "eventemitter.example.com"));
     assert_eq!((answer.header("allow"), answer.header("webhook-allowed-rate")), ("POST", ""));
     let answer = options.header("webhook-request-rate", "120").send(&platform).await;
     assert_eq!(answer.header("webhook-allowed-rate"), "120");
 
-    assert_eq!(Sent::new("HEAD", "intercom").send(&platform).await.status, 200);
-    assert_eq!(Sent::new("GET", "intercom").send(&platform).await.status, 405);
+    assert_eq!(WebhookRequest::new("HEAD", "intercom").send(&platform).await.status, 200);
+    assert_eq!(WebhookRequest::new("GET", "intercom").send(&platform).await.status, 405);
     assert_eq!(
-        Sent::new("GET", "dropbox").send(&platform).await.status,
+        WebhookRequest::new("GET", "dropbox").send(&platform).await.status,
         401,
         "no challenge and no signature"
     );
 
-    let ping = Sent::new("POST", "woocommerce")
+    let ping = WebhookRequest::new("POST", "woocommerce")
         .header("content-type", "application/x-www-form-urlencoded")
         .body("webhook_id=58");
     assert_eq!(ping.send(&platform).await.status, 200);
@@ -134,7 +140,7 @@ async fn subscription_needs_the_verify_token() {
     let token = hex::encode(ring::digest::digest(&ring::digest::SHA256, SECRET.as_bytes()));
     let subscribe = |token: &str| {
         let query = format!("hub.mode=subscribe&hub.verify_token={token}&hub.challenge=1158201444");
-        Sent::new("GET", "meta").query(&query)
+        WebhookRequest::new("GET", "meta").query(&query)
     };
     let answer = subscribe(&token).send(&platform).await;
     assert_eq!((answer.status, answer.text.as_str()), (200, "1158201444"));
@@ -145,8 +151,9 @@ async fn subscription_needs_the_verify_token() {
 #[tokio::test]
 async fn unsigned_challenge_gets_a_mac_of_tokens_and_never_of_what_could_be_a_webhook() {
     let (platform, _api) = start(&["x"]).await;
-    let crc =
-        async |token: &str| Sent::new("GET", "x").query(&format!("crc_token={token}")).send(&platform).await;
+    let crc = async |token: &str| {
+        WebhookRequest::new("GET", "x").query(&format!("crc_token={token}")).send(&platform).await
+    };
     let answer = crc("9b4507b3-9040-4669-9ca3-6b94edb50553").await;
     assert_eq!(answer.status, 200);
     let response = answer.json()["response_token"].as_str().expect("a token").to_owned();
@@ -160,11 +167,11 @@ async fn unsigned_challenge_gets_a_mac_of_tokens_and_never_of_what_could_be_a_we
 }
 
 #[tokio::test]
-async fn captured_secret_is_sealed_once_and_told_in_development_only() {
+async fn captured_secret_is_sealed_once_and_logged_in_development_only() {
     let (platform, api) = start(&["notion", "asana"]).await;
     let ask = async |token: &str| {
         let body = json!({"verification_token": token}).to_string();
-        Sent::new("POST", "notion")
+        WebhookRequest::new("POST", "notion")
             .header("content-type", "application/json")
             .body(&body)
             .send(&platform)
@@ -172,23 +179,23 @@ async fn captured_secret_is_sealed_once_and_told_in_development_only() {
     };
     assert_eq!(ask("secret_tMrlL1qK5vuQAh1b6cZGhFChZTSYJlce98V0pYn7yBl").await.status, 200);
     api.wait_for_log("secret_tMrlL1qK5vuQAh1b6cZGhFChZTSYJlce98V0pYn7yBl").await;
-    let sealed: Vec<u8> = sqlx::query_scalar("SELECT sealed FROM captured_secrets")
-        .fetch_one(&platform.pool)
-        .await
-        .expect("a row");
-    assert!(!sealed.windows(7).any(|window| window == b"secret_"), "sealed");
+    let sealed = async || {
+        let hex = platform.database.text("SELECT encode(sealed, 'hex') FROM captured_secrets").await;
+        hex::decode(hex.expect("a value")).expect("hex")
+    };
+    let first = sealed().await;
+    assert!(!first.windows(7).any(|window| window == b"secret_"), "sealed");
 
-    // Who knows the URL could send another: it is not kept.
+    // Anyone who knows the URL could send another secret: it is not kept.
     assert_eq!(ask("secret_of_an_attacker").await.status, 200);
-    let kept: Vec<u8> = sqlx::query_scalar("SELECT sealed FROM captured_secrets")
-        .fetch_one(&platform.pool)
-        .await
-        .expect("a row");
-    assert_eq!(kept, sealed);
+    assert_eq!(sealed().await, first);
     assert!(!api.log().contains("secret_of_an_attacker"));
 
-    let echoed =
-        Sent::new("POST", "asana").header("x-hook-secret", "hook-secret-1").body("{}").send(&platform).await;
+    let echoed = WebhookRequest::new("POST", "asana")
+        .header("x-hook-secret", "hook-secret-1")
+        .body("{}")
+        .send(&platform)
+        .await;
     assert_eq!((echoed.status, echoed.header("x-hook-secret")), (200, "hook-secret-1"));
     assert_eq!(platform.count("SELECT count(*) FROM captured_secrets").await, 2);
     no_event(&platform).await;
@@ -199,7 +206,7 @@ async fn intent_to_receive_is_200_for_right_and_401_for_wrong_signatures() {
     let (platform, _api) = start(&["xero"]).await;
     let signer = Signer::new(&scheme("xero"));
     let body = r#"{"events":[],"firstEventSequence":0,"lastEventSequence":0,"entropy":"S0m3r4N0m3"}"#;
-    let request = Sent::new("POST", "xero").header("content-type", "application/json").body(body);
+    let request = WebhookRequest::new("POST", "xero").header("content-type", "application/json").body(body);
     let right = signer.sign(&request, |signature| signature).send(&platform).await;
     assert_eq!((right.status, right.text.as_str()), (200, ""));
     assert_eq!(signer.sign(&request, flip).send(&platform).await.status, 401);

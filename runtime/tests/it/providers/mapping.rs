@@ -1,13 +1,14 @@
-//! What is delivered, what counts as the same event, and which bodies are accepted.
+//! The delivered payload, the identity of events, and the accepted bodies.
 
+use grapnel_testing::signer::Signer;
+use grapnel_testing::{ACME_SECRET, TestReceiver, WebhookRequest, acme_event, wait_until};
 use serde_json::{Value, json};
 
-use super::super::harness::receiver::Receiver;
-use super::super::harness::{ACME_SECRET, Platform, sign};
-use super::{Sent, documents};
+use super::super::harness::{Platform, sign};
+use super::{SendTo, documents};
 
-/// A custom provider that signs as Acme does and accepts everything.
-fn custom(receiver: &Receiver, mapping: Value) -> Value {
+/// Returns a custom provider that signs as Acme does and accepts everything.
+fn custom(receiver: &TestReceiver, mapping: Value) -> Value {
     json!({
         "provider": "custom",
         "verification": {"scheme": {"type": "hmac", "message": "{body}", "signature": {"from": "header:x-sig"}}},
@@ -16,8 +17,8 @@ fn custom(receiver: &Receiver, mapping: Value) -> Value {
     })
 }
 
-fn signed(route: &str, content_type: &str, body: &str) -> Sent {
-    Sent::new("POST", route)
+fn signed(route: &str, content_type: &str, body: &str) -> WebhookRequest {
+    WebhookRequest::new("POST", route)
         .header("content-type", content_type)
         .header("x-sig", &sign(body.as_bytes()))
         .body(body)
@@ -32,7 +33,7 @@ async fn start(platform: &Platform, name: &str, spec: Value) -> impl Sized + use
 
 #[tokio::test]
 async fn raw_delivery_has_the_bytes_and_the_content_type_of_the_webhook() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let mapping = json!({"eventType": ["header:x-kind"], "accept": ["opaque"], "deliver": "raw"});
     let _running = start(&platform, "raw", custom(&receiver, mapping)).await;
     let body = "<order  id='1'>\r\n</order>";
@@ -45,7 +46,7 @@ async fn raw_delivery_has_the_bytes_and_the_content_type_of_the_webhook() {
 
 #[tokio::test]
 async fn cloud_event_is_a_structured_envelope() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let mapping = json!({
         "externalEventId": ["/id"], "eventType": ["/kind"], "occurredAt": ["json:/at"], "occurredAtFormat": "unix",
         "subject": ["json:/n"], "payload": "/data", "deliver": "cloudevents",
@@ -71,7 +72,7 @@ async fn cloud_event_is_a_structured_envelope() {
 
 #[tokio::test]
 async fn form_is_delivered_as_an_object_and_other_types_are_415() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let mapping = json!({"externalEventId": ["form:id"], "eventType": ["form:kind"], "accept": ["form"]});
     let _running = start(&platform, "forms", custom(&receiver, mapping)).await;
     let form = "application/x-www-form-urlencoded";
@@ -89,7 +90,7 @@ async fn form_is_delivered_as_an_object_and_other_types_are_415() {
 
 #[tokio::test]
 async fn without_an_id_equal_content_is_the_same_event_unless_every_request_is_one() {
-    let (platform, receiver) = (Platform::new().await, Receiver::new().await);
+    let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let same = custom(&receiver, json!({"eventType": ["literal:change"]}));
     let each = custom(&receiver, json!({"eventType": ["literal:change"], "externalEventId": ["request"]}));
     let yaml = documents("same", same, &[ACME_SECRET]) + &documents("each", each, &[ACME_SECRET]);
@@ -112,7 +113,7 @@ async fn replayed_webhook_is_recognized_by_the_id_that_its_signature_covers() {
     platform.apply(&documents("standard", spec, &[secret])).await;
     let _api = platform.start(&["api"]);
     platform.wait_until_known("standard").await;
-    let signer = super::signer::Signer::new(&json!({
+    let signer = Signer::new(&json!({
         "type": "hmac", "key": {"encoding": "base64", "stripPrefix": "whsec_"},
         "message": "{header:webhook-id}.{timestamp}.{body}", "timestamp": {"from": "header:webhook-timestamp"},
         "signature": {"from": "header:webhook-signature", "separator": " ", "prefix": "v1,", "encoding": "base64"},
@@ -124,17 +125,17 @@ async fn replayed_webhook_is_recognized_by_the_id_that_its_signature_covers() {
             &[&signer.secret],
         ))
         .await;
-    let request = Sent::new("POST", "standard")
+    let request = WebhookRequest::new("POST", "standard")
         .header("webhook-id", "msg_1")
         .header("webhook-timestamp", "@now@")
         .body(r#"{"type":"t"}"#);
-    super::super::harness::wait_for("the new secret", async || {
+    wait_until("the new secret", async || {
         signer.sign(&request, |signature| signature).send(&platform).await.status != 401
     })
     .await;
     let again = signer.sign(&request, |signature| signature).send(&platform).await;
     assert_eq!((again.status, again.json()["data"]["duplicate"].as_bool()), (200, Some(true)));
-    let other_id = Sent {
+    let other_id = WebhookRequest {
         headers: vec![("webhook-id".into(), "msg_2".into()), ("webhook-timestamp".into(), "@now@".into())],
         ..request
     };
@@ -145,7 +146,7 @@ async fn replayed_webhook_is_recognized_by_the_id_that_its_signature_covers() {
 }
 
 #[tokio::test]
-async fn previous_secret_is_accepted_counted_and_noted() {
+async fn use_of_a_previous_secret_is_accepted_and_recorded() {
     let mut platform = Platform::new().await;
     platform.set("GRAPNEL_SHUTDOWN_SECONDS", "5");
     platform
@@ -157,16 +158,13 @@ async fn previous_secret_is_accepted_counted_and_noted() {
         .await;
     let api = platform.start(&["api"]);
     platform.wait_until_known("acme").await;
-    let answer = platform.post_acme(&super::super::harness::acme_event("e-1")).await;
+    let answer = platform.post_acme(&acme_event("e-1")).await;
     assert_eq!(answer.status, 202);
     let event = platform.get(&format!("/api/v1/events/{}", answer.event_id())).await.json();
     assert_eq!(event["data"]["event"]["secretIndex"], 1);
-    // Uses are written now and then, and at the end.
+    // Uses are written periodically, and at the end.
     assert!(api.stop().await.success());
-    let used: Vec<String> = sqlx::query_scalar("SELECT secret FROM verification_secret_uses")
-        .fetch_all(&platform.pool)
-        .await
-        .expect("rows");
+    let used = platform.database.texts("SELECT secret FROM verification_secret_uses").await;
     assert_eq!(used, ["acme-secrets/s1"]);
 }
 

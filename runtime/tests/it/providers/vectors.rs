@@ -1,17 +1,18 @@
 //! Signatures that were made by other implementations, through the real route.
 //!
-//! `tests/vectors/signatures.json` is made by the script beside it and always read. GRAPNEL_PROVIDER_VECTORS names a further
-//! file of the same form.
+//! `tests/vectors/signatures.json` is written by the script next to it and always read. GRAPNEL_PROVIDER_VECTORS names a
+//! further file of the same form.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use grapnel_testing::WebhookRequest;
+use grapnel_testing::signer::Signer;
 use serde_json::{Value, json};
 
 use super::super::harness::Platform;
 use super::handshakes::scheme;
-use super::signer::Signer;
-use super::{Sent, documents};
+use super::{SendTo, documents};
 
 struct Vector {
     id: String,
@@ -35,7 +36,7 @@ impl Vector {
         secrets.map(|secret| self.secret(secret.as_str().expect("a text"))).collect()
     }
 
-    /// A certificate alone is believed for the topic of the body, which a secret must name.
+    /// Adds the topic of the body to a certificate alone: the secret must name it.
     fn secret(&self, secret: &str) -> String {
         if self.json["scheme"]["type"] != "builtin:aws-sns" || !secret.starts_with("-----BEGIN") {
             return secret.to_owned();
@@ -51,7 +52,7 @@ impl Vector {
 
     fn spec(&self) -> Value {
         let mut scheme = self.json["scheme"].clone();
-        // Where a vector names no tolerance, its age was not judged.
+        // The age of a vector without a tolerance was not verified.
         if scheme["timestamp"].is_object() && scheme["timestamp"]["toleranceSeconds"].is_null() {
             scheme["timestamp"]["toleranceSeconds"] = json!(0);
         }
@@ -67,14 +68,14 @@ impl Vector {
         })
     }
 
-    fn request(&self) -> Sent {
-        let mut request = Sent::new(self.json["method"].as_str().expect("a method"), &self.route());
+    fn request(&self) -> WebhookRequest {
+        let mut request = WebhookRequest::new(self.json["method"].as_str().expect("a method"), &self.route());
         request.query =
             self.json["url"].as_str().and_then(|url| url.split_once('?')).map(|(_, query)| query.to_owned());
         for (name, value) in self.json["headers"].as_object().expect("headers") {
             request = request.header(name, value.as_str().expect("a text"));
         }
-        // Everything is opaque here; a form must say that it is one.
+        // Every body is opaque here; only a form needs its content type.
         request.body = match self.json["bodyEncoding"].as_str().expect("an encoding") {
             "utf8" => self.json["body"].as_str().expect("a body").as_bytes().to_vec(),
             "hex" => hex::decode(self.json["body"].as_str().expect("a body")).expect("hex"),
@@ -129,13 +130,13 @@ async fn check(all: Vec<Vector>, at_least: usize) {
 }
 
 #[tokio::test]
-async fn signatures_of_an_independent_implementation_are_judged_right() {
+async fn signatures_of_an_independent_implementation_are_verified() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/signatures.json");
     check(vectors(&path), 100).await;
 }
 
 #[tokio::test]
-async fn further_vectors_are_judged_right_where_there_are_some() {
+async fn further_vectors_are_verified_if_there_are_some() {
     let Some(path) = std::env::var_os("GRAPNEL_PROVIDER_VECTORS") else {
         eprintln!("GRAPNEL_PROVIDER_VECTORS is not set");
         return;
@@ -143,9 +144,9 @@ async fn further_vectors_are_judged_right_where_there_are_some() {
     check(vectors(&path.into()), 1).await;
 }
 
-/// Handshakes by the presets. Those that a provider signs are signed here; the vectors leave that out.
+/// Handshakes of the presets. The vectors have no signatures, so signed handshakes are signed here.
 #[tokio::test]
-async fn further_handshakes_are_answered_as_published_where_there_are_some() {
+async fn further_handshakes_are_answered_as_published_if_there_are_some() {
     let Some(path) = std::env::var_os("GRAPNEL_PROVIDER_VECTORS") else {
         eprintln!("GRAPNEL_PROVIDER_VECTORS is not set");
         return;
@@ -171,7 +172,7 @@ async fn further_handshakes_are_answered_as_published_where_there_are_some() {
     platform.wait_until_known(&provider(&all[0])).await;
     for vector in &all {
         let (asked, expected) = (&vector["request"], &vector["response"]);
-        let mut request = Sent::new(asked["method"].as_str().expect("a method"), &provider(vector));
+        let mut request = WebhookRequest::new(asked["method"].as_str().expect("a method"), &provider(vector));
         request = request.body(asked["body"].as_str().unwrap_or_default());
         for (name, value) in asked["headers"].as_object().into_iter().flatten() {
             request = request.header(name, value.as_str().expect("a text"));
@@ -190,7 +191,7 @@ async fn further_handshakes_are_answered_as_published_where_there_are_some() {
         let answer = request.send(&platform).await;
         assert_eq!(u64::from(answer.status), expected["status"], "{vector}: {answer:?}");
         for (name, value) in expected["headers"].as_object().into_iter().flatten() {
-            // A rate is ours to choose.
+            // The rate is our choice.
             let is_rate = name.to_ascii_lowercase().ends_with("-rate");
             assert!(
                 if is_rate { !answer.header(name).is_empty() } else { answer.header(name) == value },

@@ -1,0 +1,81 @@
+//! Reads the texts of fields from one request.
+
+use std::borrow::Cow;
+
+use serde_json::value::RawValue;
+
+use super::InvalidEvent;
+use super::field_source::FieldSource;
+use crate::request::json::{self, FoundValues, Pointer};
+use crate::request::{IncomingRequest, Source};
+
+/// The longest text that becomes a field of an event, in bytes.
+const MAX_TEXT_BYTES: usize = 512;
+
+pub(super) struct FieldReader<'r, 'a> {
+    pub(super) request: &'r IncomingRequest<'a>,
+    /// The values of a JSON body.
+    pub(super) json: Option<&'r FoundValues<'a>>,
+}
+
+impl FieldReader<'_, '_> {
+    /// Returns the text of the first source that has one. A required field must have one: the error is about the first source
+    /// that is present without a text, or else about the first source.
+    pub(super) fn first_text(
+        &self,
+        sources: &[FieldSource],
+        required: bool,
+    ) -> Result<Option<String>, InvalidEvent> {
+        let mut problem = None;
+        for source in sources {
+            match self.text(source) {
+                Ok(Some(text)) => {
+                    check_text(&source.field(), &text)?;
+                    return Ok(Some(text.into_owned()));
+                }
+                Ok(None) => {}
+                Err(reason) => problem = problem.or(Some((source, reason))),
+            }
+        }
+        match (required, problem, sources.first()) {
+            (true, Some((source, reason)), _) => Err(InvalidEvent::new(&source.field(), reason)),
+            (true, None, Some(source)) => Err(InvalidEvent::new(&source.field(), "is required")),
+            (true, None, None) | (false, _, _) => Ok(None),
+        }
+    }
+
+    /// Returns the text, if any; the error is the reason why a value that is present is not a text.
+    fn text<'s>(&'s self, source: &'s FieldSource) -> Result<Option<Cow<'s, str>>, &'static str> {
+        let text = match source {
+            FieldSource::Literal(text) => Some(Cow::Borrowed(text.as_str())),
+            FieldSource::Request => None,
+            FieldSource::Text(pointer) => match self.member(pointer) {
+                Some(value) => Some(json::text(value).ok_or("must be a text")?),
+                None => None,
+            },
+            FieldSource::Value(Source::Json(pointer)) => self.member(pointer).and_then(json::scalar),
+            FieldSource::Value(source) => source.value(self.request).map(|bytes| match bytes {
+                Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+                Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+            }),
+        };
+        match text {
+            Some(text) if text.is_empty() => Err("must not be empty"),
+            text => Ok(text),
+        }
+    }
+
+    fn member(&self, pointer: &Pointer) -> Option<&RawValue> {
+        self.json?.get(pointer).flatten()
+    }
+}
+
+fn check_text(field: &str, text: &str) -> Result<(), InvalidEvent> {
+    if text.len() > MAX_TEXT_BYTES {
+        return Err(InvalidEvent::new(field, format!("must not be longer than {MAX_TEXT_BYTES} bytes")));
+    }
+    if text.contains('\0') {
+        return Err(InvalidEvent::new(field, "must not contain the character U+0000"));
+    }
+    Ok(())
+}

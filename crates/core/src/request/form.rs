@@ -1,0 +1,34 @@
+//! Names and values in the encoding of forms (`application/x-www-form-urlencoded`), which queries share.
+
+use std::borrow::Cow;
+
+/// Returns the decoded names and values in their order.
+pub fn fields(encoded: &[u8]) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+    url::form_urlencoded::parse(encoded)
+}
+
+/// Returns the value of the field with this name, if there is exactly one.
+pub(crate) fn value<'a>(encoded: &'a [u8], name: &str) -> Option<Cow<'a, str>> {
+    let mut values = fields(encoded).filter(|(field, _)| field == name);
+    let (_, value) = values.next()?;
+    values.next().is_none().then_some(value)
+}
+
+/// Whether there is a field with this name.
+pub(crate) fn contains(encoded: &[u8], name: &str) -> bool {
+    fields(encoded).any(|(field, _)| field == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repeated_field_is_present_and_has_no_value() {
+        let form = b"a=1&b=%C3%A9+x&a=2&c";
+        assert_eq!(value(form, "b").as_deref(), Some("é x"));
+        assert_eq!(value(form, "c").as_deref(), Some(""));
+        assert!(contains(form, "a") && value(form, "a").is_none());
+        assert!(!contains(form, "d") && value(form, "d").is_none());
+    }
+}
