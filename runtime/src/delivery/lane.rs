@@ -24,7 +24,7 @@ use grapnel_core::hint;
 use grapnel_core::ids::{EventId, IntegrationId, LeaseId};
 use grapnel_core::integration::CompiledDestination;
 use grapnel_platform::queue::QueueConnection;
-use grapnel_platform::queue::consume::{self, Ack, QueueMessage, Subscription};
+use grapnel_platform::queue::consume::{self, Ack, QueueConsumer, QueueMessage};
 use grapnel_store::audit;
 use grapnel_store::deliveries::{self, ClaimedDelivery};
 
@@ -105,11 +105,11 @@ impl Lane {
         );
         let mut backoff = FIRST_BACKOFF;
         while !stop.is_cancelled() {
-            match Subscription::start(&self.context.queues, &queue, self.prefetch()).await {
-                Ok(subscription) => {
+            match QueueConsumer::start(&self.context.queues, &queue, self.prefetch()).await {
+                Ok(consumer) => {
                     backoff = FIRST_BACKOFF;
                     self.not_consuming_since.set_consuming();
-                    self.consume(subscription, &permits, &attempts, &stop).await;
+                    self.consume(consumer, &permits, &attempts, &stop).await;
                     self.not_consuming_since.set_not_consuming();
                 }
                 Err(error) => {
@@ -130,36 +130,36 @@ impl Lane {
         self.destination.timeout + LEASE_MARGIN
     }
 
-    /// Serves one subscription until it ends or the token is cancelled.
+    /// Serves one consumer until it ends or the token is cancelled.
     ///
     /// On a stop, started attempts finish first, since their messages can only be acknowledged on this channel, and
-    /// messages that were fetched but not started go to another worker. If RabbitMQ ended the subscription, there is no
+    /// messages that were fetched but not started go to another worker. If RabbitMQ ended the consumer, there is no
     /// channel left to acknowledge on: the next one begins at once, while earlier attempts are still in flight.
     async fn consume(
         &self,
-        mut subscription: Subscription,
+        mut consumer: QueueConsumer,
         permits: &Arc<Semaphore>,
         attempts: &TaskTracker,
         stop: &CancellationToken,
     ) {
-        while let Some(batch) = self.next_batch(&mut subscription, permits, stop).await {
+        while let Some(batch) = self.next_batch(&mut consumer, permits, stop).await {
             if let Err(batch) = self.claim_and_attempt(batch, attempts, stop).await {
                 give_back(batch.into_iter().map(|message| message.ack).collect()).await;
             }
         }
         if stop.is_cancelled() {
-            self.drain(&mut subscription, attempts).await;
+            self.drain(&mut consumer, attempts).await;
         }
-        if let Err(error) = subscription.close().await {
+        if let Err(error) = consumer.close().await {
             tracing::debug!(error = %chain(&error), "channel could not be closed");
         }
     }
 
-    async fn drain(&self, subscription: &mut Subscription, attempts: &TaskTracker) {
-        if let Err(error) = subscription.cancel().await {
+    async fn drain(&self, consumer: &mut QueueConsumer, attempts: &TaskTracker) {
+        if let Err(error) = consumer.cancel().await {
             tracing::debug!(error = %chain(&error), "consumer could not be cancelled");
         }
-        let fetched = std::iter::from_fn(|| subscription.next_ready());
+        let fetched = std::iter::from_fn(|| consumer.next_ready());
         give_back(fetched.map(|message| message.ack).collect()).await;
         attempts.close();
         if timeout(self.context.drain, attempts.wait()).await.is_err() {
@@ -171,21 +171,21 @@ impl Lane {
     }
 
     /// Waits for a message and takes the others that have arrived, as far as there are permits. `None` when the
-    /// subscription has ended or the token is cancelled.
+    /// consumer has ended or the token is cancelled.
     async fn next_batch(
         &self,
-        subscription: &mut Subscription,
+        consumer: &mut QueueConsumer,
         permits: &Arc<Semaphore>,
         stop: &CancellationToken,
     ) -> Option<Vec<StartedMessage>> {
         let mut batch = Vec::new();
         while batch.is_empty() {
             let permit = stop.run_until_cancelled(Arc::clone(permits).acquire_owned()).await?.ok()?;
-            let message = stop.run_until_cancelled(subscription.next()).await??;
+            let message = stop.run_until_cancelled(consumer.next()).await??;
             batch.extend(self.start(message, permit).await);
             while batch.len() < BATCH
                 && let Ok(permit) = Arc::clone(permits).try_acquire_owned()
-                && let Some(message) = subscription.next_ready()
+                && let Some(message) = consumer.next_ready()
             {
                 batch.extend(self.start(message, permit).await);
             }

@@ -48,14 +48,14 @@ pub async fn give_back(acks: impl IntoIterator<Item = Ack>) -> Result<(), QueueE
 }
 
 /// A running consumer.
-pub struct Subscription {
+pub struct QueueConsumer {
     channel: Arc<Channel>,
     consumer: Consumer,
     /// A consumer reports its end once; another poll would wait indefinitely.
     ended: bool,
 }
 
-impl Subscription {
+impl QueueConsumer {
     /// Declares the queue if it is missing and consumes it. At most `prefetch` messages are unacknowledged.
     pub async fn start(connection: &QueueConnection, queue: &str, prefetch: u16) -> Result<Self, QueueError> {
         let channel = Arc::new(connection.channel().await?);
@@ -67,7 +67,7 @@ impl Subscription {
         Ok(Self { channel, consumer, ended: false })
     }
 
-    /// Waits for the next message; `None` when the consumer has ended and a new subscription is needed.
+    /// Waits for the next message; `None` when the consumer has ended and a new one is needed.
     pub async fn next(&mut self) -> Option<QueueMessage> {
         if self.ended {
             return None;
