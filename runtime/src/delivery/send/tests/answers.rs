@@ -1,4 +1,4 @@
-//! What an answer means.
+//! Outcomes of responses.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What is not dialed.
+//! Addresses that are not dialed.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What is said when no answer came.
+//! Messages of failures without a response.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What a receiver gets to see.
+//! Requests as receivers see them.
 
 use super::*;
 
