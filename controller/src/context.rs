@@ -9,7 +9,7 @@ use std::time::Duration;
 use grapnel_core::error_chain::chain;
 use grapnel_core::sealing::SealingKeys;
 use grapnel_crds::Integration;
-use grapnel_platform::queue::Link;
+use grapnel_platform::queue::QueueConnection;
 use grapnel_store::integrations::epoch;
 use grapnel_store::{Database, migrate};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -53,7 +53,7 @@ pub struct Settings {
 pub struct Context {
     pub client: Client,
     pub db: Database,
-    pub link: Link,
+    pub link: QueueConnection,
     pub keys: SealingKeys,
     pub leadership: Leadership,
     pub settings: Settings,

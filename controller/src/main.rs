@@ -8,8 +8,7 @@ use grapnel_controller::commands::uninstall::{UninstallArgs, uninstall};
 use grapnel_controller::config::RunArgs;
 use grapnel_controller::run::run;
 use grapnel_core::error_chain::chain;
-use grapnel_platform::telemetry;
-use grapnel_platform::telemetry::Environment;
+use grapnel_platform::telemetry::{self, Environment};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -36,7 +35,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    telemetry::start(environment());
+    telemetry::start(Environment::from_variable());
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider is already installed");
     }
@@ -58,12 +57,4 @@ fn main() -> ExitCode {
 fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(work)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Reads the environment as the configuration will; an invalid value is rejected there.
-fn environment() -> Environment {
-    match std::env::var("GRAPNEL_ENV").as_deref() {
-        Ok("development") => Environment::Development,
-        _ => Environment::Production,
-    }
 }

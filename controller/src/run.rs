@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use grapnel_platform::ops_server::{ProcessHealth, bind, ops_stage, start_metrics};
-use grapnel_platform::queue::Link;
+use grapnel_platform::queue::QueueConnection;
 
 use grapnel_core::sealing::SealingKeys;
-use grapnel_platform::shutdown::{Stage, requested, supervise};
+use grapnel_platform::shutdown::{Stage, stop_signal, supervise};
 use grapnel_store::Database;
 use grapnel_store::integrations::epoch;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -73,7 +73,7 @@ impl ProcessHealth for ProbeState {
 struct Dependencies {
     settings: Settings,
     management: ManagementApi,
-    link: Link,
+    link: QueueConnection,
     db: Database,
     keys: SealingKeys,
     client: Client,
@@ -92,7 +92,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let elector = Elector::new(leases, &args.lease_name, Identity::new(&host, args.pod_uid.as_deref()));
     metrics::leading(false);
     let (leadership, lease) = tokio::select! {
-        stopped = requested() => return stopped,
+        stopped = stop_signal() => return stopped,
         acquired = acquire_lease(&dependencies, &state, &elector) => acquired,
     };
     tracing::info!(epoch = leadership.epoch, "leading");
@@ -107,7 +107,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             metrics::leading(false);
         }
     });
-    supervise(vec![control, election, ops], args.common.shutdown_deadline(), requested()).await
+    supervise(vec![control, election, ops], args.common.shutdown_deadline(), stop_signal()).await
 }
 
 async fn prepare(args: &RunArgs) -> anyhow::Result<Dependencies> {
@@ -128,7 +128,7 @@ async fn prepare(args: &RunArgs) -> anyhow::Result<Dependencies> {
     let client = ClientBuilder::try_from(config)
         .context("create a client of the API server")?
         .with_layer(&metrics::RequestCountLayer);
-    let link = Link::new(rabbitmq_url, MANAGER);
+    let link = QueueConnection::new(rabbitmq_url, MANAGER);
     Ok(Dependencies { settings, management, link, db, keys, client: client.build() })
 }
 

@@ -1,4 +1,4 @@
-//! The options of the roles of the runtime, beside those that every process has.
+//! The options of the runtime's roles, in addition to those of every process.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use grapnel_platform::args::{ConfigError, Networks, required, secret, secret_url};
-use grapnel_platform::clock::Clock;
+use grapnel_platform::clock::VerificationClock;
 use grapnel_platform::telemetry::Environment;
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -17,7 +17,7 @@ use url::Url;
 use crate::rate_limit;
 
 #[derive(Debug, Args)]
-pub struct RedisArgs {
+pub(crate) struct RedisArgs {
     /// Redis, for example `redis://:password@host:6379/0`
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
     redis_url: Option<SecretString>,
@@ -26,7 +26,7 @@ pub struct RedisArgs {
 }
 
 impl RedisArgs {
-    pub fn redis_url(&self) -> Result<SecretString, ConfigError> {
+    pub(crate) fn redis_url(&self) -> Result<SecretString, ConfigError> {
         let name = "REDIS_URL";
         let given = secret(name, self.redis_url.as_ref(), self.redis_url_file.as_deref())?;
         secret_url(name, "Redis", given, rate_limit::is_url)
@@ -34,7 +34,7 @@ impl RedisArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct ApiArgs {
+pub(crate) struct ApiArgs {
     /// Public port: webhooks and management routes
     #[arg(long, env = "GRAPNEL_HTTP_ADDR", default_value = "0.0.0.0:8080")]
     pub http_addr: SocketAddr,
@@ -43,21 +43,21 @@ pub struct ApiArgs {
     management_api_key: Option<SecretString>,
     #[arg(long, env = "MANAGEMENT_API_KEY_FILE", hide = true)]
     management_api_key_file: Option<PathBuf>,
-    /// A second key, valid beside the first during a rotation
+    /// A second key that is also valid during a rotation
     #[arg(long, env = "MANAGEMENT_API_KEY_PREVIOUS", hide_env_values = true)]
     management_api_key_previous: Option<SecretString>,
     #[arg(long, env = "MANAGEMENT_API_KEY_PREVIOUS_FILE", hide = true)]
     management_api_key_previous_file: Option<PathBuf>,
-    /// Networks whose `x-forwarded-for` is believed (comma-separated CIDRs)
+    /// Networks whose `x-forwarded-for` is trusted (comma-separated CIDRs)
     #[arg(long, env = "GRAPNEL_TRUSTED_PROXIES", default_value = "")]
     trusted_proxies: Networks,
-    /// Webhooks a minute for each route and source address; 0 turns the limit off
+    /// Webhooks per minute for each route and source address; 0 disables the limit
     #[arg(long, env = "GRAPNEL_RATE_LIMIT_PER_MINUTE", default_value = "6000")]
     pub rate_limit_per_minute: u32,
     /// Base of the URLs that providers call, such as `https://hooks.example.com`; some providers sign it
     #[arg(long, env = "GRAPNEL_PUBLIC_URL")]
     public_url: Option<Url>,
-    /// Development only: webhooks are judged as if it were always this moment, so that captured ones can be sent again
+    /// Development only: webhooks are verified as if it were always this time, so that captured ones can be sent again
     #[arg(long, env = "GRAPNEL_VERIFICATION_CLOCK", hide = true)]
     verification_clock: Option<Timestamp>,
     /// A delivery whose message is lost is queued again within this many seconds
@@ -65,7 +65,7 @@ pub struct ApiArgs {
     requeue_after_seconds: u64,
 }
 
-/// A key shorter than this can be guessed.
+/// The shortest key: shorter ones can be guessed.
 const MIN_MANAGEMENT_KEY_CHARS: usize = 16;
 
 fn long_enough(name: &'static str, key: SecretString) -> Result<SecretString, ConfigError> {
@@ -77,8 +77,8 @@ fn long_enough(name: &'static str, key: SecretString) -> Result<SecretString, Co
 }
 
 impl ApiArgs {
-    /// The valid management keys: the current one, then the previous one if there is any.
-    pub fn management_keys(&self) -> Result<Vec<SecretString>, ConfigError> {
+    /// Returns the valid management keys: the current one, then the previous one if it is set.
+    pub(crate) fn management_keys(&self) -> Result<Vec<SecretString>, ConfigError> {
         let name = "MANAGEMENT_API_KEY";
         let current =
             secret(name, self.management_api_key.as_ref(), self.management_api_key_file.as_deref())?;
@@ -95,43 +95,45 @@ impl ApiArgs {
         Ok(keys)
     }
 
-    /// Without a slash at its end: paths are appended.
-    pub fn public_url(&self) -> Option<Arc<str>> {
+    /// Returns the public URL without a final slash: paths are appended.
+    pub(crate) fn public_url(&self) -> Option<Arc<str>> {
         self.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').into())
     }
 
+    /// Returns the clock that signatures are verified against.
+    ///
     /// # Errors
-    /// In production the clock runs.
-    pub fn clock(&self, environment: Environment) -> Result<Clock, ConfigError> {
+    /// When it is stopped in production.
+    pub(crate) fn clock(&self, environment: Environment) -> Result<VerificationClock, ConfigError> {
         match (self.verification_clock, environment) {
-            (None, _) => Ok(Clock::default()),
-            (Some(moment), Environment::Development) => Ok(Clock::stopped_at(moment)),
+            (None, _) => Ok(VerificationClock::default()),
+            (Some(moment), Environment::Development) => Ok(VerificationClock::stopped_at(moment)),
             (Some(_), Environment::Production) => Err(ConfigError::Invalid {
                 name: "GRAPNEL_VERIFICATION_CLOCK",
-                reason: "it is for development only".to_owned(),
+                reason: "only allowed in development".to_owned(),
             }),
         }
     }
 
-    pub fn trusted_proxies(&self) -> &[IpNet] {
+    pub(crate) fn trusted_proxies(&self) -> &[IpNet] {
         &self.trusted_proxies.0
     }
 
-    pub fn requeue_after(&self) -> Duration {
+    pub(crate) fn requeue_after(&self) -> Duration {
         Duration::from_secs(self.requeue_after_seconds)
     }
 }
 
 #[derive(Debug, Args)]
-pub struct DeliveryArgs {
-    /// Private networks that destinations may be in (comma-separated CIDRs). Without it: none in production, loopback
-    /// in development
+pub(crate) struct DeliveryArgs {
+    /// Private networks in which destinations are allowed (comma-separated CIDRs). By default none in production,
+    /// loopback in development
     #[arg(long, env = "GRAPNEL_ALLOWED_DESTINATION_CIDRS", default_value = "")]
     allowed_destination_cidrs: Networks,
 }
 
 impl DeliveryArgs {
-    pub fn allowed_destination_cidrs(&self, environment: Environment) -> Vec<IpNet> {
+    pub(crate) fn allowed_destination_cidrs(&self, environment: Environment) -> Vec<IpNet> {
         let given = &self.allowed_destination_cidrs.0;
         if given.is_empty() && environment == Environment::Development {
             return vec![

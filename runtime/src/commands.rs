@@ -13,14 +13,14 @@ use grapnel_core::error_chain::chain;
 use grapnel_store::Database;
 use grapnel_store::migrate;
 
-/// How often a process that waits for its schema looks again.
+/// How often a process that waits for the schema checks it.
 const SCHEMA_POLL: Duration = Duration::from_secs(1);
 
-/// How long one look may take.
+/// How long one check may take.
 const SCHEMA_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Waits until the migrations have run. Pods of a new version wait here for the migration job.
-pub async fn wait_for_schema(db: &Database) {
+async fn wait_for_schema(db: &Database) {
     loop {
         let reason = match tokio::time::timeout(SCHEMA_DEADLINE, migrate::require(db)).await {
             Ok(Ok(())) => return,

@@ -1,13 +1,13 @@
-//! A webhook in: `POST /api/v1/webhooks/{route}`.
+//! Receives webhooks: `POST /api/v1/webhooks/{route}`.
 //!
-//! The modules are the steps, in order; `receive` is the handler that calls them. No 2xx before the commit.
+//! The modules are the steps, in order; `receive` is the handler that calls them. No 2xx is sent before the commit.
 
-pub mod receive;
+pub(crate) mod receive;
 mod client_ip;
-pub mod body;
-pub mod captured_secret;
-pub mod provider_client;
+pub(crate) mod body;
+pub(crate) mod captured_secret;
+pub(crate) mod provider_client;
 mod new_event;
-pub mod commit;
+pub(crate) mod commit;
 mod acknowledgement;
-mod refuse;
+mod outcome;

@@ -1,4 +1,4 @@
-//! The integrations that every request and every delivery reads.
+//! The compiled integrations that requests and deliveries use.
 
-pub mod cache;
-pub mod secret_uses;
+pub(crate) mod cache;
+pub(crate) mod secret_uses;

@@ -1,12 +1,12 @@
-//! The data plane of Grapnel: the `grapnel` binary, in the order in which a webhook meets its parts.
+//! The data plane of Grapnel, behind the `grapnel` binary. The modules are in the order in which a webhook passes them.
 
-pub mod args;
+mod args;
 pub mod commands;
 pub mod http;
 
-pub mod integrations;
-pub mod rate_limit;
-pub mod ingress;
-pub mod delivery;
+mod integrations;
+mod rate_limit;
+mod ingress;
+mod delivery;
 pub mod management;
-pub mod maintenance;
+mod maintenance;

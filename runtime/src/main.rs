@@ -8,8 +8,7 @@ use grapnel::commands::{api, dev, worker};
 use grapnel::commands::{apply, providers, verify};
 use grapnel_core::error_chain::chain;
 use grapnel_platform::args::{DatabaseArgs, without_empty_variables};
-use grapnel_platform::telemetry;
-use grapnel_platform::telemetry::Environment;
+use grapnel_platform::telemetry::{self, Environment};
 use grapnel_store::{Database, migrate};
 
 #[global_allocator]
@@ -27,26 +26,26 @@ struct Cli {
 enum Role {
     /// Accept webhooks and serve the management routes
     Api(Box<api::ApiCommand>),
-    /// Deliver what was accepted
+    /// Deliver accepted events
     Worker(Box<worker::WorkerCommand>),
-    /// Bring the database's schema up to date
+    /// Bring the database schema up to date
     Migrate(MigrateCommand),
     /// Run everything in one process, with Integrations from files
     Dev(Box<dev::DevCommand>),
-    /// Write the Integrations of files to the database once
+    /// Write the Integrations from files to the database once
     Apply(Box<apply::ApplyArgs>),
-    /// List the providers that there are presets for, or show one
+    /// List the providers that have a preset, or show a preset
     Providers(providers::ProvidersArgs),
-    /// Say whether a captured request verifies and, if not, at which step it fails
+    /// Report whether a captured request verifies and, if not, at which step it fails
     Verify(Box<verify::VerifyArgs>),
 }
 
 #[derive(Debug, clap::Args)]
 struct MigrateCommand {
-    /// Only say which version is there; fails when it is too old for this program
+    /// Only report the current version; fails if it is too old for this program
     #[arg(long)]
     check: bool,
-    /// How long to wait for a database that does not answer yet
+    /// How long to wait until the database answers
     #[arg(long, value_name = "S", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=3600))]
     wait_seconds: u64,
     #[command(flatten)]
@@ -55,9 +54,9 @@ struct MigrateCommand {
 
 fn main() -> ExitCode {
     let cli = parse();
-    telemetry::start(environment());
+    telemetry::start(Environment::from_variable());
     if rustls::crypto::ring::default_provider().install_default().is_err() {
-        tracing::debug!("a TLS provider was installed before");
+        tracing::debug!("a TLS provider is already installed");
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -75,19 +74,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Ends the process where the command line or a variable is wrong, or help is asked for.
+/// Parses the command line. Ends the process if it or a variable is invalid, or if it asks for help.
 fn parse() -> Cli {
     let mut command = without_empty_variables(Cli::command());
     let mut matches = command.get_matches_mut();
     Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.format(&mut command).exit())
-}
-
-/// As the roles will read it; a value that they refuse is refused there.
-fn environment() -> Environment {
-    match std::env::var("GRAPNEL_ENV").as_deref() {
-        Ok("development") => Environment::Development,
-        _ => Environment::Production,
-    }
 }
 
 async fn run(role: Role) -> anyhow::Result<ExitCode> {

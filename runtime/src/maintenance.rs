@@ -1,5 +1,5 @@
-//! What has to be done now and then, by whichever api process comes first: partitions ahead of time, days past their
-//! retention dropped, keys pruned, secrets sealed anew under a new key.
+//! Periodic maintenance, run by whichever api process gets there first: creates partitions ahead of time, drops days past
+//! their retention, prunes keys, and seals secrets again under a new key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,38 +8,40 @@ use grapnel_store::Database;
 use secrecy::ExposeSecret;
 use tokio_util::sync::CancellationToken;
 
-use crate::integrations::cache::Table;
+use crate::integrations::cache::IntegrationCache;
 use grapnel_core::error_chain::chain;
 use grapnel_core::sealing::SealingKeys;
 use grapnel_core::secrets::IntegrationSecrets;
 use grapnel_store::{captured_secrets, integrations as rows, partitions};
 
-const EVERY: Duration = Duration::from_secs(3600);
+/// The time between two rounds.
+const PERIOD: Duration = Duration::from_secs(3600);
 
-/// How soon a failed round is tried again.
+/// How soon a failed round is retried.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// From a change of an integration to the round that looks after it: one round for all that are applied at once.
-const REST: Duration = Duration::from_secs(5);
+/// The delay from a change of an integration to its round: one round for all that are applied at once.
+const CHANGE_DELAY: Duration = Duration::from_secs(5);
 
-/// A round that takes longer hangs: its statements are bounded by the server, if that is still there.
+/// A round that takes longer hangs: the server bounds its statements, if it is still reachable.
 const ROUND_DEADLINE: Duration = Duration::from_secs(900);
 
+/// The parts of the maintenance task.
 #[derive(Debug)]
-pub struct Maintenance {
+pub(crate) struct Maintenance {
     pub db: Database,
-    pub integrations: Table,
+    pub integrations: IntegrationCache,
     pub keys: Arc<SealingKeys>,
 }
 
 impl Maintenance {
-    /// Maintains until the token is cancelled.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Runs the rounds until the token is cancelled.
+    pub(crate) async fn run(self, stop: CancellationToken) {
         let mut changes = self.integrations.changes();
         loop {
             let round = tokio::time::timeout(ROUND_DEADLINE, self.round());
             let wait = match round.await.unwrap_or(Err(grapnel_store::Error::Deadline)) {
-                Ok(()) => EVERY,
+                Ok(()) => PERIOD,
                 Err(error) => {
                     tracing::warn!(error = %chain(&error), "maintenance failed");
                     metrics::counter!("grapnel_maintenance_failures_total").increment(1);
@@ -49,10 +51,10 @@ impl Maintenance {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(wait) => {}
-                // A row that was just written may have been sealed by a process that has the older key.
+                // A process that has the older key may have sealed the row that was just written.
                 changed = changes.changed() => if changed.is_err() { return },
             }
-            if stop.run_until_cancelled(tokio::time::sleep(REST)).await.is_none() {
+            if stop.run_until_cancelled(tokio::time::sleep(CHANGE_DELAY)).await.is_none() {
                 return;
             }
             changes.mark_unchanged();
@@ -74,7 +76,7 @@ impl Maintenance {
         Ok(())
     }
 
-    /// Seals what another key sealed under the first one. When this has run everywhere, the old key can go.
+    /// Seals secrets that another key sealed under the first one. When this has run everywhere, the old key can be removed.
     async fn reseal(&self) -> grapnel_store::Result<()> {
         for row in rows::load_all(&self.db).await? {
             if !self.keys.needs_reseal(&row.secrets) {
@@ -88,29 +90,29 @@ impl Maintenance {
                     }
                 }
                 Err(error) => {
-                    tracing::error!(integration.id = %row.id, error = %chain(&error), "secrets cannot be sealed anew");
+                    tracing::error!(integration.id = %row.id, error = %chain(&error), "secrets cannot be sealed under the new key");
                 }
             }
         }
         Ok(())
     }
 
-    /// The same for secrets that wait to be put into their Secrets.
+    /// Does the same for captured secrets that are not in their Secrets yet.
     async fn reseal_captured(&self) -> grapnel_store::Result<()> {
-        for waiting in captured_secrets::load_all(&self.db).await? {
-            if !self.keys.needs_reseal(&waiting.sealed) {
+        for captured in captured_secrets::load_all(&self.db).await? {
+            if !self.keys.needs_reseal(&captured.sealed) {
                 continue;
             }
-            let id = waiting.integration_id;
-            match self.keys.open(id.as_bytes(), &waiting.sealed) {
+            let id = captured.integration_id;
+            match self.keys.open(id.as_bytes(), &captured.sealed) {
                 Ok(secret) => {
                     let sealed = self.keys.seal(id.as_bytes(), secret.expose_secret());
-                    if captured_secrets::reseal(&self.db, &waiting, &sealed).await? {
+                    if captured_secrets::reseal(&self.db, &captured, &sealed).await? {
                         tracing::info!(integration.id = %id, "a captured secret was sealed under the new key");
                     }
                 }
                 Err(error) => {
-                    tracing::error!(integration.id = %id, error = %chain(&error), "a captured secret cannot be sealed anew");
+                    tracing::error!(integration.id = %id, error = %chain(&error), "a captured secret cannot be sealed under the new key");
                 }
             }
         }

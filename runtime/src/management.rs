@@ -8,13 +8,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse, Response};
 use grapnel_store::Database;
 use tokio::sync::Notify;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::http::envelope::{ApiError, ErrorCode};
+use crate::http::fallback::{method_not_allowed, not_found};
 
 mod keys;
 pub mod health;
@@ -32,7 +31,7 @@ mod audit;
 mod replay_requests;
 mod sink;
 
-pub use keys::{KEY_HEADER, ManagementKeys};
+pub use keys::ManagementKeys;
 
 /// Notified when a replay was committed: the dispatcher has work.
 pub type ReplayWaker = Arc<Notify>;
@@ -86,14 +85,4 @@ pub(crate) fn managed_routes() -> OpenApiRouter<ManagementState> {
 /// The route that stands in for a destination in development.
 pub(crate) fn sink_route() -> OpenApiRouter<ManagementState> {
     OpenApiRouter::new().routes(routes!(sink::deliver))
-}
-
-/// The answer of a path that is none.
-pub async fn not_found() -> Response {
-    ApiError::new(ErrorCode::NotFound, "There is nothing at this path").into_response()
-}
-
-/// The answer of a method that a path does not have; the router adds `Allow`.
-pub async fn method_not_allowed() -> Response {
-    ApiError::new(ErrorCode::MethodNotAllowed, "The path does not have this method").into_response()
 }

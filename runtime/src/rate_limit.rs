@@ -1,9 +1,9 @@
-//! Rate limits, and the only module that speaks Redis.
+//! Rate limits, and the only module that uses Redis.
 //!
-//! A limit counts requests of one integration from one source address in a minute of the clock, over all processes.
-//! Requests that arrive while one call to Redis is under way share the next one: one script call for many requests.
-//! Redis holds no truth: while it is away the same limits are counted in this process alone, and no webhook is refused
-//! for it.
+//! A limit counts the requests to one integration from one source address in a clock minute, over all processes. Requests
+//! that arrive during a call to Redis share the next one: one script call for many requests. Redis is not a source of
+//! truth: while it is unavailable the same limits are counted in this process alone, and no webhook is refused because of
+//! it.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -16,29 +16,29 @@ use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-mod redis_link;
+mod redis_connection;
 
-use redis_link::RedisLink;
+use redis_connection::RedisConnection;
 
 const WINDOW_SECONDS: i64 = 60;
 
-/// Checks that may wait; a further one is allowed without being counted.
-const WAITING: usize = 8_192;
+/// Checks that may wait; a further request is allowed without being counted.
+const CAPACITY: usize = 8_192;
 
 /// Checks that share one script call.
 const BATCH: usize = 512;
 
-/// Redis answers within this, or the checks are counted here.
+/// Redis must answer within this; otherwise the checks are counted in this process.
 const DEADLINE: Duration = Duration::from_millis(250);
 
-/// How long Redis is left alone after it failed.
-const REST: Duration = Duration::from_secs(1);
+/// How long Redis is not called after it failed.
+const PAUSE: Duration = Duration::from_secs(1);
 
-/// Keys that are counted in this process while Redis is away. Beyond them a flood of addresses is not limited rather
-/// than remembered.
+/// Keys that are counted in this process while Redis is unavailable. When there are more, counting starts again: memory
+/// matters more than the limit under a flood of addresses.
 const LOCAL_KEYS: usize = 100_000;
 
-/// Adds to each key, lets a new one expire, and answers the sums.
+/// Adds to each key, sets the expiry of a new one, and returns the sums.
 const COUNT: &str = "
     local sums = {}
     for i, key in ipairs(KEYS) do
@@ -48,72 +48,72 @@ const COUNT: &str = "
     end
     return sums";
 
-/// What a request may do.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Allowed,
-    /// Over the limit until the clock's next minute.
+    /// Over the limit until the next clock minute.
     Limited {
         retry_after_seconds: u64,
     },
 }
 
-/// The way to the limits.
+/// A handle that counts requests against their limits.
 #[derive(Debug, Clone)]
-pub struct Limits {
-    checks: mpsc::Sender<Check>,
-    redis: RedisLink,
+pub struct RateLimiter {
+    checks: mpsc::Sender<PendingCheck>,
+    redis: RedisConnection,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
+struct CounterKey {
     integration_id: IntegrationId,
     address: IpAddr,
     minute: i64,
 }
 
 #[derive(Debug)]
-struct Check {
-    key: Key,
-    /// Answers how many requests of the window this one is.
+struct PendingCheck {
+    key: CounterKey,
+    /// Receives the position of the request in its window.
     reply: oneshot::Sender<u64>,
 }
 
-/// The task's side of [`Limits`].
-pub struct CountTask {
-    checks: mpsc::Receiver<Check>,
-    redis: RedisLink,
+/// The task behind a [`RateLimiter`].
+pub(crate) struct RateLimitTask {
+    checks: mpsc::Receiver<PendingCheck>,
+    redis: RedisConnection,
     script: Script,
-    resting_until: Option<Instant>,
-    local: HashMap<Key, u64>,
+    paused_until: Option<Instant>,
+    local: HashMap<CounterKey, u64>,
     local_minute: i64,
 }
 
-/// Whether the text is a URL of Redis.
-pub fn is_url(text: &str) -> bool {
+/// Returns whether the text is a Redis URL.
+pub(crate) fn is_url(text: &str) -> bool {
     redis::Client::open(text).is_ok()
 }
 
-/// The limits and the task that counts for them.
+/// Returns a rate limiter and the task that must run for it.
 ///
 /// # Errors
-/// A URL that is not Redis's.
-pub fn limits(url: &SecretString) -> anyhow::Result<(Limits, CountTask)> {
-    let redis = RedisLink::new(url, DEADLINE)?;
-    let (sender, checks) = mpsc::channel(WAITING);
-    let task = CountTask {
+/// Not a Redis URL.
+pub(crate) fn new(url: &SecretString) -> anyhow::Result<(RateLimiter, RateLimitTask)> {
+    let redis = RedisConnection::new(url, DEADLINE)?;
+    let (sender, checks) = mpsc::channel(CAPACITY);
+    let task = RateLimitTask {
         checks,
         redis: redis.clone(),
         script: Script::new(COUNT),
-        resting_until: None,
+        paused_until: None,
         local: HashMap::new(),
         local_minute: 0,
     };
-    Ok((Limits { checks: sender, redis }, task))
+    Ok((RateLimiter { checks: sender, redis }, task))
 }
 
-impl Limits {
-    /// Counts a request and says whether it is within `per_minute`; 0 is no limit.
+impl RateLimiter {
+    /// Counts a request and returns whether it is within `per_minute`; 0 means no limit.
     pub async fn check(
         &self,
         integration_id: IntegrationId,
@@ -125,9 +125,9 @@ impl Limits {
             return Verdict::Allowed;
         }
         let second = now.as_second();
-        let key = Key { integration_id, address, minute: second.div_euclid(WINDOW_SECONDS) };
+        let key = CounterKey { integration_id, address, minute: second.div_euclid(WINDOW_SECONDS) };
         let (reply, counted) = oneshot::channel();
-        if self.checks.try_send(Check { key, reply }).is_err() {
+        if self.checks.try_send(PendingCheck { key, reply }).is_err() {
             return Verdict::Allowed;
         }
         match counted.await {
@@ -138,20 +138,20 @@ impl Limits {
         }
     }
 
-    /// Whether Redis answers.
+    /// Checks that Redis answers.
     pub async fn ping(&self) -> anyhow::Result<()> {
         let ping = async {
             let mut connection = self.redis.connection().await?;
             redis::cmd("PING").query_async::<String>(&mut connection).await
         };
-        ping.await.inspect_err(|_| self.redis.forget())?;
+        ping.await.inspect_err(|_| self.redis.reset())?;
         Ok(())
     }
 }
 
-impl CountTask {
+impl RateLimitTask {
     /// Counts until the token is cancelled.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
         loop {
             let received = stop.run_until_cancelled(self.checks.recv_many(&mut batch, BATCH)).await;
@@ -160,13 +160,13 @@ impl CountTask {
             }
             let counts = count_by_key(&batch);
             let sums = self.add(&counts).await;
-            answer(batch.drain(..), counts, sums);
+            reply(batch.drain(..), counts, sums);
         }
     }
 
-    async fn add(&mut self, counts: &[(Key, u64)]) -> Vec<u64> {
-        if self.resting_until.is_some_and(|until| Instant::now() < until) {
-            return self.add_here(counts);
+    async fn add(&mut self, counts: &[(CounterKey, u64)]) -> Vec<u64> {
+        if self.paused_until.is_some_and(|until| Instant::now() < until) {
+            return self.add_locally(counts);
         }
         let mut call = self.script.arg(WINDOW_SECONDS);
         for (key, count) in counts {
@@ -180,39 +180,39 @@ impl CountTask {
         let sums = tokio::time::timeout(DEADLINE * 2, counted).await;
         match sums {
             Ok(Ok(sums)) if sums.len() == counts.len() => {
-                if self.resting_until.take().is_some() {
-                    tracing::info!("Redis is back, rate limits are shared again");
+                if self.paused_until.take().is_some() {
+                    tracing::info!("Redis is available again; rate limits are shared");
                 }
                 sums
             }
             failed => {
-                if self.resting_until.is_none() {
+                if self.paused_until.is_none() {
                     let error = failed.map_or_else(
                         |_| "no answer in time".to_owned(),
                         |result| {
                             result.err().map_or_else(
-                                || "an answer of another form".to_owned(),
+                                || "an unexpected response".to_owned(),
                                 |error| error.to_string(),
                             )
                         },
                     );
-                    tracing::warn!(error, "Redis is away, rate limits are counted in each process");
+                    tracing::warn!(error, "Redis is unavailable; rate limits are counted in each process");
                 }
                 metrics::counter!("grapnel_rate_limit_fallbacks_total").increment(1);
-                self.redis.forget();
-                self.resting_until = Some(Instant::now() + REST);
-                self.add_here(counts)
+                self.redis.reset();
+                self.paused_until = Some(Instant::now() + PAUSE);
+                self.add_locally(counts)
             }
         }
     }
 
-    fn add_here(&mut self, counts: &[(Key, u64)]) -> Vec<u64> {
+    fn add_locally(&mut self, counts: &[(CounterKey, u64)]) -> Vec<u64> {
         let newest = counts.iter().map(|(key, _)| key.minute).max().unwrap_or(0);
         if newest > self.local_minute || self.local.len() >= LOCAL_KEYS {
             self.local.clear();
             self.local_minute = newest;
         }
-        let add = |(key, count): &(Key, u64)| {
+        let add = |(key, count): &(CounterKey, u64)| {
             let sum = self.local.entry(key.clone()).or_default();
             *sum += count;
             *sum
@@ -221,23 +221,23 @@ impl CountTask {
     }
 }
 
-/// How many checks each key has in a batch.
-fn count_by_key(batch: &[Check]) -> Vec<(Key, u64)> {
-    let mut counts: HashMap<&Key, u64> = HashMap::new();
+/// Counts the checks of each key in a batch.
+fn count_by_key(batch: &[PendingCheck]) -> Vec<(CounterKey, u64)> {
+    let mut counts: HashMap<&CounterKey, u64> = HashMap::new();
     for check in batch {
         *counts.entry(&check.key).or_default() += 1;
     }
     counts.into_iter().map(|(key, count)| (key.clone(), count)).collect()
 }
 
-/// Gives each check its place in the window: the sum counts the whole batch, and the first of it came first.
-fn answer(batch: impl Iterator<Item = Check>, counts: Vec<(Key, u64)>, sums: Vec<u64>) {
+/// Sends each check its position in the window. The sum includes the whole batch, whose checks are in order of arrival.
+fn reply(batch: impl Iterator<Item = PendingCheck>, counts: Vec<(CounterKey, u64)>, sums: Vec<u64>) {
     let before = counts.into_iter().zip(sums).map(|((key, count), sum)| (key, sum.saturating_sub(count)));
-    let mut places: HashMap<Key, u64> = before.collect();
+    let mut positions: HashMap<CounterKey, u64> = before.collect();
     for check in batch {
-        let place = places.entry(check.key).or_default();
-        *place += 1;
-        // The request may be gone; then nobody waits for the answer.
-        let _gone = check.reply.send(*place);
+        let position = positions.entry(check.key).or_default();
+        *position += 1;
+        // If the request is gone, nothing waits for the reply.
+        let _gone = check.reply.send(*position);
     }
 }

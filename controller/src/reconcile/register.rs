@@ -6,7 +6,7 @@
 
 use grapnel_core::error_chain::chain;
 use grapnel_core::integration::{
-    CompileError, FILE_UID_PREFIX, Integration as CompiledIntegration, IntegrationRow, RowState,
+    CompileError, CompiledIntegration, FILE_UID_PREFIX, IntegrationRow, RowIdentity, RowState, spec_text,
 };
 use grapnel_core::secrets::IntegrationSecrets;
 use grapnel_crds::conditions::reason;
@@ -194,30 +194,19 @@ fn is_up_to_date(
     !found.deleted
         && Some(row.generation) == integration.metadata.generation
         && row.state == RowState::from(integration.spec.state)
-        && row.spec == spec_text(integration)
+        && row.spec == spec_text(&integration.spec)
         && !ctx.keys.needs_reseal(&row.secrets)
         && same_secrets()
 }
 
 fn row(ctx: &Context, integration: &Integration, secrets: Vec<u8>) -> IntegrationRow {
-    IntegrationRow {
+    let identity = RowIdentity {
         id: integration_id(integration),
         uid: integration.metadata.uid.clone().unwrap_or_default(),
-        namespace: integration.namespace_or_default(),
-        name: integration.name_any(),
         generation: integration.metadata.generation.unwrap_or_default(),
         writer_epoch: ctx.leadership.epoch,
-        provider: integration.spec.provider.clone(),
-        route: integration.route().to_owned(),
-        display_name: integration.display_name().to_owned(),
-        state: integration.spec.state.into(),
-        spec: spec_text(integration),
-        secrets,
-    }
-}
-
-fn spec_text(integration: &Integration) -> String {
-    serde_json::to_string(&integration.spec).expect("a spec has only string keys")
+    };
+    IntegrationRow::new(integration, identity, secrets)
 }
 
 /// Reports a row that the data plane could not use. It is not written.

@@ -1,6 +1,6 @@
 //! A delivery: the work of bringing one event to one destination.
 //!
-//! Decisions and values only. The store writes what is decided here, and the runtime sends.
+//! Decisions and values only: the store writes the results, and the runtime sends the requests.
 
 pub mod egress_policy;
 pub mod signing;

@@ -1,20 +1,23 @@
-//! What a queue message says: "this delivery may be ready". A hint, never the truth: losing it delays, repeating it
+//! The queue message: "this delivery may be ready". It is a hint, never the truth: losing it causes a delay, repeating it
 //! does nothing. The delivery's row in PostgreSQL decides.
 
-use crate::ids::{EventId, IntegrationId};
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-/// A delivery to be looked at. The queue says which destination; the message carries only the event's id.
+use crate::ids::{EventId, IntegrationId};
+
+/// A delivery that may be ready. The queue identifies the destination; the message contains only the event's id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hint {
     pub integration_id: IntegrationId,
-    pub destination: std::sync::Arc<str>,
+    pub destination: Arc<str>,
     pub event_id: EventId,
 }
 
-/// The body of a message, JSON. `v` is the version of its form.
+/// The body of a message in JSON. `v` is the version of its format.
 #[derive(Debug, Serialize, Deserialize)]
-struct Body {
+struct HintMessage {
     v: u8,
     #[serde(rename = "eventId")]
     event_id: EventId,
@@ -22,14 +25,14 @@ struct Body {
 
 const VERSION: u8 = 1;
 
-/// The bytes of the message for an event.
+/// Returns the bytes of the message for an event.
 pub fn encode(event_id: EventId) -> Vec<u8> {
     format!(r#"{{"v":{VERSION},"eventId":"{event_id}"}}"#).into_bytes()
 }
 
-/// The event's id in a message; `None` for anything that this version does not understand.
+/// Returns the event's id in a message; `None` for anything that this version does not understand.
 pub fn decode(message: &[u8]) -> Option<EventId> {
-    let body: Body = serde_json::from_slice(message).ok()?;
+    let body: HintMessage = serde_json::from_slice(message).ok()?;
     (body.v == VERSION).then_some(body.event_id)
 }
 
@@ -38,13 +41,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_is_read_as_it_was_written() {
+    fn a_message_is_decoded_as_it_was_encoded() {
         let id = EventId::generate();
         assert_eq!(decode(&encode(id)), Some(id));
     }
 
     #[test]
-    fn what_is_not_a_message_of_ours_is_not_understood() {
+    fn a_foreign_message_is_not_understood() {
         for message in [
             &b""[..],
             b"{}",

@@ -1,7 +1,7 @@
-//! Typed ids: an event's id is never taken for an integration's.
+//! Typed ids: an event's id cannot be mistaken for an integration's.
 //!
-//! Each is a UUID; those that processes make are UUIDv7, which carry the time of their making. The store converts them
-//! where it binds and reads.
+//! Each is a UUID; those that processes generate are UUIDv7, which contain the time of their creation. The store converts
+//! them where it binds and reads.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,22 +17,22 @@ macro_rules! typed_id {
         pub struct $name(Uuid);
 
         impl $name {
-            /// The id with this value.
+            /// Returns the id with this value.
             pub const fn new(id: Uuid) -> Self {
                 Self(id)
             }
 
-            /// Makes a new id, a UUIDv7 of this moment.
+            /// Generates a new id, a UUIDv7 of the current time.
             pub fn generate() -> Self {
                 Self(Uuid::now_v7())
             }
 
-            /// The id's value.
+            /// Returns the id's value.
             pub const fn uuid(self) -> Uuid {
                 self.0
             }
 
-            /// The id's 16 bytes.
+            /// Returns the id's 16 bytes.
             pub const fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()
             }
@@ -67,7 +67,7 @@ macro_rules! typed_id {
 }
 
 typed_id! {
-    /// The id of an Integration: made from its namespace and name, or from its uid in a cluster.
+    /// The id of an Integration: derived from its namespace and name, or from its uid in a cluster.
     IntegrationId
 }
 typed_id! {
@@ -75,7 +75,7 @@ typed_id! {
     EventId
 }
 typed_id! {
-    /// The id of a claim: whoever holds a delivery's newest one may write its next result.
+    /// The id of a claim: the holder of a delivery's newest claim may write its next result.
     LeaseId
 }
 typed_id! {

@@ -1,24 +1,24 @@
-//! An Integration, compiled: ready to verify, read, answer and deliver.
+//! Compiles an Integration's row: the result can verify, read and answer webhooks and deliver events.
 //!
-//! A row is compiled once for each of its versions. The controller compiles a row before it writes it, so that every row
-//! that is written can be served.
+//! A row is compiled once for each of its versions. The controller compiles a row before it writes it, so that every
+//! stored row can be served.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::compiled_provider::{CompiledProvider, ProviderError};
-use crate::delivery::retry::{self, RetryPolicy};
+use crate::delivery::retry::CompiledRetryPolicy;
 use crate::delivery::signing::{SigningKey, SigningKeyError};
-use crate::delivery::target::{Target, TargetError};
+use crate::delivery::target::{DeliveryTarget, TargetError};
 use crate::ids::IntegrationId;
 use crate::sealing::SealingKeys;
 use crate::secret_uses::SecretUses;
 use crate::secrets::{IntegrationSecrets, SecretsError};
 use crate::verification::SchemeError;
-use grapnel_crds::{Backoff, FieldError, IntegrationSpec, IntegrationState};
+use grapnel_crds::{FieldError, Integration, IntegrationSpec, IntegrationState};
 use thiserror::Error;
 
-/// The uid of an object that came from a file begins with this: it has no leader, and no cluster gives it a uid.
+/// The beginning of the uid of an object from a file. Such an object has no leader, and no cluster assigns it a uid.
 pub const FILE_UID_PREFIX: &str = "file:";
 
 /// The state of a row.
@@ -27,14 +27,14 @@ pub enum RowState {
     Active,
     DeliveryPaused,
     Disabled,
-    /// The object is being deleted: webhooks are refused, and what was accepted is still delivered.
+    /// The object is being deleted: webhooks are refused, and accepted events are still delivered.
     Draining,
 }
 
 impl RowState {
     const ALL: [Self; 4] = [Self::Active, Self::DeliveryPaused, Self::Disabled, Self::Draining];
 
-    /// The stored form.
+    /// Returns the stored form.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Active => "Active",
@@ -60,7 +60,7 @@ impl From<IntegrationState> for RowState {
     }
 }
 
-/// A live row. `spec` is the JSON text of the object's spec, `secrets` is sealed.
+/// An integration's row. `spec` is the JSON text of the object's spec, `secrets` is sealed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct IntegrationRow {
     pub id: IntegrationId,
@@ -77,12 +77,47 @@ pub struct IntegrationRow {
     pub secrets: Vec<u8>,
 }
 
-/// An integration, ready to verify and deliver.
+/// The parts of a row that an object in a cluster and one from a file get in different ways.
+#[derive(Debug, Clone)]
+pub struct RowIdentity {
+    pub id: IntegrationId,
+    pub uid: String,
+    pub generation: i64,
+    pub writer_epoch: i64,
+}
+
+impl IntegrationRow {
+    /// Returns the row of an object with its sealed secrets.
+    pub fn new(object: &Integration, identity: RowIdentity, secrets: Vec<u8>) -> Self {
+        let RowIdentity { id, uid, generation, writer_epoch } = identity;
+        Self {
+            id,
+            uid,
+            namespace: object.namespace_or_default(),
+            name: object.metadata.name.clone().unwrap_or_default(),
+            generation,
+            writer_epoch,
+            provider: object.spec.provider.clone(),
+            route: object.route().to_owned(),
+            display_name: object.display_name().to_owned(),
+            state: object.spec.state.into(),
+            spec: spec_text(&object.spec),
+            secrets,
+        }
+    }
+}
+
+/// Returns the stored form of a spec.
+pub fn spec_text(spec: &IntegrationSpec) -> String {
+    serde_json::to_string(spec).expect("a spec has only string keys")
+}
+
+/// An integration that can verify webhooks and deliver events.
 #[derive(Debug)]
-pub struct Integration {
+pub struct CompiledIntegration {
     pub row: IntegrationRow,
     pub state: IntegrationState,
-    /// Its object is being deleted: webhooks are refused, and what was accepted is still delivered.
+    /// The object is being deleted: webhooks are refused, and accepted events are still delivered.
     pub draining: bool,
     pub max_body_bytes: usize,
     /// `None`: the platform's limit; 0: no limit.
@@ -90,33 +125,34 @@ pub struct Integration {
     pub provider: Arc<str>,
     /// How its webhooks are verified, answered and read.
     pub compiled: CompiledProvider,
-    /// Which of its secrets prove webhooks.
+    /// Which of its secrets verify webhooks.
     pub uses: SecretUses,
-    pub destinations: Vec<Arc<Destination>>,
-    /// The names of `destinations`, as events are stored with them.
+    pub destinations: Vec<Arc<CompiledDestination>>,
+    /// The names of `destinations`, as they are stored with events.
     pub destination_names: Arc<[Arc<str>]>,
 }
 
+/// A destination that events can be delivered to.
 #[derive(Debug)]
-pub struct Destination {
+pub struct CompiledDestination {
     pub name: Arc<str>,
-    pub target: Target,
+    pub target: DeliveryTarget,
     pub timeout: Duration,
-    /// Requests in flight from one worker.
+    /// Concurrent requests from one worker.
     pub max_concurrency: usize,
-    pub retry: RetryPolicy,
+    pub retry: CompiledRetryPolicy,
 }
 
-/// Why a row serves nothing.
+/// A row that cannot be compiled.
 #[derive(Debug, Error)]
 pub enum CompileError {
-    #[error("the spec is not of a form that this version knows")]
+    #[error("the spec has a format that this version does not know")]
     Spec(#[source] serde_json::Error),
     #[error(transparent)]
     Secrets(#[from] SecretsError),
     #[error("{0}")]
     UnknownProvider(FieldError),
-    /// The verification secrets are no keys for the provider.
+    /// The verification secrets are not valid keys for the provider.
     #[error(transparent)]
     Verification(SchemeError),
     #[error(transparent)]
@@ -147,8 +183,8 @@ impl From<ProviderError> for CompileError {
     }
 }
 
-impl Integration {
-    /// What a row comes to. The controller compiles a row before it writes it, so that what is written can be served.
+impl CompiledIntegration {
+    /// Compiles a row.
     pub fn compile(row: IntegrationRow, keys: &SealingKeys) -> Result<Self, CompileError> {
         let spec: IntegrationSpec = serde_json::from_str(&row.spec).map_err(CompileError::Spec)?;
         let secrets = IntegrationSecrets::open(keys, row.id, &row.secrets)?;
@@ -175,12 +211,12 @@ impl Integration {
         })
     }
 
-    /// Whether webhooks are accepted.
+    /// Returns whether webhooks are accepted.
     pub fn accepts(&self) -> bool {
         self.state != IntegrationState::Disabled && !self.draining
     }
 
-    pub fn destination(&self, name: &str) -> Option<&Arc<Destination>> {
+    pub fn destination(&self, name: &str) -> Option<&Arc<CompiledDestination>> {
         self.destinations.iter().find(|destination| &*destination.name == name)
     }
 }
@@ -189,26 +225,23 @@ fn compile_destination(
     spec: &grapnel_crds::Destination,
     provider: &str,
     secrets: &IntegrationSecrets,
-) -> Result<Destination, CompileError> {
+) -> Result<CompiledDestination, CompileError> {
     let signing = |source| CompileError::Signing { destination: spec.name.clone(), source };
     let mut signing_keys = Vec::new();
     for secret in secrets.signing(&spec.name)? {
         let text = std::str::from_utf8(&secret).map_err(|_| signing(SigningKeyError::Base64))?;
         signing_keys.push(SigningKey::parse(text).map_err(signing)?);
     }
-    let target = Target::new(&spec.url, spec.timeout(), provider, signing_keys)
+    let target = DeliveryTarget::new(&spec.url, spec.timeout(), provider, signing_keys)
         .map_err(|source| CompileError::Destination { destination: spec.name.clone(), source })?;
-    Ok(Destination {
+    Ok(CompiledDestination {
         name: spec.name.as_str().into(),
         target,
         timeout: spec.timeout(),
         max_concurrency: spec.concurrency(),
-        retry: RetryPolicy {
+        retry: CompiledRetryPolicy {
             max_attempts: spec.retry.attempts(),
-            backoff: match spec.retry.backoff {
-                Backoff::Exponential => retry::Backoff::Exponential,
-                Backoff::Linear => retry::Backoff::Linear,
-            },
+            backoff: spec.retry.backoff,
             initial_delay: spec.retry.initial_delay(),
             max_delay: spec.retry.max_delay(),
             retry_after_max: spec.retry.retry_after_max(),

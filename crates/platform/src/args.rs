@@ -1,7 +1,7 @@
-//! What each role is told from outside, parsed and validated before the first connection.
+//! The options that the processes share, parsed and validated before the first connection.
 //!
-//! Every option is also an environment variable, and an empty variable counts as absent. A secret may be given as
-//! `NAME_FILE`, the path of a file that holds it (see `secret_file`); giving both is an error. Secrets are
+//! Every option is also an environment variable, and an empty variable counts as not set. A secret may be given as
+//! `NAME_FILE`, the path of a file that contains it (see `secret_file`); setting both is an error. Secrets are
 //! [`SecretString`]s from here on, and no message repeats one.
 
 use std::ffi::OsStr;
@@ -21,12 +21,12 @@ use crate::telemetry::Environment;
 use crate::{queue, secret_file};
 use grapnel_core::sealing::SealingKeys;
 
-/// A configuration that cannot be used; the message names the variable.
+/// An invalid configuration; the message names the variable.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    #[error("{name} is required (or {name}_FILE, the path of a file that holds it)")]
+    #[error("{name} is required (or {name}_FILE, the path of a file that contains it)")]
     Missing { name: &'static str },
-    #[error("{name} and {name}_FILE are both given: give one")]
+    #[error("{name} and {name}_FILE are both set: set only one")]
     Both { name: &'static str },
     #[error("{name}_FILE: cannot read {path}")]
     Unreadable {
@@ -39,7 +39,7 @@ pub enum ConfigError {
     Invalid { name: &'static str, reason: String },
 }
 
-/// The command without the variables that are empty: a template that leaves one empty means to say nothing.
+/// Removes empty variables from the command: a template that leaves one empty means that it is not set.
 pub fn without_empty_variables(command: Command) -> Command {
     let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
     command
@@ -47,7 +47,7 @@ pub fn without_empty_variables(command: Command) -> Command {
         .mut_subcommands(without_empty_variables)
 }
 
-/// A secret given as `NAME` or as `NAME_FILE`.
+/// Returns the secret that is set as `NAME` or as `NAME_FILE`.
 pub fn secret(
     name: &'static str,
     value: Option<&SecretString>,
@@ -68,7 +68,7 @@ pub fn secret(
     }
 }
 
-/// Comma-separated CIDRs; an empty text is an empty list.
+/// Networks as comma-separated CIDRs; an empty text is an empty list.
 #[derive(Debug, Clone, Default)]
 pub struct Networks(pub Vec<IpNet>);
 
@@ -85,10 +85,10 @@ pub fn required(name: &'static str, secret: Option<SecretString>) -> Result<Secr
     secret.ok_or(ConfigError::Missing { name })
 }
 
-/// A required URL that its library can read. Its own error is left out, since it may repeat the URL.
+/// Returns a required URL after its library has parsed it. The library's error is dropped, since it may repeat the URL.
 pub fn secret_url(
     name: &'static str,
-    of: &'static str,
+    system: &'static str,
     secret: Option<SecretString>,
     is_url: fn(&str) -> bool,
 ) -> Result<SecretString, ConfigError> {
@@ -96,10 +96,10 @@ pub fn secret_url(
     if is_url(url.expose_secret()) {
         return Ok(url);
     }
-    Err(ConfigError::Invalid { name, reason: format!("not a URL of {of}") })
+    Err(ConfigError::Invalid { name, reason: format!("not a {system} URL") })
 }
 
-/// Whether the text is a URL of PostgreSQL. Its library would read any scheme.
+/// Returns whether the text is a PostgreSQL URL. The library would accept any scheme.
 fn is_postgres_url(text: &str) -> bool {
     let has_scheme = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
     has_scheme && Url::parse(text).is_ok()
@@ -129,7 +129,7 @@ pub struct QueueArgs {
     rabbitmq_url: Option<SecretString>,
     #[arg(long, env = "RABBITMQ_URL_FILE", hide = true)]
     rabbitmq_url_file: Option<PathBuf>,
-    /// Put before every queue name, so that several installations can share a RabbitMQ vhost
+    /// Prefix of every queue name, so that several installations can share a RabbitMQ vhost
     #[arg(long, env = "GRAPNEL_QUEUE_PREFIX", default_value = "")]
     queue_prefix: String,
 }
@@ -181,7 +181,7 @@ pub struct SealingArgs {
     sealing_keys_file: Option<PathBuf>,
 }
 
-/// What seals in development when no key is given. It protects nothing; production refuses to start without a key.
+/// The key for development when none is set. It protects nothing; production requires a key.
 const DEVELOPMENT_SEALING_KEYS: &str = "development:Z3JhcG5lbCBkZXZlbG9wbWVudCBzZWFsaW5nIGtleSE=";
 
 impl SealingArgs {
@@ -204,7 +204,7 @@ pub struct CommonArgs {
     /// Operations port: /livez, /readyz, /metrics
     #[arg(long, env = "GRAPNEL_OPS_ADDR", default_value = "0.0.0.0:9090")]
     pub ops_addr: SocketAddr,
-    /// How long a stopping process may take to finish what is in flight
+    /// How long a stopping process may take to finish work in flight
     #[arg(long, env = "GRAPNEL_SHUTDOWN_SECONDS", default_value = "25", value_parser = clap::value_parser!(u64).range(1..=600))]
     shutdown_seconds: u64,
 }

@@ -1,5 +1,5 @@
-//! Serves HTTP on a socket: bounded in connections, headers and time, and drained on stop. A public port needs all of
-//! these bounds.
+//! Serves HTTP on a socket, with bounds on connections, headers and time, and drains it on stop. A public port needs all
+//! of these bounds.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,30 +18,30 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Connections at once. More wait in the kernel's backlog.
+/// Concurrent connections. Further ones wait in the kernel's backlog.
 const MAX_CONNECTIONS: usize = 10_000;
 
-/// Headers must be here this long after the connection, or after the answer before.
+/// Headers must arrive within this time after the connection or the previous response.
 const HEADER_DEADLINE: Duration = Duration::from_secs(15);
 
-/// All headers of a request together.
+/// The size of all headers of a request together.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 const MAX_HEADERS: usize = 100;
 
-/// Requests at once on one HTTP/2 connection.
+/// Concurrent requests on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 
-/// A correlation id that a client may give: longer ones, and others than visible ASCII, are replaced.
+/// The longest correlation id that a client may send: longer ones, and any that are not visible ASCII, are replaced.
 const MAX_CORRELATION_ID: usize = 128;
 
-/// The id by which a request is followed through everything it leads to.
+/// The id that links a request to everything that follows from it.
 #[derive(Debug, Clone)]
 pub struct CorrelationId(pub Arc<str>);
 
 const CORRELATION_HEADER: &str = "x-correlation-id";
 
 impl CorrelationId {
-    /// Taken from the request, or made.
+    /// Takes the id from the request, or makes one.
     fn of(request: &Request<Incoming>) -> Self {
         let given = request.headers().get(CORRELATION_HEADER).and_then(|value| value.to_str().ok());
         let usable = |id: &&str| {
@@ -51,12 +51,12 @@ impl CorrelationId {
     }
 }
 
-/// Serves until the token is cancelled and the requests in flight are answered, or the deadline after it passes.
+/// Serves until the token is cancelled and the requests in flight are answered, or `drain` has passed.
 ///
-/// `answer` gets each request with its [`CorrelationId`] among the extensions, and the address of the peer.
-pub async fn serve<A, F, B>(listener: TcpListener, answer: A, stop: CancellationToken, drain: Duration)
+/// `handler` receives each request with its [`CorrelationId`] among the extensions, and the peer's address.
+pub async fn serve<H, F, B>(listener: TcpListener, handler: H, stop: CancellationToken, drain: Duration)
 where
-    A: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
 {
@@ -78,42 +78,42 @@ where
     let graceful = GracefulShutdown::new();
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     while let Some((stream, peer, permit)) = accept(&listener, &connections, &stop).await {
-        let answer = answer.clone();
-        let requested = Arc::new(AtomicBool::new(false));
-        let first_request = Arc::clone(&requested);
+        let handler = handler.clone();
+        let has_request = Arc::new(AtomicBool::new(false));
+        let first_request = Arc::clone(&has_request);
         let service = service_fn(move |request| {
             first_request.store(true, Ordering::Relaxed);
-            with_correlation_id(answer.clone(), peer, request)
+            with_correlation_id(handler.clone(), peer, request)
         });
         let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let watched = graceful.watch(connection);
-        // Ends with its connection, which the graceful shutdown closes and the runtime's end cuts off.
+        // Ends with its connection: the graceful shutdown closes it, or the end of the runtime aborts it.
         tokio::spawn(async move {
             tokio::select! {
                 ended = watched => if let Err(error) = ended {
                     tracing::debug!(error = %grapnel_core::error_chain::chain(&*error), "connection ended");
                 },
-                () = silence(&requested) => tracing::debug!("connection without a request closed"),
+                () = first_request_deadline(&has_request) => tracing::debug!("connection without a request closed"),
             }
             drop(permit);
         });
     }
     drop(listener);
     if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests were still in flight at the deadline of the shutdown");
+        tracing::warn!("requests were still in flight at the shutdown deadline");
     }
 }
 
 /// Completes when the deadline passes without a first request. The library's own deadline begins only when it knows the
-/// version of HTTP, which a client can keep it from for ever.
-async fn silence(requested: &AtomicBool) {
+/// HTTP version, which a client can delay indefinitely.
+async fn first_request_deadline(has_request: &AtomicBool) {
     tokio::time::sleep(HEADER_DEADLINE).await;
-    if requested.load(Ordering::Relaxed) {
+    if has_request.load(Ordering::Relaxed) {
         std::future::pending().await
     }
 }
 
-/// The next connection; `None` when it is time to stop.
+/// Waits for the next connection; `None` after the token is cancelled.
 async fn accept(
     listener: &TcpListener,
     connections: &Arc<Semaphore>,
@@ -129,7 +129,7 @@ async fn accept(
                 return Some((stream, peer, permit));
             }
             Err(error) => {
-                // Usually out of file descriptors: wait for one to be free rather than spin.
+                // Usually out of file descriptors: wait for a free one rather than spin.
                 tracing::warn!(%error, "connection not accepted");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
@@ -137,19 +137,19 @@ async fn accept(
     }
 }
 
-async fn with_correlation_id<A, F, B>(
-    answer: A,
+async fn with_correlation_id<H, F, B>(
+    handler: H,
     peer: SocketAddr,
     mut request: Request<Incoming>,
 ) -> Result<Response<B>, std::convert::Infallible>
 where
-    A: Fn(Request<Incoming>, SocketAddr) -> F,
+    H: Fn(Request<Incoming>, SocketAddr) -> F,
     F: Future<Output = Response<B>>,
 {
     let correlation_id = CorrelationId::of(&request);
     let header = HeaderValue::from_str(&correlation_id.0);
     request.extensions_mut().insert(correlation_id);
-    let mut response = answer(request, peer).await;
+    let mut response = handler(request, peer).await;
     if let Ok(header) = header {
         response.headers_mut().insert(CORRELATION_HEADER, header);
     }

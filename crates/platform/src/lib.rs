@@ -1,4 +1,4 @@
-//! The parts that every process of Grapnel needs: options, logs, shutdown, HTTP serving, the operations port, and the queues.
+//! Parts that every process of Grapnel needs: options, logs, shutdown, HTTP serving, the operations port, and the queues.
 
 pub mod secret_file;
 pub mod args;

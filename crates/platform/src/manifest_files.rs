@@ -1,11 +1,11 @@
-//! The YAML files that Integrations and Secrets are read from.
+//! Reads the YAML files that define Integrations and Secrets.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use grapnel_core::manifests::ManifestErrors;
 
-/// The text of each file. A directory stands for its `.yaml` and `.yml` files, in the order of their names.
+/// Reads the text of each file. A directory means its `.yaml` and `.yml` files, in the order of their names.
 pub fn read(paths: &[PathBuf]) -> Result<BTreeMap<PathBuf, String>, ManifestErrors> {
     let mut texts = BTreeMap::new();
     let mut errors = Vec::new();

@@ -1,7 +1,7 @@
 //! The operations port: `/livez`, `/readyz` and `/metrics`.
 //!
-//! Live means that the process works, ready that it should get traffic. Neither depends on a datastore that the process
-//! survives without.
+//! Live means that the process works; ready means that it should receive traffic. Neither depends on a datastore that the
+//! process can run without.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use tokio::net::TcpListener;
 use crate::http_server;
 use crate::shutdown::Stage;
 
-/// How long the operations port answers after it was asked to stop.
+/// How long the operations port still answers after the stop.
 const OPS_DRAIN: Duration = Duration::from_secs(1);
 
-/// How often histograms are condensed, so that they do not grow while nobody scrapes.
+/// How often histograms are compacted, so that they do not grow while nothing scrapes them.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
-/// The state of a process, as the kubelet asks for it.
+/// The health of a process, as the kubelet probes it.
 pub trait ProcessHealth: Send + Sync + 'static {
-    /// Why the process should be restarted, if it should.
+    /// Returns why the process should be restarted, if it should.
     fn dead(&self) -> Option<String>;
-    /// Why the process should get no traffic, if it should not.
+    /// Returns why the process should receive no traffic, if it should not.
     fn not_ready(&self) -> Option<String>;
 }
 
@@ -48,7 +48,7 @@ pub async fn bind(address: SocketAddr, name: &str) -> anyhow::Result<TcpListener
     TcpListener::bind(address).await.with_context(|| format!("{name}: cannot listen on {address}"))
 }
 
-/// Serves the operations port in a stage of its own, which is the last to stop.
+/// Serves the operations port in a stage of its own, the last to stop.
 pub fn ops_stage(listener: TcpListener, health: Arc<dyn ProcessHealth>, metrics: PrometheusHandle) -> Stage {
     let mut stage = Stage::default();
     let token = stage.token();
@@ -81,12 +81,12 @@ fn respond(
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
         return response;
     }
-    let objection = match path {
+    let failure = match path {
         "/livez" => health.dead(),
         "/readyz" => health.not_ready(),
         _ => return text(StatusCode::OK, Some("text/plain; version=0.0.4"), metrics.render()),
     };
-    match objection {
+    match failure {
         None => text(StatusCode::OK, Some(TEXT), "ok\n".to_owned()),
         Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, Some(TEXT), format!("{reason}\n")),
     }

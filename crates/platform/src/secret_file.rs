@@ -1,5 +1,5 @@
-//! Reads files that hold a secret, in one way everywhere: the bytes as they are, but for one line end (LF or CRLF) that
-//! closes them. Editors put it there, and it is no part of the secret.
+//! Reads files that contain a secret: the exact bytes, without one final line end (LF or CRLF). Editors add it, and it is
+//! not part of the secret.
 
 use std::io;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
 
-/// The secret in the file.
+/// Reads the secret in the file.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -18,18 +18,18 @@ pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(secret)
 }
 
-/// The secret in the file, which is a text.
+/// Reads the secret in the file as text.
 ///
 /// # Errors
 /// When the file cannot be read, or is not UTF-8.
 pub fn read_text(path: &Path) -> io::Result<SecretString> {
     let secret = read(path)?;
     let text = std::str::from_utf8(&secret)
-        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no text"))?;
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not valid UTF-8"))?;
     Ok(SecretString::from(text))
 }
 
-/// The text before the line end that closes it, if one does.
+/// Returns the text without its final line end, if it has one.
 pub fn without_line_end(text: &[u8]) -> &[u8] {
     text.strip_suffix(b"\n").map_or(text, |text| text.strip_suffix(b"\r").unwrap_or(text))
 }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_end_is_no_part_of_a_secret() {
+    fn one_line_end_is_not_part_of_a_secret() {
         for (text, secret) in [
             ("a\n", "a"),
             ("a\r\n", "a"),

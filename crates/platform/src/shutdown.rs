@@ -1,8 +1,8 @@
-//! Stopping in order: a signal, stages one after the other, and a deadline for all of them.
+//! Stops a process in order: a signal, stages one after the other, and one deadline for all.
 //!
-//! Every long-lived task belongs to a stage. A stage is told to stop when the one before it has ended: first nothing
-//! new comes in, then what came in is finished. A task that ends before it was told to, by an error or a panic, stops
-//! the whole process with a failure: half a process is worse than a restart.
+//! Every long-lived task belongs to a stage. A stage is cancelled when the previous one has ended: first nothing new is
+//! accepted, then accepted work is finished. A task that ends before it was cancelled, by an error or a panic, stops the
+//! whole process with a failure: half a process is worse than a restart.
 
 use std::time::Duration;
 
@@ -20,11 +20,12 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// What the tasks of the stage wait for.
+    /// Returns the token that is cancelled when the stage is to stop.
     pub fn token(&self) -> CancellationToken {
         self.token.clone()
     }
 
+    /// Starts a task that ends after the token is cancelled.
     pub fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(async move {
             task.await;
@@ -32,7 +33,7 @@ impl Stage {
         });
     }
 
-    /// Answers when a task of the stage ends; never when it has none.
+    /// Waits until a task of the stage ends; never returns when it has none.
     async fn ended(&mut self) -> anyhow::Error {
         match self.tasks.join_next().await {
             Some(Ok(name)) => anyhow::anyhow!("the task {name} ended unexpectedly"),
@@ -42,8 +43,8 @@ impl Stage {
     }
 }
 
-/// Completes on SIGTERM or SIGINT.
-pub async fn requested() -> anyhow::Result<()> {
+/// Waits for SIGTERM or SIGINT.
+pub async fn stop_signal() -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     tokio::select! {
@@ -53,18 +54,18 @@ pub async fn requested() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs until a stop is requested or a task ends early, then stops the stages in order within the deadline.
+/// Runs until the stop signal or until a task ends early, then stops the stages in order within the deadline.
 ///
 /// # Errors
-/// When a task ended early, or the deadline passed; the process should then exit with a failure.
+/// When a task ended early or the deadline passed; the process should then exit with a failure.
 pub async fn supervise(
     mut stages: Vec<Stage>,
     deadline: Duration,
-    requested: impl Future<Output = anyhow::Result<()>>,
+    stop_signal: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     let early = futures::future::select_all(stages.iter_mut().map(|stage| Box::pin(stage.ended())));
     let failure = tokio::select! {
-        result = requested => result.err(),
+        result = stop_signal => result.err(),
         (error, _, _) = early => Some(error),
     };
     tracing::info!("stopping");
@@ -73,7 +74,7 @@ pub async fn supervise(
         stage.token.cancel();
         let all_ended = async { while stage.tasks.join_next().await.is_some() {} };
         if timeout_at(ends_at, all_ended).await.is_err() {
-            bail!("tasks were still running at the shutdown's deadline of {} s", deadline.as_secs());
+            bail!("tasks were still running at the shutdown deadline of {} s", deadline.as_secs());
         }
     }
     tracing::info!("stopped");

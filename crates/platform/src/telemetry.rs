@@ -1,7 +1,7 @@
 //! Logs: JSON lines in production, text for people in development.
 //!
-//! Never a body, a secret or an address of a sender in a log line, at any level. Libraries that log what they send are
-//! kept at `warn`, whatever the filter says for our own code.
+//! No log line contains a body, a secret or a sender's address, at any level. Libraries that log what they send are kept
+//! at `warn`, whatever the filter is for our own code.
 
 use std::io::IsTerminal;
 
@@ -11,15 +11,26 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, fmt};
 
-/// Where the process runs. Production is the default, so that leniency is always a choice.
+/// The environment of a process. Production is the default, so that leniency is always a choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Environment {
     Production,
     Development,
 }
 
-/// Libraries that would log URLs, frames or statements with their values, and what they may say. A target stands for all
-/// that begin with it.
+impl Environment {
+    /// Reads `GRAPNEL_ENV` as the options will, for logs that start before they are parsed; an invalid value is rejected
+    /// there.
+    pub fn from_variable() -> Self {
+        match std::env::var("GRAPNEL_ENV").as_deref() {
+            Ok("development") => Self::Development,
+            _ => Self::Production,
+        }
+    }
+}
+
+/// Libraries that would log URLs, frames or statements with their values, and their highest level. A target includes all
+/// targets that begin with it.
 const QUIET: [(&str, LevelFilter); 7] = [
     ("sqlx", LevelFilter::WARN),
     ("lapin", LevelFilter::OFF),
@@ -42,8 +53,8 @@ pub fn start(environment: Environment) {
             .with_writer(std::io::stderr)
             .boxed(),
     };
-    // Both for all layers: a filter of one layer loses lines after a library has asked whether a line would be written.
+    // Both apply to all layers: a filter of one layer loses lines after a library has asked whether a line is enabled.
     if tracing_subscriber::registry().with(chosen).with(bounds).with(lines).try_init().is_err() {
-        tracing::debug!("logging was started before");
+        tracing::debug!("logging is already started");
     }
 }

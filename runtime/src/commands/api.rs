@@ -16,30 +16,28 @@ use tokio::sync::Notify;
 use super::wait_for_schema;
 use crate::args::{ApiArgs, RedisArgs};
 use crate::delivery::dispatch::Dispatcher;
-use crate::http::server;
+use crate::http::{fallback, server};
 use crate::ingress::body::BodyBudget;
-use crate::ingress::captured_secret::Captures;
-use crate::ingress::commit::committer;
+use crate::ingress::captured_secret::CapturedSecrets;
+use crate::ingress::commit;
 use crate::ingress::provider_client::ProviderClient;
 use crate::ingress::receive::{Ingress, receive};
-use crate::integrations::cache::{ReadTask, Table, table};
+use crate::integrations::cache::{self, CacheTask, IntegrationCache};
 use crate::integrations::secret_uses;
 use crate::maintenance::Maintenance;
 use crate::management::health::{Health, health};
-use crate::management::{self, openapi};
-use crate::management::{ManagementKeys, ManagementState};
-use crate::rate_limit::limits;
+use crate::management::{self, ManagementKeys, ManagementState, openapi};
+use crate::rate_limit;
 use grapnel_core::sealing::SealingKeys;
 use grapnel_platform::args::{CommonArgs, DatabaseArgs, QueueArgs, SealingArgs};
-use grapnel_platform::clock::Clock;
-use grapnel_platform::ops_server::ProcessHealth;
-use grapnel_platform::ops_server::{bind, ops_stage, start_metrics};
-use grapnel_platform::queue::Link;
-use grapnel_platform::queue::publish::publisher;
-use grapnel_platform::shutdown::{Stage, requested, supervise};
+use grapnel_platform::clock::VerificationClock;
+use grapnel_platform::ops_server::{ProcessHealth, bind, ops_stage, start_metrics};
+use grapnel_platform::queue::QueueConnection;
+use grapnel_platform::queue::publish;
+use grapnel_platform::shutdown::{Stage, stop_signal, supervise};
 use grapnel_platform::telemetry::Environment;
 
-/// The committer, the table's listener, the dispatcher, maintenance, and the management routes share these.
+/// Shared by the committer, the cache's listener, the dispatcher, maintenance, and the management routes.
 pub(super) const DATABASE_CONNECTIONS: u32 = 16;
 
 #[derive(Debug, clap::Args)]
@@ -58,7 +56,7 @@ pub struct ApiCommand {
     sealing: SealingArgs,
 }
 
-/// What an api is started with, from the command line or by `dev`.
+/// The configuration of an api, from the command line or from `dev`.
 #[derive(Debug)]
 pub(super) struct ApiConfig {
     pub environment: Environment,
@@ -69,9 +67,9 @@ pub(super) struct ApiConfig {
     pub trusted_proxies: Arc<[IpNet]>,
     pub rate_limit_per_minute: u32,
     pub public_url: Option<Arc<str>>,
-    pub clock: Clock,
+    pub clock: VerificationClock,
     pub requeue_after: Duration,
-    /// How long requests in flight may take after the stop.
+    /// How long requests in flight may take after the stop signal.
     pub drain: Duration,
 }
 
@@ -98,14 +96,14 @@ impl ApiConfig {
     }
 }
 
-/// Ready once the schema is there and the integrations were read.
+/// Ready once the schema is current and the integrations are loaded.
 #[derive(Debug, Clone)]
-struct ApiProbes {
-    table: Table,
+struct ApiHealth {
+    integrations: IntegrationCache,
     schema: Arc<AtomicBool>,
 }
 
-impl ProcessHealth for ApiProbes {
+impl ProcessHealth for ApiHealth {
     fn dead(&self) -> Option<String> {
         None
     }
@@ -114,10 +112,11 @@ impl ProcessHealth for ApiProbes {
         if !self.schema.load(Ordering::Relaxed) {
             return Some("waiting for the database".to_owned());
         }
-        (!self.table.is_read()).then(|| "the integrations are not read yet".to_owned())
+        (!self.integrations.is_loaded()).then(|| "the integrations are not loaded yet".to_owned())
     }
 }
 
+/// Runs an api until the stop signal.
 pub async fn run(command: ApiCommand) -> anyhow::Result<()> {
     let ApiCommand { common, api, database, redis, queue, sealing } = command;
     let config = ApiConfig::new(&common, &api, &redis, &queue)?;
@@ -126,48 +125,50 @@ pub async fn run(command: ApiCommand) -> anyhow::Result<()> {
     let metrics = start_metrics()?;
     let (public, ops) =
         (bind(api.http_addr, "GRAPNEL_HTTP_ADDR").await?, bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?);
-    let (table, reading) = table(db.clone(), Arc::clone(&keys));
+    let (integrations, cache_task) = cache::new(db.clone(), Arc::clone(&keys));
     let schema = Arc::new(AtomicBool::new(false));
-    let ops =
-        ops_stage(ops, Arc::new(ApiProbes { table: table.clone(), schema: Arc::clone(&schema) }), metrics);
-    // One listener from here to the end: a signal between two of them would be heard by neither.
-    let mut stop = pin!(requested());
+    let health = ApiHealth { integrations: integrations.clone(), schema: Arc::clone(&schema) };
+    let ops = ops_stage(ops, Arc::new(health), metrics);
+    // One listener from here to the end: a signal between two of them would be lost.
+    let mut stop = pin!(stop_signal());
     tokio::select! {
-        biased; // it listens from the first look on
+        biased; // the first poll registers the listener
         stopped = &mut stop => return stopped,
         () = wait_for_schema(&db) => {}
     }
     schema.store(true, Ordering::Relaxed);
     tracing::info!(address = %public.local_addr()?, "accepting webhooks");
-    let mut stages = stages(config, db, keys, table, reading, public)?;
+    let mut stages = stages(config, db, keys, integrations, cache_task, public)?;
     stages.push(ops);
     supervise(stages, common.shutdown_deadline(), stop).await
 }
 
-/// The parts of an api, in the order in which they stop: first nothing new comes in, then what came in is committed,
-/// then what is committed is published.
+/// Returns the parts of an api, in the order in which they stop: first nothing new is received, then received events are
+/// committed, then committed events are published.
 pub(super) fn stages(
     config: ApiConfig,
     db: Database,
     keys: Arc<SealingKeys>,
-    table: Table,
-    reading: ReadTask,
+    integrations: IntegrationCache,
+    cache_task: CacheTask,
     public: TcpListener,
 ) -> anyhow::Result<Vec<Stage>> {
-    let link = |name: &str| Link::new(config.rabbitmq_url.clone(), format!("grapnel-api-{name}"));
-    let (limits, counting) = limits(&config.redis_url)?;
-    let (publisher, publishing, unpublished) = publisher(link("publish"), config.queue_prefix.clone());
-    let (committer, committing) = committer(db.clone(), publisher.clone());
+    let connect =
+        |name: &str| QueueConnection::new(config.rabbitmq_url.clone(), format!("grapnel-api-{name}"));
+    let (rate_limiter, rate_limit_task) = rate_limit::new(&config.redis_url)?;
+    let (publisher, publish_task, unpublished) =
+        publish::new(connect("publish"), config.queue_prefix.clone());
+    let (committer, commit_task) = commit::new(db.clone(), publisher.clone());
     let wake = Arc::new(Notify::new());
     let ingress = Ingress {
-        integrations: table.clone(),
-        limits: limits.clone(),
+        integrations: integrations.clone(),
+        rate_limiter: rate_limiter.clone(),
         bodies: BodyBudget::default(),
         committer,
         trusted_proxies: config.trusted_proxies,
         rate_limit_per_minute: config.rate_limit_per_minute,
         public_url: config.public_url,
-        captures: Captures::new(
+        captured_secrets: CapturedSecrets::new(
             db.clone(),
             Arc::clone(&keys),
             config.environment == Environment::Development,
@@ -175,7 +176,7 @@ pub(super) fn stages(
         provider_client: ProviderClient::new()?,
         clock: config.clock,
     };
-    let health_state = Arc::new(Health::new(db.clone(), limits, link("health")));
+    let health_state = Arc::new(Health::new(db.clone(), rate_limiter, connect("health")));
     let management = ManagementState {
         db: db.clone(),
         keys: ManagementKeys::new(&config.management_keys),
@@ -187,38 +188,38 @@ pub(super) fn stages(
     let dispatcher = Dispatcher {
         db: db.clone(),
         publisher,
-        link: link("dispatch"),
+        queues: connect("dispatch"),
         queue_prefix: config.queue_prefix,
         unpublished,
         wake,
         requeue_after: config.requeue_after,
     };
-    let (uses_db, uses_table) = (db.clone(), table.clone());
-    let maintenance = Maintenance { db, integrations: table, keys };
+    let (uses_db, uses_integrations) = (db.clone(), integrations.clone());
+    let maintenance = Maintenance { db, integrations, keys };
 
     let (mut incoming, mut commit, mut publish, mut dispatch) =
         (Stage::default(), Stage::default(), Stage::default(), Stage::default());
     incoming.spawn("public port", server::serve(public, router, incoming.token(), config.drain));
-    commit.spawn("commit", committing.run(commit.token()));
-    commit.spawn("rate limits", counting.run(commit.token()));
-    commit.spawn("integrations", reading.run(commit.token()));
-    commit.spawn("secret uses", secret_uses::run(uses_db, uses_table, commit.token()));
+    commit.spawn("commit", commit_task.run(commit.token()));
+    commit.spawn("rate limits", rate_limit_task.run(commit.token()));
+    commit.spawn("integrations", cache_task.run(commit.token()));
+    commit.spawn("secret uses", secret_uses::run(uses_db, uses_integrations, commit.token()));
     commit.spawn("maintenance", maintenance.run(commit.token()));
-    publish.spawn("publish", publishing.run(publish.token()));
+    publish.spawn("publish", publish_task.run(publish.token()));
     dispatch.spawn("dispatch", dispatcher.run(dispatch.token()));
     Ok(vec![incoming, commit, publish, dispatch])
 }
 
-/// Everything on the public port.
+/// Returns all routes of the public port.
 fn router(ingress: Ingress, health_state: Arc<Health>, management: ManagementState) -> Router {
     let document = Arc::new(openapi::document(management.delivery_sink));
-    let ours = Router::new()
+    let routes = Router::new()
         .route("/webhooks/{route}", any(receive).with_state(ingress))
         .route("/health", get(health).with_state(health_state))
-        .method_not_allowed_fallback(management::method_not_allowed);
+        .method_not_allowed_fallback(fallback::method_not_allowed);
     Router::new()
         .route("/openapi.json", get(|| async move { Json(document.as_ref().clone()) }))
-        .nest("/api/v1", management::router(management).merge(ours))
-        .method_not_allowed_fallback(management::method_not_allowed)
-        .fallback(management::not_found)
+        .nest("/api/v1", management::router(management).merge(routes))
+        .method_not_allowed_fallback(fallback::method_not_allowed)
+        .fallback(fallback::not_found)
 }

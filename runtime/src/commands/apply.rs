@@ -1,8 +1,7 @@
-//! Writes Integrations from files as rows, and declares their queues: `grapnel apply`, and the first half of
-//! `grapnel dev`.
+//! `grapnel apply`: writes Integrations from files as rows and declares their queues. `grapnel dev` uses this too.
 //!
-//! An object that says nothing new is not written, so applying twice does nothing. The generation of a file's object is
-//! counted here, as the API server counts that of an applied one.
+//! An unchanged object is not written, so applying twice does nothing. The generation of an object from a file is counted
+//! here, as the API server counts it for an applied one.
 
 use std::path::PathBuf;
 
@@ -11,17 +10,17 @@ use grapnel_crds::names::queue_name;
 use grapnel_store::Database;
 
 use grapnel_core::ids::IntegrationId;
-use grapnel_core::integration::{FILE_UID_PREFIX, IntegrationRow};
+use grapnel_core::integration::{FILE_UID_PREFIX, IntegrationRow, RowIdentity, spec_text};
 use grapnel_core::manifests::{self, DesiredIntegration};
 use grapnel_core::sealing::SealingKeys;
 use grapnel_core::secrets::IntegrationSecrets;
 use grapnel_platform::args::{CommonArgs, DatabaseArgs, QueueArgs, SealingArgs};
 use grapnel_platform::manifest_files;
-use grapnel_platform::queue::{self, Link};
+use grapnel_platform::queue::{self, QueueConnection};
 use grapnel_store::integrations::{self as rows, UpsertOutcome};
 use grapnel_store::migrate;
 
-/// Who wrote, in the audit log.
+/// The actor in audit entries.
 const ACTOR: &str = "file";
 
 #[derive(Debug, clap::Args)]
@@ -39,15 +38,15 @@ pub struct ApplyArgs {
     sealing: SealingArgs,
 }
 
-/// What applying one object came to.
+/// The outcome of applying one object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Applied {
+pub(super) enum ApplyOutcome {
     Created,
     Updated,
     Unchanged,
 }
 
-/// `grapnel apply`: writes the rows and queues once and prints a line for each Integration.
+/// Writes the rows, declares the queues, and prints a line for each Integration.
 pub async fn run(args: ApplyArgs) -> anyhow::Result<()> {
     let keys = args.sealing.sealing_keys(args.common.environment)?;
     let (database_url, rabbitmq_url) = (args.database.database_url()?, args.queue.rabbitmq_url()?);
@@ -55,18 +54,18 @@ pub async fn run(args: ApplyArgs) -> anyhow::Result<()> {
     let desired = manifests::parse(&manifest_files::read(&args.files)?)?;
     let db = Database::new(&database_url, "apply", 2)?;
     migrate::require(&db).await?;
-    let link = Link::new(rabbitmq_url, "grapnel-apply");
+    let queues = QueueConnection::new(rabbitmq_url, "grapnel-apply");
     for desired in &desired {
-        let applied = apply(&db, &keys, desired).await?;
-        declare_queues(&link, &prefix, desired).await?;
-        let word = match applied {
-            Applied::Created => "created",
-            Applied::Updated => "updated",
-            Applied::Unchanged => "unchanged",
+        let outcome = apply(&db, &keys, desired).await?;
+        declare_queues(&queues, &prefix, desired).await?;
+        let word = match outcome {
+            ApplyOutcome::Created => "created",
+            ApplyOutcome::Updated => "updated",
+            ApplyOutcome::Unchanged => "unchanged",
         };
         println!("{} {word}", describe(desired));
     }
-    link.close().await;
+    queues.close().await;
     Ok(())
 }
 
@@ -79,27 +78,29 @@ fn describe(desired: &DesiredIntegration) -> String {
     format!("integration {}/{name}", desired.object.namespace_or_default())
 }
 
-/// Writes one object's row, if it says anything new.
-pub async fn apply(
+/// Writes one object's row, unless it is unchanged.
+pub(super) async fn apply(
     db: &Database,
     keys: &SealingKeys,
     desired: &DesiredIntegration,
-) -> anyhow::Result<Applied> {
+) -> anyhow::Result<ApplyOutcome> {
     let before = rows::find(db, id_of(desired)).await.context("read the integration's row")?;
     if let Some(before) = &before
         && !before.deleted
-        && is_unchanged(&before.row, desired, keys)?
+        && is_unchanged(&before.row, desired, keys)
     {
-        return Ok(Applied::Unchanged);
+        return Ok(ApplyOutcome::Unchanged);
     }
     let generation = before.as_ref().map_or(1, |before| before.row.generation + 1);
-    let row = row(desired, generation, keys)?;
+    let row = row(desired, generation, keys);
     let destinations: Vec<String> =
         desired.object.spec.destinations.iter().map(|destination| destination.name.clone()).collect();
     match rows::upsert(db, &row, &destinations, ACTOR).await.context("write the integration's row")? {
-        UpsertOutcome::Applied if before.is_some_and(|before| !before.deleted) => Ok(Applied::Updated),
-        UpsertOutcome::Applied => Ok(Applied::Created),
-        UpsertOutcome::Superseded => bail!("{}: a newer version was written meanwhile", describe(desired)),
+        UpsertOutcome::Applied if before.is_some_and(|before| !before.deleted) => Ok(ApplyOutcome::Updated),
+        UpsertOutcome::Applied => Ok(ApplyOutcome::Created),
+        UpsertOutcome::Superseded => {
+            bail!("{}: a newer version was written in the meantime", describe(desired))
+        }
         UpsertOutcome::RouteTaken => {
             bail!("{}: spec.route: {} belongs to another integration", describe(desired), row.route)
         }
@@ -107,8 +108,11 @@ pub async fn apply(
     }
 }
 
-/// Retires the rows that came from files and are in none any more.
-pub async fn retire_others(db: &Database, kept: &[DesiredIntegration]) -> anyhow::Result<Vec<IntegrationId>> {
+/// Retires the rows of objects that were removed from the files.
+pub(super) async fn retire_others(
+    db: &Database,
+    kept: &[DesiredIntegration],
+) -> anyhow::Result<Vec<IntegrationId>> {
     let live = rows::load_all(db).await.context("read the integrations")?;
     let is_kept = |row: &IntegrationRow| kept.iter().any(|desired| id_of(desired) == row.id);
     let mut retired = Vec::new();
@@ -121,8 +125,12 @@ pub async fn retire_others(db: &Database, kept: &[DesiredIntegration]) -> anyhow
 }
 
 /// Declares the queue of every destination.
-pub async fn declare_queues(link: &Link, prefix: &str, desired: &DesiredIntegration) -> anyhow::Result<()> {
-    let channel = link.channel().await.context("connect to RabbitMQ")?;
+pub(super) async fn declare_queues(
+    queues: &QueueConnection,
+    prefix: &str,
+    desired: &DesiredIntegration,
+) -> anyhow::Result<()> {
+    let channel = queues.channel().await.context("connect to RabbitMQ")?;
     for destination in &desired.object.spec.destinations {
         let name = queue_name(prefix, desired.object.id(), &destination.name);
         queue::declare(&channel, &name).await.with_context(|| format!("declare the queue {name}"))?;
@@ -130,34 +138,18 @@ pub async fn declare_queues(link: &Link, prefix: &str, desired: &DesiredIntegrat
     Ok(())
 }
 
-fn is_unchanged(
-    row: &IntegrationRow,
-    desired: &DesiredIntegration,
-    keys: &SealingKeys,
-) -> anyhow::Result<bool> {
-    let same_spec = row.spec == serde_json::to_string(&desired.object.spec)?;
-    // Secrets that cannot be opened any more are written anew.
+fn is_unchanged(row: &IntegrationRow, desired: &DesiredIntegration, keys: &SealingKeys) -> bool {
+    let same_spec = row.spec == spec_text(&desired.object.spec);
+    // Secrets that can no longer be opened are written again.
     let same_secrets =
         IntegrationSecrets::open(keys, row.id, &row.secrets).is_ok_and(|secrets| secrets == desired.secrets);
-    Ok(same_spec && same_secrets)
+    same_spec && same_secrets
 }
 
-fn row(desired: &DesiredIntegration, generation: i64, keys: &SealingKeys) -> anyhow::Result<IntegrationRow> {
-    let object = &desired.object;
-    let (id, namespace) = (id_of(desired), object.namespace_or_default());
-    let name = object.metadata.name.clone().unwrap_or_default();
-    Ok(IntegrationRow {
-        id,
-        uid: format!("{FILE_UID_PREFIX}{namespace}/{name}"),
-        provider: object.spec.provider.clone(),
-        route: object.route().to_owned(),
-        display_name: object.display_name().to_owned(),
-        state: object.spec.state.into(),
-        spec: serde_json::to_string(&object.spec)?,
-        secrets: desired.secrets.seal(keys, id),
-        writer_epoch: 0,
-        namespace,
-        name,
-        generation,
-    })
+fn row(desired: &DesiredIntegration, generation: i64, keys: &SealingKeys) -> IntegrationRow {
+    let (id, namespace) = (id_of(desired), desired.object.namespace_or_default());
+    let name = desired.object.metadata.name.as_deref().unwrap_or_default();
+    let uid = format!("{FILE_UID_PREFIX}{namespace}/{name}");
+    let identity = RowIdentity { id, uid, generation, writer_epoch: 0 };
+    IntegrationRow::new(&desired.object, identity, desired.secrets.seal(keys, id))
 }

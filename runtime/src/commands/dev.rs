@@ -1,7 +1,7 @@
 //! `grapnel dev`: api, worker and dispatcher in one process, with Integrations from files.
 //!
-//! The database's rows are what the files say: an edit takes effect without a restart, and an object that is in no file
-//! any more is retired. Files that are wrong change nothing, and why is logged once.
+//! The rows of the database follow the files: an edit takes effect without a restart, and an object that was removed from
+//! the files is retired. Invalid files change nothing, and the reason is logged once.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,26 +15,25 @@ use tokio_util::sync::CancellationToken;
 use super::api::{self, ApiConfig};
 use super::worker::CLAIM_CONNECTIONS;
 use crate::args::{ApiArgs, DeliveryArgs, RedisArgs};
-use crate::commands::apply::{Applied, apply, declare_queues, retire_others};
+use crate::commands::apply::{ApplyOutcome, apply, declare_queues, retire_others};
 use crate::delivery::send::DeliveryClient;
 use crate::delivery::worker::{LaneHealth, Worker};
-use crate::integrations::cache::{Table, table};
+use crate::integrations::cache::{self, IntegrationCache};
 use grapnel_core::delivery::egress_policy::EgressPolicy;
 use grapnel_core::error_chain::chain;
 use grapnel_core::manifests::{self, ManifestErrors};
 use grapnel_core::sealing::SealingKeys;
 use grapnel_platform::args::{CommonArgs, DatabaseArgs, QueueArgs, SealingArgs};
 use grapnel_platform::manifest_files;
-use grapnel_platform::ops_server::ProcessHealth;
-use grapnel_platform::ops_server::{bind, ops_stage, start_metrics};
-use grapnel_platform::queue::Link;
-use grapnel_platform::shutdown::{Stage, requested, supervise};
+use grapnel_platform::ops_server::{ProcessHealth, bind, ops_stage, start_metrics};
+use grapnel_platform::queue::QueueConnection;
+use grapnel_platform::shutdown::{Stage, stop_signal, supervise};
 use grapnel_store::migrate;
 
-/// How often the files are looked at. An edit is applied at the second look that finds it.
+/// How often the files are read. An edit is applied at the second read that finds it.
 const POLL: Duration = Duration::from_millis(250);
 
-/// How soon files that could not be applied, for a reason that is not in them, are tried again.
+/// How soon files that could not be applied, for a reason outside of them, are retried.
 const RETRY: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
@@ -58,6 +57,7 @@ pub struct DevCommand {
     sealing: SealingArgs,
 }
 
+/// Runs all roles until the stop signal.
 pub async fn run(command: DevCommand) -> anyhow::Result<()> {
     let DevCommand { files, common, api, delivery, database, redis, queue, sealing } = command;
     let config = ApiConfig::new(&common, &api, &redis, &queue)?;
@@ -67,7 +67,7 @@ pub async fn run(command: DevCommand) -> anyhow::Result<()> {
     let claims = Database::for_claims(&database_url, CLAIM_CONNECTIONS)?;
     let client =
         DeliveryClient::new(EgressPolicy::new(delivery.allowed_destination_cidrs(common.environment)))?;
-    // The first reading must be good: there is no last good state yet.
+    // The first read must succeed: there is no last valid state yet.
     let texts = manifest_files::read(&files)?;
     manifests::parse(&texts)?;
     migrate::run(&db).await.context("migrate the database")?;
@@ -75,90 +75,92 @@ pub async fn run(command: DevCommand) -> anyhow::Result<()> {
     let (public, ops) =
         (bind(api.http_addr, "GRAPNEL_HTTP_ADDR").await?, bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?);
 
-    let link = |name: &str| Link::new(config.rabbitmq_url.clone(), format!("grapnel-dev-{name}"));
-    let watcher = Watcher {
+    let connect =
+        |name: &str| QueueConnection::new(config.rabbitmq_url.clone(), format!("grapnel-dev-{name}"));
+    let watcher = FileWatcher {
         files,
         db: db.clone(),
         keys: Arc::clone(&keys),
-        link: link("apply"),
+        queues: connect("apply"),
         queue_prefix: config.queue_prefix.clone(),
     };
     watcher.apply(&texts).await?;
-    let (table, reading) = table(db.clone(), Arc::clone(&keys));
+    let (integrations, cache_task) = cache::new(db.clone(), Arc::clone(&keys));
     let worker = Worker {
         db: db.clone(),
         claims,
-        integrations: table.clone(),
+        integrations: integrations.clone(),
         client,
-        link: link("worker"),
+        queues: connect("worker"),
         queue_prefix: config.queue_prefix.clone(),
         only: None,
         drain: common.shutdown_deadline() / 2,
     };
-    let health = LaneHealth::default();
-    let ops = ops_stage(ops, Arc::new(DevProbes { table: table.clone(), lanes: health.clone() }), metrics);
+    let lanes = LaneHealth::default();
+    let health = DevHealth { integrations: integrations.clone(), lanes: lanes.clone() };
+    let ops = ops_stage(ops, Arc::new(health), metrics);
     tracing::info!(address = %public.local_addr()?, "accepting webhooks and delivering");
     let mut work = Stage::default();
-    work.spawn("worker", worker.run(health, work.token()));
+    work.spawn("worker", worker.run(lanes, work.token()));
     work.spawn("files", watcher.run(texts, work.token()));
     let mut stages = vec![work];
-    stages.extend(api::stages(config, db, keys, table, reading, public)?);
+    stages.extend(api::stages(config, db, keys, integrations, cache_task, public)?);
     stages.push(ops);
-    supervise(stages, common.shutdown_deadline(), requested()).await
+    supervise(stages, common.shutdown_deadline(), stop_signal()).await
 }
 
-/// Ready once the integrations were read; dead when a queue is not consumed.
-struct DevProbes {
-    table: Table,
+/// Ready once the integrations are loaded; dead when a queue is not consumed.
+struct DevHealth {
+    integrations: IntegrationCache,
     lanes: LaneHealth,
 }
 
-impl ProcessHealth for DevProbes {
+impl ProcessHealth for DevHealth {
     fn dead(&self) -> Option<String> {
         self.lanes.dead()
     }
 
     fn not_ready(&self) -> Option<String> {
-        (!self.table.is_read()).then(|| "the integrations are not read yet".to_owned())
+        (!self.integrations.is_loaded()).then(|| "the integrations are not loaded yet".to_owned())
     }
 }
 
 /// The texts of the files, or why they cannot be read.
-type Found = Result<BTreeMap<PathBuf, String>, ManifestErrors>;
+type FileTexts = Result<BTreeMap<PathBuf, String>, ManifestErrors>;
 
-/// Tells a file that is being written from one that was: an editor empties it first, and what is in no file any more is
-/// retired with its work.
+/// Distinguishes a file that is being written from a complete one: an editor empties it first, and an object that is in no
+/// file is retired with its deliveries.
 #[derive(Default)]
-struct Looks {
-    last: Option<Found>,
+struct EditDetector {
+    last: Option<FileTexts>,
 }
 
-impl Looks {
-    /// What was found, when the look before found the same.
-    fn settled(&mut self, found: Found) -> Option<Found> {
-        let is_settled = self.last.as_ref() == Some(&found);
-        self.last = Some(found.clone());
-        is_settled.then_some(found)
+impl EditDetector {
+    /// Returns the texts if the previous read found the same.
+    fn settled(&mut self, texts: FileTexts) -> Option<FileTexts> {
+        let is_settled = self.last.as_ref() == Some(&texts);
+        self.last = Some(texts.clone());
+        is_settled.then_some(texts)
     }
 }
 
-/// Follows the files.
-struct Watcher {
+/// Applies the files whenever they change.
+struct FileWatcher {
     files: Vec<PathBuf>,
     db: Database,
     keys: Arc<SealingKeys>,
-    link: Link,
+    queues: QueueConnection,
     queue_prefix: String,
 }
 
-impl Watcher {
-    /// Applies each edit until the token is cancelled. `applied` is what was applied last.
+impl FileWatcher {
+    /// Applies each edit until the token is cancelled. `applied` are the texts that were applied last.
     async fn run(self, applied: BTreeMap<PathBuf, String>, stop: CancellationToken) {
         let mut applied = Some(applied);
-        let (mut looks, mut refused, mut wait) = (Looks::default(), String::new(), POLL);
+        let (mut edits, mut refused, mut wait) = (EditDetector::default(), String::new(), POLL);
         while stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
             wait = POLL;
-            let Some(found) = looks.settled(manifest_files::read(&self.files)) else { continue };
+            let Some(found) = edits.settled(manifest_files::read(&self.files)) else { continue };
             let outcome = match found {
                 Ok(texts) if applied.as_ref() == Some(&texts) => Ok(texts),
                 Ok(texts) => self.apply(&texts).await.map(|()| texts),
@@ -172,31 +174,33 @@ impl Watcher {
                 Err(error) => {
                     let reason = chain(&*error);
                     if !error.is::<ManifestErrors>() {
-                        // Some of it may have been applied, so that even the state before is an edit.
+                        // Part of it may have been applied, so even the previous state counts as an edit.
                         applied = None;
                         wait = RETRY;
                     }
                     if reason != refused {
-                        tracing::error!("the files were not applied, the last good state stays:\n{reason}");
+                        tracing::error!(
+                            "the files were not applied; the last valid state stays in effect:\n{reason}"
+                        );
                         refused = reason;
                     }
                 }
             }
         }
-        self.link.close().await;
+        self.queues.close().await;
     }
 
-    /// Makes the rows what the files say.
+    /// Makes the rows match the files.
     async fn apply(&self, texts: &BTreeMap<PathBuf, String>) -> anyhow::Result<()> {
         let desired = manifests::parse(texts)?;
-        // First, so that a route can move from an object that goes to one that comes.
+        // First, so that a route can move from a removed object to a new one.
         for id in retire_others(&self.db, &desired).await? {
             tracing::info!(integration.id = %id, "integration retired");
         }
         for desired in &desired {
-            let applied = apply(&self.db, &self.keys, desired).await?;
-            if applied != Applied::Unchanged {
-                declare_queues(&self.link, &self.queue_prefix, desired).await?;
+            let outcome = apply(&self.db, &self.keys, desired).await?;
+            if outcome != ApplyOutcome::Unchanged {
+                declare_queues(&self.queues, &self.queue_prefix, desired).await?;
                 let name = desired.object.metadata.name.as_deref().unwrap_or_default();
                 tracing::info!(
                     integration.name = name, integration.id = %desired.object.id(), route = desired.object.route(),
@@ -212,30 +216,30 @@ impl Watcher {
 mod tests {
     use super::*;
 
-    fn found(text: &str) -> Found {
+    fn found(text: &str) -> FileTexts {
         Ok(BTreeMap::from([(PathBuf::from("acme.yaml"), text.to_owned())]))
     }
 
     #[test]
-    fn file_in_the_middle_of_being_written_is_not_taken_for_an_edit() {
-        let mut looks = Looks::default();
-        assert_eq!(looks.settled(found("old")), None);
-        assert_eq!(looks.settled(found("old")), Some(found("old")));
-        assert_eq!(looks.settled(found("")), None);
-        assert_eq!(looks.settled(found("ne")), None);
-        assert_eq!(looks.settled(found("new")), None);
-        assert_eq!(looks.settled(found("new")), Some(found("new")));
-        assert_eq!(looks.settled(found("new")), Some(found("new")));
+    fn partly_written_file_is_not_taken_for_an_edit() {
+        let mut edits = EditDetector::default();
+        assert_eq!(edits.settled(found("old")), None);
+        assert_eq!(edits.settled(found("old")), Some(found("old")));
+        assert_eq!(edits.settled(found("")), None);
+        assert_eq!(edits.settled(found("ne")), None);
+        assert_eq!(edits.settled(found("new")), None);
+        assert_eq!(edits.settled(found("new")), Some(found("new")));
+        assert_eq!(edits.settled(found("new")), Some(found("new")));
     }
 
     #[test]
-    fn file_that_is_away_for_a_moment_is_not_missing() {
+    fn briefly_missing_file_is_not_taken_for_an_edit() {
         let away = || manifest_files::read(&[PathBuf::from("/nonexistent/acme.yaml")]);
-        let mut looks = Looks::default();
-        assert_eq!(looks.settled(found("old")), None);
-        assert_eq!(looks.settled(away()), None);
-        assert_eq!(looks.settled(found("old")), None);
-        assert_eq!(looks.settled(away()), None);
-        assert!(looks.settled(away()).is_some_and(|found| found.is_err()));
+        let mut edits = EditDetector::default();
+        assert_eq!(edits.settled(found("old")), None);
+        assert_eq!(edits.settled(away()), None);
+        assert_eq!(edits.settled(found("old")), None);
+        assert_eq!(edits.settled(away()), None);
+        assert!(edits.settled(away()).is_some_and(|found| found.is_err()));
     }
 }

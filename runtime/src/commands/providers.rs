@@ -1,4 +1,4 @@
-//! `grapnel providers`: what presets there are, one of them, and the documentation of all.
+//! `grapnel providers`: lists the presets, shows one, and prints the documentation of all.
 
 use std::fmt::Write;
 
@@ -8,13 +8,13 @@ use grapnel_crds::{HandshakeAuth, HashAlgorithm, Scheme, SchemeType};
 use grapnel_core::preset::{self, Preset};
 
 const HEADER: &str = "\
-<!-- Generated from runtime/presets. Do not edit; refresh it with:
+<!-- Generated from crates/core/presets. Do not edit; refresh it with:
      cargo run --package grapnel-runtime --bin grapnel -- providers docs > docs/providers.md -->
 
 # Providers
 
 A provider is a preset: a YAML file of the same fields as `spec.verification.scheme`, `spec.mapping`, `spec.handshakes` and
-`spec.acknowledgement` of an Integration. What an Integration sets goes before its preset, field by field, and
+`spec.acknowledgement` of an Integration. What an Integration sets takes precedence over its preset, field by field, and
 `provider: custom` with a scheme and a mapping needs no preset at all. `grapnel providers show NAME` prints a preset;
 `grapnel verify` says why a captured request does not verify.
 
@@ -40,6 +40,8 @@ enum ProvidersCommand {
     Docs,
 }
 
+/// Prints the list, one preset, or the documentation.
+///
 /// # Errors
 /// When there is no such preset.
 pub fn run(args: &ProvidersArgs) -> anyhow::Result<()> {
@@ -74,8 +76,8 @@ fn list() -> String {
     list
 }
 
-/// The documentation of all presets, in Markdown.
-pub fn docs() -> String {
+/// Returns the documentation of all presets in Markdown.
+fn docs() -> String {
     let mut docs = HEADER.to_owned();
     docs += "\n| provider | | verified by | handshakes |\n|---|---|---|---|\n";
     for preset in presets() {
@@ -134,14 +136,14 @@ fn section(preset: &Preset) -> String {
 
 fn lower_first(text: &str) -> String {
     let mut characters = text.chars();
-    // An abbreviation stays as it is.
+    // An abbreviation is kept.
     if text.chars().nth(1).is_some_and(char::is_uppercase) {
         return text.to_owned();
     }
     characters.next().map(|first| first.to_lowercase().chain(characters).collect()).unwrap_or_default()
 }
 
-/// The scheme in a few words.
+/// Summarizes the scheme in a few words.
 fn summary(scheme: &Scheme) -> String {
     let hash = match scheme.hash.unwrap_or(HashAlgorithm::Sha256) {
         HashAlgorithm::Sha1 => "SHA-1",
@@ -167,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_documentation_is_that_of_the_presets() {
+    fn the_documentation_matches_the_presets() {
         assert!(
             include_str!("../../../docs/providers.md") == docs(),
             "docs/providers.md is stale; refresh it with\n  cargo run --package grapnel-runtime --bin grapnel -- providers docs \

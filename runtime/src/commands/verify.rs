@@ -1,7 +1,8 @@
-//! `grapnel verify`: whether a captured request verifies and, if not, at which step it fails and over what was computed.
+//! `grapnel verify`: reports whether a captured request verifies and, if not, at which step it fails and which message was
+//! signed.
 //!
-//! It judges with the very verifier of the ingress, offline. A secret is never printed: where it is part of the message, its
-//! placeholder stands for it.
+//! It uses the verifier of the ingress, offline. A secret is never printed: where the message contains it, its placeholder is
+//! shown instead.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -23,13 +24,13 @@ const SHOWN_BYTES: usize = 400;
 
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// The preset that the request is judged by
+    /// The preset to verify the request with
     #[arg(long, required_unless_present = "integration")]
     provider: Option<String>,
-    /// A file whose first Integration the request is judged by, in place of a preset
+    /// A file whose first Integration is used to verify the request, instead of a preset
     #[arg(long, value_name = "FILE", conflicts_with = "provider")]
     integration: Option<PathBuf>,
-    /// A file with a secret; one line end that closes it is dropped. Repeat it for the previous secrets
+    /// A file with a secret; one final line end is dropped. Repeat the option for previous secrets
     #[arg(long = "secret-file", required = true, value_name = "FILE")]
     secret_files: Vec<PathBuf>,
     /// The request as it was received: its first line, its headers, an empty line, and its body
@@ -38,14 +39,14 @@ pub struct VerifyArgs {
     /// The URL that the provider called, without its query, where it signs it
     #[arg(long)]
     url: Option<String>,
-    /// The time to judge a timestamp by, such as 2026-01-31T10:00:00Z; now by default
+    /// The time to verify a timestamp against, such as 2026-01-31T10:00:00Z; now by default
     #[arg(long)]
     now: Option<Timestamp>,
 }
 
 /// A request as it was received.
 #[derive(Debug, PartialEq, Eq)]
-struct Request {
+struct CapturedRequest {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -72,13 +73,13 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     let tolerance = spec.verification.tolerance_seconds;
     let url = args.url.as_deref().or(spec.verification.url.as_deref());
     let verifier = |tolerance| Verifier::new(&provider.scheme, tolerance, url, &secrets);
-    let judged = Judged {
+    let verification = Verification {
         strict: verifier(tolerance)?,
-        ageless: verifier(Some(0))?,
+        any_age: verifier(Some(0))?,
         request: &request,
         now: args.now.unwrap_or_else(Timestamp::now),
     };
-    let (report, verified) = judged.report();
+    let (report, verified) = verification.report();
     print!("{report}");
     Ok(if verified { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -107,7 +108,7 @@ fn secret(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
 }
 
 /// Reads a request as it goes over the wire, with either kind of line ends before the body.
-fn parse(text: &[u8]) -> anyhow::Result<Request> {
+fn parse(text: &[u8]) -> anyhow::Result<CapturedRequest> {
     let mut rest = text;
     let mut line = || -> anyhow::Result<&str> {
         let end =
@@ -134,7 +135,7 @@ fn parse(text: &[u8]) -> anyhow::Result<Request> {
         let value = HeaderValue::from_bytes(value.trim().as_bytes()).context("invalid header value")?;
         headers.append(name, value);
     }
-    Ok(Request {
+    Ok(CapturedRequest {
         method: method.parse().with_context(|| format!("invalid method {method:?}"))?,
         uri: uri.parse().with_context(|| format!("invalid request path {uri:?}"))?,
         headers,
@@ -142,31 +143,31 @@ fn parse(text: &[u8]) -> anyhow::Result<Request> {
     })
 }
 
-struct Judged<'a> {
+struct Verification<'a> {
     strict: Verifier,
-    /// The same without a bound on the age.
-    ageless: Verifier,
-    request: &'a Request,
+    /// The same verifier without a limit on the age.
+    any_age: Verifier,
+    request: &'a CapturedRequest,
     now: Timestamp,
 }
 
-impl Judged<'_> {
+impl Verification<'_> {
     fn incoming<'b>(&'b self, body: &'b [u8]) -> IncomingRequest<'b> {
-        let Request { method, uri, headers, .. } = self.request;
+        let CapturedRequest { method, uri, headers, .. } = self.request;
         IncomingRequest { method, uri, headers, body, public_url: None, json: None }
     }
 
-    /// The steps in words, and whether the request verifies.
+    /// Returns the steps as text, and whether the request verifies.
     fn report(&self) -> (String, bool) {
         let incoming = self.incoming(&self.request.body);
         let mut report = String::new();
-        let judged = self.strict.verify(&incoming, self.now);
-        let failed = judged.as_ref().err().map(VerifyError::step);
+        let result = self.strict.verify(&incoming, self.now);
+        let failed = result.as_ref().err().map(VerifyError::step);
         for step in VerificationStep::ALL {
             if !self.strict.has_step(step) {
                 continue;
             }
-            let outcome = match (&judged, failed) {
+            let outcome = match (&result, failed) {
                 (Err(refused), Some(failed)) if failed == step => format!("failed: {refused}"),
                 (_, Some(failed)) if failed < step => break,
                 _ => "ok".to_owned(),
@@ -176,10 +177,12 @@ impl Judged<'_> {
         if let Some(message) = self.strict.message(&incoming) {
             line(&mut report, "computed over", &describe(&message));
         }
-        match &judged {
-            Ok(proof) if proof.secret == 0 => line(&mut report, "result", "verified with the first secret"),
-            Ok(proof) => {
-                line(&mut report, "result", &format!("verified with secret number {}", proof.secret + 1))
+        match &result {
+            Ok(verified) if verified.secret == 0 => {
+                line(&mut report, "result", "verified with the first secret")
+            }
+            Ok(verified) => {
+                line(&mut report, "result", &format!("verified with secret number {}", verified.secret + 1))
             }
             Err(refused) => {
                 line(
@@ -192,20 +195,20 @@ impl Judged<'_> {
                 }
             }
         }
-        (report, judged.is_ok())
+        (report, result.is_ok())
     }
 
-    /// What would make it verify: the usual causes.
+    /// Returns the usual cause of a failure, if it applies.
     fn hint(&self, refused: &VerifyError) -> Option<&'static str> {
         let body = &self.request.body;
-        let verifies = |body: &[u8]| self.ageless.verify(&self.incoming(body), self.now).is_ok();
+        let verifies = |body: &[u8]| self.any_age.verify(&self.incoming(body), self.now).is_ok();
         match refused {
             VerifyError::TimestampOff { .. } if verifies(body) => {
-                Some("apart from its age the request verifies; --now sets the time to judge by")
+                Some("apart from its age the request verifies; --now sets the time to verify against")
             }
             VerifyError::Mismatch | VerifyError::TimestampOff { .. } => {
                 if verifies(without_line_end(body)) {
-                    return Some("it verifies without the line end after the body: the capture added one");
+                    return Some("it verifies without the line end after the body: the capture added it");
                 }
                 let longer = |end: &[u8]| [body, end].concat();
                 (verifies(&longer(b"\n")) || verifies(&longer(b"\r\n")))
@@ -241,9 +244,9 @@ mod tests {
         let spec = of_preset("github");
         let scheme = ResolvedProvider::new(&spec).expect("a provider").scheme;
         let verifier = |tolerance| Verifier::new(&scheme, tolerance, None, &[secret]).expect("a verifier");
-        Judged {
+        Verification {
             strict: verifier(None),
-            ageless: verifier(Some(0)),
+            any_age: verifier(Some(0)),
             request: &request,
             now: Timestamp::UNIX_EPOCH,
         }
@@ -255,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_request_passes_every_step() {
+    fn a_valid_request_passes_every_step() {
         let (report, verified) = report_of(&request(SIGNATURE, "Hello, World!"), SECRET);
         assert!(verified, "{report}");
         insta::assert_snapshot!(report, @r"
@@ -282,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_not_read() {
+    fn an_invalid_request_is_not_read() {
         for text in
             ["", "POST", "POST / HTTP/1.1", "POST / HTTP/1.1\nno header\n\n", "POST / HTTP/1.1\na: b\n"]
         {

@@ -9,18 +9,18 @@ use super::wait_for_schema;
 use crate::args::DeliveryArgs;
 use crate::delivery::send::DeliveryClient;
 use crate::delivery::worker::{LaneHealth, Worker};
-use crate::integrations::cache::table;
+use crate::integrations::cache;
 use grapnel_core::delivery::egress_policy::EgressPolicy;
 use grapnel_platform::args::{CommonArgs, DatabaseArgs, QueueArgs, SealingArgs};
 use grapnel_platform::ops_server::{bind, ops_stage, start_metrics};
-use grapnel_platform::queue::Link;
-use grapnel_platform::shutdown::{Stage, requested, supervise};
+use grapnel_platform::queue::QueueConnection;
+use grapnel_platform::shutdown::{Stage, stop_signal, supervise};
 use grapnel_store::Database;
 
-/// The recorder, the settling of replays, the table's reader and its listener.
+/// Shared by the recorder, the settling of replays, the integration cache and its listener.
 const DATABASE_CONNECTIONS: u32 = 5;
 
-/// Lanes that claim at the same time.
+/// Lanes that can claim at the same time.
 pub(super) const CLAIM_CONNECTIONS: u32 = 8;
 
 #[derive(Debug, clap::Args)]
@@ -40,6 +40,7 @@ pub struct WorkerCommand {
     sealing: SealingArgs,
 }
 
+/// Runs a worker until the stop signal.
 pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
     let WorkerCommand { integration, common, delivery, database, queue, sealing } = command;
     let (rabbitmq_url, queue_prefix) = (queue.rabbitmq_url()?, queue.queue_prefix()?);
@@ -52,22 +53,21 @@ pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
     let metrics = start_metrics()?;
     let health = LaneHealth::default();
     let ops = ops_stage(bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?, Arc::new(health.clone()), metrics);
-    // One listener from here to the end: a signal between two of them would be heard by neither.
-    let mut stop = pin!(requested());
+    // One listener from here to the end: a signal between two of them would be lost.
+    let mut stop = pin!(stop_signal());
     tokio::select! {
-        biased; // it listens from the first look on
+        biased; // the first poll registers the listener
         stopped = &mut stop => return stopped,
         () = wait_for_schema(&db) => {}
     }
-    let (table, reading) = table(db.clone(), keys);
-    // Less than the whole, so that what the attempts came to can still be recorded.
+    let (integrations, cache_task) = cache::new(db.clone(), keys);
+    // Less than the whole deadline, so that the results of the attempts can still be recorded.
     let drain = common.shutdown_deadline().mul_f32(0.8);
-    let link = Link::new(rabbitmq_url, "grapnel-worker");
-    let worker =
-        Worker { db, claims, integrations: table, client, link, queue_prefix, only: integration, drain };
-    let (mut work, mut tables) = (Stage::default(), Stage::default());
+    let queues = QueueConnection::new(rabbitmq_url, "grapnel-worker");
+    let worker = Worker { db, claims, integrations, client, queues, queue_prefix, only: integration, drain };
+    let (mut work, mut cache) = (Stage::default(), Stage::default());
     work.spawn("worker", worker.run(health, work.token()));
-    tables.spawn("integrations", reading.run(tables.token()));
+    cache.spawn("integrations", cache_task.run(cache.token()));
     tracing::info!("delivering");
-    supervise(vec![work, tables, ops], common.shutdown_deadline(), stop).await
+    supervise(vec![work, cache, ops], common.shutdown_deadline(), stop).await
 }

@@ -1,55 +1,50 @@
-//! One attempt: the request, and what its outcome means for the delivery.
+//! One attempt: the request, and what follows from its outcome.
 
 use std::fmt::Write;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::payload_budget::{Payload, Payloads};
-use crate::delivery::send::{DeliveryClient, Exchange};
-use grapnel_core::delivery::outcome::Outcome;
+use super::payload_budget::{BudgetedPayload, PayloadBudget};
+use crate::delivery::send::{DeliveryClient, MeasuredOutcome};
+use grapnel_core::delivery::outcome::AttemptOutcome;
 use grapnel_core::delivery::state::{self, NextState};
 use grapnel_core::delivery::target::DeliveryRequest;
 use grapnel_core::ids::EventId;
-use grapnel_core::integration::Destination;
+use grapnel_core::integration::CompiledDestination;
 use grapnel_core::payload::{CloudEvent, DeliveredAs, normalized_payload};
-use grapnel_platform::queue::consume::Ack;
 use grapnel_store::deliveries::{AttemptResult, ClaimedDelivery};
 
-/// A claimed delivery that is about to be sent.
-#[derive(Debug)]
-pub struct Attempt {
-    pub claimed: ClaimedDelivery,
-    pub destination: Arc<Destination>,
-    pub ack: Ack,
-    /// Held while the receiver is at work.
-    pub permit: OwnedSemaphorePermit,
-}
-
-/// Sends the delivery once and answers the result to be recorded, with the message that it belongs to.
-pub async fn run(attempt: Attempt, client: &DeliveryClient, payloads: &Payloads) -> (AttemptResult, Ack) {
-    let Attempt { mut claimed, destination, ack, permit } = attempt;
-    let exchange = match payloads.take(&mut claimed).await {
-        Ok(payload) => send(&claimed, payload, &destination, client).await,
-        Err(message) => Exchange { outcome: Outcome::NotSent { message }, duration: Duration::ZERO },
+/// Sends the delivery once and returns the result to be recorded. The permit is released when the receiver has answered.
+pub(super) async fn run(
+    mut claimed: ClaimedDelivery,
+    destination: &CompiledDestination,
+    permit: OwnedSemaphorePermit,
+    client: &DeliveryClient,
+    payloads: &PayloadBudget,
+) -> AttemptResult {
+    let measured = match payloads.take(&mut claimed).await {
+        Ok(payload) => send(&claimed, payload, destination, client).await,
+        Err(message) => {
+            MeasuredOutcome { outcome: AttemptOutcome::NotSent { message }, duration: Duration::ZERO }
+        }
     };
     drop(permit);
-    let result = judge(claimed, &destination, exchange, Timestamp::now(), rand::random());
+    let result = result_of(claimed, destination, measured, Timestamp::now(), rand::random());
     metrics::counter!("grapnel_attempts_total", "outcome" => outcome_label(&result)).increment(1);
     metrics::histogram!("grapnel_attempt_duration_seconds").record(f64::from(result.duration_ms) / 1000.0);
-    (result, ack)
+    result
 }
 
 async fn send(
     claimed: &ClaimedDelivery,
-    payload: Payload,
-    destination: &Destination,
+    payload: BudgetedPayload,
+    destination: &CompiledDestination,
     client: &DeliveryClient,
-) -> Exchange {
-    let Payload { bytes, share: _until_answered } = payload;
+) -> MeasuredOutcome {
+    let BudgetedPayload { bytes, share: _until_answered } = payload;
     let (body, content_type) = content(claimed, bytes);
     let traceparent = traceparent(claimed);
     let request = DeliveryRequest {
@@ -64,7 +59,7 @@ async fn send(
     client.deliver(&request).await
 }
 
-/// What is delivered, and its content-type when it is not JSON.
+/// Returns the body to deliver, and its content-type if it is not JSON.
 fn content(claimed: &ClaimedDelivery, payload: Vec<u8>) -> (Bytes, Option<String>) {
     let external_event_id = claimed.external_event_id.as_deref();
     let received_type = claimed.headers.as_deref().and_then(content_type_of);
@@ -93,23 +88,23 @@ fn content(claimed: &ClaimedDelivery, payload: Vec<u8>) -> (Bytes, Option<String
     }
 }
 
-/// The content-type among stored headers.
+/// Returns the content-type among stored headers.
 fn content_type_of(headers: &str) -> Option<String> {
     let pairs: Vec<(String, String)> = serde_json::from_str(headers).ok()?;
     pairs.into_iter().find(|(name, _)| name == "content-type").map(|(_, value)| value)
 }
 
-/// The result to be recorded. Pure.
-fn judge(
+/// Returns the result to be recorded. Pure.
+fn result_of(
     claimed: ClaimedDelivery,
-    destination: &Destination,
-    exchange: Exchange,
+    destination: &CompiledDestination,
+    measured: MeasuredOutcome,
     now: Timestamp,
     jitter: f64,
 ) -> AttemptResult {
-    let Exchange { outcome, duration } = exchange;
+    let MeasuredOutcome { outcome, duration } = measured;
     let in_budget = u32::try_from(claimed.attempts - claimed.budget_start).unwrap_or(0).saturating_add(1);
-    let judgement = state::judge(&destination.retry, in_budget, &outcome, now, jitter);
+    let evaluation = state::evaluate(&destination.retry, in_budget, &outcome, now, jitter);
     AttemptResult {
         event_id: claimed.event_id,
         destination: destination.name.to_string(),
@@ -119,12 +114,12 @@ fn judge(
         triggered_by: claimed.triggered_by,
         scheduled_at: claimed.queued_at,
         started_at: claimed.started_at,
-        next: judgement.next,
-        next_if_replayed: judgement.next_if_replayed,
-        counts: judgement.counts,
+        next: evaluation.next,
+        next_if_replayed: evaluation.next_if_replayed,
+        counts: evaluation.counts,
         http_status: outcome.http_status(),
         response_body: outcome.response_body().map(str::to_owned),
-        error_message: judgement.error_message,
+        error_message: evaluation.error_message,
         duration_ms: u32::try_from(duration.as_millis()).unwrap_or(u32::MAX),
     }
 }
@@ -138,7 +133,7 @@ fn outcome_label(result: &AttemptResult) -> &'static str {
     }
 }
 
-/// The trace of the provider's request, continued; or one of the event's own, whose trace id is the event's id.
+/// Continues the trace of the provider's request, or starts one whose trace id is the event's id.
 fn traceparent(claimed: &ClaimedDelivery) -> String {
     let parent_id: u64 = rand::random_range(1..=u64::MAX);
     let (trace_id, flags) =

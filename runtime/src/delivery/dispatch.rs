@@ -1,9 +1,9 @@
-//! The dispatcher: queues what is due, and what lost its message.
+//! The dispatcher: queues deliveries that are due or that lost their message.
 //!
-//! It runs in every api process, and any number of them work side by side: picks are made under SKIP LOCKED. Three
-//! things are its work: retries and replays whose time has come; hints that could not be published; and deliveries that
-//! were queued longer ago than the bound while their queue holds fewer messages than they are. A queue that is merely
-//! long gets nothing added. What waits for a destination that is no longer configured ends as failed.
+//! It runs in every api process, and any number of them can run at once: they select under SKIP LOCKED. It takes care of
+//! retries and replays that are due; of hints that could not be published; and of deliveries that were queued longer ago
+//! than the bound while their queue has fewer messages than deliveries. Nothing is added to a queue that is merely long.
+//! Deliveries that wait for a destination that is no longer configured end as failed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,42 +16,42 @@ use tokio_util::sync::CancellationToken;
 use grapnel_core::error_chain::chain;
 use grapnel_core::hint::Hint;
 use grapnel_platform::queue::publish::Publisher;
-use grapnel_platform::queue::{Link, QueueError};
+use grapnel_platform::queue::{QueueConnection, QueueError};
 use grapnel_store::deliveries::{self, QueueBacklog, RequeuedDelivery};
 use grapnel_store::replays;
 
-/// How often the database is asked what is due while nothing else says so.
+/// How often the database is asked for due deliveries without a notification.
 const TICK: Duration = Duration::from_millis(500);
 
 /// Deliveries queued by one statement.
 const BATCH: usize = 1_000;
 
-/// How often the dispatcher looks whether there is room again.
+/// How often the dispatcher checks whether there is room again.
 const ROOM_POLL: Duration = Duration::from_millis(5);
 
-/// How long a hint that could not be published rests.
-const REST: Duration = Duration::from_secs(1);
+/// How long the delivery of a hint that could not be published waits.
+const UNPUBLISHED_DELAY: Duration = Duration::from_secs(1);
 
-/// The requeue pass looks this many times within the bound, so that a loss is found soon after it.
+/// The requeue pass runs this many times within the bound, so that a loss is found soon after it.
 const PASSES_IN_BOUND: u32 = 4;
 
-/// Everything the dispatcher works with.
+/// The parts of the dispatcher.
 #[derive(Debug)]
-pub struct Dispatcher {
+pub(crate) struct Dispatcher {
     pub db: Database,
     pub publisher: Publisher,
-    /// For asking queues how long they are; apart from the publisher's, whose channel an error would close.
-    pub link: Link,
+    /// Asks queues for their length. Not the publisher's connection, whose channel an error would close.
+    pub queues: QueueConnection,
     pub queue_prefix: String,
     pub unpublished: mpsc::Receiver<Hint>,
-    /// Someone committed a delivery that is due now.
+    /// Notified when a delivery that is due now was committed.
     pub wake: Arc<Notify>,
     pub requeue_after: Duration,
 }
 
 impl Dispatcher {
     /// Dispatches until the token is cancelled.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut next_requeue = Instant::now() + self.requeue_after / PASSES_IN_BOUND;
         let mut next_tick = Instant::now();
         let mut failed = Vec::new();
@@ -59,7 +59,7 @@ impl Dispatcher {
             tokio::select! {
                 () = stop.cancelled() => break,
                 count = self.unpublished.recv_many(&mut failed, BATCH) => {
-                    if count > 0 { self.give_back(&mut failed).await; }
+                    if count > 0 { self.make_due(&mut failed).await; }
                     continue;
                 }
                 () = self.wake.notified() => {}
@@ -77,26 +77,26 @@ impl Dispatcher {
                 self.requeue_lost(&stop).await;
             }
         }
-        // What failed last is found due at once by another process, and not only after the bound.
+        // Another process finds the last failed hints due at once, and not only after the bound.
         while let Ok(hint) = self.unpublished.try_recv() {
             failed.push(hint);
         }
-        self.give_back(&mut failed).await;
-        self.link.close().await;
+        self.make_due(&mut failed).await;
+        self.queues.close().await;
     }
 
-    async fn give_back(&self, failed: &mut Vec<Hint>) {
+    /// Makes the deliveries of failed hints due again.
+    async fn make_due(&self, failed: &mut Vec<Hint>) {
         for hints in failed.chunks(BATCH) {
-            let given_back = deliveries::give_back(&self.db, hints, REST);
-            if let Err(error) = given_back.await {
-                // They stay marked as queued, and the requeue pass finds them.
-                tracing::warn!(error = %chain(&error), count = hints.len(), "hints cannot be given back");
+            if let Err(error) = deliveries::give_back(&self.db, hints, UNPUBLISHED_DELAY).await {
+                // Their deliveries stay marked as queued, and the requeue pass finds them.
+                tracing::warn!(error = %chain(&error), count = hints.len(), "deliveries of failed hints cannot be made due");
             }
         }
         failed.clear();
     }
 
-    /// Queues everything that is due.
+    /// Queues all due deliveries.
     async fn queue_due(&self, stop: &CancellationToken) -> grapnel_store::Result<()> {
         while self.has_room(stop).await {
             let taken = deliveries::take_due(&self.db, BATCH as i64).await?;
@@ -109,7 +109,7 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Waits until a batch can be offered. False when nothing should be any more.
+    /// Waits until there is room for a batch. Returns false when nothing more should be offered.
     async fn has_room(&self, stop: &CancellationToken) -> bool {
         while self.publisher.is_connected() {
             if self.publisher.room() >= BATCH {
@@ -135,28 +135,28 @@ impl Dispatcher {
     }
 
     async fn requeue_lost(&self, stop: &CancellationToken) {
-        let waiting = match deliveries::overdue_queues(&self.db, self.requeue_after).await {
-            Ok(waiting) => waiting,
+        let backlogs = match deliveries::overdue_queues(&self.db, self.requeue_after).await {
+            Ok(backlogs) => backlogs,
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "queued deliveries cannot be counted");
                 return;
             }
         };
-        // All are compared before any is repaired, which may take long: later, the counts would be those of another time.
+        // All are compared before any is repaired, which may take long: later, the counts would no longer match.
         let mut losses = Vec::new();
-        for queue in waiting {
+        for queue in backlogs {
             if stop.is_cancelled() || !self.publisher.is_connected() {
                 return;
             }
-            match self.find_lost(&queue).await {
+            match self.count_lost(&queue).await {
                 Ok(0) => {}
                 Ok(lost) => losses.push((queue, lost)),
-                Err(error) => report(&queue, "lost deliveries cannot be found", &error),
+                Err(error) => report(&queue, "lost messages cannot be counted", &error),
             }
         }
         for (queue, lost) in losses {
             if let Err(error) = self.requeue_queue(&queue, lost, stop).await {
-                report(&queue, "lost deliveries cannot be queued again", &error.into());
+                report(&queue, "deliveries whose messages were lost cannot be queued again", &error.into());
             }
         }
         if let Err(error) = replays::settle_leftovers(&self.db).await {
@@ -164,15 +164,15 @@ impl Dispatcher {
         }
     }
 
-    /// How many of a queue's deliveries have lost their message.
-    async fn find_lost(&self, queue: &QueueBacklog) -> anyhow::Result<i64> {
+    /// Returns how many of a queue's deliveries have lost their message.
+    async fn count_lost(&self, queue: &QueueBacklog) -> anyhow::Result<i64> {
         let end_work = deliveries::end_if_removed(&self.db, queue.integration_id, &queue.destination);
         if end_work.await? {
             return Ok(0);
         }
-        let on_their_way = self.publisher.on_their_way() as i64;
+        let in_flight = self.publisher.in_flight() as i64;
         let ready = self.ready_messages(queue).await?;
-        Ok(lost_messages(queue, ready + on_their_way))
+        Ok(lost_messages(queue, ready + in_flight))
     }
 
     async fn requeue_queue(
@@ -191,7 +191,7 @@ impl Dispatcher {
             metrics::counter!("grapnel_requeued_total").increment(taken.len() as u64);
             left -= taken.len() as i64;
             self.publish(taken).await?;
-            // A long queue that was emptied must not hold up what is due meanwhile.
+            // Refilling a long queue must not hold up deliveries that become due meanwhile.
             self.queue_due(stop).await?;
         }
         if left < lost {
@@ -209,22 +209,22 @@ impl Dispatcher {
             queue.integration_id.uuid(),
             &queue.destination,
         );
-        Ok(self.link.ready_messages(&name).await?.map_or(0, i64::from))
+        Ok(self.queues.ready_messages(&name).await?.map_or(0, i64::from))
     }
 }
 
-fn report(queue: &QueueBacklog, what: &str, error: &anyhow::Error) {
+fn report(queue: &QueueBacklog, message: &str, error: &anyhow::Error) {
     tracing::warn!(
-        error = %format!("{error:#}"), integration.id = %queue.integration_id, destination = queue.destination, "{what}"
+        error = %format!("{error:#}"), integration.id = %queue.integration_id, destination = queue.destination, "{message}"
     );
 }
 
-/// How many of a queue's overdue deliveries have no message.
+/// Returns how many of a queue's overdue deliveries have no message.
 ///
-/// Every queued delivery that nobody holds should have one, in the queue or on its way there: `messages`. Others may be
-/// on their way from other processes, so no more are lost than are overdue. Messages that a worker has fetched but not
-/// begun are not ready; their deliveries are counted as lost at most once in a bound, and a second message for a delivery
-/// does nothing.
+/// Every queued delivery that is not claimed should have a message, in the queue or on its way there: `messages`. Others
+/// may be on their way from other processes, so no more are lost than are overdue. Messages that a worker has fetched but
+/// not started are not ready; their deliveries are counted as lost at most once within the bound, and a second message for
+/// a delivery does nothing.
 fn lost_messages(queue: &QueueBacklog, messages: i64) -> i64 {
     (queue.queued - messages).clamp(0, queue.overdue)
 }
@@ -241,13 +241,13 @@ mod tests {
             let (integration_id, destination) =
                 (IntegrationId::new(uuid::Uuid::nil()), String::from("orders"));
             let overdue_before = jiff::Timestamp::UNIX_EPOCH;
-            let waiting = QueueBacklog { integration_id, destination, queued, overdue, overdue_before };
-            assert_eq!(lost_messages(&waiting, messages), lost, "{waiting:?} {messages}");
+            let backlog = QueueBacklog { integration_id, destination, queued, overdue, overdue_before };
+            assert_eq!(lost_messages(&backlog, messages), lost, "{backlog:?} {messages}");
         };
         check(50_000, 50_000, 50_000, 0); // long, not lost
         check(50_000, 50_000, 0, 50_000); // emptied
         check(50_000, 20_000, 40_000, 10_000);
-        check(100, 10, 0, 10); // the newer 90 may be on their way
+        check(100, 10, 0, 10); // messages of the newer 90 may be on their way
         check(10, 10, 500, 0); // more messages than deliveries
     }
 }

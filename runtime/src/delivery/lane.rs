@@ -1,7 +1,7 @@
 //! One destination's lane: consume, claim, attempt.
 //!
-//! A message takes a permit before its delivery is claimed, and the permit is held until the receiver has answered: no
-//! more than the destination's concurrency is in flight, and no lease runs while its delivery waits for a turn.
+//! A message takes a permit before its delivery is claimed, and holds it until the receiver has answered: no more
+//! deliveries than the destination's concurrency are in flight, and no lease runs while its delivery waits for a permit.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,61 +15,87 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::attempt::{self, Attempt};
-use super::payload_budget::Payloads;
-use super::record::{Finished, Recorder};
-use super::worker::CONSUMING;
+use super::attempt;
+use super::payload_budget::PayloadBudget;
+use super::record::{InFlight, Recorder};
 use crate::delivery::send::DeliveryClient;
 use grapnel_core::error_chain::chain;
 use grapnel_core::hint;
 use grapnel_core::ids::{EventId, IntegrationId, LeaseId};
-use grapnel_core::integration::Destination;
-use grapnel_platform::queue::Link;
-use grapnel_platform::queue::consume::{self, Ack, Message, Subscription};
+use grapnel_core::integration::CompiledDestination;
+use grapnel_platform::queue::QueueConnection;
+use grapnel_platform::queue::consume::{self, Ack, QueueConsumer, QueueMessage};
 use grapnel_store::audit;
 use grapnel_store::deliveries::{self, ClaimedDelivery};
 
 /// Deliveries in one claim.
 const BATCH: usize = 128;
 
-/// How much longer than an attempt its lease runs: time to record the result.
+/// How much longer than its attempt a lease runs: time to record the result.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// What all lanes share.
+/// The parts that all lanes share.
 #[derive(Debug)]
-pub struct LaneContext {
+pub(super) struct LaneContext {
     pub db: Database,
     pub claims: Database,
     pub client: DeliveryClient,
-    pub payloads: Payloads,
-    pub link: Arc<Link>,
+    pub payloads: PayloadBudget,
+    pub queues: Arc<QueueConnection>,
     pub queue_prefix: String,
     pub recorder: Recorder,
     pub drain: Duration,
 }
 
+/// The time since which a lane has not been consuming, in Unix seconds.
 #[derive(Debug)]
-pub struct Lane {
+pub(super) struct NotConsumingSince(AtomicI64);
+
+impl NotConsumingSince {
+    /// The value of a lane that consumes.
+    const CONSUMING: i64 = 0;
+
+    pub(super) fn now() -> Self {
+        Self(AtomicI64::new(Timestamp::now().as_second()))
+    }
+
+    /// Returns whether the lane has not been consuming for longer than this.
+    pub(super) fn exceeds(&self, limit: Duration) -> bool {
+        let since = self.0.load(Ordering::Relaxed);
+        since != Self::CONSUMING && Timestamp::now().as_second() - since > limit.as_secs().cast_signed()
+    }
+
+    fn set_consuming(&self) {
+        self.0.store(Self::CONSUMING, Ordering::Relaxed);
+    }
+
+    fn set_not_consuming(&self) {
+        self.0.store(Timestamp::now().as_second(), Ordering::Relaxed);
+    }
+}
+
+/// The consumer of one destination's queue.
+#[derive(Debug)]
+pub(super) struct Lane {
     pub context: Arc<LaneContext>,
     pub integration_id: IntegrationId,
-    pub destination: Arc<Destination>,
-    /// When the lane ceased to consume, in Unix seconds, or `CONSUMING`.
-    pub deaf_since: Arc<AtomicI64>,
+    pub destination: Arc<CompiledDestination>,
+    pub not_consuming_since: Arc<NotConsumingSince>,
 }
 
 /// A message whose delivery may be claimed.
-struct Begun {
+struct StartedMessage {
     event_id: EventId,
     ack: Ack,
     permit: OwnedSemaphorePermit,
 }
 
 impl Lane {
-    /// Consumes until the token is cancelled, reconnecting for ever; then lets what is in flight finish.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Consumes until the token is cancelled, reconnecting without end; then lets the attempts in flight finish.
+    pub(super) async fn run(self, stop: CancellationToken) {
         let attempts = TaskTracker::new();
         let permits = Arc::new(Semaphore::new(self.destination.max_concurrency));
         let queue = grapnel_crds::names::queue_name(
@@ -79,12 +105,12 @@ impl Lane {
         );
         let mut backoff = FIRST_BACKOFF;
         while !stop.is_cancelled() {
-            match Subscription::start(&self.context.link, &queue, self.prefetch()).await {
-                Ok(subscription) => {
+            match QueueConsumer::start(&self.context.queues, &queue, self.prefetch()).await {
+                Ok(consumer) => {
                     backoff = FIRST_BACKOFF;
-                    self.deaf_since.store(CONSUMING, Ordering::Relaxed);
-                    self.consume(subscription, &permits, &attempts, &stop).await;
-                    self.deaf_since.store(Timestamp::now().as_second(), Ordering::Relaxed);
+                    self.not_consuming_since.set_consuming();
+                    self.consume(consumer, &permits, &attempts, &stop).await;
+                    self.not_consuming_since.set_not_consuming();
                 }
                 Err(error) => {
                     tracing::warn!(error = %chain(&error), queue, "the queue cannot be consumed");
@@ -95,7 +121,7 @@ impl Lane {
         }
     }
 
-    /// Twice the concurrency: while one share is attempted, the results of another are recorded.
+    /// Returns twice the concurrency: while one half is attempted, the results of the other are recorded.
     fn prefetch(&self) -> u16 {
         u16::try_from(self.destination.max_concurrency * 2).unwrap_or(u16::MAX)
     }
@@ -104,81 +130,81 @@ impl Lane {
         self.destination.timeout + LEASE_MARGIN
     }
 
-    /// Serves one subscription until it ends or the lane is to stop.
+    /// Serves one consumer until it ends or the token is cancelled.
     ///
-    /// When the lane is to stop, what was begun finishes first, since its messages can only be acknowledged on this
-    /// channel, and what was fetched and not begun goes to another worker meanwhile. When RabbitMQ ended the
-    /// subscription there is nothing left to acknowledge on: the next one begins at once, beside what is in flight.
+    /// On a stop, started attempts finish first, since their messages can only be acknowledged on this channel, and
+    /// messages that were fetched but not started go to another worker. If RabbitMQ ended the consumer, there is no
+    /// channel left to acknowledge on: the next one begins at once, while earlier attempts are still in flight.
     async fn consume(
         &self,
-        mut subscription: Subscription,
+        mut consumer: QueueConsumer,
         permits: &Arc<Semaphore>,
         attempts: &TaskTracker,
         stop: &CancellationToken,
     ) {
-        while let Some(batch) = self.next_batch(&mut subscription, permits, stop).await {
-            if let Err(begun) = self.claim_and_attempt(batch, attempts, stop).await {
-                give_back(begun.into_iter().map(|begun| begun.ack).collect()).await;
+        while let Some(batch) = self.next_batch(&mut consumer, permits, stop).await {
+            if let Err(batch) = self.claim_and_attempt(batch, attempts, stop).await {
+                give_back(batch.into_iter().map(|message| message.ack).collect()).await;
             }
         }
         if stop.is_cancelled() {
-            self.drain(&mut subscription, attempts).await;
+            self.drain(&mut consumer, attempts).await;
         }
-        if let Err(error) = subscription.close().await {
+        if let Err(error) = consumer.close().await {
             tracing::debug!(error = %chain(&error), "channel could not be closed");
         }
     }
 
-    async fn drain(&self, subscription: &mut Subscription, attempts: &TaskTracker) {
-        if let Err(error) = subscription.cancel().await {
+    async fn drain(&self, consumer: &mut QueueConsumer, attempts: &TaskTracker) {
+        if let Err(error) = consumer.cancel().await {
             tracing::debug!(error = %chain(&error), "consumer could not be cancelled");
         }
-        let fetched = std::iter::from_fn(|| subscription.next_ready());
+        let fetched = std::iter::from_fn(|| consumer.next_ready());
         give_back(fetched.map(|message| message.ack).collect()).await;
         attempts.close();
         if timeout(self.context.drain, attempts.wait()).await.is_err() {
             tracing::warn!(
                 destination = &*self.destination.name,
-                "attempts were still in flight at the drain's deadline"
+                "attempts were still in flight at the drain deadline"
             );
         }
     }
 
-    /// Waits for a message and takes what else is there, as far as there are permits. `None` when the subscription has
-    /// ended or the lane is to stop.
+    /// Waits for a message and takes the others that have arrived, as far as there are permits. `None` when the
+    /// consumer has ended or the token is cancelled.
     async fn next_batch(
         &self,
-        subscription: &mut Subscription,
+        consumer: &mut QueueConsumer,
         permits: &Arc<Semaphore>,
         stop: &CancellationToken,
-    ) -> Option<Vec<Begun>> {
+    ) -> Option<Vec<StartedMessage>> {
         let mut batch = Vec::new();
         while batch.is_empty() {
             let permit = stop.run_until_cancelled(Arc::clone(permits).acquire_owned()).await?.ok()?;
-            let message = stop.run_until_cancelled(subscription.next()).await??;
-            batch.extend(self.begin(message, permit).await);
+            let message = stop.run_until_cancelled(consumer.next()).await??;
+            batch.extend(self.start(message, permit).await);
             while batch.len() < BATCH
                 && let Ok(permit) = Arc::clone(permits).try_acquire_owned()
-                && let Some(message) = subscription.next_ready()
+                && let Some(message) = consumer.next_ready()
             {
-                batch.extend(self.begin(message, permit).await);
+                batch.extend(self.start(message, permit).await);
             }
         }
         Some(batch)
     }
 
-    /// A message that is not ours is reported and acknowledged: whatever it meant, the rows decide.
-    async fn begin(&self, message: Message, permit: OwnedSemaphorePermit) -> Option<Begun> {
-        let Message { body, ack } = message;
+    /// Decodes a message. A foreign one is reported and acknowledged: the rows decide in any case.
+    async fn start(&self, message: QueueMessage, permit: OwnedSemaphorePermit) -> Option<StartedMessage> {
+        let QueueMessage { body, ack } = message;
         match hint::decode(&body) {
-            Some(event_id) => Some(Begun { event_id, ack, permit }),
+            Some(event_id) => Some(StartedMessage { event_id, ack, permit }),
             None => {
                 metrics::counter!("grapnel_queue_poison_messages_total").increment(1);
                 let db = &self.context.db;
                 let reported =
                     audit::message_rejected(db, self.integration_id, &self.destination.name, body.len());
                 if let Err(error) = reported.await {
-                    tracing::error!(error = %chain(&error), "a message that is not ours could not be reported");
+                    tracing::error!(error = %chain(&error), "a foreign message could not be reported");
                 }
                 acknowledge(vec![ack]).await;
                 None
@@ -186,47 +212,44 @@ impl Lane {
         }
     }
 
-    /// Claims the batch and starts the attempts. Hands the batch back when the lane is to stop before PostgreSQL
-    /// answered.
+    /// Claims the batch and starts the attempts. Returns the batch if the token is cancelled before PostgreSQL answers.
     async fn claim_and_attempt(
         &self,
-        batch: Vec<Begun>,
+        batch: Vec<StartedMessage>,
         attempts: &TaskTracker,
         stop: &CancellationToken,
-    ) -> Result<(), Vec<Begun>> {
-        let ids: Vec<EventId> = batch.iter().map(|begun| begun.event_id).collect();
+    ) -> Result<(), Vec<StartedMessage>> {
+        let ids: Vec<EventId> = batch.iter().map(|message| message.event_id).collect();
         let Some(claimed) = self.claim(&ids, stop).await else {
             return Err(batch);
         };
         let mut claimed: HashMap<EventId, ClaimedDelivery> =
             claimed.into_iter().map(|claimed| (claimed.event_id, claimed)).collect();
-        let mut done = Vec::new();
-        for Begun { event_id, ack, permit } in batch {
+        let mut unclaimed = Vec::new();
+        for StartedMessage { event_id, ack, permit } in batch {
             match claimed.remove(&event_id) {
                 Some(claimed) => {
-                    let attempt =
-                        Attempt { claimed, destination: Arc::clone(&self.destination), ack, permit };
-                    let context = Arc::clone(&self.context);
-                    // The token lives until the result is recorded and its message acknowledged.
-                    let open = attempts.token();
+                    let (context, destination) = (Arc::clone(&self.context), Arc::clone(&self.destination));
+                    let message = InFlight { ack, open: attempts.token() };
                     attempts.spawn(async move {
-                        let (result, ack) = attempt::run(attempt, &context.client, &context.payloads).await;
-                        context.recorder.record(Finished { result, ack, open }).await;
+                        let LaneContext { client, payloads, recorder, .. } = &*context;
+                        let result = attempt::run(claimed, &destination, permit, client, payloads).await;
+                        recorder.record(result, message).await;
                     });
                 }
-                // Finished, not due, or under another claim: the dispatcher looks after it.
-                None => done.push(ack),
+                // Finished, not due, or under another claim: the dispatcher takes care of it.
+                None => unclaimed.push(ack),
             }
         }
-        if !done.is_empty() {
-            acknowledge(done).await;
+        if !unclaimed.is_empty() {
+            acknowledge(unclaimed).await;
         }
         Ok(())
     }
 
-    /// Tries until PostgreSQL answers or the lane is to stop.
+    /// Retries until PostgreSQL answers or the token is cancelled.
     async fn claim(&self, ids: &[EventId], stop: &CancellationToken) -> Option<Vec<ClaimedDelivery>> {
-        // One for all tries: what an earlier one claimed without our learning of it is ours.
+        // One id for all tries: deliveries that an earlier try claimed without our knowledge are ours.
         let lease_id = LeaseId::generate();
         let mut backoff = FIRST_BACKOFF;
         loop {
@@ -252,6 +275,6 @@ async fn acknowledge(acks: Vec<Ack>) {
 
 async fn give_back(acks: Vec<Ack>) {
     if let Err(error) = consume::give_back(acks).await {
-        tracing::debug!(error = %chain(&error), "messages could not be given back");
+        tracing::debug!(error = %chain(&error), "messages could not be returned");
     }
 }

@@ -1,12 +1,12 @@
-//! Sends one event to one destination, once, and says how that went.
+//! Sends one event to one destination, once, and returns the outcome.
 //!
-//! What always holds: nothing is dialed that the egress policy does not permit, whether the URL names it as a literal
-//! or by name; the whole exchange, with its headers and its body, ends by the destination's timeout; at most 16 KiB of
-//! an answer are kept; redirects are not followed and no proxy, cookie or credential of the environment is used. The
-//! status of the answer alone decides: a body that breaks off after a 2xx is still a success, because the receiver has
-//! taken the event, and sending it again would only duplicate it.
+//! Invariants: only addresses that the egress policy permits are dialed, whether the URL has an address or a name; the
+//! whole exchange, including headers and body, ends by the destination's timeout; at most 16 KiB of a response are kept;
+//! redirects are not followed, and no proxy, cookie or credential of the environment is used. The status of the response
+//! alone decides: a body that breaks off after a 2xx is still a success, because the receiver has accepted the event, and
+//! sending it again would only duplicate it.
 //!
-//! Nothing here retries or touches the database; `retry` decides what an outcome means for the delivery.
+//! Nothing here retries or touches the database; `retry` decides what follows from an outcome.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, timeout_at};
 
 use grapnel_core::delivery::egress_policy::EgressPolicy;
-use grapnel_core::delivery::outcome::Outcome;
+use grapnel_core::delivery::outcome::AttemptOutcome;
 use grapnel_core::delivery::target::{DeliveryRequest, headers_of};
 
 mod resolve;
@@ -27,44 +27,42 @@ mod retry_after;
 #[cfg(test)]
 mod tests;
 
-/// Bounds a connection with its lookup and its TLS handshake. The destination's timeout bounds it too.
+/// Deadline of a connection with its lookup and its TLS handshake. The destination's timeout limits it too.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
-/// Shorter than the keep-alive of common servers (60 s and more), so that we are the side that closes.
+/// Shorter than the keep-alive of common servers (60 s and more), so that we close first.
 const IDLE_DEADLINE: Duration = Duration::from_secs(30);
-/// Idle connections kept for one host. More than this serve a burst and are closed after it.
+/// Idle connections kept for one host. Further ones serve a burst and are closed after it.
 const IDLE_PER_HOST: usize = 128;
 
-/// What came of an attempt, and how long it took.
+/// The outcome of an attempt and its duration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exchange {
-    /// What came of it.
-    pub outcome: Outcome,
+pub(crate) struct MeasuredOutcome {
+    pub outcome: AttemptOutcome,
     /// From the call to the last byte that was read.
     pub duration: Duration,
 }
 
-/// The client could not be set up; usually the machine has no CA certificates.
+/// The delivery client could not be set up; usually the machine has no CA certificates.
 #[derive(Debug, thiserror::Error)]
 #[error("the delivery client could not be set up")]
-pub struct ClientError(#[source] reqwest::Error);
+pub(crate) struct ClientError(#[source] reqwest::Error);
 
-/// The pooled client that every delivery of a process goes through. Cheap to clone.
+/// The pooled client for all deliveries of a process. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct DeliveryClient {
+pub(crate) struct DeliveryClient {
     http: reqwest::Client,
     policy: Arc<EgressPolicy>,
     connect_deadline: Duration,
 }
 
 impl DeliveryClient {
-    /// A rustls crypto provider must be installed before.
-    ///
-    /// Speaks HTTP/1.1 only: with HTTP/2 all deliveries to a host share one connection, and one that is silently dead
-    /// or that a receiver throttles would stall them together.
+    /// Returns a client that speaks HTTP/1.1 only: with HTTP/2 all deliveries to a host share one connection, and one that is
+    /// silently dead or throttled by the receiver would stall them all. A rustls crypto provider must already be
+    /// installed.
     ///
     /// # Errors
     /// When TLS cannot be set up.
-    pub fn new(policy: EgressPolicy) -> Result<Self, ClientError> {
+    pub(crate) fn new(policy: EgressPolicy) -> Result<Self, ClientError> {
         Self::with_connect_deadline(policy, CONNECT_DEADLINE)
     }
 
@@ -86,21 +84,21 @@ impl DeliveryClient {
         Ok(Self { http, policy, connect_deadline })
     }
 
-    /// Makes one attempt. Ends by the target's timeout, whatever the receiver does.
-    pub async fn deliver(&self, request: &DeliveryRequest<'_>) -> Exchange {
+    /// Makes one attempt. It ends by the target's timeout, whatever the receiver does.
+    pub(crate) async fn deliver(&self, request: &DeliveryRequest<'_>) -> MeasuredOutcome {
         let started = Instant::now();
         let outcome = self.attempt(request, started).await;
-        Exchange { outcome, duration: started.elapsed() }
+        MeasuredOutcome { outcome, duration: started.elapsed() }
     }
 
-    async fn attempt(&self, request: &DeliveryRequest<'_>, started: Instant) -> Outcome {
+    async fn attempt(&self, request: &DeliveryRequest<'_>, started: Instant) -> AttemptOutcome {
         let target = request.target;
         if let Err(denied) = target.literal_address().map_or(Ok(()), |address| self.policy.permits(address)) {
-            return Outcome::Denied { message: denied.to_string() };
+            return AttemptOutcome::Denied { message: denied.to_string() };
         }
         let headers = match headers_of(request) {
             Ok(headers) => headers,
-            Err(refused) => return Outcome::NotSent { message: refused.to_string() },
+            Err(refused) => return AttemptOutcome::NotSent { message: refused.to_string() },
         };
         let mut sent = reqwest::Request::new(Method::POST, target.url.clone());
         *sent.headers_mut() = headers;
@@ -109,7 +107,7 @@ impl DeliveryClient {
         let deadline = started + target.timeout;
         let response = match timeout_at(deadline, self.http.execute(sent)).await {
             Err(_) => {
-                return Outcome::TimedOut {
+                return AttemptOutcome::TimedOut {
                     message: format!("no answer within {} s", target.timeout.as_secs_f64()),
                 };
             }
@@ -120,11 +118,11 @@ impl DeliveryClient {
         let retry_after = retry_after_of(response.headers(), request.attempted_at, started.elapsed());
         let body = response_body::read(response, deadline).await;
         if status.is_success() {
-            Outcome::Succeeded { status: status.as_u16(), body }
+            AttemptOutcome::Succeeded { status: status.as_u16(), body }
         } else if status == StatusCode::GONE {
-            Outcome::Gone { body }
+            AttemptOutcome::Gone { body }
         } else {
-            Outcome::Refused { status: status.as_u16(), body, retry_after }
+            AttemptOutcome::Refused { status: status.as_u16(), body, retry_after }
         }
     }
 }

@@ -1,86 +1,81 @@
-//! The delivery workers: from a queue message to a recorded result.
+//! The delivery worker: from a queue message to a recorded result.
 //!
-//! One *lane* for each destination, with a consumer, a prefetch and a concurrency of its own, so that a slow destination
-//! holds back nobody else. A lane claims what its messages hint at, attempts each delivery, and the *recorder* writes
-//! results of all lanes in group commits; a message is acknowledged only after that.
+//! It runs one *lane* for each destination, with a consumer, a prefetch and a concurrency of its own, so that a slow
+//! destination holds up no other. A lane claims the deliveries that its messages hint at and attempts them; the *recorder*
+//! writes the results of all lanes in group commits, and a message is acknowledged only after that.
 //!
-//! Stopping: consumers are cancelled, attempts under way finish and are recorded, what was not begun goes back.
+//! On a stop, consumers are cancelled, attempts in flight finish and are recorded, and other messages are returned.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use grapnel_crds::IntegrationState;
 use grapnel_store::Database;
-use jiff::Timestamp;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::lane::{Lane, LaneContext};
+use super::lane::{Lane, LaneContext, NotConsumingSince};
+use super::payload_budget::PayloadBudget;
+use super::record;
 use crate::delivery::send::DeliveryClient;
-use crate::integrations::cache::Table;
+use crate::integrations::cache::IntegrationCache;
 use grapnel_core::ids::IntegrationId;
-use grapnel_core::integration::{Destination, Integration};
+use grapnel_core::integration::{CompiledDestination, CompiledIntegration};
 use grapnel_platform::ops_server::ProcessHealth;
-use grapnel_platform::queue::Link;
+use grapnel_platform::queue::QueueConnection;
 
-/// A lane that has not consumed for this long makes the worker not live: a restart may cure what waiting does not.
-const DEAF_AFTER: Duration = Duration::from_secs(300);
+/// A lane that has not been consuming for this long makes the worker not live: a restart may help where waiting does not.
+const MAX_NOT_CONSUMING: Duration = Duration::from_secs(300);
 
-/// What a worker is made of.
+/// The parts of a worker.
 #[derive(Debug)]
-pub struct Worker {
+pub(crate) struct Worker {
     pub db: Database,
-    /// From [`grapnel_store::claim_pool`].
+    /// From [`Database::for_claims`].
     pub claims: Database,
-    pub integrations: Table,
+    pub integrations: IntegrationCache,
     pub client: DeliveryClient,
-    pub link: Link,
+    pub queues: QueueConnection,
     pub queue_prefix: String,
     /// The one integration to work for; `None`: all.
     pub only: Option<IntegrationId>,
     pub drain: Duration,
 }
 
-/// Which destination of which integration a lane serves.
+/// The destination that a lane serves.
 type LaneKey = (IntegrationId, Arc<str>);
 
-struct Running {
+struct RunningLane {
     stop: CancellationToken,
-    integration: Arc<Integration>,
+    integration: Arc<CompiledIntegration>,
 }
 
-/// Since when each lane has not been consuming, for the liveness probe.
+/// The health of all lanes, for the liveness probe.
 #[derive(Debug, Clone, Default)]
-pub struct LaneHealth(Arc<std::sync::Mutex<HashMap<LaneKey, Arc<AtomicI64>>>>);
-
-/// The value of a lane that consumes.
-pub(super) const CONSUMING: i64 = 0;
+pub(crate) struct LaneHealth(Arc<Mutex<HashMap<LaneKey, Arc<NotConsumingSince>>>>);
 
 impl LaneHealth {
-    fn lanes(&self) -> std::sync::MutexGuard<'_, HashMap<LaneKey, Arc<AtomicI64>>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lanes(&self) -> MutexGuard<'_, HashMap<LaneKey, Arc<NotConsumingSince>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, key: LaneKey) -> Arc<AtomicI64> {
-        let deaf_since = Arc::new(AtomicI64::new(Timestamp::now().as_second()));
-        self.lanes().insert(key, Arc::clone(&deaf_since));
-        deaf_since
+    fn register(&self, key: LaneKey) -> Arc<NotConsumingSince> {
+        let not_consuming_since = Arc::new(NotConsumingSince::now());
+        self.lanes().insert(key, Arc::clone(&not_consuming_since));
+        not_consuming_since
     }
 
-    fn leave(&self, key: &LaneKey) {
+    fn unregister(&self, key: &LaneKey) {
         self.lanes().remove(key);
     }
 }
 
 impl ProcessHealth for LaneHealth {
     fn dead(&self) -> Option<String> {
-        let now = Timestamp::now().as_second();
-        let is_deaf = |since: i64| since != CONSUMING && now - since > DEAF_AFTER.as_secs().cast_signed();
         let lanes = self.lanes();
         let ((integration_id, destination), _) =
-            lanes.iter().find(|(_, since)| is_deaf(since.load(Ordering::Relaxed)))?;
+            lanes.iter().find(|(_, not_consuming_since)| not_consuming_since.exceeds(MAX_NOT_CONSUMING))?;
         Some(format!(
             "the queue of destination {destination} of integration {integration_id} is not consumed"
         ))
@@ -92,21 +87,21 @@ impl ProcessHealth for LaneHealth {
 }
 
 impl Worker {
-    /// Works until the token is cancelled and what is in flight is recorded, or the deadline of the drain passes.
-    pub async fn run(self, health: LaneHealth, stop: CancellationToken) {
-        let (recorder, record_task) = super::record::recorder(self.db.clone());
-        let link = Arc::new(self.link);
+    /// Runs until the token is cancelled and all attempts in flight are recorded, or the drain deadline passes.
+    pub(crate) async fn run(self, health: LaneHealth, stop: CancellationToken) {
+        let (recorder, record_task) = record::new(self.db.clone());
+        let queues = Arc::new(self.queues);
         let context = Arc::new(LaneContext {
-            payloads: super::payload_budget::Payloads::new(self.db.clone()),
+            payloads: PayloadBudget::new(self.db.clone()),
             db: self.db,
             claims: self.claims,
             client: self.client,
-            link: Arc::clone(&link),
+            queues: Arc::clone(&queues),
             queue_prefix: self.queue_prefix,
             recorder,
             drain: self.drain,
         });
-        let recording = tokio::spawn(record_task.run());
+        let record_task = tokio::spawn(record_task.run());
         let mut lanes = Lanes { context, health, running: HashMap::new(), tasks: JoinSet::new() };
         let mut changes = self.integrations.changes();
         loop {
@@ -114,30 +109,30 @@ impl Worker {
             tokio::select! {
                 () = stop.cancelled() => break,
                 changed = changes.changed() => if changed.is_err() { break },
-                Some(Ok(key)) = lanes.tasks.join_next() => lanes.ended(&key),
+                Some(Ok(key)) = lanes.tasks.join_next() => lanes.remove(&key),
             }
         }
         lanes.stop().await;
         // The recorder ends when the last lane has dropped its handle.
-        if let Err(error) = recording.await {
+        if let Err(error) = record_task.await {
             tracing::error!(%error, "the recorder failed");
         }
-        link.close().await;
+        queues.close().await;
     }
 }
 
 struct Lanes {
     context: Arc<LaneContext>,
     health: LaneHealth,
-    running: HashMap<LaneKey, Running>,
+    running: HashMap<LaneKey, RunningLane>,
     tasks: JoinSet<LaneKey>,
 }
 
 impl Lanes {
-    /// Starts lanes for destinations that are new, stops those that are gone, and restarts those that changed.
-    fn follow(&mut self, integrations: &Table, only: Option<IntegrationId>) {
-        let table = integrations.load();
-        let wanted: HashMap<LaneKey, (&Arc<Integration>, &Arc<Destination>)> = table
+    /// Starts lanes for new destinations, stops lanes of removed ones, and restarts lanes of changed ones.
+    fn follow(&mut self, integrations: &IntegrationCache, only: Option<IntegrationId>) {
+        let current = integrations.load();
+        let wanted: HashMap<LaneKey, (&Arc<CompiledIntegration>, &Arc<CompiledDestination>)> = current
             .iter()
             .filter(|integration| only.is_none_or(|id| id == integration.row.id))
             .filter(|integration| integration.state == IntegrationState::Active)
@@ -156,7 +151,7 @@ impl Lanes {
                 running.stop.cancel();
             }
         }
-        // A stopping lane is followed by its successor only after it has ended: two would exceed the concurrency.
+        // A stopping lane is replaced only after it has ended: two would exceed the concurrency.
         for (key, (integration, destination)) in wanted {
             if self.running.contains_key(&key) {
                 continue;
@@ -166,12 +161,12 @@ impl Lanes {
                 context: Arc::clone(&self.context),
                 integration_id: integration.row.id,
                 destination: Arc::clone(destination),
-                deaf_since: self.health.enter(key.clone()),
+                not_consuming_since: self.health.register(key.clone()),
             };
-            let running = Running { stop: stop.clone(), integration: Arc::clone(integration) };
+            let running = RunningLane { stop: stop.clone(), integration: Arc::clone(integration) };
             self.running.insert(key.clone(), running);
             self.tasks.spawn(async move {
-                // In a task of its own, so that even a panic leaves the key, and the lane is started again.
+                // In a task of its own: even after a panic the key is returned, and the lane is started again.
                 if let Err(error) = tokio::spawn(lane.run(stop)).await {
                     tracing::error!(%error, destination = &*key.1, "a lane failed");
                 }
@@ -181,9 +176,9 @@ impl Lanes {
         metrics::gauge!("grapnel_worker_lanes").set(self.running.len() as f64);
     }
 
-    fn ended(&mut self, key: &LaneKey) {
+    fn remove(&mut self, key: &LaneKey) {
         self.running.remove(key);
-        self.health.leave(key);
+        self.health.unregister(key);
     }
 
     async fn stop(mut self) {

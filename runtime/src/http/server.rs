@@ -14,10 +14,10 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-/// Serves until the token is cancelled and the requests in flight are answered, or the deadline after it passes.
-pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, drain: Duration) {
-    let answer = move |request, peer| respond(router.clone(), request, peer);
-    http_server::serve(listener, answer, stop, drain).await;
+/// Serves until the token is cancelled and the requests in flight are answered, or `drain` has passed.
+pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, drain: Duration) {
+    let handler = move |request, peer| respond(router.clone(), request, peer);
+    http_server::serve(listener, handler, stop, drain).await;
 }
 
 async fn respond(router: Router, mut request: Request<Incoming>, peer: SocketAddr) -> Response {

@@ -6,7 +6,7 @@ use http::{StatusCode, header};
 use serde::Serialize;
 
 use crate::http::envelope::success;
-use grapnel_core::integration::Integration;
+use grapnel_core::integration::CompiledIntegration;
 
 /// `data` of a 202 and of the 200 of a duplicate.
 #[derive(Debug, Serialize)]
@@ -20,7 +20,7 @@ struct Accepted<'a> {
 
 /// A duplicate is answered with the id of the first.
 pub(super) fn acknowledge(
-    integration: &Integration,
+    integration: &CompiledIntegration,
     id: EventId,
     duplicate: bool,
     correlation_id: &str,

@@ -1,4 +1,4 @@
-//! Reads a request's body: bounded in size, in time, and over all requests together.
+//! Reads a request's body, with bounds on its size, its time, and the memory of all bodies together.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,28 +11,29 @@ use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-/// A body must be here this long after its headers.
+/// A body must arrive within this time after its headers.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Bodies in memory at once, of all requests. Charged as the bytes arrive: announcing a large body costs nothing.
+/// Memory for the bodies of all requests. It is charged as bytes arrive: announcing a large body costs nothing.
 const BUDGET_BYTES: usize = 64 * 1024 * 1024;
 
+/// A body that could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum BodyError {
+pub(crate) enum BodyError {
     #[error("the body is larger than the integration accepts")]
     TooLarge,
     #[error("the body did not arrive within {} s", DEADLINE.as_secs())]
     TooSlow,
     #[error("the body broke off")]
     Broken,
-    /// Too many bytes of other requests are in memory.
+    /// The bodies of other requests take all the memory.
     #[error("too many requests are being received")]
     Overloaded,
 }
 
-/// The memory that bodies may take.
+/// The memory budget of all bodies.
 #[derive(Debug, Clone)]
-pub struct BodyBudget(Arc<Semaphore>);
+pub(crate) struct BodyBudget(Arc<Semaphore>);
 
 impl Default for BodyBudget {
     fn default() -> Self {
@@ -40,16 +41,21 @@ impl Default for BodyBudget {
     }
 }
 
-/// A body with its share of the budget, given back when it is dropped.
+/// A body with its share of the budget. Dropping the share returns it.
 #[derive(Debug)]
-pub struct Received {
+pub(crate) struct ReceivedBody {
     pub bytes: Bytes,
     pub share: OwnedSemaphorePermit,
 }
 
 impl BodyBudget {
-    /// Reads at most `limit` bytes. A body that is announced as larger is not read at all.
-    pub async fn read(&self, headers: &HeaderMap, body: Body, limit: usize) -> Result<Received, BodyError> {
+    /// Reads at most `limit` bytes. A body that is announced as larger is not read.
+    pub(crate) async fn read(
+        &self,
+        headers: &HeaderMap,
+        body: Body,
+        limit: usize,
+    ) -> Result<ReceivedBody, BodyError> {
         let announced =
             headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         if announced.is_some_and(|length: u64| length > limit as u64) {
@@ -58,7 +64,7 @@ impl BodyBudget {
         timeout(DEADLINE, self.read_all(body, limit)).await.unwrap_or(Err(BodyError::TooSlow))
     }
 
-    async fn read_all(&self, body: Body, limit: usize) -> Result<Received, BodyError> {
+    async fn read_all(&self, body: Body, limit: usize) -> Result<ReceivedBody, BodyError> {
         let mut share = self.charge(0)?;
         let mut chunks = body.into_data_stream();
         let mut first: Option<Bytes> = None;
@@ -70,14 +76,14 @@ impl BodyBudget {
             if length > limit {
                 return Err(BodyError::TooLarge);
             }
-            // Most bodies are one chunk, and that one is not copied.
+            // Most bodies are one chunk, which is not copied.
             if first.is_none() && whole.is_empty() {
                 share.merge(self.charge(chunk.len())?);
                 first = Some(chunk);
                 continue;
             }
             if length > whole.capacity() {
-                // What is charged is what is allocated: a buffer that grows by itself would take twice as much.
+                // The charge equals the allocation: a buffer that grows by itself would take twice as much.
                 let capacity = length.max(whole.capacity() * 2).min(limit);
                 share.merge(self.charge(capacity - share.num_permits())?);
                 let shorter = std::mem::replace(&mut whole, BytesMut::with_capacity(capacity));
@@ -86,7 +92,7 @@ impl BodyBudget {
             whole.extend_from_slice(&first.take().unwrap_or_default());
             whole.extend_from_slice(&chunk);
         }
-        Ok(Received { bytes: first.unwrap_or_else(|| whole.freeze()), share })
+        Ok(ReceivedBody { bytes: first.unwrap_or_else(|| whole.freeze()), share })
     }
 
     fn charge(&self, bytes: usize) -> Result<OwnedSemaphorePermit, BodyError> {
@@ -116,7 +122,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_allocated_is_charged() {
+    async fn the_charge_equals_the_allocation() {
         let stream =
             futures::stream::iter(vec!["x"; 700]).map(|chunk| Ok::<_, std::io::Error>(Bytes::from(chunk)));
         let budget = BodyBudget::default();
@@ -127,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_budget_is_given_back() {
+    async fn the_budget_is_returned() {
         let budget = BodyBudget(Arc::new(Semaphore::new(4)));
         let held = budget.read(&HeaderMap::new(), Body::from("abc"), 10).await.expect("fits");
         let refused = budget.read(&HeaderMap::new(), Body::from("ab"), 10).await.expect_err("does not fit");

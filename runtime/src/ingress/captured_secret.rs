@@ -1,58 +1,58 @@
-//! What a handshake leaves behind: a secret that the provider gave us.
+//! Stores a secret that the provider sent in a handshake.
 //!
-//! It is sealed in its row until the controller has put it into the Secret of the Integration. The first one stays, since
-//! who knows the URL could send another; it never verifies anything by itself. In development it is told in the log, where
-//! there is nobody else to put it into a Secret.
+//! It stays sealed in its row until the controller has put it into the Secret of the Integration. The first one is kept,
+//! since anyone who knows the URL could send another; it never verifies anything by itself. In development it is logged,
+//! because no controller puts it into a Secret.
 
 use std::sync::Arc;
 
 use grapnel_store::Database;
 use thiserror::Error;
 
-use grapnel_core::integration::Integration;
+use grapnel_core::integration::CompiledIntegration;
 use grapnel_core::sealing::SealingKeys;
 use grapnel_store::captured_secrets;
 
-/// The secret was not kept. The cause was logged; the provider comes again.
+/// A captured secret that was not stored. The cause is logged; the provider repeats the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the captured secret was not kept")]
-pub struct NotKept;
+#[error("the captured secret was not stored")]
+pub(crate) struct CaptureError;
 
-/// Where captured secrets go.
+/// The store of captured secrets.
 #[derive(Debug, Clone)]
-pub struct Captures {
+pub(crate) struct CapturedSecrets {
     db: Database,
     keys: Arc<SealingKeys>,
-    /// Development: the secret is told in the log.
-    told: bool,
+    /// Development: secrets are logged.
+    is_logged: bool,
 }
 
-impl Captures {
-    pub fn new(db: Database, keys: Arc<SealingKeys>, told: bool) -> Self {
-        Self { db, keys, told }
+impl CapturedSecrets {
+    pub(crate) fn new(db: Database, keys: Arc<SealingKeys>, is_logged: bool) -> Self {
+        Self { db, keys, is_logged }
     }
 
-    /// Keeps the secret, unless one is kept already.
-    pub async fn keep(
+    /// Stores the secret, unless one is already stored.
+    pub(crate) async fn store(
         &self,
-        integration: &Integration,
+        integration: &CompiledIntegration,
         handshake: &str,
         secret: &[u8],
-    ) -> Result<(), NotKept> {
+    ) -> Result<(), CaptureError> {
         let id = integration.row.id;
         let sealed = self.keys.seal(id.as_bytes(), secret);
-        let kept = captured_secrets::insert(&self.db, id, handshake, &sealed).await;
-        let new = kept.map_err(|error| {
-            tracing::error!(integration.id = %id, %error, "a captured secret was not kept");
-            NotKept
+        let inserted = captured_secrets::insert(&self.db, id, handshake, &sealed).await;
+        let is_new = inserted.map_err(|error| {
+            tracing::error!(integration.id = %id, %error, "a captured secret was not stored");
+            CaptureError
         })?;
-        if !new {
-            tracing::warn!(integration.id = %id, handshake, "another secret was captured before; this one is not kept");
-        } else if self.told {
+        if !is_new {
+            tracing::warn!(integration.id = %id, handshake, "a secret was captured earlier; this one is not stored");
+        } else if self.is_logged {
             let secret = String::from_utf8_lossy(secret);
-            tracing::warn!(integration.id = %id, handshake, %secret, "the provider gave a secret: put it into the Secret");
+            tracing::warn!(integration.id = %id, handshake, %secret, "the provider sent a secret: put it into the Secret");
         } else {
-            tracing::warn!(integration.id = %id, handshake, "the provider gave a secret: it waits to be put into the Secret");
+            tracing::warn!(integration.id = %id, handshake, "the provider sent a secret: it will be put into the Secret");
         }
         Ok(())
     }

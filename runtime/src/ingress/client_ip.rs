@@ -1,14 +1,14 @@
-//! Where a request comes from: the peer's address, or what a trusted proxy says.
+//! Determines the client's address: that of the peer, or the one that a trusted proxy reports.
 
 use std::net::IpAddr;
 
 use http::HeaderMap;
 use ipnet::IpNet;
 
-/// The address that the request counts for.
+/// Returns the address to which the request is attributed.
 ///
-/// `x-forwarded-for` is read from the right, and only as long as each hop is a trusted proxy: what stands further left
-/// can be written by anyone.
+/// `x-forwarded-for` is read from the right, and only as long as each hop is a trusted proxy: anyone can write the entries
+/// further left.
 pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
     let mut source = peer.to_canonical();
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_trusted_proxies_are_believed_and_only_from_the_right() {
+    fn only_trusted_proxies_count_and_only_from_the_right() {
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().expect("a network")];
         let check = |peer: &str, forwarded: &[&str], expected: &str| {
             let mut headers = HeaderMap::new();

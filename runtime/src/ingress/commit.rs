@@ -1,8 +1,9 @@
 //! Group commit: events that arrive while one batch commits form the next batch.
 //!
-//! An idle system waits for nothing, and a busy one shares the disk's flush. An answer is given only after the commit.
-//! The queue in front of it is bounded: when it is full, the sender is told to come back.
+//! An idle system waits for nothing, and a busy one shares the disk's flush. A sender is answered only after the commit. The
+//! queue before it is bounded: when it is full, the sender is asked to retry.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,27 +13,28 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use grapnel_core::error_chain::chain;
 use grapnel_core::hint::Hint;
 use grapnel_platform::queue::publish::Publisher;
 use grapnel_store::DedicatedConnection;
 use grapnel_store::events::{self, IngestOutcome, NewEvent};
 
-/// Events that may wait for a commit; at the goal rate, less than a second of them.
-const WAITING: usize = 8_192;
+/// Events that may wait for a commit; at the target rate, less than a second of them.
+const CAPACITY: usize = 8_192;
 
-/// Events in one statement. Larger batches save nothing more and answer later.
+/// Events in one statement. Larger batches save nothing and delay the answers.
 const BATCH: usize = 256;
 
 /// Bytes of bodies in one statement: a few large bodies are a batch of their own.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// An event that has waited this long is refused, so that everyone is answered while PostgreSQL is away: otherwise each
-/// batch would wait in vain for itself, behind all those before it.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// An event that has waited this long is refused, so that every sender is answered while PostgreSQL is unavailable:
+/// otherwise each batch would wait for its own failure, behind all batches before it.
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
-/// The event was not accepted, and sending it again is right.
+/// An event that was not committed. The sender should send it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum NotCommitted {
+pub(crate) enum CommitError {
     #[error("too many events wait to be committed")]
     Overloaded,
     #[error("the event could not be committed")]
@@ -40,53 +42,60 @@ pub enum NotCommitted {
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct PendingEvent {
     event: NewEvent,
     since: Instant,
-    /// The body's memory is charged until the commit.
+    /// The memory of the body is charged until the commit.
     _share: OwnedSemaphorePermit,
-    reply: oneshot::Sender<Result<IngestOutcome, NotCommitted>>,
+    reply: oneshot::Sender<Result<IngestOutcome, CommitError>>,
 }
 
-/// The way into the group commit.
+/// A handle that commits events.
 #[derive(Debug, Clone)]
-pub struct Committer(mpsc::Sender<Waiting>);
+pub(crate) struct Committer(mpsc::Sender<PendingEvent>);
 
 impl Committer {
-    /// Answers after the event is committed, or was found to be a duplicate.
-    pub async fn commit(
+    /// Returns after the event is committed or found to be a duplicate. `share` is the body's share of the memory budget.
+    pub(crate) async fn commit(
         &self,
         event: NewEvent,
         share: OwnedSemaphorePermit,
-    ) -> Result<IngestOutcome, NotCommitted> {
+    ) -> Result<IngestOutcome, CommitError> {
         let (reply, answer) = oneshot::channel();
-        let waiting = Waiting { event, since: Instant::now(), _share: share, reply };
-        self.0.try_send(waiting).map_err(|_| NotCommitted::Overloaded)?;
-        answer.await.unwrap_or(Err(NotCommitted::Failed))
+        let pending = PendingEvent { event, since: Instant::now(), _share: share, reply };
+        let outcome = match self.0.try_send(pending) {
+            Ok(()) => answer.await.unwrap_or(Err(CommitError::Failed)),
+            Err(_) => Err(CommitError::Overloaded),
+        };
+        if outcome == Err(CommitError::Overloaded) {
+            metrics::counter!("grapnel_ingest_overloaded_total").increment(1);
+        }
+        outcome
     }
 }
 
-/// The task's side of a [`Committer`].
+/// The task behind a [`Committer`].
 #[derive(Debug)]
-pub struct CommitTask {
+pub(crate) struct CommitTask {
     connection: DedicatedConnection,
-    waiting: mpsc::Receiver<Waiting>,
+    pending: mpsc::Receiver<PendingEvent>,
     publisher: Publisher,
 }
 
-pub fn committer(db: Database, publisher: Publisher) -> (Committer, CommitTask) {
-    let (sender, waiting) = mpsc::channel(WAITING);
-    (Committer(sender), CommitTask { connection: DedicatedConnection::new(db), waiting, publisher })
+/// Returns a committer and the task that must run for it.
+pub(crate) fn new(db: Database, publisher: Publisher) -> (Committer, CommitTask) {
+    let (sender, pending) = mpsc::channel(CAPACITY);
+    (Committer(sender), CommitTask { connection: DedicatedConnection::new(db), pending, publisher })
 }
 
 impl CommitTask {
-    /// Commits until the token is cancelled and nothing waits any more.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Commits until the token is cancelled and no event is waiting.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut received = Vec::with_capacity(BATCH);
         loop {
             tokio::select! {
-                biased; // what waits is committed before a stop is obeyed
-                count = self.waiting.recv_many(&mut received, BATCH) => if count == 0 { return },
+                biased; // waiting events are committed before a stop takes effect
+                count = self.pending.recv_many(&mut received, BATCH) => if count == 0 { return },
                 () = stop.cancelled() => return,
             }
             loop {
@@ -101,30 +110,29 @@ impl CommitTask {
         }
     }
 
-    async fn commit(&mut self, batch: Vec<Waiting>) {
+    async fn commit(&mut self, batch: Vec<PendingEvent>) {
         let (mut events, mut replies) = (Vec::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
-        for waiting in batch {
-            replies.push((waiting.event.id, waiting.reply, waiting._share));
-            events.push(waiting.event);
+        for pending in batch {
+            replies.push((pending.event.id, pending.reply, pending._share));
+            events.push(pending.event);
         }
         metrics::histogram!("grapnel_ingest_batch_events").record(events.len() as f64);
-        // While RabbitMQ is away the deliveries are born due, and the dispatcher queues them when it is back.
+        // While RabbitMQ is unavailable the deliveries are stored as due, and the dispatcher queues them later.
         let queued = self.publisher.is_connected();
         let stored = self.store(&mut events, queued).await;
-        // The store sorts the events, so the answers are found by id.
-        let mut answers: std::collections::HashMap<_, _> =
-            events.iter().map(|event| event.id).zip(stored).collect();
+        // The store sorts the events, so the outcomes are found by id.
+        let mut outcomes: HashMap<_, _> = events.iter().map(|event| event.id).zip(stored).collect();
         for (id, reply, _share) in replies {
-            let answer = answers.get(&id).copied().unwrap_or(Err(NotCommitted::Failed));
-            // A sender that has gone away does not undo the commit.
-            let _gone = reply.send(answer);
+            let outcome = outcomes.get(&id).copied().unwrap_or(Err(CommitError::Failed));
+            // A sender that disconnected does not undo the commit.
+            let _gone = reply.send(outcome);
         }
         if !queued {
             return;
         }
         let fresh = events
             .into_iter()
-            .filter(|event| matches!(answers.remove(&event.id), Some(Ok(IngestOutcome::New))));
+            .filter(|event| matches!(outcomes.remove(&event.id), Some(Ok(IngestOutcome::New))));
         self.publisher.offer(fresh.flat_map(|event| {
             let names: Vec<Arc<str>> = event.destinations.to_vec();
             names.into_iter().map(move |destination| Hint {
@@ -139,51 +147,53 @@ impl CommitTask {
         &mut self,
         events: &mut [NewEvent],
         queued: bool,
-    ) -> Vec<Result<IngestOutcome, NotCommitted>> {
+    ) -> Vec<Result<IngestOutcome, CommitError>> {
         match events::store(&mut self.connection, events, queued).await {
             Ok(stored) => stored.into_iter().map(Ok).collect(),
-            // One event that PostgreSQL will not take must not refuse the others of its batch.
+            // One event that PostgreSQL rejects must not fail the others of its batch.
             Err(error) if events.len() > 1 && error.is_data_error() => {
                 let mut stored = Vec::with_capacity(events.len());
                 for event in events {
                     let alone =
                         events::store(&mut self.connection, std::slice::from_mut(event), queued).await;
-                    stored.push(alone.map(|answers| answers[0]).map_err(|error| refuse(&error)));
+                    stored.push(alone.map(|outcomes| outcomes[0]).map_err(|error| commit_failed(&error)));
                 }
                 stored
             }
             Err(error) => {
-                let refused = refuse(&error);
-                events.iter().map(|_| Err(refused)).collect()
+                let failure = commit_failed(&error);
+                events.iter().map(|_| Err(failure)).collect()
             }
         }
     }
 }
 
-fn refuse_late(received: &mut Vec<Waiting>) {
-    // They are in the order in which they came.
-    let late = received.iter().take_while(|waiting| waiting.since.elapsed() > PATIENCE).count();
+/// Refuses the events that have waited too long.
+fn refuse_late(received: &mut Vec<PendingEvent>) {
+    // They are in the order of arrival.
+    let late = received.iter().take_while(|pending| pending.since.elapsed() > MAX_WAIT).count();
     if late > 0 {
         tracing::warn!(count = late, "events waited too long to be committed and were refused");
         metrics::counter!("grapnel_ingest_late_refusals_total").increment(late as u64);
     }
-    for waiting in received.drain(..late) {
-        // A sender that has gone away needs no answer.
-        let _gone = waiting.reply.send(Err(NotCommitted::Overloaded));
+    for pending in received.drain(..late) {
+        // A sender that disconnected needs no answer.
+        let _gone = pending.reply.send(Err(CommitError::Overloaded));
     }
 }
 
-fn refuse(error: &grapnel_store::Error) -> NotCommitted {
-    tracing::error!(error = %grapnel_core::error_chain::chain(error), "a batch of events was not committed");
+/// Logs and counts a failed commit.
+fn commit_failed(error: &grapnel_store::Error) -> CommitError {
+    tracing::error!(error = %chain(error), "a batch of events was not committed");
     metrics::counter!("grapnel_ingest_commit_failures_total").increment(1);
-    NotCommitted::Failed
+    CommitError::Failed
 }
 
-/// How many of the events fit into one statement; at least one.
-fn batch_length(waiting: &[Waiting]) -> usize {
+/// Returns how many of the events fit into one statement; at least one.
+fn batch_length(pending: &[PendingEvent]) -> usize {
     let mut bytes = 0;
-    let fits = waiting.iter().take_while(|waiting| {
-        bytes += waiting.event.raw_body.len();
+    let fits = pending.iter().take_while(|pending| {
+        bytes += pending.event.raw_body.len();
         bytes <= BATCH_BYTES
     });
     fits.count().max(1)

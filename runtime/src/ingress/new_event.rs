@@ -1,4 +1,4 @@
-//! The event as it is stored, made of a verified request.
+//! Builds the event to be stored from a verified request.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -10,51 +10,45 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::management::KEY_HEADER;
+use super::outcome::Refusal;
+use crate::http::KEY_HEADER;
 use grapnel_core::ids::EventId;
-use grapnel_core::integration::Integration;
-use grapnel_core::mapping::{self, InvalidEvent};
-use grapnel_core::payload::BodyForm;
+use grapnel_core::integration::CompiledIntegration;
+use grapnel_core::mapping;
 use grapnel_core::request::IncomingRequest;
 use grapnel_core::verification::Verified;
 use grapnel_store::events::NewEvent;
 
-/// Headers that carry a secret in the clear, whatever the provider.
+/// Headers that contain a secret in plain text, for any provider.
 static SECRET_HEADERS: [HeaderName; 4] =
     [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION, HeaderName::from_static(KEY_HEADER)];
 
-/// An event but for its body, which the request still holds.
-pub(super) struct Unstored(NewEvent);
-
-impl Unstored {
-    pub(super) fn with(self, raw_body: Bytes) -> NewEvent {
-        NewEvent { raw_body, ..self.0 }
-    }
-}
-
+/// Builds the event. `raw_body` is the body of the request, shared and not copied.
+///
 /// # Errors
-/// A body that is not of its form, or a field that is missing or not of its form.
+/// An unsupported content-type, an invalid body, or a missing or invalid field.
 pub(super) fn new_event(
-    integration: &Integration,
-    source_ip: IpAddr,
+    integration: &CompiledIntegration,
+    client_ip: IpAddr,
     correlation_id: &str,
-    incoming: &IncomingRequest<'_>,
-    form: BodyForm,
+    request: &IncomingRequest<'_>,
+    raw_body: Bytes,
     verified: Verified,
-) -> Result<Unstored, InvalidEvent> {
-    let (compiled, headers) = (&integration.compiled, incoming.headers);
-    let fields = compiled.mapper.read(incoming, form)?;
+) -> Result<NewEvent, Refusal> {
+    let (compiled, headers) = (&integration.compiled, request.headers);
+    let form = compiled.mapper.body_form(headers).ok_or(Refusal::UnsupportedMediaType)?;
+    let fields = compiled.mapper.read(request, form).map_err(Refusal::InvalidEvent)?;
     let (id, event_id) = (integration.row.id, EventId::generate());
     let idempotency_key = match &fields.external_event_id {
         Some(external_event_id) => format!("{id}:{external_event_id}"),
         None if compiled.mapper.is_every_request_an_event() => format!("{id}:request:{event_id}"),
         None => {
-            let digest = Sha256::digest(mapping::canonical_body(form, incoming.body));
+            let digest = Sha256::digest(mapping::canonical_body(form, request.body));
             format!("{id}:payload:{}", hex::encode(digest))
         }
     };
     let received_at = Timestamp::now();
-    Ok(Unstored(NewEvent {
+    Ok(NewEvent {
         id: event_id,
         integration_id: id,
         provider: Arc::clone(&integration.provider),
@@ -65,9 +59,9 @@ pub(super) fn new_event(
         received_at,
         correlation_id: correlation_id.to_owned(),
         traceparent: headers.get("traceparent").and_then(trace_context),
-        source_ip,
+        source_ip: client_ip,
         headers: stored_headers(headers, compiled.verifier.secret_header()),
-        raw_body: Bytes::new(),
+        raw_body,
         payload_key: Arc::clone(&compiled.mapper.payload_name),
         payload: fields.payload,
         body_form: form,
@@ -76,10 +70,10 @@ pub(super) fn new_event(
         key_hash: key_hash(&idempotency_key),
         idempotency_key,
         destinations: Arc::clone(&integration.destination_names),
-    }))
+    })
 }
 
-/// The first 16 bytes of the SHA-256: no two keys of one integration will ever share them, and the index is half as
+/// Returns the first 16 bytes of the SHA-256: no two keys of one integration will share them, and the index is half as
 /// large.
 fn key_hash(idempotency_key: &str) -> Uuid {
     let digest: [u8; 32] = Sha256::digest(idempotency_key).into();
@@ -88,7 +82,7 @@ fn key_hash(idempotency_key: &str) -> Uuid {
     Uuid::from_bytes(first)
 }
 
-/// A W3C `traceparent` of version 00, as it came; anything else is not continued.
+/// Returns a W3C `traceparent` of version 00 as received; anything else is not continued.
 fn trace_context(value: &HeaderValue) -> Option<String> {
     let text = value.to_str().ok()?;
     let parts: Vec<&str> = text.split('-').collect();
@@ -103,7 +97,7 @@ fn trace_context(value: &HeaderValue) -> Option<String> {
     valid.then(|| text.to_owned())
 }
 
-/// The headers as JSON, in the order received. Values are bytes; each becomes the character of its number.
+/// Returns the headers as JSON, in the order received. Values that are not text are read as Latin-1.
 fn stored_headers(headers: &HeaderMap, secret_header: Option<&HeaderName>) -> String {
     let is_secret = |name: &HeaderName| SECRET_HEADERS.contains(name) || secret_header == Some(name);
     let pairs: Vec<(&str, Cow<'_, str>)> = headers

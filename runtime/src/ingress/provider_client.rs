@@ -1,8 +1,9 @@
-//! The only requests of the ingress: a URL that a handshake confirms, and a certificate that a signature points to.
+//! Makes the only requests of the ingress: to the URL that a handshake confirms, and for the certificate that a signature
+//! refers to.
 //!
-//! Both URLs came from outside, and were found to be the provider's own before they get here. Only https is called, redirects
-//! are not followed, and time and size are bounded. Certificates are kept, those that could not be had for a while too, so
-//! that nobody makes us ask more than a few times.
+//! Both URLs come from outside, and were checked to be the provider's own. Only https is called, redirects are not followed,
+//! and time and size are bounded. Certificates are cached, and failures for a while too, so that no sender can cause more
+//! than a few requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,52 +15,53 @@ use url::Url;
 
 use grapnel_core::verification::Certificate;
 
-/// A provider waits for an answer no longer than seconds.
+/// The deadline of a request: a provider waits only a few seconds for its response.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// More certificates than all providers have at a time. When they are exceeded, the oldest goes.
-const KEPT: usize = 64;
+/// The cached certificates, more than all providers have at a time. Beyond that the oldest is removed.
+const MAX_CACHED: usize = 64;
 
-/// How long a certificate is believed, and how long it is not asked for again when it could not be had.
-const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a certificate is used, and how long it is not requested again after a failure.
+const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+const FAILURE_LIFETIME: Duration = Duration::from_secs(30);
 
 const MAX_CERTIFICATE_BYTES: usize = 64 * 1024;
 
-/// The URL did not answer as it should. The cause was logged; the provider comes again.
+/// A failed call to a provider's URL. The cause is logged; the provider repeats its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the provider's URL did not answer")]
-pub struct NotAnswered;
+pub(crate) struct ProviderCallError;
 
 /// A client for the URLs of providers. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct ProviderClient {
+pub(crate) struct ProviderClient {
     http: reqwest::Client,
-    /// One at a time: whoever waits finds the answer.
-    certificates: Arc<Mutex<Vec<Kept>>>,
+    /// One request at a time: waiting callers find the result.
+    certificates: Arc<Mutex<Vec<CachedCertificate>>>,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct CachedCertificate {
     url: Url,
     certificate: Option<Certificate>,
     since: Instant,
 }
 
-impl Kept {
+impl CachedCertificate {
     fn is_current(&self) -> bool {
-        self.since.elapsed() < if self.certificate.is_some() { FRESH } else { PATIENCE }
+        self.since.elapsed()
+            < if self.certificate.is_some() { CERTIFICATE_LIFETIME } else { FAILURE_LIFETIME }
     }
 }
 
 impl ProviderClient {
     /// # Errors
     /// When TLS cannot be set up.
-    pub fn new() -> reqwest::Result<Self> {
+    pub(crate) fn new() -> reqwest::Result<Self> {
         Self::with(reqwest::Client::builder())
     }
 
-    /// With what else is known of hosts and of whom to trust.
+    /// Takes a builder, in which tests set hosts and trusted roots.
     fn with(builder: reqwest::ClientBuilder) -> reqwest::Result<Self> {
         let http = builder
             .https_only(true)
@@ -72,34 +74,38 @@ impl ProviderClient {
         Ok(Self { http, certificates: Arc::default() })
     }
 
-    /// Calls the URL; its answer says nothing but that it was heard.
-    pub async fn confirm(&self, url: Url) -> Result<(), NotAnswered> {
+    /// Calls the URL. A success means only that it was called.
+    pub(crate) async fn confirm(&self, url: Url) -> Result<(), ProviderCallError> {
         self.get(url).await.map(drop)
     }
 
-    /// The certificate at the URL.
-    pub async fn certificate(&self, url: &Url) -> Result<Certificate, NotAnswered> {
-        let mut kept = self.certificates.lock().await;
-        if let Some(found) = kept.iter().find(|kept| kept.url == *url && kept.is_current()) {
-            return found.certificate.clone().ok_or(NotAnswered);
+    /// Returns the certificate at the URL.
+    pub(crate) async fn certificate(&self, url: &Url) -> Result<Certificate, ProviderCallError> {
+        let mut cached = self.certificates.lock().await;
+        if let Some(found) = cached.iter().find(|cached| cached.url == *url && cached.is_current()) {
+            return found.certificate.clone().ok_or(ProviderCallError);
         }
         let certificate = match self.get(url.clone()).await {
             Ok(bytes) => Certificate::parse(&bytes),
-            Err(NotAnswered) => None,
+            Err(ProviderCallError) => None,
         };
-        kept.retain(|kept| kept.url != *url);
-        if kept.len() >= KEPT {
-            kept.remove(0);
+        cached.retain(|cached| cached.url != *url);
+        if cached.len() >= MAX_CACHED {
+            cached.remove(0);
         }
-        kept.push(Kept { url: url.clone(), certificate: certificate.clone(), since: Instant::now() });
-        certificate.ok_or(NotAnswered)
+        cached.push(CachedCertificate {
+            url: url.clone(),
+            certificate: certificate.clone(),
+            since: Instant::now(),
+        });
+        certificate.ok_or(ProviderCallError)
     }
 
-    async fn get(&self, url: Url) -> Result<Vec<u8>, NotAnswered> {
+    async fn get(&self, url: Url) -> Result<Vec<u8>, ProviderCallError> {
         let host = url.host_str().unwrap_or_default().to_owned();
         let failed = |error: reqwest::Error| {
             tracing::warn!(host, error = %grapnel_core::error_chain::chain(&error.without_url()), "a provider's URL did not answer");
-            NotAnswered
+            ProviderCallError
         };
         let mut answer = self.http.get(url).send().await.map_err(failed)?;
         // A redirect that is not followed has a body too.
@@ -107,15 +113,15 @@ impl ProviderClient {
             tracing::warn!(
                 host,
                 status = answer.status().as_u16(),
-                "a provider's URL did not answer as it should"
+                "a provider's URL answered with an error"
             );
-            return Err(NotAnswered);
+            return Err(ProviderCallError);
         }
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(failed)? {
             if body.len() + chunk.len() > MAX_CERTIFICATE_BYTES {
-                tracing::warn!(host, "a provider's URL answered too much");
-                return Err(NotAnswered);
+                tracing::warn!(host, "a provider's URL returned too long a response");
+                return Err(ProviderCallError);
             }
             body.extend_from_slice(&chunk);
         }

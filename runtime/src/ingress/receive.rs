@@ -1,153 +1,186 @@
-//! The handler: the steps in the order in which a request is refused (404, 429, 413, 401, 415, 400, 503), then the
-//! commit, then the answer. A provider's handshake is answered on the way, before or after it is verified, and is no event.
+//! The handler of webhooks. It refuses a request in this order: 404, 429, 413, 401, 415, 400, 503. Then it commits the event
+//! and acknowledges it. A provider's handshake is answered before or after verification, and is not an event.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::{ConnectInfo, Extension, OriginalUri, Request, State};
 use axum::response::{IntoResponse, Response};
+use grapnel_core::handshake::{CompiledHandshake, HandshakeDecision};
+use grapnel_core::integration::CompiledIntegration;
+use grapnel_core::request::IncomingRequest;
+use grapnel_core::verification::{Evaluation, Verified};
 use grapnel_crds::HandshakeAuth;
+use grapnel_platform::clock::VerificationClock;
+use grapnel_platform::http_server::CorrelationId;
+use grapnel_store::events::{IngestOutcome, NewEvent};
 use http::{Method, StatusCode};
 use ipnet::IpNet;
 use jiff::Timestamp;
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::acknowledgement::acknowledge;
-use super::body::{BodyBudget, Received};
-use super::captured_secret::Captures;
+use super::body::{BodyBudget, ReceivedBody};
+use super::captured_secret::CapturedSecrets;
+use super::client_ip;
 use super::commit::Committer;
-use super::new_event::{Unstored, new_event};
+use super::new_event::new_event;
+use super::outcome::{Refusal, WebhookOutcome};
 use super::provider_client::ProviderClient;
-use super::{client_ip, refuse};
-use crate::http::envelope::{ApiError, ErrorCode};
-use crate::integrations::cache::Table;
-use crate::rate_limit::{Limits, Verdict};
-use grapnel_core::handshake::{CompiledHandshake, HandshakeDecision};
-use grapnel_core::integration::Integration;
-use grapnel_core::request::IncomingRequest;
-use grapnel_core::verification::{Evaluation, Verified};
-use grapnel_platform::clock::Clock;
-use grapnel_platform::http_server::CorrelationId;
-use grapnel_store::events::IngestOutcome;
+use crate::integrations::cache::IntegrationCache;
+use crate::rate_limit::{RateLimiter, Verdict};
 
-/// What the handler needs.
+/// The state of the handler.
 #[derive(Debug, Clone)]
-pub struct Ingress {
-    pub integrations: Table,
-    pub limits: Limits,
+pub(crate) struct Ingress {
+    pub integrations: IntegrationCache,
+    pub rate_limiter: RateLimiter,
     pub bodies: BodyBudget,
     pub committer: Committer,
     pub trusted_proxies: Arc<[IpNet]>,
-    /// The platform's limit, for integrations that have none of their own.
+    /// The platform's limit, for integrations without one of their own.
     pub rate_limit_per_minute: u32,
-    /// What stands before the path in the URL that providers call.
+    /// The part before the path of the URL that providers call.
     pub public_url: Option<Arc<str>>,
-    pub captures: Captures,
+    pub captured_secrets: CapturedSecrets,
     pub provider_client: ProviderClient,
-    /// What the age of a timestamp is measured by.
-    pub clock: Clock,
+    pub clock: VerificationClock,
+}
+
+/// The kind of a request to an integration's route.
+enum RequestKind<'a> {
+    Handshake(HandshakeDecision<'a>),
+    Webhook(Verified),
+    /// Verified, but with a method that only handshakes have, and not one of them.
+    WrongMethod,
 }
 
 /// Receives one webhook.
-pub async fn receive(
+pub(crate) async fn receive(
     State(ingress): State<Ingress>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     Extension(correlation_id): Extension<CorrelationId>,
     request: Request,
 ) -> Response {
-    if request.method() != Method::POST && !ingress.has_handshake(&request) {
-        return refuse::not_allowed().await;
+    let (method, route) = (request.method(), ingress.integration_at(request.uri().path()));
+    let has_handshake =
+        |integration: &Arc<CompiledIntegration>| integration.compiled.handshakes.has_method(method);
+    if method != Method::POST && !route.as_ref().is_ok_and(has_handshake) {
+        return Refusal::WrongMethod.into_response();
     }
-    let (outcome, response) = match ingress.receive(peer.ip(), &correlation_id.0, request).await {
-        Ok(outcome) => outcome,
-        Err(error) => (refuse::outcome_label(error.code()), error.into_response()),
+    let result = match route {
+        Ok(integration) => ingress.receive(integration, peer.ip(), &correlation_id.0, request).await,
+        Err(refusal) => Err(refusal),
     };
-    metrics::counter!("grapnel_webhooks_total", "outcome" => outcome).increment(1);
+    let (label, response) = match result {
+        Ok(outcome) => (outcome.label(), outcome.into_response(&correlation_id.0)),
+        Err(refusal) => (refusal.label(), refusal.into_response()),
+    };
+    metrics::counter!("grapnel_webhooks_total", "outcome" => label).increment(1);
     response
 }
 
 impl Ingress {
+    /// Returns the integration that the path names. The last segment is compared as received: a route is a DNS label, so
+    /// it never has an encoded character.
+    fn integration_at(&self, path: &str) -> Result<Arc<CompiledIntegration>, Refusal> {
+        // A provider may take a 404 as final.
+        if !self.integrations.is_loaded() {
+            return Err(Refusal::Unavailable);
+        }
+        let route = path.rsplit('/').next().unwrap_or_default();
+        let integrations = self.integrations.load();
+        let found = integrations.by_route(route).filter(|integration| integration.accepts());
+        found.cloned().ok_or(Refusal::UnknownRoute)
+    }
+
     async fn receive(
         &self,
+        integration: Arc<CompiledIntegration>,
         peer: IpAddr,
         correlation_id: &str,
         request: Request,
-    ) -> Result<(&'static str, Response), ApiError> {
+    ) -> Result<WebhookOutcome, Refusal> {
         let (parts, body) = request.into_parts();
         let headers = &parts.headers;
-        let integration = self.route(parts.uri.path())?;
-        let source_ip = client_ip::address(peer, headers, &self.trusted_proxies);
-        self.limit(&integration, source_ip).await?;
-        let received = self
-            .bodies
-            .read(headers, body, integration.max_body_bytes)
-            .await
-            .map_err(refuse::body_refused)?;
-        let incoming = IncomingRequest {
+        let client_ip = client_ip::address(peer, headers, &self.trusted_proxies);
+        self.check_rate_limit(&integration, client_ip).await?;
+        let body = self.bodies.read(headers, body, integration.max_body_bytes).await;
+        let ReceivedBody { bytes, share } = body.map_err(Refusal::Body)?;
+        let request = IncomingRequest {
             method: &parts.method,
-            // That of a nested router has lost its beginning, and providers sign the whole.
+            // The URI of a nested router has lost its beginning, and providers sign all of it.
             uri: parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0),
             headers,
-            body: &received.bytes,
+            body: &bytes,
             public_url: self.public_url.as_deref(),
             json: None,
         };
-        if let Some(answer) = self.shake_hands(&integration, &incoming, HandshakeAuth::Unverified).await? {
-            return Ok(("handshake", answer));
-        }
-        let verified = self.verify(&integration, &incoming).await?;
-        if let Some(answer) = self.shake_hands(&integration, &incoming, HandshakeAuth::Verified).await? {
-            return Ok(("handshake", answer));
-        }
-        // A handshake for another method did not match.
-        if parts.method != Method::POST {
-            return Ok(("error", refuse::not_allowed().await));
-        }
-        let form =
-            integration.compiled.mapper.body_form(headers).ok_or_else(refuse::unsupported_media_type)?;
-        let event = new_event(&integration, source_ip, correlation_id, &incoming, form, verified);
-        let event = event.map_err(refuse::malformed)?;
-        self.store(&integration, correlation_id, event, received).await
-    }
-
-    async fn store(
-        &self,
-        integration: &Integration,
-        correlation_id: &str,
-        event: Unstored,
-        received: Received,
-    ) -> Result<(&'static str, Response), ApiError> {
-        let event = event.with(received.bytes);
-        let id = event.id;
-        match self.committer.commit(event, received.share).await.map_err(refuse::not_committed)? {
-            IngestOutcome::New => Ok(("accepted", acknowledge(integration, id, false, correlation_id))),
-            IngestOutcome::DuplicateOf(first) => {
-                Ok(("duplicate", acknowledge(integration, first, true, correlation_id)))
+        let event = match self.classify(&integration, &request).await? {
+            RequestKind::Handshake(decision) => {
+                let response = self.answer_handshake(&integration, decision, &request).await?;
+                return Ok(WebhookOutcome::Handshake(response));
             }
-            IngestOutcome::TryAgain => Ok(("unavailable", refuse::unavailable().into_response())),
+            RequestKind::WrongMethod => return Err(Refusal::WrongMethod),
+            RequestKind::Webhook(verified) => {
+                new_event(&integration, client_ip, correlation_id, &request, bytes.clone(), verified)?
+            }
+        };
+        // From here on only the event holds the body, and the share of the memory budget goes with it.
+        drop(bytes);
+        self.commit(integration, event, share).await
+    }
+
+    async fn check_rate_limit(
+        &self,
+        integration: &CompiledIntegration,
+        client_ip: IpAddr,
+    ) -> Result<(), Refusal> {
+        let per_minute = integration.rate_limit_per_minute.unwrap_or(self.rate_limit_per_minute);
+        match self.rate_limiter.check(integration.row.id, client_ip, per_minute, Timestamp::now()).await {
+            Verdict::Allowed => Ok(()),
+            Verdict::Limited { retry_after_seconds } => {
+                Err(Refusal::RateLimited { per_minute, retry_after_seconds })
+            }
         }
     }
 
-    /// Whether the route has a handshake for the request's method.
-    fn has_handshake(&self, request: &Request) -> bool {
-        let found = self.route(request.uri().path());
-        found.is_ok_and(|integration| integration.compiled.handshakes.has_method(request.method()))
+    /// Recognizes a handshake before and after verification; anything else must be a verified POST.
+    async fn classify<'a>(
+        &self,
+        integration: &'a CompiledIntegration,
+        request: &IncomingRequest<'_>,
+    ) -> Result<RequestKind<'a>, Refusal> {
+        let handshakes = &integration.compiled.handshakes;
+        if let Some(decision) = handshakes.recognize(request, HandshakeAuth::Unverified) {
+            return Ok(RequestKind::Handshake(decision));
+        }
+        let verified = self.verify(integration, request).await?;
+        if let Some(decision) = handshakes.recognize(request, HandshakeAuth::Verified) {
+            return Ok(RequestKind::Handshake(decision));
+        }
+        Ok(if *request.method == Method::POST {
+            RequestKind::Webhook(verified)
+        } else {
+            RequestKind::WrongMethod
+        })
     }
 
     /// Verifies a request, and counts the use of the secret that verified it.
     async fn verify(
         &self,
-        integration: &Integration,
-        incoming: &IncomingRequest<'_>,
-    ) -> Result<Verified, ApiError> {
+        integration: &CompiledIntegration,
+        request: &IncomingRequest<'_>,
+    ) -> Result<Verified, Refusal> {
         let verifier = &integration.compiled.verifier;
-        let result = match verifier.evaluate(incoming, self.clock.now()) {
+        let result = match verifier.evaluate(request, self.clock.now()) {
             Ok(Evaluation::Verified(verified)) => Ok(verified),
             Ok(Evaluation::NeedsCertificate(claim)) => {
                 let certificate = self.provider_client.certificate(claim.certificate_url()).await;
-                let certificate = certificate.map_err(|_| refuse::unavailable())?;
+                let certificate = certificate.map_err(|_| Refusal::Unavailable)?;
                 claim.verify_by(&certificate, self.clock.now())
             }
-            Err(refused) => Err(refused),
+            Err(error) => Err(error),
         };
         match result {
             Ok(verified) => {
@@ -157,76 +190,62 @@ impl Ingress {
             }
             Err(refused) => {
                 tracing::debug!(integration.id = %integration.row.id, %refused, "webhook not verified");
-                Err(ApiError::new(ErrorCode::Unauthorized, refused.public_message()))
+                Err(Refusal::NotVerified(refused))
             }
         }
     }
 
-    async fn shake_hands(
+    async fn answer_handshake(
         &self,
-        integration: &Integration,
-        incoming: &IncomingRequest<'_>,
-        proof: HandshakeAuth,
-    ) -> Result<Option<Response>, ApiError> {
-        match integration.compiled.handshakes.recognize(incoming, proof) {
-            None => Ok(None),
-            Some(HandshakeDecision::Forbid) => {
-                let mut response = Response::new(axum::body::Body::empty());
+        integration: &CompiledIntegration,
+        decision: HandshakeDecision<'_>,
+        request: &IncomingRequest<'_>,
+    ) -> Result<Response, Refusal> {
+        match decision {
+            HandshakeDecision::Forbid => {
+                let mut response = Response::new(Body::empty());
                 *response.status_mut() = StatusCode::FORBIDDEN;
-                Ok(Some(response))
+                Ok(response)
             }
-            Some(HandshakeDecision::Respond(handshake)) => {
-                self.answer(integration, handshake, incoming).await.map(Some)
-            }
+            HandshakeDecision::Respond(handshake) => self.respond(integration, handshake, request).await,
         }
     }
 
-    async fn answer(
+    async fn respond(
         &self,
-        integration: &Integration,
+        integration: &CompiledIntegration,
         handshake: &CompiledHandshake,
-        incoming: &IncomingRequest<'_>,
-    ) -> Result<Response, ApiError> {
-        if let Some(secret) = handshake.captured_secret(incoming) {
-            let kept = self.captures.keep(integration, &handshake.name, &secret).await;
-            kept.map_err(|_| refuse::unavailable())?;
+        request: &IncomingRequest<'_>,
+    ) -> Result<Response, Refusal> {
+        if let Some(secret) = handshake.captured_secret(request) {
+            let stored = self.captured_secrets.store(integration, &handshake.name, &secret).await;
+            stored.map_err(|_| Refusal::Unavailable)?;
         }
-        if let Some(url) = handshake.confirmation_url(incoming) {
-            let url = url
-                .map_err(|_| ApiError::invalid("body", "the URL to confirm is not one of the provider's"))?;
-            let confirmed = self.provider_client.confirm(url).await;
-            confirmed.map_err(|_| refuse::unavailable())?;
+        if let Some(url) = handshake.confirmation_url(request) {
+            let reason = "the URL to confirm is not one of the provider's";
+            let url = url.map_err(|_| Refusal::InvalidHandshake(reason))?;
+            self.provider_client.confirm(url).await.map_err(|_| Refusal::Unavailable)?;
         }
         tracing::info!(integration.id = %integration.row.id, handshake = %handshake.name, "handshake answered");
-        handshake
-            .respond(incoming, &integration.compiled.verifier)
-            .map(|response| response.map(Into::into))
-            .ok_or_else(|| ApiError::invalid("body", "the challenge is too long"))
+        let response = handshake.respond(request, &integration.compiled.verifier);
+        response
+            .map(|response| response.map(Body::from))
+            .ok_or(Refusal::InvalidHandshake("the challenge is too long"))
     }
 
-    /// The integration that the path names. The last segment is compared as it came: a route is a DNS label, so
-    /// nothing that would have to be decoded can be one.
-    fn route(&self, path: &str) -> Result<Arc<Integration>, ApiError> {
-        // A provider may take a 404 as final.
-        if !self.integrations.is_read() {
-            return Err(refuse::unavailable());
-        }
-        let route = path.rsplit('/').next().unwrap_or_default();
-        let integrations = self.integrations.load();
-        let found = integrations.by_route(route).filter(|found| found.accepts());
-        found
-            .cloned()
-            .ok_or_else(|| ApiError::new(ErrorCode::NotFound, "There is no active integration at this route"))
-    }
-
-    async fn limit(&self, integration: &Integration, source_ip: IpAddr) -> Result<(), ApiError> {
-        let per_minute = integration.rate_limit_per_minute.unwrap_or(self.rate_limit_per_minute);
-        match self.limits.check(integration.row.id, source_ip, per_minute, Timestamp::now()).await {
-            Verdict::Allowed => Ok(()),
-            Verdict::Limited { retry_after_seconds } => {
-                let message = format!("More than {per_minute} requests in a minute");
-                Err(ApiError::new(ErrorCode::RateLimited, message).retry_after(retry_after_seconds))
+    async fn commit(
+        &self,
+        integration: Arc<CompiledIntegration>,
+        event: NewEvent,
+        share: OwnedSemaphorePermit,
+    ) -> Result<WebhookOutcome, Refusal> {
+        let event_id = event.id;
+        match self.committer.commit(event, share).await {
+            Ok(IngestOutcome::New) => Ok(WebhookOutcome::Accepted { integration, event_id }),
+            Ok(IngestOutcome::DuplicateOf(event_id)) => {
+                Ok(WebhookOutcome::Duplicate { integration, event_id })
             }
+            Ok(IngestOutcome::TryAgain) | Err(_) => Err(Refusal::Unavailable),
         }
     }
 }

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use super::cursor::{self, ListOrder};
 use super::query::MAX_PAGE_SIZE;
+use crate::http::RETRY_AFTER_SECONDS;
 use crate::http::envelope::{ApiError, ErrorCode, success_with_meta};
 use grapnel_core::error_chain::chain;
 use grapnel_store::views::{Page, TOTAL_CAP};
@@ -57,9 +58,6 @@ pub(super) fn list<T: Serialize>(page: &Page<T>, order: ListOrder) -> Response {
 pub(super) fn unknown(what: &str) -> ApiError {
     ApiError::new(ErrorCode::NotFound, format!("There is no such {what}"))
 }
-
-/// What a client is asked to wait after a 503.
-const RETRY_AFTER_SECONDS: u64 = 5;
 
 /// A failure is logged here, once, and a client learns only what it can do about it.
 impl From<grapnel_store::Error> for ApiError {

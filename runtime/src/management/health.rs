@@ -16,8 +16,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::http::envelope::success;
-use crate::rate_limit::Limits;
-use grapnel_platform::queue::Link;
+use crate::rate_limit::RateLimiter;
+use grapnel_platform::queue::QueueConnection;
 
 /// A datastore that does not answer within this is not well.
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -29,8 +29,8 @@ const REUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Health {
     db: Database,
-    limits: Limits,
-    rabbitmq: Link,
+    rate_limiter: RateLimiter,
+    rabbitmq: QueueConnection,
     last: Mutex<Option<(Instant, Report)>>,
 }
 
@@ -57,8 +57,8 @@ struct Check {
 }
 
 impl Health {
-    pub fn new(db: Database, limits: Limits, rabbitmq: Link) -> Self {
-        Self { db, limits, rabbitmq, last: Mutex::new(None) }
+    pub fn new(db: Database, rate_limiter: RateLimiter, rabbitmq: QueueConnection) -> Self {
+        Self { db, rate_limiter, rabbitmq, last: Mutex::new(None) }
     }
 
     async fn report(&self) -> Report {
@@ -71,7 +71,7 @@ impl Health {
         }
         let (postgres, redis, rabbitmq) = tokio::join!(
             check(async { self.db.ping().await.is_ok() }),
-            check(async { self.limits.ping().await.is_ok() }),
+            check(async { self.rate_limiter.ping().await.is_ok() }),
             check(async { self.rabbitmq.check().await.is_ok() }),
         );
         let well = [&postgres, &redis, &rabbitmq].iter().all(|check| check.status == "ok");

@@ -11,10 +11,8 @@ use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
+use crate::http::KEY_HEADER;
 use crate::http::envelope::{ApiError, ErrorCode};
-
-/// The header that carries the key.
-pub const KEY_HEADER: &str = "x-internal-api-key";
 
 /// The valid keys, hashed: one, or two during a rotation.
 #[derive(Clone)]

@@ -15,8 +15,9 @@ use utoipa::openapi::{
 use utoipa::{IntoParams, OpenApi as _, ToSchema};
 use uuid::Uuid;
 
+use crate::http::KEY_HEADER;
 use crate::http::envelope::{Envelope, ErrorEnvelope, NoMeta};
-use crate::management::{KEY_HEADER, managed_routes, sink_route};
+use crate::management::{managed_routes, sink_route};
 use grapnel_store::views::Instant;
 
 /// Where all routes of the document are.

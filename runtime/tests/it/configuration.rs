@@ -118,7 +118,7 @@ async fn secret_is_read_from_a_file_and_only_from_one_place() {
     assert_eq!(platform.get("/api/v1/events").await.status, 200);
 
     let (url_file, empty) = (file("url", "postgres://x"), file("empty", ""));
-    let both = "grapnel: DATABASE_URL and DATABASE_URL_FILE are both given: give one";
+    let both = "grapnel: DATABASE_URL and DATABASE_URL_FILE are both set: set only one";
     check("api", &[("DATABASE_URL_FILE", Some(&url_file))], both).await;
     let missing = "grapnel: DATABASE_URL_FILE: cannot read /nonexistent/file";
     check("api", &[("DATABASE_URL", None), ("DATABASE_URL_FILE", Some("/nonexistent/file"))], missing).await;
@@ -164,9 +164,10 @@ async fn unusable_sealing_keys_are_refused_by_position_and_never_shown() {
 
 #[tokio::test]
 async fn unusable_url_is_refused_before_the_first_connection_and_not_shown() {
-    for (name, values) in [
+    for (name, system, values) in [
         (
             "DATABASE_URL",
+            "PostgreSQL",
             &[
                 "database-word",
                 "http://user:database-word@127.0.0.1:1/x",
@@ -175,10 +176,12 @@ async fn unusable_url_is_refused_before_the_first_connection_and_not_shown() {
         ),
         (
             "REDIS_URL",
+            "Redis",
             &["redis-word", "http://:redis-word@127.0.0.1:1/0", "redis://:redis-word@127.0.0.1:x/0"],
         ),
         (
             "RABBITMQ_URL",
+            "RabbitMQ",
             &[
                 "rabbitmq-word",
                 "http://user:rabbitmq-word@127.0.0.1:1/",
@@ -188,16 +191,12 @@ async fn unusable_url_is_refused_before_the_first_connection_and_not_shown() {
     ] {
         for value in values {
             for role in ["api", "dev"] {
-                check(role, &[(name, Some(value))], &format!("grapnel: {name}: not a URL of ")).await;
+                check(role, &[(name, Some(value))], &format!("grapnel: {name}: not a {system} URL")).await;
             }
         }
     }
-    check(
-        "worker",
-        &[("RABBITMQ_URL", Some("rabbitmq-word"))],
-        "grapnel: RABBITMQ_URL: not a URL of RabbitMQ",
-    )
-    .await;
+    check("worker", &[("RABBITMQ_URL", Some("rabbitmq-word"))], "grapnel: RABBITMQ_URL: not a RabbitMQ URL")
+        .await;
 }
 
 #[tokio::test]

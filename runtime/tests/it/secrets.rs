@@ -206,10 +206,10 @@ async fn no_secret_is_in_the_log_of_dev() {
         yaml.replace("kind: Secret", "kind: Secrets"),
         yaml.replace("stringData", "data"),
     ] {
-        let before = dev.log().matches("the last good state stays").count();
+        let before = dev.log().matches("the last valid state stays").count();
         platform.write_integrations(&wrong);
         wait_until(&format!("this to be refused:\n{wrong}"), || async {
-            dev.log().matches("the last good state stays").count() > before
+            dev.log().matches("the last valid state stays").count() > before
         })
         .await;
     }

@@ -1,29 +1,29 @@
 //! Decides which addresses may be dialed. Pure: no lookup and no connection happens here.
 //!
-//! What always holds: an address that is not globally routable unicast is refused unless the platform allows its
-//! range; an IPv6 address that carries an IPv4 address is judged by the one it carries, since that is where its
-//! packets end up. An allowed range opens an address whichever of the two forms it names.
+//! Invariants: an address that is not globally routable unicast is refused unless the platform allows its range; an IPv6
+//! address that embeds an IPv4 address is classified by that one, since its packets end up there. An allowed range opens
+//! an address in either form.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-/// The platform's rule for destinations.
+/// The platform's policy for the addresses of destinations.
 #[derive(Debug, Clone, Default)]
 pub struct EgressPolicy {
     allowed: Vec<IpNet>,
 }
 
-/// An address was refused. Names its class only: the address a name resolves to is not the tenant's to learn.
+/// A refused address. It names the class only: tenants must not learn the address to which a name resolves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the destination is a {class} address, which the platform does not allow")]
-pub struct Denied {
-    /// What kind of address it is.
+pub struct DeniedAddress {
+    /// The class of the address.
     pub class: AddressClass,
 }
 
-/// Why an address is not globally routable unicast.
+/// A class of addresses that are not globally routable unicast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressClass {
     /// `0.0.0.0/8` and `::`.
@@ -51,27 +51,27 @@ pub enum AddressClass {
 }
 
 impl EgressPolicy {
-    /// Refuses what is not globally routable, except inside `allowed`.
+    /// Refuses addresses that are not globally routable, except in `allowed`.
     pub fn new(allowed: Vec<IpNet>) -> Self {
         Self { allowed }
     }
 
-    /// Whether `address` may be dialed.
+    /// Checks whether `address` may be dialed.
     ///
     /// # Errors
-    /// When it is of a refused class and in no allowed range.
-    pub fn permits(&self, address: IpAddr) -> Result<(), Denied> {
-        let judged = carried_ipv4(address).map_or(address, IpAddr::V4);
-        let class = match judged {
+    /// When its class is refused and no allowed range contains it.
+    pub fn permits(&self, address: IpAddr) -> Result<(), DeniedAddress> {
+        let effective = embedded_ipv4(address).map_or(address, IpAddr::V4);
+        let class = match effective {
             IpAddr::V4(address) => class_of_ipv4(address),
             IpAddr::V6(address) => class_of_ipv6(address),
         };
         match class {
             None => Ok(()),
-            Some(_) if self.allowed.iter().any(|net| net.contains(&address) || net.contains(&judged)) => {
+            Some(_) if self.allowed.iter().any(|net| net.contains(&address) || net.contains(&effective)) => {
                 Ok(())
             }
-            Some(class) => Err(Denied { class }),
+            Some(class) => Err(DeniedAddress { class }),
         }
     }
 }
@@ -94,9 +94,9 @@ impl fmt::Display for AddressClass {
     }
 }
 
-/// The IPv4 address that packets to an IPv6 address end up at: mapped `::ffff:0:0/96`, compatible `::/96` (deprecated,
+/// Returns the IPv4 address at which packets to an IPv6 address end up: mapped `::ffff:0:0/96`, compatible `::/96` (deprecated,
 /// RFC 4291), translated `::ffff:0:0:0/96` (RFC 7915), NAT64 `64:ff9b::/96` (RFC 6052) and 6to4 `2002::/16` (RFC 3056).
-fn carried_ipv4(address: IpAddr) -> Option<Ipv4Addr> {
+fn embedded_ipv4(address: IpAddr) -> Option<Ipv4Addr> {
     let IpAddr::V6(address) = address else { return None };
     let (high, low) = match address.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => return None, // unspecified and loopback
@@ -131,8 +131,8 @@ fn class_of_ipv4(address: Ipv4Addr) -> Option<AddressClass> {
     })
 }
 
-/// `None` for globally routable unicast, which is `2000::/3` less what is set apart in it. Closed rather than open: a
-/// range that is assigned some day is refused until it is added here.
+/// Returns `None` for globally routable unicast, which is `2000::/3` without its reserved parts. Closed rather than open: a
+/// range that is assigned in the future is refused until it is added here.
 fn class_of_ipv6(address: Ipv6Addr) -> Option<AddressClass> {
     use AddressClass::*;
     Some(match address.segments() {
@@ -144,7 +144,7 @@ fn class_of_ipv6(address: Ipv6Addr) -> Option<AddressClass> {
         [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Private,
         [0xff00..=0xffff, ..] => Multicast,
         [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => Documentation,
-        // Protocol assignments (RFC 2928), Teredo and ORCHID among them: no receiver lives there.
+        // Protocol assignments (RFC 2928), including Teredo and ORCHID: no receiver has such an address.
         [0x2001, 0..=0x1ff, ..] => Reserved,
         [0x2000..=0x3fff, ..] => return None,
         _ => Reserved,
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_carries_ipv4_is_judged_by_it() {
+    fn an_address_that_embeds_ipv4_is_classified_by_it() {
         let policy = EgressPolicy::default();
         for (address, class) in [
             ("::ffff:127.0.0.1", Loopback),

@@ -3,55 +3,55 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// What came of an attempt. Bodies are at most 16 KiB of text without NUL; messages are for operators and carry no
+/// The outcome of an attempt. Bodies are at most 16 KiB of text without NUL; messages are for operators and contain no
 /// URL, address or secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AttemptOutcome {
     /// The receiver answered 2xx.
     Succeeded {
-        /// The status of the answer.
+        /// The status of the response.
         status: u16,
         /// Its body, as far as it was read.
         body: String,
     },
     /// The receiver answered neither 2xx nor 410. Redirects are among these.
     Refused {
-        /// The status of the answer.
+        /// The status of the response.
         status: u16,
         /// Its body, as far as it was read.
         body: String,
-        /// `Retry-After` as the receiver sent it, not bounded, with whichever status.
+        /// `Retry-After` as the receiver sent it, not bounded, with any status.
         retry_after: Option<Duration>,
     },
-    /// The receiver answered 410: this destination wants nothing any more.
+    /// The receiver answered 410: this destination no longer accepts deliveries.
     Gone {
-        /// The body of the answer, as far as it was read.
+        /// The body of the response, as far as it was read.
         body: String,
     },
-    /// No answer: the name, the connection, TLS, or what came was not HTTP.
+    /// There was no response: a failure of the name, the connection, TLS or HTTP.
     Unreachable {
         /// The cause.
         message: String,
     },
-    /// A deadline passed before the headers of an answer came.
+    /// A deadline passed before the headers of a response arrived.
     TimedOut {
-        /// Which one.
+        /// The deadline that passed.
         message: String,
     },
-    /// The egress policy does not permit the address. An attempt like any that failed: the name may be mended.
+    /// The egress policy does not permit the address. It counts as a failed attempt: the name may be corrected.
     Denied {
         /// The class of the address.
         message: String,
     },
-    /// Nothing was sent for a reason of ours. Not an attempt.
+    /// Nothing was sent because of a failure of ours. Not an attempt.
     NotSent {
         /// The reason.
         message: String,
     },
 }
 
-impl Outcome {
-    /// The status of the answer, when one came.
+impl AttemptOutcome {
+    /// Returns the status of the response, if there was one.
     pub fn http_status(&self) -> Option<u16> {
         match self {
             Self::Succeeded { status, .. } | Self::Refused { status, .. } => Some(*status),
@@ -62,7 +62,7 @@ impl Outcome {
         }
     }
 
-    /// The body of the answer, when one came.
+    /// Returns the body of the response, if there was one.
     pub fn response_body(&self) -> Option<&str> {
         match self {
             Self::Succeeded { body, .. } | Self::Refused { body, .. } | Self::Gone { body } => Some(body),
@@ -72,7 +72,7 @@ impl Outcome {
         }
     }
 
-    /// What went wrong in one line; `None` on success.
+    /// Describes the failure in one line; `None` on success.
     pub fn error_message(&self) -> Option<Cow<'_, str>> {
         match self {
             Self::Succeeded { .. } => None,

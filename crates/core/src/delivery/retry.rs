@@ -1,75 +1,67 @@
-//! Decides what an attempt's outcome means for its delivery: done, again at some time, or given up. Pure: values, the
-//! time and a random number go in.
+//! Decides what follows from an attempt's outcome: the delivery is done, retried at some time, or given up. Pure: values,
+//! the time and a random number go in.
 //!
-//! What always holds: a delivery is given up exactly at its policy's last attempt; a wait is never longer than the
-//! policy's longest, or than its bound for `Retry-After`; what was not an attempt spends nothing.
+//! Invariants: a delivery is given up exactly at its policy's last attempt; a wait is never longer than the policy's
+//! longest delay or its bound for `Retry-After`; a failure that is not an attempt uses up nothing.
 //!
-//! Waits have full jitter, so that deliveries which failed together do not return together: a random share of the
-//! step that the backoff gives. The share is at least a tenth, because a wait of almost nothing would spend an attempt
-//! on a receiver that has just failed.
+//! Waits have full jitter, so that deliveries that failed together are not retried together: a wait is a random share of
+//! the step that the backoff gives. The share is at least a tenth, because a very short wait would waste an attempt on a
+//! receiver that has just failed.
 
 use std::time::Duration;
 
+use grapnel_crds::Backoff;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::delivery::outcome::Outcome;
+use crate::delivery::outcome::AttemptOutcome;
 
-/// The least share of a step that is waited.
+/// The smallest share of a step.
 const LEAST_SHARE: f64 = 0.1;
-/// No wait is longer, whatever a policy says; keeps the arithmetic of times within its range.
+/// The longest wait under any policy; keeps time arithmetic within its range.
 const LONGEST_WAIT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
-/// How long a delivery rests that we failed to send. Not the policy's: it describes the receiver, and this may need
-/// an operator.
-const REST_AFTER_OWN_FAULT: Duration = Duration::from_secs(60);
+/// The wait after a failure of ours. It is not part of the policy: that describes the receiver, and this may need an
+/// operator.
+const WAIT_AFTER_OWN_FAILURE: Duration = Duration::from_secs(60);
 
-/// How a destination wants to be retried.
+/// The retry policy of a destination, with its defaults filled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RetryPolicy {
-    /// Attempts of one budget, the first one included. A replay starts a new budget.
+pub struct CompiledRetryPolicy {
+    /// Attempts in one budget, including the first. A replay starts a new budget.
     pub max_attempts: u32,
-    /// How the steps grow.
+    /// How the steps grow with the attempts made.
     pub backoff: Backoff,
     /// The step after the first attempt.
     pub initial_delay: Duration,
     /// The longest step.
     pub max_delay: Duration,
-    /// The longest wait that a receiver may ask for; zero ignores what it asks.
+    /// The longest wait that a receiver may request; zero ignores its requests.
     pub retry_after_max: Duration,
 }
 
-/// How the step before the next attempt grows with the attempts made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Backoff {
-    /// Doubles.
-    Exponential,
-    /// Grows by the initial delay.
-    Linear,
-}
-
-/// What is to be done with a delivery after an attempt.
+/// What to do with a delivery after an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
+pub enum RetryDecision {
     /// It is done.
     Succeeded,
     /// It is due again at this time.
     RetryAt(Timestamp),
-    /// It failed, and its attempts are spent.
+    /// It failed, and its attempts are used up.
     GaveUp {
-        /// For an operator: how many attempts, and what the last one met.
+        /// For an operator: the number of attempts and the last failure.
         reason: String,
     },
-    /// It failed, and its destination asks to be sent nothing any more.
+    /// It failed, and its destination asks for no further deliveries.
     DestinationGone,
-    /// Nothing was sent, for a reason of ours. The attempt is not to be counted; the delivery is due again then.
+    /// Nothing was sent because of a failure of ours. The attempt does not count, and the delivery becomes due again.
     NotAnAttempt {
         /// When to try again.
         again_at: Timestamp,
     },
 }
 
-impl RetryPolicy {
-    /// The longest wait after the given number of attempts, before jitter and without `Retry-After`. Never shrinks as
-    /// attempts grow.
+impl CompiledRetryPolicy {
+    /// Returns the longest wait after this number of attempts, before jitter and without `Retry-After`. It never decreases
+    /// as attempts increase.
     pub fn step(&self, attempts: u32) -> Duration {
         let made = attempts.max(1);
         let factor = match self.backoff {
@@ -81,53 +73,56 @@ impl RetryPolicy {
     }
 }
 
-/// Decides after an attempt. `attempts_in_budget` counts the attempts of this budget with this one; `jitter` is uniform
+/// Decides after an attempt. `attempts_in_budget` counts the attempts of this budget, including this one; `jitter` is uniform
 /// in `[0, 1)`.
 pub fn decide(
-    policy: &RetryPolicy,
+    policy: &CompiledRetryPolicy,
     attempts_in_budget: u32,
-    outcome: &Outcome,
+    outcome: &AttemptOutcome,
     now: Timestamp,
     jitter: f64,
-) -> Decision {
+) -> RetryDecision {
     match outcome {
-        Outcome::Succeeded { .. } => Decision::Succeeded,
-        Outcome::Gone { .. } => Decision::DestinationGone,
-        Outcome::NotSent { .. } => Decision::NotAnAttempt { again_at: after(now, REST_AFTER_OWN_FAULT) },
-        Outcome::Refused { .. }
-        | Outcome::Unreachable { .. }
-        | Outcome::TimedOut { .. }
-        | Outcome::Denied { .. } => {
+        AttemptOutcome::Succeeded { .. } => RetryDecision::Succeeded,
+        AttemptOutcome::Gone { .. } => RetryDecision::DestinationGone,
+        AttemptOutcome::NotSent { .. } => {
+            RetryDecision::NotAnAttempt { again_at: after(now, WAIT_AFTER_OWN_FAILURE) }
+        }
+        AttemptOutcome::Refused { .. }
+        | AttemptOutcome::Unreachable { .. }
+        | AttemptOutcome::TimedOut { .. }
+        | AttemptOutcome::Denied { .. } => {
             if attempts_in_budget >= policy.max_attempts {
                 let last = outcome.error_message().unwrap_or_default();
                 let reason = format!("gave up after {attempts_in_budget} attempts; the last one: {last}");
-                return Decision::GaveUp { reason };
+                return RetryDecision::GaveUp { reason };
             }
             let drawn = with_jitter(policy.step(attempts_in_budget), jitter);
-            Decision::RetryAt(after(now, wait(policy, drawn, asked_for(outcome))))
+            RetryDecision::RetryAt(after(now, wait(policy, drawn, requested_wait(outcome))))
         }
     }
 }
 
-/// What `Retry-After` asks for, with the statuses that mean "later". With others it is not about this event.
-fn asked_for(outcome: &Outcome) -> Option<Duration> {
+/// Returns the wait that `Retry-After` requests, for the statuses that mean "later". With others it does not concern this
+/// event.
+fn requested_wait(outcome: &AttemptOutcome) -> Option<Duration> {
     match outcome {
-        Outcome::Refused { status: 429 | 503, retry_after, .. } => *retry_after,
+        AttemptOutcome::Refused { status: 429 | 503, retry_after, .. } => *retry_after,
         _ => None,
     }
 }
 
-/// `Retry-After` is the least wait. What was drawn comes on top as far as the bound allows, because the deliveries
-/// that were told the same time should not all return at it.
-fn wait(policy: &RetryPolicy, drawn: Duration, asked_for: Option<Duration>) -> Duration {
-    let Some(asked_for) = asked_for else { return drawn };
+/// `Retry-After` is the shortest wait. The drawn wait is added as far as the bound allows, because deliveries that were
+/// given the same time should not all be retried at it.
+fn wait(policy: &CompiledRetryPolicy, drawn: Duration, requested: Option<Duration>) -> Duration {
+    let Some(requested) = requested else { return drawn };
     let bound = policy.retry_after_max.min(LONGEST_WAIT);
-    drawn.max(asked_for.saturating_add(drawn).min(bound))
+    drawn.max(requested.saturating_add(drawn).min(bound))
 }
 
 fn with_jitter(step: Duration, jitter: f64) -> Duration {
     let share = LEAST_SHARE + (1.0 - LEAST_SHARE) * jitter;
-    // Whatever is no share at all waits the whole step.
+    // If jitter is out of range, wait the full step.
     Duration::try_from_secs_f64(step.as_secs_f64() * share).unwrap_or(step).min(step)
 }
 

@@ -1,7 +1,7 @@
-//! Signs what we deliver: Standard Webhooks 1.0, the symmetric scheme `v1` (HMAC-SHA256).
+//! Signs deliveries: Standard Webhooks 1.0, the symmetric scheme `v1` (HMAC-SHA256).
 //!
-//! Owns the reading of a signing secret and the value of the `webhook-signature` header. The key of an HMAC is hashed
-//! once, when the secret is read, and that state is cloned for each signature.
+//! Parses signing secrets and builds the value of the `webhook-signature` header. The HMAC key is hashed once, when the
+//! secret is parsed, and that state is cloned for each signature.
 //!
 //! See <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>.
 
@@ -15,14 +15,14 @@ use secrecy::zeroize::Zeroizing;
 use sha2::Sha256;
 
 const PREFIX: &str = "whsec_";
-/// The lengths that the specification gives a symmetric secret, in bytes.
+/// The lengths that the specification allows for a symmetric secret, in bytes.
 const KEY_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 /// Base64 of the 32 bytes of an HMAC-SHA256.
 const SIGNATURE_CHARACTERS: usize = 44;
-/// The digits of the least `i64`, with its sign.
+/// The digits of the smallest `i64`, with its sign.
 const LONGEST_TIMESTAMP: usize = 20;
 
-/// Senders and receivers in the wild disagree about padding, so it may be missing where a secret is read.
+/// Senders and receivers disagree about padding, so it may be missing in a secret.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -31,20 +31,20 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// The key of one destination's signatures. Zeroized when dropped, redacted when printed.
 #[derive(Clone)]
 pub struct SigningKey {
-    keyed: Hmac<Sha256>,
+    mac: Hmac<Sha256>,
 }
 
-/// Why a signing secret was refused. Nothing of the secret is repeated.
+/// An invalid signing secret. No message repeats any of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SigningKeyError {
-    /// There is no secret.
+    /// The secret is empty.
     #[error("the signing secret is empty")]
     Empty,
     /// The secret is not base64, so no receiver's library could use it.
     #[error("the signing secret is not whsec_ followed by base64")]
     Base64,
     /// The specification allows 24 to 64 bytes.
-    #[error("the signing secret has {length} bytes and not 24 to 64")]
+    #[error("the signing secret has {length} bytes; expected 24 to 64")]
     Length {
         /// Bytes after decoding.
         length: usize,
@@ -52,12 +52,12 @@ pub enum SigningKeyError {
 }
 
 impl SigningKey {
-    /// Reads a secret: base64 of 24 to 64 bytes, usually after `whsec_`. White space around it is ignored, since
+    /// Parses a secret: base64 of 24 to 64 bytes, usually after `whsec_`. White space around it is ignored, since
     /// secrets come from files.
     ///
-    /// The prefix may be missing because every Standard Webhooks library accepts that. Other text is refused and not
-    /// taken as raw bytes: the receiver's library would read the same text as base64 or reject it, and then no
-    /// signature of ours could ever be verified.
+    /// The prefix may be missing because every Standard Webhooks library accepts that. Other text is refused
+    /// rather than taken as raw bytes: the receiver's library would read the same text as base64 or reject it, and then it
+    /// could verify none of our signatures.
     ///
     /// # Errors
     /// When the secret is empty, is not base64, or has another length.
@@ -71,8 +71,8 @@ impl SigningKey {
         if !KEY_BYTES.contains(&key.len()) {
             return Err(SigningKeyError::Length { length: key.len() });
         }
-        let keyed = Hmac::new_from_slice(&key).expect("HMAC takes a key of any length");
-        Ok(Self { keyed })
+        let mac = Hmac::new_from_slice(&key).expect("HMAC takes a key of any length");
+        Ok(Self { mac })
     }
 }
 
@@ -82,7 +82,7 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// The value of `webhook-signature`: `v1,` and the base64 of the signature for each key, separated by spaces. `id` and
+/// Returns the value of `webhook-signature`: `v1,` and the base64 of the signature for each key, separated by spaces. `id` and
 /// the timestamp (Unix seconds of this attempt) are the values of `webhook-id` and `webhook-timestamp`.
 pub fn sign(keys: &[SigningKey], id: &str, timestamp_seconds: i64, body: &[u8]) -> String {
     let mut timestamp = [0; LONGEST_TIMESTAMP];
@@ -92,7 +92,7 @@ pub fn sign(keys: &[SigningKey], id: &str, timestamp_seconds: i64, body: &[u8]) 
 
     let mut header = String::with_capacity(keys.len() * (" v1,".len() + SIGNATURE_CHARACTERS));
     for key in keys {
-        let mut mac = key.keyed.clone();
+        let mut mac = key.mac.clone();
         mac.update(id.as_bytes());
         mac.update(b".");
         mac.update(&timestamp[..length]);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_printed_carries_the_secret() {
+    fn nothing_printed_contains_the_secret() {
         let key = SigningKey::parse(LIBRARIES.3).unwrap();
         assert_eq!(format!("{key:?}"), "SigningKey([REDACTED])");
     }

@@ -1,4 +1,4 @@
-//! The states of a delivery, and what moves it from one to the next.
+//! The states of a delivery and the transitions between them.
 //!
 //! | state | event | next state | statement |
 //! |---|---|---|---|
@@ -14,26 +14,26 @@
 //! | processing under a running lease | an operator replays it | processing | `replays::request_replay` |
 //!
 //! `succeeded` and `failed` are final: only a replay leaves them. A result is written only under the newest claim and while
-//! its lease runs; the statements check that, and the constraints of the table hold what this page says.
+//! its lease runs; the statements check that, and the constraints of the table enforce these rules.
 
 use jiff::Timestamp;
 
-use super::outcome::Outcome;
-use super::retry::{self, Decision, RetryPolicy};
+use super::outcome::AttemptOutcome;
+use super::retry::{self, CompiledRetryPolicy, RetryDecision};
 
-/// The state of a delivery. The order is that of progress, as the type `delivery_status` of the database has it: the
+/// The state of a delivery. The order is that of progress, as in the database type `delivery_status`: the
 /// status of an event is the most advanced one of its deliveries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DeliveryState {
-    /// It waits for its first attempt, or for the first one of a replay.
+    /// Waiting for its first attempt, or for the first attempt of a replay.
     Pending,
     /// A worker has claimed it.
     Processing,
-    /// It waits for another attempt.
+    /// Waiting for another attempt.
     Retrying,
     /// The receiver accepted it.
     Succeeded,
-    /// It is given up.
+    /// Given up.
     Failed,
 }
 
@@ -42,7 +42,7 @@ impl DeliveryState {
     pub const ALL: [Self; 5] =
         [Self::Pending, Self::Processing, Self::Retrying, Self::Succeeded, Self::Failed];
 
-    /// The stored form.
+    /// Returns the stored form.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -58,7 +58,7 @@ impl DeliveryState {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
 
-    /// Whether only a replay leaves the state.
+    /// Returns whether only a replay leaves the state.
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed)
     }
@@ -67,11 +67,11 @@ impl DeliveryState {
 /// The cause of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Trigger {
-    /// The event came in.
+    /// The event was received.
     Webhook,
-    /// An attempt before it failed.
+    /// An earlier attempt failed.
     Retry,
-    /// An operator asked for it.
+    /// An operator requested it.
     Replay,
 }
 
@@ -79,7 +79,7 @@ impl Trigger {
     /// All triggers.
     pub const ALL: [Self; 3] = [Self::Webhook, Self::Retry, Self::Replay];
 
-    /// The stored form.
+    /// Returns the stored form.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Webhook => "webhook",
@@ -101,12 +101,12 @@ pub enum NextState {
     Succeeded,
     /// The attempts of the budget are used up, or the receiver is gone.
     Failed,
-    /// To be queued again at this time.
+    /// The delivery is queued again at this time.
     RetryAt(Timestamp),
 }
 
 impl NextState {
-    /// The state without its time.
+    /// Returns the state without its time.
     pub const fn state(self) -> DeliveryState {
         match self {
             Self::Succeeded => DeliveryState::Succeeded,
@@ -115,7 +115,7 @@ impl NextState {
         }
     }
 
-    /// When the delivery is due again, if it is.
+    /// Returns when the delivery is due again, if it is.
     pub const fn due_at(self) -> Option<Timestamp> {
         match self {
             Self::RetryAt(at) => Some(at),
@@ -124,46 +124,46 @@ impl NextState {
     }
 }
 
-/// The judgement of an attempt.
+/// The result of evaluating an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Judgement {
-    /// What the delivery becomes.
+pub struct AttemptEvaluation {
+    /// The next state of the delivery.
     pub next: NextState,
-    /// What it becomes when a replay renewed its budget while the attempt was in flight. The replay counts that attempt as
-    /// its own, so what would have been the end is then the first failure of the new budget. Only the statement that
-    /// writes the result can see which of the two holds.
+    /// Its next state if a replay renewed its budget while the attempt was in flight. The replay counts that attempt as its
+    /// own, so a final failure becomes the first failure of the new budget. Only the statement that writes the result can
+    /// see which of the two applies.
     pub next_if_replayed: NextState,
     /// For operators; `None` on success.
     pub error_message: Option<String>,
-    /// Whether it was an attempt at all: a failure of ours before the request left is neither numbered nor kept.
+    /// Whether it counts as an attempt: a failure of ours before the request was sent is neither numbered nor kept.
     pub counts: bool,
 }
 
-/// Judges an attempt. `attempts_in_budget` counts the attempts of this budget with this one; `jitter` is uniform in `[0, 1)`.
-pub fn judge(
-    policy: &RetryPolicy,
+/// Evaluates an attempt. `attempts_in_budget` counts the attempts of this budget, including this one; `jitter` is uniform in `[0, 1)`.
+pub fn evaluate(
+    policy: &CompiledRetryPolicy,
     attempts_in_budget: u32,
-    outcome: &Outcome,
+    outcome: &AttemptOutcome,
     now: Timestamp,
     jitter: f64,
-) -> Judgement {
+) -> AttemptEvaluation {
     let error = || outcome.error_message().map(|message| message.into_owned());
     let (next, error_message, counts) = match retry::decide(policy, attempts_in_budget, outcome, now, jitter)
     {
-        Decision::Succeeded => (NextState::Succeeded, None, true),
-        Decision::RetryAt(at) => (NextState::RetryAt(at), error(), true),
-        Decision::GaveUp { reason } => (NextState::Failed, Some(reason), true),
-        Decision::DestinationGone => (NextState::Failed, error(), true),
-        Decision::NotAnAttempt { again_at } => (NextState::RetryAt(again_at), error(), false),
+        RetryDecision::Succeeded => (NextState::Succeeded, None, true),
+        RetryDecision::RetryAt(at) => (NextState::RetryAt(at), error(), true),
+        RetryDecision::GaveUp { reason } => (NextState::Failed, Some(reason), true),
+        RetryDecision::DestinationGone => (NextState::Failed, error(), true),
+        RetryDecision::NotAnAttempt { again_at } => (NextState::RetryAt(again_at), error(), false),
     };
     let next_if_replayed = match next {
         NextState::Failed => match retry::decide(policy, 1, outcome, now, jitter) {
-            Decision::RetryAt(at) => NextState::RetryAt(at),
+            RetryDecision::RetryAt(at) => NextState::RetryAt(at),
             _ => NextState::RetryAt(now),
         },
         NextState::Succeeded | NextState::RetryAt(_) => next,
     };
-    Judgement { next, next_if_replayed, error_message, counts }
+    AttemptEvaluation { next, next_if_replayed, error_message, counts }
 }
 
 #[cfg(test)]

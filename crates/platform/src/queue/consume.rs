@@ -1,4 +1,4 @@
-//! One consumer of one destination's queue, with its own channel and prefetch.
+//! Consumes one destination's queue on a channel of its own, with its own prefetch.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, Bas
 use lapin::types::FieldTable;
 use lapin::{Channel, Consumer};
 
-use super::{Link, QueueError, declare, within_deadline};
+use super::{QueueConnection, QueueError, declare, within_deadline};
 
-/// A message that is to be acknowledged once, after what it led to was committed.
+/// A message to be acknowledged once, after its result was committed.
 #[derive(Debug)]
-pub struct Message {
+pub struct QueueMessage {
     pub body: Vec<u8>,
     pub ack: Ack,
 }
@@ -26,10 +26,10 @@ pub struct Ack {
     delivery_tag: u64,
 }
 
-/// The messages are done with. An error means that a channel is gone and RabbitMQ delivers its messages again.
+/// Acknowledges the messages. An error means that a channel is gone and that RabbitMQ delivers its messages again.
 ///
-/// All acknowledgements are handed to the connections before any is waited for, so that they are written together. Each
-/// is for one message: "all up to this one" would make the fast ones wait for the slow.
+/// All acknowledgements are handed to the connections before any is awaited, so that they are written together. Each
+/// is for one message: with "all up to this one", fast deliveries would wait for slow ones.
 pub async fn acknowledge(acks: impl IntoIterator<Item = Ack>) -> Result<(), QueueError> {
     let acknowledged =
         join_all(acks.into_iter().map(|ack| async move {
@@ -38,7 +38,7 @@ pub async fn acknowledge(acks: impl IntoIterator<Item = Ack>) -> Result<(), Queu
     within_deadline(async { acknowledged.await.into_iter().collect() }).await
 }
 
-/// The messages go back to their queues, for another worker.
+/// Returns the messages to their queues, for another worker.
 pub async fn give_back(acks: impl IntoIterator<Item = Ack>) -> Result<(), QueueError> {
     let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
     let given_back = join_all(
@@ -48,17 +48,17 @@ pub async fn give_back(acks: impl IntoIterator<Item = Ack>) -> Result<(), QueueE
 }
 
 /// A running consumer.
-pub struct Subscription {
+pub struct QueueConsumer {
     channel: Arc<Channel>,
     consumer: Consumer,
-    /// The end of a consumer is told once, to whoever asks next; asking again would wait for ever.
+    /// A consumer reports its end once; another poll would wait indefinitely.
     ended: bool,
 }
 
-impl Subscription {
-    /// Declares the queue when it is missing and consumes it. At most `prefetch` messages are unacknowledged.
-    pub async fn start(link: &Link, queue: &str, prefetch: u16) -> Result<Self, QueueError> {
-        let channel = Arc::new(link.channel().await?);
+impl QueueConsumer {
+    /// Declares the queue if it is missing and consumes it. At most `prefetch` messages are unacknowledged.
+    pub async fn start(connection: &QueueConnection, queue: &str, prefetch: u16) -> Result<Self, QueueError> {
+        let channel = Arc::new(connection.channel().await?);
         declare(&channel, queue).await?;
         within_deadline(channel.basic_qos(prefetch, BasicQosOptions::default())).await?;
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
@@ -67,29 +67,29 @@ impl Subscription {
         Ok(Self { channel, consumer, ended: false })
     }
 
-    /// The next message; `None` when the consumer has ended and a new subscription is needed.
-    pub async fn next(&mut self) -> Option<Message> {
+    /// Waits for the next message; `None` when the consumer has ended and a new one is needed.
+    pub async fn next(&mut self) -> Option<QueueMessage> {
         if self.ended {
             return None;
         }
         let item = self.consumer.next().await;
-        self.received(item)
+        self.take(item)
     }
 
-    /// A message that is there already.
-    pub fn next_ready(&mut self) -> Option<Message> {
+    /// Returns a message that has already arrived, if there is one.
+    pub fn next_ready(&mut self) -> Option<QueueMessage> {
         if self.ended {
             return None;
         }
         let item = self.consumer.next().now_or_never()?;
-        self.received(item)
+        self.take(item)
     }
 
-    fn received(&mut self, item: Option<lapin::Result<Delivery>>) -> Option<Message> {
+    fn take(&mut self, item: Option<lapin::Result<Delivery>>) -> Option<QueueMessage> {
         match item {
             Some(Ok(delivery)) => {
                 let ack = Ack { channel: Arc::clone(&self.channel), delivery_tag: delivery.delivery_tag };
-                return Some(Message { body: delivery.data, ack });
+                return Some(QueueMessage { body: delivery.data, ack });
             }
             Some(Err(error)) => tracing::debug!(%error, "consumer ended"),
             None => {}
@@ -104,7 +104,7 @@ impl Subscription {
         within_deadline(self.channel.basic_cancel(self.consumer.tag(), options)).await
     }
 
-    /// Closes the channel; what is not acknowledged returns to the queue.
+    /// Closes the channel; messages that are not acknowledged return to the queue.
     pub async fn close(self) -> Result<(), QueueError> {
         within_deadline(self.channel.close(200, "stopping".into())).await
     }

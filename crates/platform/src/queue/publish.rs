@@ -1,100 +1,100 @@
-//! Publishes hints with confirms: what RabbitMQ confirmed is in a queue, and all else is handed back.
+//! Publishes hints with confirms: a confirmed hint is in a queue, and every other hint is handed back.
 //!
-//! Hints go in without waiting; a window of them is unconfirmed at any time. Those of new events and those that the
-//! dispatcher found due wait apart, and neither holds up the other. Only an acknowledgement without a returned message
-//! counts. What failed comes out of `unpublished`, for the dispatcher to put back into PostgreSQL; if even that has no
-//! room, the hint is forgotten, and the requeue bound finds its delivery.
+//! Hints are offered without waiting; a window of them is unconfirmed at any time. Hints of new events and hints that the
+//! dispatcher found due are queued separately, so that neither holds up the other. Only an acknowledgement without a
+//! returned message counts. Failed hints are sent to `unpublished`, for the dispatcher to put back into PostgreSQL; if
+//! that is full too, the hint is dropped, and the requeue pass finds its delivery.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use grapnel_core::error_chain::chain;
+use grapnel_core::hint::{self, Hint};
+use grapnel_core::ids::IntegrationId;
 use grapnel_crds::names;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-
-use grapnel_core::ids::IntegrationId;
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{DEADLINE, Link, QueueError, declare, within_deadline};
-use grapnel_core::hint::{self, Hint};
+use super::{DEADLINE, QueueConnection, QueueError, declare, within_deadline};
 
-/// Hints of new events that may wait for the broker; more are not taken, and become due in PostgreSQL.
-const WAITING: usize = 16_384;
+/// Hints of new events that may wait for the broker; further ones are not accepted, and become due in PostgreSQL.
+const NEW_CAPACITY: usize = 16_384;
 
-/// Hints of the dispatcher that may wait for the broker. Few, since what waits here for long looks lost to the
+/// Hints of the dispatcher that may wait for the broker. Few, because a hint that waits here for long looks lost to the
 /// dispatchers of other processes.
-const DUE_WAITING: usize = 2_048;
+const DUE_CAPACITY: usize = 2_048;
 
-/// Published and not yet confirmed.
+/// Hints that are published and not yet confirmed.
 const WINDOW: usize = 1_024;
 
-/// Messages that are handed to the connection at once.
+/// Messages that are handed to the connection together.
 const BATCH: usize = 128;
 
 /// AMQP's delivery mode of a message that survives a restart of the broker.
 const PERSISTENT: u8 = 2;
 
 /// Failed hints that may wait for the dispatcher.
-const UNPUBLISHED: usize = 65_536;
+const UNPUBLISHED_CAPACITY: usize = 65_536;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// What was published together, with the confirms that are awaited.
-type Published = Vec<(Hint, PublisherConfirm)>;
+/// Hints that were published together, with their pending confirms.
+type PublishedBatch = Vec<(Hint, PublisherConfirm)>;
 
-/// The way into the publisher.
+/// A handle that accepts hints to be published.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     new: mpsc::Sender<Hint>,
     due: mpsc::Sender<Hint>,
-    ends: Ends,
+    tracker: HintTracker,
     connected: Arc<AtomicBool>,
 }
 
 impl Publisher {
-    /// Whether the broker took what was published last. While it does not, deliveries are better left due.
+    /// Returns whether there is a working channel. While there is none, deliveries are better left due.
     pub fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
     }
 
-    /// Takes hints of new events. Those that there is no room for are handed back like those that failed.
+    /// Accepts hints of new events. Hints for which there is no room are handed back like failed ones.
     pub fn offer(&self, hints: impl IntoIterator<Item = Hint>) {
-        self.ends.begin(&self.new, hints);
+        self.tracker.begin(&self.new, hints);
     }
 
-    /// How many hints of the dispatcher there is room for.
+    /// Returns how many more hints of the dispatcher are accepted.
     pub fn room(&self) -> usize {
         self.due.capacity()
     }
 
-    /// Takes hints of the dispatcher, as [`Publisher::offer`] does.
+    /// Accepts hints of the dispatcher, as [`Publisher::offer`] does.
     pub fn offer_due(&self, hints: impl IntoIterator<Item = Hint>) {
-        self.ends.begin(&self.due, hints);
+        self.tracker.begin(&self.due, hints);
     }
 
-    /// How many hints were taken and are neither confirmed nor handed back.
-    pub fn on_their_way(&self) -> usize {
-        self.ends.on_their_way.load(Ordering::Relaxed)
+    /// Returns how many hints were accepted and are neither confirmed nor handed back.
+    pub fn in_flight(&self) -> usize {
+        self.tracker.in_flight.load(Ordering::Relaxed)
     }
 }
 
-/// How hints end: confirmed or handed back, and each once.
+/// Counts hints in flight. Each ends exactly once: confirmed or handed back.
 #[derive(Debug, Clone)]
-struct Ends {
+struct HintTracker {
     unpublished: mpsc::Sender<Hint>,
-    on_their_way: Arc<AtomicUsize>,
+    in_flight: Arc<AtomicUsize>,
 }
 
-impl Ends {
+impl HintTracker {
     fn begin(&self, waiting: &mpsc::Sender<Hint>, hints: impl IntoIterator<Item = Hint>) {
         for hint in hints {
-            self.on_their_way.fetch_add(1, Ordering::Relaxed);
+            self.in_flight.fetch_add(1, Ordering::Relaxed);
             if let Err(error) = waiting.try_send(hint) {
                 self.failed(error.into_inner());
             }
@@ -102,11 +102,11 @@ impl Ends {
     }
 
     fn confirmed(&self) {
-        self.on_their_way.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn failed(&self, hint: Hint) {
-        self.on_their_way.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
         metrics::counter!("grapnel_queue_publish_failures_total").increment(1);
         if self.unpublished.try_send(hint).is_err() {
             metrics::counter!("grapnel_queue_hints_forgotten_total").increment(1);
@@ -114,27 +114,27 @@ impl Ends {
     }
 }
 
-/// The task's side of a [`Publisher`].
+/// The task behind a [`Publisher`].
 #[derive(Debug)]
 pub struct PublishTask {
-    link: Link,
+    connection: QueueConnection,
     queue_prefix: String,
-    waiting: Waiting,
-    ends: Ends,
+    waiting: HintQueues,
+    tracker: HintTracker,
     connected: Arc<AtomicBool>,
 }
 
-/// What waits to be published.
+/// The hints that wait to be published.
 #[derive(Debug)]
-struct Waiting {
+struct HintQueues {
     new: mpsc::Receiver<Hint>,
     due: mpsc::Receiver<Hint>,
-    /// Whose turn it is.
+    /// Whether the turn is that of `due`.
     is_due_next: bool,
 }
 
-impl Waiting {
-    /// Waits for hints and takes as many as are there and fit into a batch. False when nobody can offer any more.
+impl HintQueues {
+    /// Waits for hints and takes all that have arrived, up to a batch. Returns false when all senders are gone.
     async fn recv_many(&mut self, batch: &mut Vec<Hint>) -> bool {
         let first = tokio::select! {
             Some(hint) = self.new.recv() => hint,
@@ -150,7 +150,7 @@ impl Waiting {
         true
     }
 
-    /// In turns, as far as both have some.
+    /// Takes from both in turn, as long as both have hints.
     fn try_recv(&mut self) -> Option<Hint> {
         self.is_due_next = !self.is_due_next;
         let (first, second) =
@@ -158,34 +158,37 @@ impl Waiting {
         first.try_recv().or_else(|_| second.try_recv()).ok()
     }
 
-    /// Hands back everything that waits.
-    fn give_up(&mut self, ends: &Ends) {
+    /// Hands back all waiting hints.
+    fn hand_back(&mut self, tracker: &HintTracker) {
         while let Some(hint) = self.try_recv() {
-            ends.failed(hint);
+            tracker.failed(hint);
         }
     }
 
-    /// Refuses what is offered from here on.
+    /// Refuses further hints.
     fn close(&mut self) {
         self.new.close();
         self.due.close();
     }
 }
 
-/// A publisher, the task that has to run for it, and where failed hints come out.
-pub fn publisher(link: Link, queue_prefix: String) -> (Publisher, PublishTask, mpsc::Receiver<Hint>) {
-    let (new, new_waiting) = mpsc::channel(WAITING);
-    let (due, due_waiting) = mpsc::channel(DUE_WAITING);
-    let (unpublished, failed) = mpsc::channel(UNPUBLISHED);
-    let ends = Ends { unpublished, on_their_way: Arc::default() };
+/// Returns a publisher, the task that must run for it, and the receiver of failed hints.
+pub fn new(
+    connection: QueueConnection,
+    queue_prefix: String,
+) -> (Publisher, PublishTask, mpsc::Receiver<Hint>) {
+    let (new, new_waiting) = mpsc::channel(NEW_CAPACITY);
+    let (due, due_waiting) = mpsc::channel(DUE_CAPACITY);
+    let (unpublished, failed) = mpsc::channel(UNPUBLISHED_CAPACITY);
+    let tracker = HintTracker { unpublished, in_flight: Arc::default() };
     let connected = Arc::new(AtomicBool::new(false));
-    let publisher = Publisher { new, due, ends: ends.clone(), connected: Arc::clone(&connected) };
-    let waiting = Waiting { new: new_waiting, due: due_waiting, is_due_next: false };
-    (publisher, PublishTask { link, queue_prefix, waiting, ends, connected }, failed)
+    let publisher = Publisher { new, due, tracker: tracker.clone(), connected: Arc::clone(&connected) };
+    let waiting = HintQueues { new: new_waiting, due: due_waiting, is_due_next: false };
+    (publisher, PublishTask { connection, queue_prefix, waiting, tracker, connected }, failed)
 }
 
 impl PublishTask {
-    /// Publishes until the token is cancelled and everything that was offered before is done.
+    /// Publishes until the token is cancelled and all hints that were offered before are done.
     pub async fn run(mut self, stop: CancellationToken) {
         let mut backoff = FIRST_BACKOFF;
         loop {
@@ -198,29 +201,29 @@ impl PublishTask {
                     match ended {
                         Ok(()) => break,
                         Err(error) => {
-                            tracing::warn!(error = %grapnel_core::error_chain::chain(&error), "publishing stopped, reconnecting")
+                            tracing::warn!(error = %chain(&error), "publishing stopped, reconnecting")
                         }
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(error = %grapnel_core::error_chain::chain(&error), retry_in_ms = backoff.as_millis() as u64, "RabbitMQ cannot be reached");
+                    tracing::warn!(error = %chain(&error), retry_in_ms = backoff.as_millis() as u64, "RabbitMQ cannot be reached");
                     metrics::counter!("grapnel_queue_connect_failures_total").increment(1);
                 }
             }
-            // What waits now would wait for the whole outage: it goes back to being due.
-            self.waiting.give_up(&self.ends);
+            // Waiting hints would wait for the whole outage: their deliveries become due again instead.
+            self.waiting.hand_back(&self.tracker);
             if stop.run_until_cancelled(tokio::time::sleep(backoff)).await.is_none() {
                 break;
             }
             backoff = (backoff * 2).min(MAX_BACKOFF);
         }
         self.waiting.close();
-        self.waiting.give_up(&self.ends);
-        self.link.close().await;
+        self.waiting.hand_back(&self.tracker);
+        self.connection.close().await;
     }
 
     async fn open(&self) -> Result<Channel, QueueError> {
-        let channel = self.link.channel().await?;
+        let channel = self.connection.channel().await?;
         within_deadline(channel.confirm_select(ConfirmSelectOptions::default())).await?;
         Ok(channel)
     }
@@ -229,37 +232,40 @@ impl PublishTask {
     async fn publish(&mut self, channel: &Channel, stop: &CancellationToken) -> Result<(), QueueError> {
         let (confirms, to_confirm) = mpsc::channel(WINDOW / BATCH);
         let published = async {
-            // Moved in, so that it is dropped and the other side ends when publishing does.
-            let confirms: mpsc::Sender<Published> = confirms;
-            let mut queues = Queues { prefix: &self.queue_prefix, names: HashMap::new() };
+            // Moved in: it is dropped when publishing ends, which ends the other side.
+            let confirms: mpsc::Sender<PublishedBatch> = confirms;
+            let mut queues = DeclaredQueues { prefix: &self.queue_prefix, names: HashMap::new() };
             let mut hints = Vec::with_capacity(BATCH);
             loop {
                 tokio::select! {
-                    biased; // a broken channel publishes nothing, and hints that are there go out before a stop is obeyed
-                    () = confirms.closed() => return Ok(()), // and the other side says why
+                    biased; // a broken channel publishes nothing, and waiting hints are published before a stop takes effect
+                    () = confirms.closed() => return Ok(()), // the other side returns the cause
                     any = self.waiting.recv_many(&mut hints) => if !any { return Ok(()) },
                     () = stop.cancelled() => return Ok(()),
                 }
                 let published = match queues.publish(channel, &hints).await {
                     Ok(confirms) => hints.drain(..).zip(confirms).collect(),
                     Err(error) => {
-                        hints.drain(..).for_each(|hint| self.ends.failed(hint));
+                        hints.drain(..).for_each(|hint| self.tracker.failed(hint));
                         return Err(error);
                     }
                 };
                 if let Err(unsent) = confirms.send(published).await {
-                    unsent.0.into_iter().for_each(|(hint, _)| self.ends.failed(hint));
+                    unsent.0.into_iter().for_each(|(hint, _)| self.tracker.failed(hint));
                     return Ok(());
                 }
             }
         };
-        let (published, confirmed) = tokio::join!(published, confirm(to_confirm, &self.ends));
+        let (published, confirmed) = tokio::join!(published, confirm(to_confirm, &self.tracker));
         confirmed.and(published)
     }
 }
 
 /// Awaits the confirms in the order of publishing; every hint is confirmed or handed back.
-async fn confirm(mut to_confirm: mpsc::Receiver<Published>, ends: &Ends) -> Result<(), QueueError> {
+async fn confirm(
+    mut to_confirm: mpsc::Receiver<PublishedBatch>,
+    tracker: &HintTracker,
+) -> Result<(), QueueError> {
     let mut result = Ok(());
     while let Some(batch) = to_confirm.recv().await {
         let deadline = Instant::now() + DEADLINE;
@@ -267,31 +273,31 @@ async fn confirm(mut to_confirm: mpsc::Receiver<Published>, ends: &Ends) -> Resu
             if result.is_ok() {
                 result = match timeout_at(deadline, confirm).await {
                     Ok(Ok(Confirmation::Ack(None))) => {
-                        ends.confirmed();
+                        tracker.confirmed();
                         continue;
                     }
-                    // Returned: the queue is gone. A new channel declares it again.
+                    // Returned: the queue no longer exists. A new channel declares it again.
                     Ok(Ok(_)) => Err(QueueError::Returned),
                     Ok(Err(error)) => Err(error.into()),
                     Err(_) => Err(QueueError::TimedOut),
                 };
                 to_confirm.close();
             }
-            ends.failed(hint);
+            tracker.failed(hint);
         }
     }
     result
 }
 
-/// The queues that were declared on one channel.
-struct Queues<'a> {
+/// The queues that are declared on one channel.
+struct DeclaredQueues<'a> {
     prefix: &'a str,
     names: HashMap<(IntegrationId, Arc<str>), ShortString>,
 }
 
-impl Queues<'_> {
-    /// Writes a message for each hint. All are handed to the connection before any is waited for: a wait for each
-    /// would be a change of threads for each.
+impl DeclaredQueues<'_> {
+    /// Publishes a message for each hint. All are handed to the connection before any is awaited: awaiting each one
+    /// would switch threads for each.
     async fn publish(
         &mut self,
         channel: &Channel,
@@ -299,7 +305,7 @@ impl Queues<'_> {
     ) -> Result<Vec<PublisherConfirm>, QueueError> {
         let mut messages = Vec::with_capacity(hints.len());
         for hint in hints {
-            messages.push((self.declared(channel, hint).await?, hint::encode(hint.event_id)));
+            messages.push((self.queue_of(channel, hint).await?, hint::encode(hint.event_id)));
         }
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
@@ -309,7 +315,7 @@ impl Queues<'_> {
         within_deadline(futures::future::try_join_all(published)).await
     }
 
-    async fn declared(&mut self, channel: &Channel, hint: &Hint) -> Result<ShortString, QueueError> {
+    async fn queue_of(&mut self, channel: &Channel, hint: &Hint) -> Result<ShortString, QueueError> {
         let key = (hint.integration_id, Arc::clone(&hint.destination));
         if let Some(queue) = self.names.get(&key) {
             return Ok(queue.clone());

@@ -1,8 +1,8 @@
 //! Turns an error of the HTTP client into an outcome that an operator can read.
 //!
-//! What always holds: a message names the cause and nothing else: no URL (its query may hold a token), no address, no
-//! chain of library errors. What a receiver can put into it, such as the names in a certificate, is bounded and has no
-//! control characters. A fault of this machine is never an attempt of the receiver's.
+//! Invariants: a message names the cause and nothing else: no URL (its query may contain a token), no address, no chain of
+//! library errors. Text from a receiver, such as the names in a certificate, is bounded and has no control characters. A
+//! failure of this machine never counts as an attempt.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -10,24 +10,24 @@ use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use super::resolve::NameError;
-use grapnel_core::delivery::outcome::Outcome;
+use grapnel_core::delivery::outcome::AttemptOutcome;
 
-/// Longer than any of our own messages.
+/// The longest message; longer than any of our own.
 const LONGEST_MESSAGE: usize = 300;
 /// `ENFILE`, `EMFILE`, `ENOMEM` and `ENOBUFS` on Linux: this machine is out of files or memory.
 const EXHAUSTED: [i32; 4] = [23, 24, 12, 105];
 
-/// What failed before an answer came.
-pub(super) fn outcome_of(error: &reqwest::Error, connect_deadline: Duration) -> Outcome {
+/// Returns the outcome of a request that got no response.
+pub(super) fn outcome_of(error: &reqwest::Error, connect_deadline: Duration) -> AttemptOutcome {
     if error.is_builder() {
-        return Outcome::NotSent { message: "the request could not be built".to_owned() };
+        return AttemptOutcome::NotSent { message: "the request could not be built".to_owned() };
     }
     if error.is_connect() && error.is_timeout() {
-        return Outcome::TimedOut {
+        return AttemptOutcome::TimedOut {
             message: format!("no connection within {} s", connect_deadline.as_secs_f64()),
         };
     }
-    // The innermost error that we know says most.
+    // The innermost known error is the most specific.
     let mut found = None;
     let mut next = error.source();
     while let Some(cause) = next {
@@ -37,7 +37,7 @@ pub(super) fn outcome_of(error: &reqwest::Error, connect_deadline: Duration) -> 
     found.unwrap_or_else(|| unreachable("the request failed"))
 }
 
-fn known_cause(cause: &(dyn Error + 'static)) -> Option<Outcome> {
+fn known_cause(cause: &(dyn Error + 'static)) -> Option<AttemptOutcome> {
     if let Some(error) = cause.downcast_ref::<NameError>() {
         return Some(outcome_of_name(error));
     }
@@ -48,21 +48,21 @@ fn known_cause(cause: &(dyn Error + 'static)) -> Option<Outcome> {
         return Some(outcome_of_http(error));
     }
     let error = cause.downcast_ref::<io::Error>()?;
-    // An error wrapped in one of the system's is skipped by `source`.
+    // `source` skips an error that is wrapped in an I/O error.
     let wrapped = error.get_ref().and_then(|wrapped| known_cause(wrapped));
     wrapped.or_else(|| outcome_of_io(error))
 }
 
-fn outcome_of_name(error: &NameError) -> Outcome {
+fn outcome_of_name(error: &NameError) -> AttemptOutcome {
     let message = bounded(&error.to_string());
     match error {
-        NameError::Denied(_) => Outcome::Denied { message },
-        NameError::Failed(_) => Outcome::Unreachable { message },
-        NameError::TimedOut => Outcome::TimedOut { message },
+        NameError::Denied(_) => AttemptOutcome::Denied { message },
+        NameError::Failed(_) => AttemptOutcome::Unreachable { message },
+        NameError::TimedOut => AttemptOutcome::TimedOut { message },
     }
 }
 
-fn outcome_of_http(error: &hyper::Error) -> Outcome {
+fn outcome_of_http(error: &hyper::Error) -> AttemptOutcome {
     if error.is_parse_too_large() {
         unreachable("the headers of the answer are too large")
     } else if error.is_parse() {
@@ -75,12 +75,12 @@ fn outcome_of_http(error: &hyper::Error) -> Outcome {
     }
 }
 
-/// The common faults in words; the library's words are its types.
+/// Describes the common failures; the library's own messages are its type names.
 fn tls_cause(error: &rustls::Error) -> Cow<'static, str> {
     use rustls::CertificateError::*;
     match error {
         rustls::Error::InvalidCertificate(UnknownIssuer) => {
-            "the certificate is of an unknown authority".into()
+            "the certificate was issued by an unknown authority".into()
         }
         rustls::Error::InvalidCertificate(Expired | ExpiredContext { .. }) => {
             "the certificate has expired".into()
@@ -95,7 +95,7 @@ fn tls_cause(error: &rustls::Error) -> Cow<'static, str> {
     }
 }
 
-fn outcome_of_io(error: &io::Error) -> Option<Outcome> {
+fn outcome_of_io(error: &io::Error) -> Option<AttemptOutcome> {
     if error.raw_os_error().is_some_and(|code| EXHAUSTED.contains(&code)) {
         return Some(not_sent("this machine is out of files or memory for a connection"));
     }
@@ -112,18 +112,18 @@ fn outcome_of_io(error: &io::Error) -> Option<Outcome> {
         ErrorKind::NetworkUnreachable => unreachable("network unreachable"),
         ErrorKind::NetworkDown => unreachable("network down"),
         ErrorKind::PermissionDenied => unreachable("connection forbidden by the network"),
-        ErrorKind::TimedOut => Outcome::TimedOut { message: "connection timed out".to_owned() },
-        // The system's words when it has a code for it; any other is explained by the error around it.
+        ErrorKind::TimedOut => AttemptOutcome::TimedOut { message: "connection timed out".to_owned() },
+        // The system's message if there is a code; any other error is explained by the error around it.
         _ => unreachable(&error.raw_os_error().map(|_| error.to_string())?),
     })
 }
 
-fn unreachable(message: &str) -> Outcome {
-    Outcome::Unreachable { message: bounded(message) }
+fn unreachable(message: &str) -> AttemptOutcome {
+    AttemptOutcome::Unreachable { message: bounded(message) }
 }
 
-fn not_sent(message: &str) -> Outcome {
-    Outcome::NotSent { message: message.to_owned() }
+fn not_sent(message: &str) -> AttemptOutcome {
+    AttemptOutcome::NotSent { message: message.to_owned() }
 }
 
 fn bounded(message: &str) -> String {
@@ -134,16 +134,19 @@ fn bounded(message: &str) -> String {
 mod tests {
     use super::*;
 
-    fn of_io(error: io::Error) -> Outcome {
+    fn of_io(error: io::Error) -> AttemptOutcome {
         known_cause(&error).unwrap()
     }
 
     #[test]
-    fn a_fault_of_this_machine_is_not_an_attempt() {
+    fn a_failure_of_this_machine_is_not_an_attempt() {
         for code in EXHAUSTED {
-            assert!(matches!(of_io(io::Error::from_raw_os_error(code)), Outcome::NotSent { .. }), "{code}");
+            assert!(
+                matches!(of_io(io::Error::from_raw_os_error(code)), AttemptOutcome::NotSent { .. }),
+                "{code}"
+            );
         }
-        assert!(matches!(of_io(ErrorKind::AddrNotAvailable.into()), Outcome::NotSent { .. }));
+        assert!(matches!(of_io(ErrorKind::AddrNotAvailable.into()), AttemptOutcome::NotSent { .. }));
     }
 
     #[test]
@@ -152,13 +155,13 @@ mod tests {
             .permits([10, 0, 0, 1].into())
             .unwrap_err();
         let inner = io::Error::other(NameError::Denied(denied));
-        assert!(matches!(of_io(io::Error::other(inner)), Outcome::Denied { .. }));
+        assert!(matches!(of_io(io::Error::other(inner)), AttemptOutcome::Denied { .. }));
     }
 
     #[test]
-    fn what_a_receiver_puts_into_a_message_is_bounded() {
+    fn text_of_a_receiver_in_a_message_is_bounded() {
         let error = rustls::Error::General(format!("a\nb\0{}", "x".repeat(10_000)));
-        let Outcome::Unreachable { message } = of_io(io::Error::other(error)) else {
+        let AttemptOutcome::Unreachable { message } = of_io(io::Error::other(error)) else {
             panic!("not unreachable")
         };
         assert_eq!(message.len(), LONGEST_MESSAGE);

@@ -1,9 +1,9 @@
-//! Resolves the names of destinations, and lets only permitted addresses through.
+//! Resolves the names of destinations and returns only permitted addresses.
 //!
-//! What always holds: the connector dials exactly the addresses returned here, each of which was judged, so a name
-//! that changes between a check and a connection (DNS rebinding) gains nothing. IP literals never come here; they are
-//! judged before each request. A lookup is given up after a deadline, and one name has at most one lookup under way,
-//! so a name whose servers hang occupies one thread and not one per delivery.
+//! Invariants: the connector dials exactly the addresses returned here, each of which was checked, so a name that changes
+//! between check and connection (DNS rebinding) gains nothing. IP literals are not resolved; they are checked before each
+//! request. Waiting for a lookup has a deadline, and a name has at most one lookup in progress, so a name whose servers
+//! hang occupies one thread and not one per delivery.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,78 +16,78 @@ use futures::future::{BoxFuture, Shared};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::time::timeout;
 
-use grapnel_core::delivery::egress_policy::{Denied, EgressPolicy};
+use grapnel_core::delivery::egress_policy::{DeniedAddress, EgressPolicy};
 
-/// Shorter than the connect deadline, so that a lookup that hangs is reported as one. The lookup itself goes on, and
-/// the next attempt finds its result.
+/// Shorter than the connect deadline, so that a lookup that hangs is reported as such. The lookup itself continues, and the
+/// next attempt finds its result.
 const LOOKUP_DEADLINE: Duration = Duration::from_secs(4);
-/// How long a good answer is used again after it came; a failure is not. The system's resolver does not tell its lifetime; this is short enough for a
-/// failover by DNS and spares receivers that close every connection a lookup per delivery.
-const ANSWER_LIFETIME: Duration = Duration::from_secs(5);
-/// Outdated answers are swept out when there are this many names.
+/// How long a successful result is reused; a failure is not. The system's resolver does not return a lifetime; this is
+/// short enough for a failover by DNS and saves a lookup per delivery to receivers that close every connection.
+const RESULT_LIFETIME: Duration = Duration::from_secs(5);
+/// Outdated results are removed when there are this many names.
 const NAMES_BEFORE_SWEEP: usize = 1024;
 
-/// Why a name led to no address that may be dialed. Found again in the chain of the client's error.
+/// A name without a permitted address. It is found again in the chain of the client's error.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum NameError {
     #[error(transparent)]
-    Denied(Denied),
+    Denied(DeniedAddress),
     #[error("the name of the destination could not be resolved: {0}")]
     Failed(Arc<str>),
     #[error("resolving the name of the destination took longer than {} s", LOOKUP_DEADLINE.as_secs())]
     TimedOut,
 }
 
-type Answer = Result<Arc<[IpAddr]>, Arc<str>>;
-type LookUp = fn(&str) -> io::Result<Vec<IpAddr>>;
+type LookupResult = Result<Arc<[IpAddr]>, Arc<str>>;
+type LookupFn = fn(&str) -> io::Result<Vec<IpAddr>>;
 
-/// The resolver given to the HTTP client.
+/// The resolver of the HTTP client.
 pub(super) struct PermittedResolver {
     policy: Arc<EgressPolicy>,
-    look_up: LookUp,
+    look_up: LookupFn,
     lookups: Mutex<HashMap<String, Lookup>>,
 }
 
 struct Lookup {
-    answer: Shared<BoxFuture<'static, Answer>>,
-    /// Unset while the lookup runs; then when it succeeded, or `None` when it failed. Set by the thread that runs it,
-    /// because an answer that came after everyone had given up waiting is not taken until much later.
-    succeeded: Arc<OnceLock<Option<Instant>>>,
+    result: Shared<BoxFuture<'static, LookupResult>>,
+    /// Unset while the lookup runs; then the time at which it succeeded, or `None` if it failed. Set by the thread that runs
+    /// it, because a result that arrives after all waiters have given up is not taken until much later.
+    succeeded_at: Arc<OnceLock<Option<Instant>>>,
 }
 
 impl Lookup {
-    /// Starts on a thread of its own, and runs to its end whether or not anyone waits for it.
-    fn begin(look_up: LookUp, name: String) -> Self {
-        let succeeded = Arc::new(OnceLock::new());
-        let ending = Ending(Arc::clone(&succeeded));
+    /// Starts a lookup on a thread of its own. It runs to its end even if nothing waits for it.
+    fn start(look_up: LookupFn, name: String) -> Self {
+        let succeeded_at = Arc::new(OnceLock::new());
+        let guard = LookupGuard(Arc::clone(&succeeded_at));
         let running = tokio::task::spawn_blocking(move || {
             let addresses = look_up(&name)?;
-            ending.0.get_or_init(|| Some(Instant::now()));
+            guard.0.get_or_init(|| Some(Instant::now()));
             io::Result::Ok(addresses)
         });
-        let answer = async move {
+        let result = async move {
             match running.await {
                 Ok(Ok(addresses)) => Ok(addresses.into()),
                 Ok(Err(error)) => Err(reason(&error).into()),
                 Err(_) => Err("the lookup was abandoned".into()),
             }
         };
-        Self { answer: answer.boxed().shared(), succeeded }
+        Self { result: result.boxed().shared(), succeeded_at }
     }
 
     fn is_usable(&self, now: Instant) -> bool {
-        match self.succeeded.get() {
+        match self.succeeded_at.get() {
             None => true,
             Some(None) => false,
-            Some(Some(at)) => now.saturating_duration_since(*at) < ANSWER_LIFETIME,
+            Some(Some(at)) => now.saturating_duration_since(*at) < RESULT_LIFETIME,
         }
     }
 }
 
-/// Dropped when a lookup ends in any way, so that none counts as under way for ever.
-struct Ending(Arc<OnceLock<Option<Instant>>>);
+/// Dropped when a lookup ends in any way, so that none counts as in progress indefinitely.
+struct LookupGuard(Arc<OnceLock<Option<Instant>>>);
 
-impl Drop for Ending {
+impl Drop for LookupGuard {
     fn drop(&mut self) {
         self.0.get_or_init(|| None);
     }
@@ -98,34 +98,34 @@ impl PermittedResolver {
         Self::with_look_up(policy, ask_system)
     }
 
-    fn with_look_up(policy: Arc<EgressPolicy>, look_up: LookUp) -> Self {
+    fn with_look_up(policy: Arc<EgressPolicy>, look_up: LookupFn) -> Self {
         Self { policy, look_up, lookups: Mutex::default() }
     }
 
-    /// The lookup of `name` that is under way or recent, else a new one.
-    fn answer(&self, name: &str) -> Shared<BoxFuture<'static, Answer>> {
+    /// Returns the current or recent lookup of `name`, or starts a new one.
+    fn lookup(&self, name: &str) -> Shared<BoxFuture<'static, LookupResult>> {
         let now = Instant::now();
-        // Nothing panics while this is held, and the map is whole between any two statements.
+        // Nothing panics while this is held, and the map is consistent between any two statements.
         let mut lookups = self.lookups.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(lookup) = lookups.get(name).filter(|lookup| lookup.is_usable(now)) {
-            return lookup.answer.clone();
+            return lookup.result.clone();
         }
         if lookups.len() >= NAMES_BEFORE_SWEEP {
             lookups.retain(|_, lookup| lookup.is_usable(now));
         }
-        let lookup = Lookup::begin(self.look_up, name.to_owned());
-        let answer = lookup.answer.clone();
+        let lookup = Lookup::start(self.look_up, name.to_owned());
+        let result = lookup.result.clone();
         lookups.insert(name.to_owned(), lookup);
-        answer
+        result
     }
 }
 
 impl Resolve for PermittedResolver {
     fn resolve(&self, name: Name) -> Resolving {
-        let answer = self.answer(name.as_str());
+        let result = self.lookup(name.as_str());
         let policy = Arc::clone(&self.policy);
         Box::pin(async move {
-            let addresses = timeout(LOOKUP_DEADLINE, answer)
+            let addresses = timeout(LOOKUP_DEADLINE, result)
                 .await
                 .map_err(|_| NameError::TimedOut)?
                 .map_err(NameError::Failed)?;
@@ -140,13 +140,13 @@ fn ask_system(name: &str) -> io::Result<Vec<IpAddr>> {
     Ok((name, 0).to_socket_addrs()?.map(|address| address.ip()).collect())
 }
 
-/// The cause without the standard library's preamble ("failed to lookup address information: ").
+/// Returns the cause without the standard library's preamble ("failed to lookup address information: ").
 fn reason(error: &io::Error) -> String {
     let text = error.to_string();
     text.rsplit(": ").next().unwrap_or_default().to_owned()
 }
 
-/// The addresses that may be dialed. A name of which none may be is denied for the class of its first.
+/// Returns the addresses that may be dialed. If there are none, the name is denied for the class of the first one.
 fn permitted(policy: &EgressPolicy, addresses: &[IpAddr]) -> Result<Vec<IpAddr>, NameError> {
     let mut permitted = Vec::with_capacity(addresses.len());
     let mut first_denial = None;
@@ -191,7 +191,7 @@ mod tests {
     fn a_name_without_a_permitted_address_is_denied() {
         let policy = EgressPolicy::default();
         let error = permitted(&policy, &addresses(&["10.0.0.1", "::1"])).unwrap_err();
-        assert!(matches!(error, NameError::Denied(Denied { class: AddressClass::Private })));
+        assert!(matches!(error, NameError::Denied(DeniedAddress { class: AddressClass::Private })));
         assert!(matches!(permitted(&policy, &[]).unwrap_err(), NameError::Failed(_)));
     }
 
@@ -204,23 +204,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_is_reported_with_its_cause() {
-        let look_up: LookUp = |_| Err(io::Error::other("failed to lookup: Name or service not known"));
+        let look_up: LookupFn = |_| Err(io::Error::other("failed to lookup: Name or service not known"));
         let resolver = PermittedResolver::with_look_up(Arc::default(), look_up);
         let message = "the name of the destination could not be resolved: Name or service not known";
         assert_eq!(resolve(&resolver, "gone.example").await, Err(message.to_owned()));
     }
 
     #[tokio::test]
-    async fn attempts_at_the_same_time_share_one_lookup_per_name() {
+    async fn concurrent_attempts_share_one_lookup_per_name() {
         static LOOKUPS: AtomicUsize = AtomicUsize::new(0);
-        let look_up: LookUp = |_| {
+        let look_up: LookupFn = |_| {
             LOOKUPS.fetch_add(1, Ordering::SeqCst);
             Ok(vec![IpAddr::from([1, 1, 1, 1])])
         };
         let resolver = PermittedResolver::with_look_up(Arc::default(), look_up);
         let same = (0..50).map(|_| resolve(&resolver, "a.example"));
-        for answer in futures::future::join_all(same).await {
-            assert_eq!(answer.unwrap(), addresses(&["1.1.1.1"]));
+        for result in futures::future::join_all(same).await {
+            assert_eq!(result.unwrap(), addresses(&["1.1.1.1"]));
         }
         assert_eq!(LOOKUPS.load(Ordering::SeqCst), 1);
         resolve(&resolver, "b.example").await.unwrap();
@@ -228,14 +228,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_good_answer_is_used_for_its_lifetime() {
+    async fn a_successful_result_is_used_for_its_lifetime() {
         let resolver = PermittedResolver::with_look_up(Arc::default(), |_| Ok(vec![[1, 1, 1, 1].into()]));
         resolve(&resolver, "a.example").await.unwrap();
         let lookups = resolver.lookups.lock().unwrap();
         let lookup = &lookups["a.example"];
-        let succeeded = lookup.succeeded.get().unwrap().unwrap();
+        let succeeded = lookup.succeeded_at.get().unwrap().unwrap();
         assert!(lookup.is_usable(succeeded));
-        assert!(!lookup.is_usable(succeeded + ANSWER_LIFETIME));
+        assert!(!lookup.is_usable(succeeded + RESULT_LIFETIME));
     }
 
     #[tokio::test]

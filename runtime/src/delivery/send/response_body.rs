@@ -1,24 +1,24 @@
-//! Reads the body of an answer as text that can be stored.
+//! Reads the body of a response as text that can be stored.
 //!
-//! What always holds: at most [`KEPT_BYTES`] are kept and little more is read, by the exchange's deadline; the text
-//! has no NUL, which a PostgreSQL text column refuses. A body that breaks off or is late is kept as far as it came: the
-//! status has decided the outcome already.
+//! Invariants: at most [`KEPT_BYTES`] are kept and little more is read, by the deadline of the attempt; the text has no
+//! NUL, which a PostgreSQL text column refuses. A body that breaks off or is late is kept as far as it arrived: the status
+//! has already decided the outcome.
 
 use tokio::time::{Instant, timeout_at};
 
-/// How much of a body is kept, before and after it was made text.
+/// How much of a body is kept, before and after its conversion to text.
 const KEPT_BYTES: usize = 16 * 1024;
-/// How much is read, so that the connection of a receiver with somewhat long answers can be used again. A connection
-/// whose answer is not read to its end is closed.
+/// How much is read, so that the connection of a receiver with longer responses can be reused. A connection whose response
+/// is not read to its end is closed.
 const READ_BYTES: usize = 64 * 1024;
 
 pub(super) async fn read(mut response: reqwest::Response, deadline: Instant) -> String {
-    // What is announced to be longer than we read gets its connection closed in any case.
+    // A body that is announced as longer than this gets its connection closed in any case.
     let too_long = response.content_length().is_some_and(|length| length > READ_BYTES as u64);
     let limit = if too_long { KEPT_BYTES } else { READ_BYTES };
     let mut kept = Vec::new();
     let mut read = 0_usize;
-    // An error or a missed deadline ends the reading, and what has come is kept.
+    // An error or a missed deadline ends the reading; the bytes received so far are kept.
     while read <= limit
         && let Ok(Ok(Some(chunk))) = timeout_at(deadline, response.chunk()).await
     {
@@ -29,13 +29,13 @@ pub(super) async fn read(mut response: reqwest::Response, deadline: Instant) -> 
     text_of(&kept, read > kept.len())
 }
 
-/// Not UTF-8 and NUL become U+FFFD. `cut` tells that bytes followed, so a character that is broken at the end is ours.
+/// Replaces invalid UTF-8 and NUL by U+FFFD. With `cut`, more bytes followed, so a broken character at the end is removed.
 fn text_of(bytes: &[u8], cut: bool) -> String {
     let mut text = String::from_utf8_lossy(bytes).replace('\0', "\u{fffd}");
     if cut && text.ends_with('\u{fffd}') {
         text.pop();
     }
-    // A replacement is up to three times as long as what it replaces.
+    // A replacement is up to three times as long as the bytes that it replaces.
     text.truncate(text.floor_char_boundary(KEPT_BYTES));
     text
 }
@@ -46,13 +46,13 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn text_is_kept_as_it_is() {
+    fn text_is_kept_unchanged() {
         assert_eq!(text_of("größe 1\n".as_bytes(), false), "größe 1\n");
         assert_eq!(text_of(b"", false), "");
     }
 
     #[test]
-    fn what_postgresql_refuses_is_replaced() {
+    fn text_that_postgresql_refuses_is_replaced() {
         assert_eq!(text_of(b"a\0b\xffc", false), "a\u{fffd}b\u{fffd}c");
     }
 

@@ -1,12 +1,12 @@
-//! Reads the `Retry-After` header (RFC 9110 section 10.2.3): seconds, or a date. Pure.
+//! Parses the `Retry-After` header (RFC 9110 section 10.2.3): seconds, or a date. Pure.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// How long the receiver asks us to wait, counted from `now`; `None` when it cannot be read. A date in the past is no
-/// wait. Receivers also send fractions of a second, which the RFC does not know; they are rounded up, so that the wait
-/// is never shorter than asked. The value is not bounded here.
+/// Returns the wait that the receiver requests, counted from `now`; `None` if it cannot be parsed. A date in the past means
+/// no wait. Receivers also send fractions of a second, which the RFC does not define; they are rounded up, so that the
+/// wait is never shorter than requested. The value is not bounded here.
 pub(super) fn parse(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     seconds(value).or_else(|| until_date(value, now))
@@ -18,10 +18,10 @@ fn seconds(value: &str) -> Option<Duration> {
     if !all_digits(whole) || !all_digits(fraction) {
         return None;
     }
-    // Digits that do not fit are a wait without end, which the policy then bounds.
+    // Digits that do not fit become the longest wait, which the policy then bounds.
     let whole: u64 = whole.parse().unwrap_or(u64::MAX);
-    let begun = u64::from(fraction.bytes().any(|byte| byte != b'0'));
-    Some(Duration::from_secs(whole.saturating_add(begun)))
+    let partial = u64::from(fraction.bytes().any(|byte| byte != b'0'));
+    Some(Duration::from_secs(whole.saturating_add(partial)))
 }
 
 fn until_date(value: &str, now: Timestamp) -> Option<Duration> {

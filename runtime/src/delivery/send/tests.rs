@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use grapnel_core::delivery::signing::SigningKey;
-use grapnel_core::delivery::target::{Target, TargetError};
+use grapnel_core::delivery::target::{DeliveryTarget, TargetError};
 use receiver::{Receiver, write_for_ever};
 
 mod receiver;
@@ -48,15 +48,19 @@ fn client() -> DeliveryClient {
     client_with(&["127.0.0.0/8", "::1/128"])
 }
 
-fn target(url: &str, timeout: Duration) -> Target {
-    Target::new(url, timeout, "acme", Vec::new()).unwrap()
+fn target(url: &str, timeout: Duration) -> DeliveryTarget {
+    DeliveryTarget::new(url, timeout, "acme", Vec::new()).unwrap()
 }
 
 fn now() -> Timestamp {
     "2026-11-24T12:00:00.750Z".parse().unwrap()
 }
 
-async fn deliver_at(client: &DeliveryClient, target: &Target, attempted_at: Timestamp) -> Exchange {
+async fn deliver_at(
+    client: &DeliveryClient,
+    target: &DeliveryTarget,
+    attempted_at: Timestamp,
+) -> MeasuredOutcome {
     let request = DeliveryRequest {
         target,
         event_id: EVENT_ID.parse().unwrap(),
@@ -69,23 +73,23 @@ async fn deliver_at(client: &DeliveryClient, target: &Target, attempted_at: Time
     client.deliver(&request).await
 }
 
-async fn outcome(url: &str, timeout: Duration) -> Outcome {
+async fn outcome(url: &str, timeout: Duration) -> AttemptOutcome {
     deliver_at(&client(), &target(url, timeout), now()).await.outcome
 }
 
-fn refused(status: u16, body: &str, retry_after: Option<u64>) -> Outcome {
+fn refused(status: u16, body: &str, retry_after: Option<u64>) -> AttemptOutcome {
     let retry_after = retry_after.map(Duration::from_secs);
-    Outcome::Refused { status, body: body.to_owned(), retry_after }
+    AttemptOutcome::Refused { status, body: body.to_owned(), retry_after }
 }
 
-fn succeeded(status: u16, body: &str) -> Outcome {
-    Outcome::Succeeded { status, body: body.to_owned() }
+fn succeeded(status: u16, body: &str) -> AttemptOutcome {
+    AttemptOutcome::Succeeded { status, body: body.to_owned() }
 }
 
-fn unreachable(message: &str) -> Outcome {
-    Outcome::Unreachable { message: message.to_owned() }
+fn unreachable(message: &str) -> AttemptOutcome {
+    AttemptOutcome::Unreachable { message: message.to_owned() }
 }
 
-fn timed_out(message: &str) -> Outcome {
-    Outcome::TimedOut { message: message.to_owned() }
+fn timed_out(message: &str) -> AttemptOutcome {
+    AttemptOutcome::TimedOut { message: message.to_owned() }
 }

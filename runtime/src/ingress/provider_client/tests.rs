@@ -67,11 +67,11 @@ impl Server {
         server
     }
 
-    fn outside(&self) -> ProviderClient {
-        self.outside_that_trusts(&[file("root.pem")])
+    fn client(&self) -> ProviderClient {
+        self.client_that_trusts(&[file("root.pem")])
     }
 
-    fn outside_that_trusts(&self, roots: &[&[u8]]) -> ProviderClient {
+    fn client_that_trusts(&self, roots: &[&[u8]]) -> ProviderClient {
         let roots = roots.iter().map(|root| reqwest::Certificate::from_pem(root).expect("a certificate"));
         let builder = HOSTS.iter().fold(reqwest::Client::builder().tls_certs_only(roots), |builder, host| {
             builder.resolve(host, self.address)
@@ -148,7 +148,7 @@ fn sns() -> Webhook {
 
 /// As the ingress does it: asks for the certificate that the webhook points to, and judges by it.
 async fn judge(
-    outside: &ProviderClient,
+    client: &ProviderClient,
     verifier: &Verifier,
     webhook: &Webhook,
     now: &str,
@@ -160,39 +160,39 @@ async fn judge(
     let Evaluation::NeedsCertificate(claim) = verifier.evaluate(&incoming, time(now))? else {
         panic!("nothing is pinned")
     };
-    let certificate = outside.certificate(claim.certificate_url()).await.expect("a certificate");
+    let certificate = client.certificate(claim.certificate_url()).await.expect("a certificate");
     claim.verify_by(&certificate, time(now)).map(|verified| verified.secret)
 }
 
 #[tokio::test]
 async fn paypals_webhook_is_judged_by_the_certificate_that_it_points_to() {
     let server = Server::new("200 OK", file("paypal.pem"));
-    let (outside, verifier, webhook) = (server.outside(), verifier("paypal", "WH-1"), paypal());
-    assert_eq!(judge(&outside, &verifier, &webhook, NOW).await, Ok(0));
+    let (client, verifier, webhook) = (server.client(), verifier("paypal", "WH-1"), paypal());
+    assert_eq!(judge(&client, &verifier, &webhook, NOW).await, Ok(0));
     let changed = Webhook { body: webhook.body.replace("SALE", "GIFT"), headers: webhook.headers.clone() };
-    assert_eq!(judge(&outside, &verifier, &changed, NOW).await, Err(VerifyError::Mismatch));
+    assert_eq!(judge(&client, &verifier, &changed, NOW).await, Err(VerifyError::Mismatch));
     let of_another = self::verifier("paypal", "WH-2");
-    assert_eq!(judge(&outside, &of_another, &webhook, NOW).await, Err(VerifyError::Mismatch));
+    assert_eq!(judge(&client, &of_another, &webhook, NOW).await, Err(VerifyError::Mismatch));
     assert_eq!(server.asked(), 1, "it is kept");
 }
 
 #[tokio::test]
 async fn notification_of_sns_is_judged_by_the_certificate_that_it_points_to() {
     let server = Server::new("200 OK", file("sns.pem"));
-    let (outside, verifier, webhook) = (server.outside(), verifier("aws-sns", TOPIC), sns());
-    assert_eq!(judge(&outside, &verifier, &webhook, NOW).await, Ok(0));
+    let (client, verifier, webhook) = (server.client(), verifier("aws-sns", TOPIC), sns());
+    assert_eq!(judge(&client, &verifier, &webhook, NOW).await, Ok(0));
     let changed = Webhook { body: webhook.body.replace(r#""m""#, r#""n""#), headers: HeaderMap::new() };
-    assert_eq!(judge(&outside, &verifier, &changed, NOW).await, Err(VerifyError::Mismatch));
+    assert_eq!(judge(&client, &verifier, &changed, NOW).await, Err(VerifyError::Mismatch));
     let of_another = self::verifier("aws-sns", &format!("{TOPIC}-2"));
-    assert_eq!(judge(&outside, &of_another, &webhook, NOW).await, Err(VerifyError::WrongName));
+    assert_eq!(judge(&client, &of_another, &webhook, NOW).await, Err(VerifyError::WrongName));
 }
 
 #[tokio::test]
 async fn certificate_counts_only_while_it_is_valid() {
     let server = Server::new("200 OK", file("paypal.pem"));
-    let (outside, verifier, webhook) = (server.outside(), verifier("paypal", "WH-1"), paypal());
+    let (client, verifier, webhook) = (server.client(), verifier("paypal", "WH-1"), paypal());
     for moment in ["2020-01-31T09:00:00Z", "2200-01-31T09:00:00Z"] {
-        let judged = judge(&outside, &verifier, &webhook, moment).await;
+        let judged = judge(&client, &verifier, &webhook, moment).await;
         assert_eq!(judged, Err(VerifyError::CertificateTime), "{moment}");
     }
 }
@@ -200,11 +200,11 @@ async fn certificate_counts_only_while_it_is_valid() {
 #[tokio::test]
 async fn certificate_must_name_the_provider() {
     let stranger = Server::new("200 OK", file("stranger.pem"));
-    let judged = judge(&stranger.outside(), &verifier("paypal", "WH-1"), &paypal(), NOW).await;
+    let judged = judge(&stranger.client(), &verifier("paypal", "WH-1"), &paypal(), NOW).await;
     assert_eq!(judged, Err(VerifyError::CertificateName));
     // One provider's certificate is not another's, though both are signed with the same key here.
     let server = Server::new("200 OK", file("paypal.pem"));
-    let judged = judge(&server.outside(), &verifier("aws-sns", TOPIC), &sns(), NOW).await;
+    let judged = judge(&server.client(), &verifier("aws-sns", TOPIC), &sns(), NOW).await;
     assert_eq!(judged, Err(VerifyError::CertificateName));
 }
 
@@ -212,13 +212,13 @@ async fn certificate_must_name_the_provider() {
 async fn server_that_cannot_prove_its_name_is_not_asked() {
     let server = Server::new("200 OK", file("paypal.pem"));
     // Another root is trusted, or the name is not in the server's certificate.
-    let distrustful = server.outside_that_trusts(&[file("stranger.pem")]);
-    assert_eq!(distrustful.certificate(&url(PAYPAL)).await, Err(NotAnswered));
+    let distrustful = server.client_that_trusts(&[file("stranger.pem")]);
+    assert_eq!(distrustful.certificate(&url(PAYPAL)).await, Err(ProviderCallError));
     let sandbox = url("https://api.sandbox.paypal.com/v1/notifications/certs/CERT-1");
-    assert_eq!(server.outside().certificate(&sandbox).await, Err(NotAnswered));
-    assert_eq!(server.outside().confirm(url("http://api.paypal.com/")).await, Err(NotAnswered));
+    assert_eq!(server.client().certificate(&sandbox).await, Err(ProviderCallError));
+    assert_eq!(server.client().confirm(url("http://api.paypal.com/")).await, Err(ProviderCallError));
     assert_eq!(server.asked(), 0);
-    assert!(server.outside().certificate(&url(PAYPAL)).await.is_ok());
+    assert!(server.client().certificate(&url(PAYPAL)).await.is_ok());
 }
 
 #[tokio::test]
@@ -231,9 +231,9 @@ async fn answer_that_is_no_certificate_is_kept_as_none_for_a_while() {
         ("200 OK", large),
     ] {
         let server = Server::new(head, body);
-        let outside = server.outside();
+        let client = server.client();
         for _ in 0..3 {
-            assert_eq!(outside.certificate(&url(PAYPAL)).await, Err(NotAnswered), "{head}");
+            assert_eq!(client.certificate(&url(PAYPAL)).await, Err(ProviderCallError), "{head}");
         }
         assert_eq!(server.asked(), 1, "{head}");
     }

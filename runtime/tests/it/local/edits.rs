@@ -99,7 +99,7 @@ async fn invalid_file_keeps_the_last_good_state_and_is_logged() {
     assert!(!dev.log().contains(ACME_SECRET));
 
     // A mistake is logged once, not each time that the file is read.
-    let said = dev.log().matches("the last good state stays").count();
+    let said = dev.log().matches("the last valid state stays").count();
     assert_eq!(said, 5, "{}", dev.log());
     // Then the file is valid again.
     platform.write_integrations(&good.replace("/'", "/again'"));
@@ -116,7 +116,7 @@ async fn missing_file_keeps_the_last_good_state() {
     let dev = start_dev(&platform, &acme_integration(&[nowhere()])).await;
     let path = platform.write_integrations(&acme_integration(&[nowhere()]));
     std::fs::remove_file(&path).expect("remove the file");
-    dev.wait_for_log("the files were not applied, the last good state stays").await;
+    dev.wait_for_log("the files were not applied; the last valid state stays").await;
     assert!(dev.log().contains(path.to_str().expect("a path in UTF-8")));
     assert_eq!(post_signed_with(&platform, ACME_SECRET, "e-1").await, 202);
 }

@@ -2,8 +2,9 @@
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
+use grapnel::http::KEY_HEADER;
 use grapnel::management::openapi::document;
-use grapnel::management::{KEY_HEADER, ManagementState, router};
+use grapnel::management::{ManagementState, router};
 use uuid::Uuid;
 
 use super::harness::{Api, KEY, PREVIOUS_KEY, send, state};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use futures::FutureExt;
-use grapnel::management::KEY_HEADER;
+use grapnel::http::KEY_HEADER;
 use grapnel_core::delivery::state::NextState;
 use uuid::Uuid;
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The defaults of the Integration object.
-const POLICY: RetryPolicy = RetryPolicy {
+const POLICY: CompiledRetryPolicy = CompiledRetryPolicy {
     max_attempts: 5,
     backoff: Backoff::Exponential,
     initial_delay: Duration::from_secs(5),
@@ -16,58 +16,61 @@ fn noon() -> Timestamp {
     "2026-11-24T12:00:00Z".parse().unwrap()
 }
 
-fn refused(status: u16, retry_after: Option<Duration>) -> Outcome {
-    Outcome::Refused { status, body: String::new(), retry_after }
+fn refused(status: u16, retry_after: Option<Duration>) -> AttemptOutcome {
+    AttemptOutcome::Refused { status, body: String::new(), retry_after }
 }
 
-/// The wait until the retry that is decided, and a failure of the test when none is.
-fn wait_of(decision: Decision, now: Timestamp) -> Duration {
-    let Decision::RetryAt(at) = decision else { panic!("not a retry: {decision:?}") };
+/// Returns the wait until the retry; fails the test if there is no retry.
+fn wait_of(decision: RetryDecision, now: Timestamp) -> Duration {
+    let RetryDecision::RetryAt(at) = decision else { panic!("not a retry: {decision:?}") };
     at.duration_since(now).try_into().expect("a retry is never in the past")
 }
 
-fn whole_wait(attempts: u32, outcome: &Outcome) -> Duration {
+fn whole_wait(attempts: u32, outcome: &AttemptOutcome) -> Duration {
     wait_of(decide(&POLICY, attempts, outcome, noon(), 1.0), noon())
 }
 
 #[test]
 fn success_and_gone_end_the_delivery_at_any_attempt() {
     for attempts in [1, 5, 99] {
-        let succeeded = Outcome::Succeeded { status: 204, body: String::new() };
-        assert_eq!(decide(&POLICY, attempts, &succeeded, noon(), 0.5), Decision::Succeeded);
-        let gone = Outcome::Gone { body: String::new() };
-        assert_eq!(decide(&POLICY, attempts, &gone, noon(), 0.5), Decision::DestinationGone);
+        let succeeded = AttemptOutcome::Succeeded { status: 204, body: String::new() };
+        assert_eq!(decide(&POLICY, attempts, &succeeded, noon(), 0.5), RetryDecision::Succeeded);
+        let gone = AttemptOutcome::Gone { body: String::new() };
+        assert_eq!(decide(&POLICY, attempts, &gone, noon(), 0.5), RetryDecision::DestinationGone);
     }
 }
 
 #[test]
-fn a_fault_of_ours_never_gives_up() {
-    let not_sent = Outcome::NotSent { message: "no free port".to_owned() };
+fn a_failure_of_ours_never_gives_up() {
+    let not_sent = AttemptOutcome::NotSent { message: "no free port".to_owned() };
     let again_at = noon().checked_add(SignedDuration::from_secs(60)).unwrap();
     for attempts in [1, 5, u32::MAX] {
-        assert_eq!(decide(&POLICY, attempts, &not_sent, noon(), 0.5), Decision::NotAnAttempt { again_at });
+        assert_eq!(
+            decide(&POLICY, attempts, &not_sent, noon(), 0.5),
+            RetryDecision::NotAnAttempt { again_at }
+        );
     }
 }
 
 #[test]
 fn the_last_attempt_gives_up_with_its_reason() {
-    fn check(outcome: Outcome, reason: &str) {
+    fn check(outcome: AttemptOutcome, reason: &str) {
         let expected =
-            Decision::GaveUp { reason: format!("gave up after 5 attempts; the last one: {reason}") };
+            RetryDecision::GaveUp { reason: format!("gave up after 5 attempts; the last one: {reason}") };
         assert_eq!(decide(&POLICY, 5, &outcome, noon(), 0.5), expected);
-        assert!(matches!(decide(&POLICY, 4, &outcome, noon(), 0.5), Decision::RetryAt(_)));
+        assert!(matches!(decide(&POLICY, 4, &outcome, noon(), 0.5), RetryDecision::RetryAt(_)));
     }
     check(refused(500, None), "the receiver answered 500");
     check(refused(503, Some(SECOND)), "the receiver answered 503");
-    check(Outcome::Unreachable { message: "connection refused".to_owned() }, "connection refused");
-    check(Outcome::TimedOut { message: "no answer within 10 s".to_owned() }, "no answer within 10 s");
-    check(Outcome::Denied { message: "a loopback address".to_owned() }, "a loopback address");
+    check(AttemptOutcome::Unreachable { message: "connection refused".to_owned() }, "connection refused");
+    check(AttemptOutcome::TimedOut { message: "no answer within 10 s".to_owned() }, "no answer within 10 s");
+    check(AttemptOutcome::Denied { message: "a loopback address".to_owned() }, "a loopback address");
 }
 
 #[test]
-fn steps_grow_as_the_backoff_says_up_to_the_longest() {
+fn steps_grow_by_the_backoff_up_to_the_longest() {
     fn check(backoff: Backoff, max_delay: u64, expected: [u64; 6]) {
-        let policy = RetryPolicy { backoff, max_delay: SECOND * max_delay as u32, ..POLICY };
+        let policy = CompiledRetryPolicy { backoff, max_delay: SECOND * max_delay as u32, ..POLICY };
         for (attempts, seconds) in (1..).zip(expected) {
             assert_eq!(policy.step(attempts), Duration::from_secs(seconds), "{backoff:?} {attempts}");
         }
@@ -111,16 +114,16 @@ fn retry_after_is_bounded() {
 #[test]
 fn a_bound_below_the_backoff_does_not_shorten_it() {
     for retry_after_max in [Duration::ZERO, SECOND] {
-        let policy = RetryPolicy { retry_after_max, ..POLICY };
+        let policy = CompiledRetryPolicy { retry_after_max, ..POLICY };
         let decision = decide(&policy, 4, &refused(429, Some(SECOND * 60)), noon(), 1.0);
         assert_eq!(wait_of(decision, noon()), SECOND * 40);
     }
 }
 
-fn any_policy() -> impl Strategy<Value = RetryPolicy> {
+fn any_policy() -> impl Strategy<Value = CompiledRetryPolicy> {
     let backoff = prop_oneof![Just(Backoff::Exponential), Just(Backoff::Linear)];
     (any::<u32>(), backoff, any::<Duration>(), any::<Duration>(), any::<Duration>()).prop_map(
-        |(max_attempts, backoff, initial_delay, max_delay, retry_after_max)| RetryPolicy {
+        |(max_attempts, backoff, initial_delay, max_delay, retry_after_max)| CompiledRetryPolicy {
             max_attempts,
             backoff,
             initial_delay,
@@ -130,13 +133,13 @@ fn any_policy() -> impl Strategy<Value = RetryPolicy> {
     )
 }
 
-fn any_failure() -> impl Strategy<Value = Outcome> {
+fn any_failure() -> impl Strategy<Value = AttemptOutcome> {
     prop_oneof![
         (prop_oneof![Just(429_u16), Just(503), 300..600_u16], any::<Option<Duration>>())
             .prop_map(|(status, retry_after)| refused(status, retry_after)),
-        Just(Outcome::Unreachable { message: "connection refused".to_owned() }),
-        Just(Outcome::TimedOut { message: "no answer".to_owned() }),
-        Just(Outcome::Denied { message: "loopback".to_owned() }),
+        Just(AttemptOutcome::Unreachable { message: "connection refused".to_owned() }),
+        Just(AttemptOutcome::TimedOut { message: "no answer".to_owned() }),
+        Just(AttemptOutcome::Denied { message: "loopback".to_owned() }),
     ]
 }
 
@@ -150,7 +153,7 @@ proptest! {
     fn it_gives_up_exactly_at_the_last_attempt(
         policy in any_policy(), attempts: u32, outcome in any_failure(), now in any_time(), jitter: f64,
     ) {
-        let gave_up = matches!(decide(&policy, attempts, &outcome, now, jitter), Decision::GaveUp { .. });
+        let gave_up = matches!(decide(&policy, attempts, &outcome, now, jitter), RetryDecision::GaveUp { .. });
         prop_assert_eq!(gave_up, attempts >= policy.max_attempts);
     }
 
@@ -158,10 +161,10 @@ proptest! {
     fn a_retry_is_neither_in_the_past_nor_beyond_its_bound(
         policy in any_policy(), attempts: u32, outcome in any_failure(), now in any_time(), jitter: f64,
     ) {
-        if let decision @ Decision::RetryAt(_) = decide(&policy, attempts, &outcome, now, jitter) {
+        if let decision @ RetryDecision::RetryAt(_) = decide(&policy, attempts, &outcome, now, jitter) {
             let wait = wait_of(decision, now);
             let step = policy.step(attempts);
-            match asked_for(&outcome) {
+            match requested_wait(&outcome) {
                 None => prop_assert!(wait <= step),
                 Some(_) => prop_assert!(wait <= step.max(policy.retry_after_max)),
             }
@@ -169,7 +172,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_receiver_asks_for_is_waited_within_the_bound(
+    fn the_wait_that_a_receiver_requests_is_kept_within_the_bound(
         attempts in 1..5_u32, asked in 0..=3600_u64, jitter in 0.0..1.0_f64,
     ) {
         let asked = Duration::from_secs(asked);
@@ -178,7 +181,7 @@ proptest! {
     }
 
     #[test]
-    fn steps_never_shrink_and_never_pass_the_longest(policy in any_policy(), attempts in 0..u32::MAX) {
+    fn steps_never_decrease_and_never_exceed_the_longest(policy in any_policy(), attempts in 0..u32::MAX) {
         prop_assert!(policy.step(attempts) <= policy.step(attempts + 1));
         prop_assert!(policy.step(attempts) <= policy.max_delay);
     }

@@ -1,12 +1,13 @@
 use std::time::Duration;
 
-use super::super::retry::Backoff;
+use grapnel_crds::Backoff;
+
 use super::*;
 
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
-fn policy(max_attempts: u32) -> RetryPolicy {
-    RetryPolicy {
+fn policy(max_attempts: u32) -> CompiledRetryPolicy {
+    CompiledRetryPolicy {
         max_attempts,
         backoff: Backoff::Exponential,
         initial_delay: Duration::from_secs(10),
@@ -15,8 +16,8 @@ fn policy(max_attempts: u32) -> RetryPolicy {
     }
 }
 
-fn unreachable() -> Outcome {
-    Outcome::Unreachable { message: "connection refused".to_owned() }
+fn unreachable() -> AttemptOutcome {
+    AttemptOutcome::Unreachable { message: "connection refused".to_owned() }
 }
 
 #[test]
@@ -33,28 +34,28 @@ fn stored_forms_are_read_back() {
 
 #[test]
 fn the_last_attempt_of_a_budget_is_the_first_of_a_renewed_one() {
-    let judged = judge(&policy(3), 3, &unreachable(), NOW, 0.999_999);
-    assert_eq!(judged.next, NextState::Failed);
-    let due = judged.next_if_replayed.due_at().expect("a time");
+    let evaluation = evaluate(&policy(3), 3, &unreachable(), NOW, 0.999_999);
+    assert_eq!(evaluation.next, NextState::Failed);
+    let due = evaluation.next_if_replayed.due_at().expect("a time");
     let first_step = due.duration_since(NOW).as_secs();
     assert!((9..=10).contains(&first_step), "{first_step}");
-    assert!(judged.counts);
-    assert!(judged.error_message.is_some_and(|message| message.contains("3 attempts")));
+    assert!(evaluation.counts);
+    assert!(evaluation.error_message.is_some_and(|message| message.contains("3 attempts")));
 }
 
 #[test]
 fn a_receiver_that_is_gone_is_asked_once_more_for_a_replay() {
-    let judged = judge(&policy(3), 1, &Outcome::Gone { body: String::new() }, NOW, 0.5);
-    assert_eq!((judged.next, judged.next_if_replayed), (NextState::Failed, NextState::RetryAt(NOW)));
+    let evaluation = evaluate(&policy(3), 1, &AttemptOutcome::Gone { body: String::new() }, NOW, 0.5);
+    assert_eq!((evaluation.next, evaluation.next_if_replayed), (NextState::Failed, NextState::RetryAt(NOW)));
 }
 
 #[test]
 fn what_is_not_the_end_is_the_same_with_a_renewed_budget() {
-    let succeeded = Outcome::Succeeded { status: 204, body: String::new() };
-    let not_sent = Outcome::NotSent { message: "no payload".to_owned() };
+    let succeeded = AttemptOutcome::Succeeded { status: 204, body: String::new() };
+    let not_sent = AttemptOutcome::NotSent { message: "no payload".to_owned() };
     for (outcome, counts) in [(succeeded, true), (unreachable(), true), (not_sent, false)] {
-        let judged = judge(&policy(3), 1, &outcome, NOW, 0.5);
-        assert_eq!(judged.next, judged.next_if_replayed);
-        assert_eq!(judged.counts, counts);
+        let evaluation = evaluate(&policy(3), 1, &outcome, NOW, 0.5);
+        assert_eq!(evaluation.next, evaluation.next_if_replayed);
+        assert_eq!(evaluation.counts, counts);
     }
 }

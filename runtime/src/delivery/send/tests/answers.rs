@@ -1,8 +1,8 @@
-//! What an answer means.
+//! Outcomes of responses.
 
 use super::*;
 
-async fn answered(answer: impl Fn() -> Response + Clone + Send + Sync + 'static) -> Outcome {
+async fn answered(answer: impl Fn() -> Response + Clone + Send + Sync + 'static) -> AttemptOutcome {
     let receiver = Receiver::speaking_http(move |_| answer()).await;
     outcome(&receiver.url("/"), PATIENT).await
 }
@@ -28,7 +28,7 @@ async fn anything_else_is_refused_with_its_body() {
 #[tokio::test]
 async fn gone_is_its_own_outcome() {
     let outcome = answered(|| (StatusCode::GONE, "moved away").into_response()).await;
-    assert_eq!(outcome, Outcome::Gone { body: "moved away".to_owned() });
+    assert_eq!(outcome, AttemptOutcome::Gone { body: "moved away".to_owned() });
     assert_eq!(outcome.http_status(), Some(410));
     assert_eq!(outcome.response_body(), Some("moved away"));
 }
@@ -55,7 +55,8 @@ async fn retry_after_is_read_as_seconds_and_as_a_date() {
     assert_eq!(soon("120").await, refused(503, "", Some(120)));
     assert_eq!(soon("Tue, 24 Nov 2026 11:00:00 GMT").await, refused(503, "", Some(0)));
     assert_eq!(soon("whenever").await, refused(503, "", None));
-    let Outcome::Refused { retry_after: Some(wait), .. } = soon("Tue, 24 Nov 2026 12:02:00 GMT").await else {
+    let AttemptOutcome::Refused { retry_after: Some(wait), .. } = soon("Tue, 24 Nov 2026 12:02:00 GMT").await
+    else {
         panic!("the date was not read")
     };
     assert!(wait > Duration::from_secs(60) && wait < Duration::from_secs(120), "{wait:?}");

@@ -52,11 +52,11 @@ async fn the_deadline_covers_a_body_that_drips() {
             }
         })
         .await;
-        let exchange = deliver_at(&client(), &target(&receiver.url("/"), IMPATIENT), now()).await;
-        assert_eq!(exchange.outcome.http_status(), expected.http_status());
-        let body = exchange.outcome.response_body().unwrap();
+        let measured = deliver_at(&client(), &target(&receiver.url("/"), IMPATIENT), now()).await;
+        assert_eq!(measured.outcome.http_status(), expected.http_status());
+        let body = measured.outcome.response_body().unwrap();
         assert!(!body.is_empty() && body.len() < 1000 && body.chars().all(|c| c == '.'), "{body}");
-        assert!(exchange.duration >= IMPATIENT && exchange.duration < PATIENT / 2);
+        assert!(measured.duration >= IMPATIENT && measured.duration < PATIENT / 2);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is not dialed.
+//! Addresses that are not dialed.
 
 use super::*;
 
@@ -29,7 +29,7 @@ async fn every_form_of_loopback_is_denied_without_a_connection() {
     ] {
         let target = target(&format!("http://{host}:{port}/"), PATIENT);
         let outcome = deliver_at(&client, &target, now()).await.outcome;
-        assert_eq!(outcome, Outcome::Denied { message: DENIED.to_owned() }, "{host}");
+        assert_eq!(outcome, AttemptOutcome::Denied { message: DENIED.to_owned() }, "{host}");
     }
     assert_eq!(receiver.connections(), 0);
 }
@@ -39,7 +39,7 @@ async fn other_internal_addresses_are_denied() {
     for host in ["0.0.0.0", "10.0.0.1", "169.254.169.254", "[fd00:ec2::254]", "[fe80::1]", "192.168.1.1"] {
         let target = target(&format!("http://{host}/"), PATIENT);
         let outcome = deliver_at(&client_with(&[]), &target, now()).await.outcome;
-        assert!(matches!(outcome, Outcome::Denied { .. }), "{host}: {outcome:?}");
+        assert!(matches!(outcome, AttemptOutcome::Denied { .. }), "{host}: {outcome:?}");
     }
 }
 
@@ -55,6 +55,6 @@ async fn an_allowed_range_is_dialed_by_literal_and_by_name() {
 #[tokio::test]
 async fn a_name_that_does_not_exist_is_unreachable() {
     let outcome = outcome("http://no-such-name.invalid/", PATIENT).await;
-    let Outcome::Unreachable { message } = outcome else { panic!("{outcome:?}") };
+    let AttemptOutcome::Unreachable { message } = outcome else { panic!("{outcome:?}") };
     assert!(message.starts_with("the name of the destination could not be resolved: "), "{message}");
 }

@@ -1,4 +1,4 @@
-//! What is said when no answer came.
+//! Messages of failures without a response.
 
 use super::*;
 
@@ -66,9 +66,9 @@ async fn headers_without_end_are_not_read() {
 #[tokio::test]
 async fn the_deadline_covers_an_answer_that_does_not_come() {
     let receiver = Receiver::after_request(async |_stream| std::future::pending().await).await;
-    let exchange = deliver_at(&client(), &target(&receiver.url("/"), IMPATIENT), now()).await;
-    assert_eq!(exchange.outcome, timed_out("no answer within 0.5 s"));
-    assert!(exchange.duration >= IMPATIENT && exchange.duration < PATIENT / 2);
+    let measured = deliver_at(&client(), &target(&receiver.url("/"), IMPATIENT), now()).await;
+    assert_eq!(measured.outcome, timed_out("no answer within 0.5 s"));
+    assert!(measured.duration >= IMPATIENT && measured.duration < PATIENT / 2);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What a receiver gets to see.
+//! Requests as receivers see them.
 
 use super::*;
 
@@ -6,7 +6,7 @@ use super::*;
 async fn a_request_has_exactly_the_headers_of_the_contract() {
     let receiver = Receiver::speaking_http(|_| StatusCode::ACCEPTED.into_response()).await;
     let keys = vec![SigningKey::parse(SECRET).unwrap()];
-    let target = Target::new(&receiver.url("/hooks?a=b"), PATIENT, "acme", keys).unwrap();
+    let target = DeliveryTarget::new(&receiver.url("/hooks?a=b"), PATIENT, "acme", keys).unwrap();
     deliver_at(&client(), &target, now()).await;
 
     let (parts, body) = receiver.requests().remove(0);
@@ -38,7 +38,7 @@ async fn a_request_has_exactly_the_headers_of_the_contract() {
 async fn a_receiver_can_verify_the_signatures_of_both_keys() {
     let receiver = Receiver::speaking_http(|_| StatusCode::OK.into_response()).await;
     let keys = [SECRET, OTHER_SECRET].map(|secret| SigningKey::parse(secret).unwrap());
-    let target = Target::new(&receiver.url("/"), PATIENT, "acme", keys.to_vec()).unwrap();
+    let target = DeliveryTarget::new(&receiver.url("/"), PATIENT, "acme", keys.to_vec()).unwrap();
     deliver_at(&client(), &target, now()).await;
 
     let (parts, body) = receiver.requests().remove(0);
@@ -69,7 +69,7 @@ async fn without_a_key_nothing_is_signed() {
 async fn a_second_attempt_has_the_same_id_and_its_own_time_and_signature() {
     let receiver = Receiver::speaking_http(|_| StatusCode::OK.into_response()).await;
     let keys = vec![SigningKey::parse(SECRET).unwrap()];
-    let target = Target::new(&receiver.url("/"), PATIENT, "acme", keys).unwrap();
+    let target = DeliveryTarget::new(&receiver.url("/"), PATIENT, "acme", keys).unwrap();
     let client = client();
     deliver_at(&client, &target, now()).await;
     deliver_at(&client, &target, now() + SignedDuration::from_secs(5)).await;
@@ -107,13 +107,13 @@ async fn a_value_that_no_header_can_hold_is_not_an_attempt() {
         attempted_at: now(),
     };
     let message = "the correlation id cannot be sent in a header".to_owned();
-    assert_eq!(client().deliver(&request).await.outcome, Outcome::NotSent { message });
+    assert_eq!(client().deliver(&request).await.outcome, AttemptOutcome::NotSent { message });
     assert_eq!(receiver.connections(), 0);
 }
 
 #[test]
 fn targets_that_nothing_can_be_sent_to_are_refused() {
-    let error = |url: &str| Target::new(url, PATIENT, "acme", Vec::new()).unwrap_err();
+    let error = |url: &str| DeliveryTarget::new(url, PATIENT, "acme", Vec::new()).unwrap_err();
     assert!(matches!(error("not a url"), TargetError::Url(_)));
     assert!(matches!(error("http://"), TargetError::Url(_)));
     assert!(matches!(error("http://{{host}}/"), TargetError::Uri(_)));
@@ -121,13 +121,14 @@ fn targets_that_nothing_can_be_sent_to_are_refused() {
     assert!(matches!(error("file:///etc/passwd"), TargetError::Scheme));
     assert!(matches!(error("https://user@example.com"), TargetError::Credentials));
     assert!(matches!(error("https://:password@example.com"), TargetError::Credentials));
-    let provider = Target::new("https://example.com", PATIENT, "a\nb", Vec::new());
+    let provider = DeliveryTarget::new("https://example.com", PATIENT, "a\nb", Vec::new());
     assert!(matches!(provider.unwrap_err(), TargetError::Provider(_)));
 }
 
 #[test]
 fn a_printed_target_shows_no_token_of_its_url() {
     let keys = vec![SigningKey::parse(SECRET).unwrap()];
-    let target = Target::new("https://example.com/hooks/t0ken?key=t0ken", PATIENT, "acme", keys).unwrap();
-    assert_eq!(format!("{target:?}"), r#"Target { host: Some("example.com"), .. }"#);
+    let target =
+        DeliveryTarget::new("https://example.com/hooks/t0ken?key=t0ken", PATIENT, "acme", keys).unwrap();
+    assert_eq!(format!("{target:?}"), r#"DeliveryTarget { host: Some("example.com"), .. }"#);
 }

@@ -39,7 +39,7 @@ async fn a_certificate_of_an_unknown_authority_is_named() {
     });
 
     let outcome = deliver_at(&client, &target(&url, PATIENT), now()).await.outcome;
-    assert_eq!(outcome, unreachable("TLS: the certificate is of an unknown authority"));
+    assert_eq!(outcome, unreachable("TLS: the certificate was issued by an unknown authority"));
     receiver.join().unwrap();
 }
 
@@ -52,7 +52,7 @@ async fn a_receiver_that_speaks_no_tls_is_named() {
     .await;
     let url = format!("https://{}/", receiver.address);
     let outcome = outcome(&url, PATIENT).await;
-    let Outcome::Unreachable { message } = outcome else { panic!("{outcome:?}") };
+    let AttemptOutcome::Unreachable { message } = outcome else { panic!("{outcome:?}") };
     assert!(message.starts_with("TLS: "), "{message}");
 }
 

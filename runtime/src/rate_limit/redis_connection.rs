@@ -1,7 +1,7 @@
-//! One connection to Redis, made on demand, shared, and made anew after any failure.
+//! A connection to Redis that is made on demand, shared, and replaced after any failure.
 //!
-//! The library's own manager makes a new one only after errors that it takes for a broken connection. A missing answer
-//! is none of them, so a connection that hangs (its machine vanished, a router forgot it) would be used for ever.
+//! The library's own manager reconnects only after errors that it regards as a broken connection. A missing response is not
+//! one of them, so a connection that hangs (its machine is gone, a router dropped it) would be used indefinitely.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,24 +11,24 @@ use redis::{AsyncConnectionConfig, Client, RedisResult};
 use secrecy::{ExposeSecret, SecretString};
 
 #[derive(Clone)]
-pub(super) struct RedisLink {
+pub(super) struct RedisConnection {
     client: Client,
     config: AsyncConnectionConfig,
     connection: Arc<Mutex<Option<MultiplexedConnection>>>,
 }
 
-// Not derived: the client's would show the password.
-impl std::fmt::Debug for RedisLink {
+// Not derived: the client's own `Debug` shows the password.
+impl std::fmt::Debug for RedisConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("RedisLink")
+        f.write_str("RedisConnection")
     }
 }
 
-impl RedisLink {
-    /// Redis answers within `deadline`, and takes a connection within twice that, or counts as away.
+impl RedisConnection {
+    /// Redis must answer within `deadline` and accept a connection within twice that; otherwise it counts as unavailable.
     ///
     /// # Errors
-    /// A URL that is not Redis's.
+    /// Not a Redis URL.
     pub(super) fn new(url: &SecretString, deadline: Duration) -> anyhow::Result<Self> {
         // The error would repeat the URL, and with it the password.
         let client =
@@ -43,7 +43,7 @@ impl RedisLink {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection that is there, or a new one.
+    /// Returns the current connection or makes a new one.
     pub(super) async fn connection(&self) -> RedisResult<MultiplexedConnection> {
         if let Some(connection) = &*self.current() {
             return Ok(connection.clone());
@@ -53,8 +53,8 @@ impl RedisLink {
         Ok(connection)
     }
 
-    /// To be called after a failure: the next use connects.
-    pub(super) fn forget(&self) {
+    /// Drops the connection after a failure: the next use connects again.
+    pub(super) fn reset(&self) {
         *self.current() = None;
     }
 }
