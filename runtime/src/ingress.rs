@@ -11,3 +11,5 @@ mod new_event;
 pub mod commit;
 mod acknowledgement;
 mod refuse;
+
+pub(crate) use acknowledgement::WebhookAccepted;

@@ -88,7 +88,7 @@ pub async fn load_all(db: &Database) -> Result<Vec<CapturedSecret>> {
 
 fn captured(row: &PgRow) -> sqlx::Result<CapturedSecret> {
     Ok(CapturedSecret {
-        integration_id: row.integration_id("integration_id")?,
+        integration_id: row.id("integration_id", IntegrationId::new)?,
         handshake: row.try_get("handshake")?,
         sealed: row.try_get("sealed")?,
         captured_at: row.time("captured_at")?,

@@ -16,13 +16,7 @@ pub enum Error {
     Unavailable(#[source] sqlx::Error),
     /// A value that this version does not know: the row was written by another one, or is damaged. `id` is the row's.
     #[error("invalid value in {table}.{column} of {id}")]
-    Corrupt {
-        table: &'static str,
-        column: &'static str,
-        id: Uuid,
-        #[source]
-        source: Option<serde_json::Error>,
-    },
+    Corrupt { table: &'static str, column: &'static str, id: Uuid },
     /// Anything else: a fault of the rows or of the statement.
     #[error("statement failed")]
     Statement(#[source] sqlx::Error),

@@ -82,7 +82,7 @@ pub async fn find(db: &Database, id: IntegrationId) -> Result<Option<FoundRow>> 
 }
 
 fn integration_row(row: &PgRow) -> Result<IntegrationRow> {
-    let id = row.integration_id("id")?;
+    let id = row.id("id", IntegrationId::new)?;
     let state = RowState::parse(row.try_get("state")?);
     Ok(IntegrationRow {
         id,
@@ -94,12 +94,7 @@ fn integration_row(row: &PgRow) -> Result<IntegrationRow> {
         provider: row.try_get("provider")?,
         route: row.try_get("route")?,
         display_name: row.try_get("display_name")?,
-        state: state.ok_or(Error::Corrupt {
-            table: "integrations",
-            column: "state",
-            id: id.uuid(),
-            source: None,
-        })?,
+        state: state.ok_or(Error::Corrupt { table: "integrations", column: "state", id: id.uuid() })?,
         spec: row.try_get("spec")?,
         secrets: row.try_get("secrets")?,
     })

@@ -107,7 +107,7 @@ pub async fn follow_previous(
         rows.iter()
             .map(|row| {
                 Ok(PreviousSecret {
-                    integration_id: row.integration_id("id")?,
+                    integration_id: row.id("id", IntegrationId::new)?,
                     secret: row.try_get("secret")?,
                     listed_at: row.time("listed_at")?,
                     last_used_at: row.optional_time("last_used_at")?,

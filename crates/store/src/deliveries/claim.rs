@@ -170,7 +170,8 @@ pub async fn long_payload(db: &Database, claimed: &ClaimedDelivery) -> Result<Ve
 }
 
 fn claimed(row: &PgRow) -> Result<ClaimedDelivery> {
-    let event_id = row.event_id("event_id")?;
+    let event_id = row.id("event_id", EventId::new)?;
+    let corrupt = |table, column| move || Error::Corrupt { table, column, id: event_id.uuid() };
     let integration_id: Option<Uuid> = row.try_get("integration_id")?;
     let occurred_at = row.optional_time("occurred_at")?;
     let cloud_event = match (integration_id, occurred_at) {
@@ -184,19 +185,17 @@ fn claimed(row: &PgRow) -> Result<ClaimedDelivery> {
     Ok(ClaimedDelivery {
         cloud_event,
         headers: row.try_get("headers")?,
-        body_form: known(event_id, "body_form", row.try_get("body_form")?, BodyForm::from_code)?,
-        delivered_as: known(event_id, "delivered_as", row.try_get("delivered_as")?, DeliveredAs::from_code)?,
+        body_form: BodyForm::from_code(row.try_get("body_form")?)
+            .ok_or_else(corrupt("events", "body_form"))?,
+        delivered_as: DeliveredAs::from_code(row.try_get("delivered_as")?)
+            .ok_or_else(corrupt("events", "delivered_as"))?,
         event_id,
-        lease_id: row.lease_id("lease_id")?,
+        lease_id: row.id("lease_id", LeaseId::new)?,
         attempts: row.try_get("attempts")?,
         budget_start: row.try_get("budget_start")?,
-        triggered_by: Trigger::parse(row.try_get("triggered_by")?).ok_or(Error::Corrupt {
-            table: "deliveries",
-            column: "triggered_by",
-            id: event_id.uuid(),
-            source: None,
-        })?,
-        replay_request_id: row.optional_replay_id("replay_request_id")?,
+        triggered_by: Trigger::parse(row.try_get("triggered_by")?)
+            .ok_or_else(corrupt("deliveries", "triggered_by"))?,
+        replay_request_id: row.optional_id("replay_request_id", ReplayId::new)?,
         queued_at: row.time("queued_at")?,
         started_at: row.time("started_at")?,
         provider: row.try_get("provider")?,
@@ -208,9 +207,4 @@ fn claimed(row: &PgRow) -> Result<ClaimedDelivery> {
         payload: row.try_get("payload")?,
         payload_length: usize::try_from(row.try_get::<i32, _>("payload_length")?).unwrap_or_default(),
     })
-}
-
-/// A code that this version does not know was written by a newer one.
-fn known<T>(id: EventId, column: &'static str, code: i16, read: fn(i16) -> Option<T>) -> Result<T> {
-    read(code).ok_or(Error::Corrupt { table: "events", column, id: id.uuid(), source: None })
 }

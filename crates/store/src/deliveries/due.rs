@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use grapnel_core::hint::Hint;
-use grapnel_core::ids::{IntegrationId, ReplayId};
+use grapnel_core::ids::{EventId, IntegrationId, ReplayId};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use sqlx::Row;
@@ -40,11 +40,11 @@ fn requeued(row: &PgRow) -> sqlx::Result<RequeuedDelivery> {
     let destination: &str = row.try_get("destination")?;
     Ok(RequeuedDelivery {
         hint: Hint {
-            integration_id: row.integration_id("integration_id")?,
+            integration_id: row.id("integration_id", IntegrationId::new)?,
             destination: destination.into(),
-            event_id: row.event_id("event_id")?,
+            event_id: row.id("event_id", EventId::new)?,
         },
-        replay_request_id: row.optional_replay_id("replay_request_id")?,
+        replay_request_id: row.optional_id("replay_request_id", ReplayId::new)?,
     })
 }
 
@@ -115,7 +115,7 @@ pub async fn overdue_queues(db: &Database, bound: Duration) -> Result<Vec<QueueB
         .await?;
         let backlog = |row: &PgRow| {
             Ok(QueueBacklog {
-                integration_id: row.integration_id("integration_id")?,
+                integration_id: row.id("integration_id", IntegrationId::new)?,
                 destination: row.try_get("destination")?,
                 queued: row.try_get("queued")?,
                 overdue: row.try_get("overdue")?,

@@ -110,9 +110,9 @@ async fn write(connection: &mut PgConnection, results: &[AttemptResult]) -> Resu
         .await?;
     let recorded = |row: &PgRow| {
         Ok(RecordedAttempt {
-            event_id: row.event_id("event_id")?,
+            event_id: row.id("event_id", EventId::new)?,
             destination: row.try_get("destination")?,
-            replay_request_id: row.optional_replay_id("replay_request_id")?,
+            replay_request_id: row.optional_id("replay_request_id", ReplayId::new)?,
         })
     };
     rows.iter().map(recorded).collect()

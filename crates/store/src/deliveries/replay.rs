@@ -35,7 +35,7 @@ pub(crate) async fn lock_for_replay(
     let delivery = |row: &PgRow| {
         Ok(LockedDelivery {
             destination: row.try_get("destination")?,
-            replay_request_id: row.optional_replay_id("replay_request_id")?,
+            replay_request_id: row.optional_id("replay_request_id", ReplayId::new)?,
         })
     };
     rows.iter().map(delivery).collect()

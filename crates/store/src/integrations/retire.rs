@@ -35,7 +35,7 @@ pub async fn live(db: &Database) -> Result<Vec<LiveRow>> {
         rows.iter()
             .map(|row| {
                 Ok(LiveRow {
-                    id: row.integration_id("id")?,
+                    id: row.id("id", IntegrationId::new)?,
                     uid: row.try_get("uid")?,
                     namespace: row.try_get("namespace")?,
                     name: row.try_get("name")?,
@@ -59,7 +59,7 @@ pub async fn holder_of_name(db: &Database, namespace: &str, name: &str) -> Resul
         .await?;
         row.map(|row| {
             Ok(LiveRow {
-                id: row.integration_id("id")?,
+                id: row.id("id", IntegrationId::new)?,
                 uid: row.try_get("uid")?,
                 namespace: namespace.to_owned(),
                 name: name.to_owned(),
