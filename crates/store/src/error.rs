@@ -1,4 +1,4 @@
-//! The errors of the store, told apart by how a caller should react.
+//! The errors of the store, classified by how a caller should react.
 
 use std::borrow::Cow;
 

@@ -24,7 +24,7 @@ use grapnel_platform::queue::Link;
 /// A datastore that does not answer within this is unhealthy.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// An answer is used again for this long: the route is public, and must not become a load on the datastores.
+/// The time for which an answer is reused: the route is public, and must not become a load on the datastores.
 const REUSE: Duration = Duration::from_secs(1);
 
 /// The datastores that `/health` checks.
@@ -80,7 +80,7 @@ impl Health {
     }
 
     async fn report(&self) -> HealthReport {
-        // Held while the datastores are asked, so that many callers ask them once.
+        // Held during the checks, so that many callers share one check.
         let mut last = self.last.lock().await;
         if let Some((asked, report)) = &*last
             && asked.elapsed() < REUSE

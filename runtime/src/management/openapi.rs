@@ -29,7 +29,7 @@ pub fn document(delivery_sink: bool) -> OpenApi {
     for operation in managed.paths.paths.values_mut().flat_map(operations) {
         operation.security = Some(vec![SecurityRequirement::new(KEY_SCHEME, Vec::<String>::new())]);
         refuse(operation, "400", "A parameter or the body is invalid: `details.field` names it");
-        refuse(operation, "401", "The key is missing or wrong");
+        refuse(operation, "401", "The key is missing or invalid");
         refuse(operation, "503", "The database cannot be reached, or did not answer in time");
     }
     let mut api = Public::openapi();
@@ -65,13 +65,13 @@ pub fn document(delivery_sink: bool) -> OpenApi {
     document
 }
 
-/// The only body of ours that is read strictly: a field that it does not have is refused.
+/// The only request body that is read strictly: an unknown field is refused.
 const REPLAY_BODY: &str = "ReplayBody";
 
 const DESCRIPTION: &str = "Webhooks in, verified, deduplicated and stored; deliveries out, retried, replayable and \
     audited.\n\nEvery answer is an envelope: `{\"success\":true,\"data\":…,\"meta\":{}}` or \
     `{\"success\":false,\"error\":{\"code\",\"message\",\"details\":{}}}`. Times are RFC 3339 in UTC with milliseconds. \
-    Every answer has an `x-correlation-id`, which is taken from the request or made.";
+    Every answer has an `x-correlation-id`, which is the request's own or a new one.";
 
 #[derive(utoipa::OpenApi)]
 #[openapi(paths(webhooks, health), components(schemas(ErrorEnvelope, NoMeta)))]
@@ -124,13 +124,13 @@ fn finish(operation: &mut Operation) {
     responses(
         (status = 202, description = "Stored, and queued for delivery", body = Envelope<WebhookAccepted<'static>>),
         (status = 200, description = "Received before", body = Envelope<WebhookAccepted<'static>>),
-        (status = 400, description = "Not a JSON object, or a field is missing or wrong: `details.field` names it", body = ErrorEnvelope),
-        (status = 401, description = "The provider's credentials are missing or wrong", body = ErrorEnvelope),
+        (status = 400, description = "Not a JSON object, or a field is missing or invalid: `details.field` names it", body = ErrorEnvelope),
+        (status = 401, description = "The provider's credentials are missing or invalid", body = ErrorEnvelope),
         (status = 404, description = "There is no active integration at this route", body = ErrorEnvelope),
         (status = 413, description = "The body is larger than the integration accepts", body = ErrorEnvelope),
         (status = 415, description = "The body is not of a type that the provider sends", body = ErrorEnvelope),
         (status = 429, description = "Too many requests from this address", body = ErrorEnvelope),
-        (status = 503, description = "The webhook cannot be stored now", body = ErrorEnvelope),
+        (status = 503, description = "The webhook cannot be stored at the moment", body = ErrorEnvelope),
     ),
 )]
 pub fn webhooks() {}
@@ -139,7 +139,7 @@ pub fn webhooks() {}
 #[utoipa::path(
     get, path = "/health", tag = "Health", operation_id = "checkHealth",
     responses(
-        (status = 200, description = "PostgreSQL, Redis and RabbitMQ are well", body = Envelope<HealthReport>),
+        (status = 200, description = "PostgreSQL, Redis and RabbitMQ are healthy", body = Envelope<HealthReport>),
         (status = 503, description = "One of them is not", body = Envelope<HealthReport>),
     ),
 )]

@@ -82,7 +82,7 @@ async fn post_while_locked(platform: &Platform, id: &str) -> Vec<Answer> {
     let (blocker, twice) = (acme_event(&format!("before-{id}")), acme_event(id));
     let behind = async {
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-            AND wait_event_type = 'Lock' AND query LIKE '%ingest::insert%'";
+            AND wait_event_type = 'Lock' AND query LIKE '%events::store%'";
         wait_for("the first commit to wait for the table", || async { platform.count(waiting).await == 1 })
             .await;
         let release = async {
