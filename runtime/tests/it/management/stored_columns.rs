@@ -33,7 +33,8 @@ impl Api {
 /// An event in which all values differ, from another one with another number too.
 fn distinct(number: u8, destinations: &[&str]) -> NewEvent {
     let text = |field: &str| format!("{field}-{number}");
-    let time = |second| Timestamp::from_second(1_700_000_000 + i64::from(number) * 100 + second).unwrap();
+    let time =
+        |second| Timestamp::from_second(1_700_000_000 + i64::from(number) * 100 + second).expect("a time");
     let start = usize::from(number);
     NewEvent {
         id: EventId::new(id_at(Timestamp::now())),
