@@ -11,3 +11,5 @@ mod new_event;
 pub(crate) mod commit;
 mod acknowledgement;
 mod outcome;
+
+pub(crate) use acknowledgement::WebhookAccepted;

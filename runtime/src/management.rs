@@ -1,7 +1,7 @@
-//! The management API: what operators ask of events, deliveries, replays and the audit trail.
+//! The management API, for operators: events, deliveries, replays and the audit trail.
 //!
-//! Every route but the delivery sink takes a key, which is looked at before anything else of the request: without one,
-//! a client learns nothing, not even whether an id exists. Routes and their OpenAPI description are made of the same
+//! Every route but the delivery sink requires a key, which is checked before anything else of the request: without one,
+//! a client learns nothing, not even whether an id exists. Routes and their OpenAPI description come from the same
 //! functions. There is no SQL here, and nothing is published: a replay is committed, and the dispatcher woken.
 
 use std::sync::Arc;
@@ -19,6 +19,7 @@ mod keys;
 pub mod health;
 pub mod openapi;
 mod query;
+mod model;
 mod cursor;
 mod path;
 mod body;
@@ -36,7 +37,7 @@ pub use keys::ManagementKeys;
 /// Notified when a replay was committed: the dispatcher has work.
 pub type ReplayWaker = Arc<Notify>;
 
-/// What the routes work with.
+/// The state that the routes share.
 #[derive(Clone)]
 pub struct ManagementState {
     pub db: Database,
@@ -58,7 +59,7 @@ const MAX_FILTER_CHARS: usize = 255;
 pub fn router(state: ManagementState) -> Router {
     let require_key = from_fn_with_state(state.keys.clone(), keys::require_key);
     let (managed, _) = managed_routes().split_for_parts();
-    // In this order, so that a method which a path does not have is not told of without a key either.
+    // In this order, so that without a key nobody can find out which methods a path has.
     let mut router = managed.method_not_allowed_fallback(method_not_allowed).route_layer(require_key);
     if state.delivery_sink {
         let (sink, _) = sink_route().split_for_parts();

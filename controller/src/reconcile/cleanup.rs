@@ -12,7 +12,7 @@ use grapnel_core::ids::{EventId, IntegrationId};
 use grapnel_core::integration::RowState;
 use grapnel_crds::{DeletionPolicy, Integration, IntegrationSpec, IntegrationState};
 use grapnel_store::integrations::retire::{self, RetireOutcome};
-use grapnel_store::integrations::{self as rows, FoundRow};
+use grapnel_store::integrations::{self as rows, StoredRow};
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
@@ -118,7 +118,7 @@ async fn drain(
     ctx: &Context,
     object: &WatchedObject,
     spec: Option<&IntegrationSpec>,
-    live: &FoundRow,
+    live: &StoredRow,
 ) -> Result<Option<DeletionProgress>, CallError> {
     let Some(spec) = spec.filter(|spec| spec.state == IntegrationState::Active) else { return Ok(None) };
     let timeout = Duration::from_secs(u64::try_from(spec.drain_timeout_seconds).unwrap_or(0));

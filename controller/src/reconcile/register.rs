@@ -12,7 +12,7 @@ use grapnel_core::secrets::IntegrationSecrets;
 use grapnel_crds::conditions::reason;
 use grapnel_crds::{Integration, IntegrationSpec, IntegrationState, ScalingMode};
 use grapnel_store::integrations::retire;
-use grapnel_store::integrations::{self as rows, FoundRow, UpsertOutcome};
+use grapnel_store::integrations::{self as rows, StoredRow, UpsertOutcome};
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
 
@@ -124,7 +124,7 @@ async fn disable_row(ctx: &Context, integration: &Integration) -> Result<(), Cal
         return Ok(());
     }
     let found = ctx.database(rows::find(&ctx.db, integration_id(integration))).await?;
-    let is_enabled = |found: &FoundRow| !found.deleted && found.row.state != RowState::Disabled;
+    let is_enabled = |found: &StoredRow| !found.deleted && found.row.state != RowState::Disabled;
     if let Some(found) = found.filter(is_enabled) {
         let row = row(ctx, integration, found.row.secrets.clone());
         write(ctx, integration, row, Some(found)).await?;
@@ -136,7 +136,7 @@ async fn write(
     ctx: &Context,
     integration: &Integration,
     row: IntegrationRow,
-    found: Option<FoundRow>,
+    found: Option<StoredRow>,
 ) -> Result<RegistrationOutcome, CallError> {
     let destinations: Vec<String> =
         integration.spec.destinations.iter().map(|destination| destination.name.clone()).collect();
@@ -184,7 +184,7 @@ async fn retire_namesake(ctx: &Context, integration: &Integration) -> Result<boo
 
 fn is_up_to_date(
     ctx: &Context,
-    found: &FoundRow,
+    found: &StoredRow,
     integration: &Integration,
     secrets: &IntegrationSecrets,
 ) -> bool {

@@ -1,6 +1,6 @@
-//! The audit trail: append-only, and written in the statement that it tells of wherever there is one.
+//! The audit trail: append-only, and written in the statement that it records wherever there is one.
 //!
-//! Ids come from the process where it knows the number of entries, and from `uuidv7_now()` where only the database does.
+//! Ids come from the process when it knows the number of entries, and from `uuidv7_now()` when only the database does.
 
 use grapnel_core::ids::{AuditEntryId, IntegrationId};
 use sqlx::PgConnection;
@@ -8,8 +8,8 @@ use sqlx::PgConnection;
 use crate::database::Database;
 use crate::error::Result;
 
-/// The insertion of audit entries, as SQL text: for a statement of its own or as a part of another one. The argument
-/// selects the columns in this order.
+/// The INSERT of audit entries as SQL text, for a statement of its own or as a part of another one. The argument selects
+/// the columns in this order.
 macro_rules! insert_audit_entries {
     ($select:expr) => {
         concat!(
@@ -20,7 +20,7 @@ macro_rules! insert_audit_entries {
 }
 pub(crate) use insert_audit_entries;
 
-/// Ids for this many entries.
+/// Generates ids for this many entries.
 pub(crate) fn new_ids(count: usize) -> Vec<uuid::Uuid> {
     std::iter::repeat_with(|| AuditEntryId::generate().uuid()).take(count).collect()
 }
@@ -49,7 +49,7 @@ pub(crate) async fn integration_changed(
     Ok(())
 }
 
-/// Reports a message that is not ours, as an entry of the integration whose queue it was in.
+/// Records a message that Grapnel did not publish, as an entry of the integration whose queue it was in.
 pub async fn message_rejected(
     db: &Database,
     integration_id: IntegrationId,

@@ -1,4 +1,4 @@
-//! Secrets that providers gave in handshakes, sealed, until they are in the Secrets of their Integrations.
+//! Secrets that providers sent in handshakes, kept sealed until they are in the Secrets of their Integrations.
 
 use grapnel_core::ids::IntegrationId;
 use jiff::Timestamp;
@@ -10,17 +10,17 @@ use crate::columns::Columns;
 use crate::database::Database;
 use crate::error::Result;
 
-/// A captured secret that waits.
+/// A captured secret that is not in its Secret yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CapturedSecret {
     pub integration_id: IntegrationId,
     pub handshake: String,
-    /// The id of the integration is the associated data.
+    /// Sealed with the id of the integration as associated data.
     pub sealed: Vec<u8>,
     pub captured_at: Timestamp,
 }
 
-/// Keeps the secret unless one is kept; answers whether it was.
+/// Stores the secret unless the integration has one already; returns whether it was stored.
 pub async fn insert(
     db: &Database,
     integration_id: IntegrationId,
@@ -43,7 +43,7 @@ pub async fn insert(
     .await
 }
 
-/// The integrations for which one waits.
+/// Returns the integrations that have one.
 pub async fn waiting(db: &Database) -> Result<Vec<IntegrationId>> {
     db.bounded(async {
         let ids: Vec<Uuid> = sqlx::query_scalar(
@@ -57,7 +57,7 @@ pub async fn waiting(db: &Database) -> Result<Vec<IntegrationId>> {
     .await
 }
 
-/// The one that waits for an integration.
+/// Returns the one of an integration.
 pub async fn find(db: &Database, integration_id: IntegrationId) -> Result<Option<CapturedSecret>> {
     db.bounded(async {
         let row = sqlx::query(
@@ -67,12 +67,12 @@ pub async fn find(db: &Database, integration_id: IntegrationId) -> Result<Option
         .bind(integration_id.uuid())
         .fetch_optional(db.pool())
         .await?;
-        row.as_ref().map(captured).transpose().map_err(Into::into)
+        row.as_ref().map(captured_secret).transpose().map_err(Into::into)
     })
     .await
 }
 
-/// All that wait.
+/// Returns all of them.
 pub async fn load_all(db: &Database) -> Result<Vec<CapturedSecret>> {
     db.bounded(async {
         let rows = sqlx::query(
@@ -81,21 +81,21 @@ pub async fn load_all(db: &Database) -> Result<Vec<CapturedSecret>> {
         )
         .fetch_all(db.pool())
         .await?;
-        rows.iter().map(captured).collect::<sqlx::Result<_>>().map_err(Into::into)
+        rows.iter().map(captured_secret).collect::<sqlx::Result<_>>().map_err(Into::into)
     })
     .await
 }
 
-fn captured(row: &PgRow) -> sqlx::Result<CapturedSecret> {
+fn captured_secret(row: &PgRow) -> sqlx::Result<CapturedSecret> {
     Ok(CapturedSecret {
-        integration_id: row.integration_id("integration_id")?,
+        integration_id: row.id("integration_id", IntegrationId::new)?,
         handshake: row.try_get("handshake")?,
         sealed: row.try_get("sealed")?,
         captured_at: row.time("captured_at")?,
     })
 }
 
-/// Deletes this one, and not another that came meanwhile. Answers whether it was still there.
+/// Deletes this one, and not another that came meanwhile. Returns whether it was still there.
 pub async fn delete(db: &Database, captured: &CapturedSecret) -> Result<bool> {
     db.bounded(async {
         let done = sqlx::query(
@@ -111,7 +111,7 @@ pub async fn delete(db: &Database, captured: &CapturedSecret) -> Result<bool> {
     .await
 }
 
-/// Seals it anew under another key, unless it went or changed meanwhile.
+/// Replaces it, sealed under another key, unless it was deleted or changed meanwhile. Returns whether it did.
 pub async fn reseal(db: &Database, old: &CapturedSecret, sealed: &[u8]) -> Result<bool> {
     db.bounded(async {
         let done = sqlx::query(

@@ -1,43 +1,33 @@
-//! Columns as typed values.
+//! Columns as the types that the rest of the program uses.
 
-use grapnel_core::ids::{EventId, IntegrationId, LeaseId, ReplayId};
 use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
-/// Reads columns as the types that the rest of the program uses.
+/// Reads columns as typed ids and times.
 pub(crate) trait Columns {
+    /// Reads an id. `typed` makes the typed id, such as `EventId::new`.
+    fn id<T>(&self, column: &str, typed: fn(Uuid) -> T) -> sqlx::Result<T>;
+    fn optional_id<T>(&self, column: &str, typed: fn(Uuid) -> T) -> sqlx::Result<Option<T>>;
     fn time(&self, column: &str) -> sqlx::Result<Timestamp>;
     fn optional_time(&self, column: &str) -> sqlx::Result<Option<Timestamp>>;
-    fn integration_id(&self, column: &str) -> sqlx::Result<IntegrationId>;
-    fn event_id(&self, column: &str) -> sqlx::Result<EventId>;
-    fn lease_id(&self, column: &str) -> sqlx::Result<LeaseId>;
-    fn optional_replay_id(&self, column: &str) -> sqlx::Result<Option<ReplayId>>;
 }
 
 impl Columns for PgRow {
+    fn id<T>(&self, column: &str, typed: fn(Uuid) -> T) -> sqlx::Result<T> {
+        self.try_get(column).map(typed)
+    }
+
+    fn optional_id<T>(&self, column: &str, typed: fn(Uuid) -> T) -> sqlx::Result<Option<T>> {
+        Ok(self.try_get::<Option<Uuid>, _>(column)?.map(typed))
+    }
+
     fn time(&self, column: &str) -> sqlx::Result<Timestamp> {
         Ok(self.try_get::<jiff_sqlx::Timestamp, _>(column)?.to_jiff())
     }
 
     fn optional_time(&self, column: &str) -> sqlx::Result<Option<Timestamp>> {
         Ok(self.try_get::<Option<jiff_sqlx::Timestamp>, _>(column)?.map(jiff_sqlx::Timestamp::to_jiff))
-    }
-
-    fn integration_id(&self, column: &str) -> sqlx::Result<IntegrationId> {
-        self.try_get(column).map(IntegrationId::new)
-    }
-
-    fn event_id(&self, column: &str) -> sqlx::Result<EventId> {
-        self.try_get(column).map(EventId::new)
-    }
-
-    fn lease_id(&self, column: &str) -> sqlx::Result<LeaseId> {
-        self.try_get(column).map(LeaseId::new)
-    }
-
-    fn optional_replay_id(&self, column: &str) -> sqlx::Result<Option<ReplayId>> {
-        Ok(self.try_get::<Option<Uuid>, _>(column)?.map(ReplayId::new))
     }
 }

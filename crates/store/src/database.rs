@@ -1,4 +1,4 @@
-//! The way to PostgreSQL: a pool whose every use has a deadline.
+//! The database handle: a pool whose every use has a deadline.
 
 use std::str::FromStr;
 use std::time::Duration;
@@ -11,23 +11,23 @@ use tokio::time::timeout;
 
 use crate::error::{Error, Result};
 
-/// A connection that cannot be had within this is an outage.
+/// The wait for a connection after which the database counts as unavailable.
 const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long a use of the database may take before its connection counts as hanging: its machine may have vanished, and
-/// TCP alone would wait for a quarter of an hour or longer. Reading transactions tell the server the same
-/// (`statement_timeout`), so that it stops working for a client that was already answered.
+/// The time after which a use of the database counts as hanging: the server's machine may be gone, and TCP alone would wait
+/// for a quarter of an hour or longer. Reading transactions set the same `statement_timeout`, so that the server stops
+/// working for a client that was already answered.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
-/// A connection that goes back to the pool answers within this or is closed.
+/// The time within which a connection that returns to the pool must answer, or it is closed.
 const PING_DEADLINE: Duration = Duration::from_secs(2);
 
-/// No statement of ours is meant to take this long; a stuck one must not hold locks.
+/// No statement takes this long unless it is stuck, and a stuck one must not hold locks.
 const STATEMENT_TIMEOUT: &str = "30s";
 
-/// The text is not a URL of PostgreSQL. The message does not repeat it, since it may hold a password.
+/// A URL that is not one of PostgreSQL. The message does not repeat it, since it may hold a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("DATABASE_URL: not a URL of PostgreSQL")]
+#[error("DATABASE_URL: not a PostgreSQL URL")]
 pub struct InvalidUrl;
 
 /// The pooled connections of one purpose. Cheap to clone.
@@ -67,7 +67,7 @@ impl Database {
         &self.pool
     }
 
-    /// Bounds a use of the database, and lets the pool learn from its failure.
+    /// Bounds a use of the database. When its connection was lost, closes the idle ones too.
     pub(crate) async fn bounded<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         match timeout(DEADLINE, work).await {
             Ok(Err(error)) => {
@@ -92,8 +92,8 @@ impl Database {
         }
     }
 
-    /// Closes the connections that wait in the pool. What broke one (a restart, a failover, a network that forgot them)
-    /// broke the others too, and each would fail its next user.
+    /// Closes the idle connections of the pool. The event that broke one (a restart, a failover, a network that forgot
+    /// them) broke the others too, and each would fail its next user.
     pub(crate) fn forget_idle(&self) {
         while let Some(idle) = self.pool.try_acquire() {
             drop(idle.detach());
@@ -106,12 +106,12 @@ fn options(url: &SecretString, role: &str) -> std::result::Result<PgConnectOptio
         .map_err(|_| InvalidUrl)?
         .application_name(&format!("grapnel-{role}"))
         // Tables are planned while their partitions are nearly empty, and a sequential scan chosen then is ruinous an
-        // hour later; every statement of ours has an index. A generic plan prunes partitions when it runs, and saves
+        // hour later; every statement has an index. A generic plan prunes partitions when it runs, and saves
         // planning over all of them each time.
         .options([
             ("enable_seqscan", "off"),
             ("plan_cache_mode", "force_generic_plan"),
-            // Compiling a statement costs more than running any of ours.
+            // Compiling a statement costs more than running it.
             ("jit", "off"),
             ("statement_timeout", STATEMENT_TIMEOUT),
         ]);
@@ -123,10 +123,10 @@ fn connect_lazily(options: PgConnectOptions, max_connections: u32) -> PgPool {
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_DEADLINE)
         .max_lifetime(Duration::from_secs(1800))
-        // A ping before each use costs a round trip; a dead connection shows itself and is retried by its user.
+        // A ping before each use costs a round trip; a dead connection fails its user, which tries again.
         .test_before_acquire(false)
-        // The pool itself pings a connection that goes back, but without a deadline, and the place of one that hangs
-        // would be gone with it.
+        // The pool itself pings a connection that returns, but without a deadline, and a connection that hangs would take
+        // its place in the pool with it.
         .after_release(|connection, _| {
             Box::pin(async {
                 timeout(PING_DEADLINE, connection.ping()).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;

@@ -1,7 +1,7 @@
-//! A connection that a busy writer keeps.
+//! A connection that a busy writer keeps between its statements.
 //!
-//! Returning a connection to the pool costs a round trip, which a writer that needs it again at once need not pay. After
-//! an error that is not about the rows the connection is closed: it may be broken, or in the middle of an answer.
+//! Returning a connection to the pool costs a round trip, which a writer that needs it again at once can save. After an
+//! error that is not about the rows, the connection is closed: it may be broken, or in the middle of an answer.
 
 use sqlx::PgConnection;
 use sqlx::pool::PoolConnection;
@@ -19,12 +19,12 @@ pub struct DedicatedConnection {
 }
 
 impl DedicatedConnection {
-    /// Takes a connection on first use.
+    /// Makes a handle that takes a connection on first use.
     pub fn new(db: Database) -> Self {
         Self { db, kept: None }
     }
 
-    /// The kept connection, or a new one.
+    /// Returns the kept connection, or a new one.
     pub(crate) async fn get(&mut self) -> Result<&mut PgConnection> {
         let connection = match self.kept.take() {
             Some(connection) => connection,
@@ -33,7 +33,7 @@ impl DedicatedConnection {
         Ok(self.kept.insert(connection))
     }
 
-    /// Ends a use: drops the connection when the result says that it may not be usable.
+    /// Ends a use: closes the connection when the result shows that it may not be usable.
     pub(crate) fn keep_if_usable<T>(&mut self, result: &Result<T>) {
         if let Err(error) = result
             && !error.is_data_error()

@@ -1,7 +1,7 @@
-//! The deliveries: every statement that writes one is in this folder, in the order of `grapnel_core::delivery::state`.
+//! The deliveries. Every statement that writes one is in this folder, in the order of `grapnel_core::delivery::state`.
 //!
 //! What always holds: a result is written only under the newest claim and while its lease runs; a finished delivery cannot
-//! be claimed; whatever becomes due or is requeued is marked before its message is published, so that every unfinished
+//! be claimed; a delivery that becomes due or is requeued is marked before its message is published, so that every unfinished
 //! delivery is either due, queued or leased.
 
 mod insert;
@@ -17,4 +17,5 @@ pub use end::end_if_removed;
 pub(crate) use end::end_removed;
 pub(crate) use insert::insert_deliveries;
 pub use record::{AttemptResult, RecordedAttempt, record};
+pub use replay::NewReplay;
 pub(crate) use replay::{lock_for_replay, take_for_replay};

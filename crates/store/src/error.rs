@@ -1,29 +1,23 @@
-//! The ways in which a statement can fail, by what a caller should do about it.
+//! The errors of the store, classified by how a caller should react.
 
 use std::borrow::Cow;
 
 use thiserror::Error;
 use uuid::Uuid;
 
-/// Why a statement gave no answer.
+/// A statement that failed.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The deadline passed: the statement was too expensive, the server is too busy, or the connection hangs.
     #[error("PostgreSQL did not answer within the deadline")]
     Deadline,
-    /// The database cannot be reached, or does not take work now.
+    /// The database cannot be reached, or does not accept work now.
     #[error("PostgreSQL is unavailable")]
     Unavailable(#[source] sqlx::Error),
-    /// A value that this version does not know: the row was written by another one, or is damaged. `id` is the row's.
+    /// A value that this version does not know: another version wrote the row, or it is damaged. `id` is the row's.
     #[error("invalid value in {table}.{column} of {id}")]
-    Corrupt {
-        table: &'static str,
-        column: &'static str,
-        id: Uuid,
-        #[source]
-        source: Option<serde_json::Error>,
-    },
-    /// Anything else: a fault of the rows or of the statement.
+    Corrupt { table: &'static str, column: &'static str, id: Uuid },
+    /// Anything else: the rows or the statement are at fault.
     #[error("statement failed")]
     Statement(#[source] sqlx::Error),
 }
@@ -71,7 +65,7 @@ impl Error {
         matches!(sqlstate(error).as_deref(), Some("40P01" | "40001"))
     }
 
-    /// Whether the connection is gone: whatever broke it has probably broken the others too.
+    /// Whether the connection is lost, which probably means that the others are lost too.
     pub(crate) fn is_connection_lost(&self) -> bool {
         let Self::Unavailable(error) = self else { return false };
         match sqlstate(error) {

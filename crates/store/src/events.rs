@@ -1,7 +1,7 @@
 //! The one commit behind a 202: idempotency keys, events, deliveries and audit entries of a whole batch.
 //!
 //! Either all rows of an event are there or none. The unique key decides which of two equal events is first, also
-//! between two processes and inside one batch; the loser learns the first event's id.
+//! between two processes and inside one batch; the other one gets the first event's id.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -45,7 +45,7 @@ pub struct NewEvent {
     pub payload: Range<usize>,
     pub body_form: BodyForm,
     pub delivered_as: DeliveredAs,
-    /// Which verification secret proved it: 0 is the current one.
+    /// The verification secret that verified it: 0 is the current one.
     pub secret_index: usize,
     pub idempotency_key: String,
     /// The first 16 bytes of the SHA-256 of `idempotency_key`.
@@ -58,9 +58,9 @@ pub struct NewEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IngestOutcome {
     New,
-    /// The event was there before; this is the first one's id.
+    /// The event was stored before, under this id.
     DuplicateOf(EventId),
-    /// The key was taken and is gone again (pruned in between): the event may be sent once more.
+    /// The key was taken and then pruned: the event may be sent again.
     TryAgain,
 }
 

@@ -1,13 +1,13 @@
-//! The `integrations` rows: read by the data plane, written from files by `dev` and `apply` (and by the controller).
+//! The `integrations` rows: read by the data plane, written by the controller, and from files by `dev` and `apply`.
 //!
 //! A write is fenced: an older generation, or a writer of an older epoch, cannot overwrite a newer row. The unique
-//! indexes on live routes and names are the arbiters of who owns them. Work for a destination that a write removes ends
-//! in the same commit as failed, so that nothing waits for ever.
+//! indexes on live routes and names decide who owns them. Deliveries to a destination that a write removes fail in the
+//! same commit, so that nothing waits forever.
 
 use grapnel_core::ids::IntegrationId;
 use grapnel_core::integration::{IntegrationRow, RowState};
+use sqlx::Row;
 use sqlx::postgres::{PgListener, PgRow};
-use sqlx::{PgConnection, Row};
 
 use crate::audit;
 use crate::columns::Columns;
@@ -18,15 +18,8 @@ use crate::error::{Error, Result};
 pub mod epoch;
 pub mod retire;
 
-/// The names of the destinations in a row's spec, as an array.
-macro_rules! destination_names {
-    () => {
-        "ARRAY(SELECT value ->> 'name' FROM json_array_elements(spec -> 'destinations'))"
-    };
-}
-
-/// The channel that a changed row notifies.
-pub const CHANGED: &str = "grapnel_integrations";
+/// The channel on which a changed row notifies.
+const CHANGE_CHANNEL: &str = "grapnel_integrations";
 
 /// The outcome of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +33,7 @@ pub enum UpsertOutcome {
     NameTaken,
 }
 
-/// Every live row.
+/// Returns every live row.
 pub async fn load_all(db: &Database) -> Result<Vec<IntegrationRow>> {
     db.bounded(async {
         let rows = sqlx::query(
@@ -58,13 +51,13 @@ pub async fn load_all(db: &Database) -> Result<Vec<IntegrationRow>> {
 
 /// A row that may have been retired.
 #[derive(Debug)]
-pub struct FoundRow {
+pub struct StoredRow {
     pub row: IntegrationRow,
     pub deleted: bool,
 }
 
-/// The row with an id, also when it was retired.
-pub async fn find(db: &Database, id: IntegrationId) -> Result<Option<FoundRow>> {
+/// Returns the row with an id, even if it was retired.
+pub async fn find(db: &Database, id: IntegrationId) -> Result<Option<StoredRow>> {
     db.bounded(async {
         let row = sqlx::query(
             "/* integrations::find */
@@ -75,14 +68,14 @@ pub async fn find(db: &Database, id: IntegrationId) -> Result<Option<FoundRow>> 
         .bind(id.uuid())
         .fetch_optional(db.pool())
         .await?;
-        row.map(|row| Ok(FoundRow { deleted: row.try_get("deleted")?, row: integration_row(&row)? }))
+        row.map(|row| Ok(StoredRow { deleted: row.try_get("deleted")?, row: integration_row(&row)? }))
             .transpose()
     })
     .await
 }
 
 fn integration_row(row: &PgRow) -> Result<IntegrationRow> {
-    let id = row.integration_id("id")?;
+    let id = row.id("id", IntegrationId::new)?;
     let state = RowState::parse(row.try_get("state")?);
     Ok(IntegrationRow {
         id,
@@ -94,18 +87,13 @@ fn integration_row(row: &PgRow) -> Result<IntegrationRow> {
         provider: row.try_get("provider")?,
         route: row.try_get("route")?,
         display_name: row.try_get("display_name")?,
-        state: state.ok_or(Error::Corrupt {
-            table: "integrations",
-            column: "state",
-            id: id.uuid(),
-            source: None,
-        })?,
+        state: state.ok_or(Error::Corrupt { table: "integrations", column: "state", id: id.uuid() })?,
         spec: row.try_get("spec")?,
         secrets: row.try_get("secrets")?,
     })
 }
 
-/// Hears of changed rows. It reconnects by itself; what it missed meanwhile is found by polling.
+/// A listener for changed rows. It reconnects by itself; polling finds the changes that it missed meanwhile.
 #[derive(Debug)]
 pub struct ChangeListener(PgListener);
 
@@ -121,13 +109,13 @@ impl ChangeListener {
 pub async fn listen(db: &Database) -> Result<ChangeListener> {
     db.bounded(async {
         let mut listener = PgListener::connect_with(db.pool()).await?;
-        listener.listen(CHANGED).await?;
+        listener.listen(CHANGE_CHANNEL).await?;
         Ok(ChangeListener(listener))
     })
     .await
 }
 
-/// Writes the row of an applied object and ends the work for destinations that it no longer has.
+/// Writes the row of an applied object and fails the deliveries to destinations that it no longer has.
 pub async fn upsert(
     db: &Database,
     row: &IntegrationRow,
@@ -164,7 +152,7 @@ pub async fn upsert(
         match applied {
             Ok(done) if done.rows_affected() == 0 => return Ok(UpsertOutcome::Superseded),
             Ok(_) => {}
-            Err(error) => return claimed_by_another(error),
+            Err(error) => return taken_by_another(error),
         }
         deliveries::end_removed(&mut tx, row.id, destinations, end::DESTINATION_REMOVED).await?;
         audit::integration_changed(&mut tx, row.id, "integration.applied", actor, row.generation).await?;
@@ -174,8 +162,8 @@ pub async fn upsert(
     .await
 }
 
-/// Turns the violation of a claim's unique index into its outcome.
-fn claimed_by_another(error: sqlx::Error) -> Result<UpsertOutcome> {
+/// Maps the violation of a unique index to its outcome.
+fn taken_by_another(error: sqlx::Error) -> Result<UpsertOutcome> {
     match error.as_database_error().and_then(|database| database.constraint()) {
         Some("integrations_live_route") => Ok(UpsertOutcome::RouteTaken),
         Some("integrations_live_name") => Ok(UpsertOutcome::NameTaken),
@@ -183,32 +171,19 @@ fn claimed_by_another(error: sqlx::Error) -> Result<UpsertOutcome> {
     }
 }
 
-/// Retires a row: its history stays, its route is free again, its unfinished work ends as failed.
-/// Answers whether there was a live row with this id.
+/// Retires a row: its history stays, its route is free again, its unfinished deliveries fail. Returns whether there was
+/// a live row with this id.
 pub async fn remove(db: &Database, id: IntegrationId, actor: &str) -> Result<bool> {
     db.bounded(async {
         let mut tx = db.pool().begin().await?;
-        let generation: Option<i64> = sqlx::query_scalar(
-            "/* integrations::remove */
-            WITH forgotten AS (DELETE FROM captured_secrets WHERE integration_id = $1)
-            UPDATE integrations SET deleted_at = now(), updated_at = now()
-            WHERE id = $1 AND deleted_at IS NULL RETURNING generation",
-        )
-        .bind(id.uuid())
-        .fetch_optional(&mut *tx)
-        .await?;
-        let Some(generation) = generation else {
-            return Ok(false);
-        };
-        deliveries::end_removed(&mut tx, id, &[], end::INTEGRATION_REMOVED).await?;
-        audit::integration_changed(&mut tx, id, "integration.removed", actor, generation).await?;
+        let given_up = retire::retire_in(&mut tx, id, None, actor).await?;
         tx.commit().await?;
-        Ok(true)
+        Ok(given_up.is_some())
     })
     .await
 }
 
-/// Seals a row's secrets anew under another key, unless the row was written meanwhile.
+/// Replaces a row's secrets, sealed under another key, unless the row was written meanwhile. Returns whether it did.
 pub async fn reseal(db: &Database, id: IntegrationId, old: &[u8], new: &[u8]) -> Result<bool> {
     db.bounded(async {
         let done = sqlx::query(
@@ -223,41 +198,4 @@ pub async fn reseal(db: &Database, id: IntegrationId, old: &[u8], new: &[u8]) ->
         Ok(done.rows_affected() == 1)
     })
     .await
-}
-
-/// The names of a live integration's destinations, which cannot change until the transaction ends; `None` when it is gone.
-pub(crate) async fn lock_destinations(
-    tx: &mut PgConnection,
-    id: IntegrationId,
-) -> Result<Option<Vec<String>>> {
-    let destinations = sqlx::query_scalar(concat!(
-        "/* integrations::lock_destinations */
-        SELECT ",
-        destination_names!(),
-        "
-        FROM integrations WHERE id = $1 AND deleted_at IS NULL FOR SHARE"
-    ))
-    .bind(id.uuid())
-    .fetch_optional(tx)
-    .await?;
-    Ok(destinations)
-}
-
-/// As [`lock_destinations`]; `None` also when the integration is disabled, so that nothing is delivered any more.
-pub(crate) async fn lock_active_destinations(
-    tx: &mut PgConnection,
-    id: IntegrationId,
-) -> Result<Option<Vec<String>>> {
-    let destinations = sqlx::query_scalar(concat!(
-        "/* integrations::lock_active_destinations */
-        SELECT ",
-        destination_names!(),
-        "
-        FROM integrations WHERE id = $1 AND deleted_at IS NULL AND state <> $2 FOR SHARE"
-    ))
-    .bind(id.uuid())
-    .bind(RowState::Disabled.as_str())
-    .fetch_optional(tx)
-    .await?;
-    Ok(destinations)
 }

@@ -1,26 +1,29 @@
-//! PostgreSQL, the only truth: every table, and all SQL.
+//! PostgreSQL, the only source of truth: every table, and all SQL.
 //!
-//! A module is a table or a family of them; `views` has what the management API reads. Every statement is static text and
-//! begins with the name of its function, which shows in `pg_stat_activity`. The hot statements (`events::store`,
+//! A module is a table or a family of them; `views` has the reads of the management API. Every statement is static text and
+//! begins with the path of its function, which shows in `pg_stat_activity`. The hot statements (`events::store`,
 //! `deliveries::claim`, `deliveries::record`) are group commits: one multi-row statement for a whole batch.
 //!
 //! What always holds: every use has a deadline ([`Database`]); no caller sees a pool, a connection or an error of the
-//! driver; what is decided is decided by the caller or by a constraint, and the statements only compare.
+//! driver; the caller or a constraint decides, and the statements only compare. Modules use only those that are listed
+//! above them.
 
 mod error;
 mod database;
 mod dedicated_connection;
 mod columns;
-pub mod migrate;
 pub mod partitions;
+pub mod migrate;
 
-pub mod integrations;
-pub mod events;
+pub mod audit;
+mod destinations;
+mod replay_settlement;
 pub mod deliveries;
+pub mod events;
+pub mod integrations;
 pub mod replays;
 pub mod captured_secrets;
 pub mod secret_uses;
-pub mod audit;
 pub mod views;
 
 pub use database::{Database, InvalidUrl};

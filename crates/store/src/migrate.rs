@@ -13,13 +13,14 @@ use grapnel_core::error_chain::chain;
 
 use crate::database::Database;
 
-/// Between two questions to a database that does not answer yet.
-const ASK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// The pause between two attempts to reach a database that does not answer yet.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Every migration, in order. A file is added here and never edited once released.
+/// Every migration, in order. A file is never edited once it was released.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "initial", include_str!("../../../migrations/0001_initial.sql")),
     (2, "previous secrets", include_str!("../../../migrations/0002_previous_secrets.sql")),
+    (3, "delivery status order", include_str!("../../../migrations/0003_delivery_status_order.sql")),
 ];
 
 /// The schema version that this binary was written for.
@@ -34,28 +35,28 @@ fn migrator() -> Migrator {
     Migrator { migrations: migrations.collect(), ignore_missing: true, locking: true, no_tx: false }
 }
 
-/// Applies what is missing and answers the version that is there afterwards.
+/// Applies the missing migrations and returns the version after them.
 pub async fn run(db: &Database) -> anyhow::Result<i64> {
     migrator().run(db.pool()).await.context("apply migrations")?;
     super::partitions::ensure(db).await.context("create partitions")?;
     current_version(db).await
 }
 
-/// Asks until the database answers, or fails with its last refusal once the time has passed. A database that is new with
-/// its installation may take minutes, and one that is not there yet looks like one that is down.
+/// Waits until the database answers, or fails with its last error once the time has passed. A database that is new with
+/// its installation may take minutes, and one that does not exist yet looks like one that is down.
 pub async fn wait_for_answer(db: &Database, longest: Duration) -> anyhow::Result<()> {
     let deadline = Instant::now() + longest;
     loop {
         let Err(error) = db.pool().acquire().await else { return Ok(()) };
-        if Instant::now() + ASK_AGAIN_AFTER > deadline {
+        if Instant::now() + RETRY_AFTER > deadline {
             return Err(error).context("connect to PostgreSQL");
         }
         tracing::info!(error = chain(&error), "the database does not answer yet");
-        sleep(ASK_AGAIN_AFTER).await;
+        sleep(RETRY_AFTER).await;
     }
 }
 
-/// The version that is applied; 0 is an empty database.
+/// Returns the version that is applied; 0 is an empty database.
 pub async fn current_version(db: &Database) -> anyhow::Result<i64> {
     let mut connection = db.pool().acquire().await.context("connect to PostgreSQL")?;
     if table_is_missing(&mut connection).await? {
@@ -73,7 +74,7 @@ async fn table_is_missing(connection: &mut sqlx::PgConnection) -> anyhow::Result
     Ok(found.is_none())
 }
 
-/// Fails with what to do about it unless the schema is new enough for this binary.
+/// Fails unless the schema is new enough for this binary.
 pub async fn require(db: &Database) -> anyhow::Result<()> {
     let version = current_version(db).await?;
     anyhow::ensure!(
@@ -81,4 +82,29 @@ pub async fn require(db: &Database) -> anyhow::Result<()> {
         "the database has schema version {version} and version {REQUIRED_VERSION} is needed: run `grapnel migrate`"
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_file_is_listed() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations");
+        let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> = files
+            .filter(|path| path.extension().is_some_and(|extension| extension == "sql"))
+            .map(|path| {
+                (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(&path).unwrap())
+            })
+            .collect();
+        files.sort();
+        let listed = MIGRATIONS.iter().map(|(version, description, sql)| {
+            (format!("{version:04}_{}.sql", description.replace(' ', "_")), (*sql).to_owned())
+        });
+        assert_eq!(files, listed.collect::<Vec<_>>());
+    }
 }

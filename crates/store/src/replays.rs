@@ -11,11 +11,11 @@
 //!   anything is published. When every delivery it takes is already in its queue or in flight, there is nothing left to
 //!   dispatch, and it is `dispatched` at once.
 //! - [`mark_dispatched`] follows the dispatcher: `dispatched` when no delivery waits for its first publication.
-//! - [`settle`] follows whoever finished a delivery: `completed` when all deliveries succeeded, `failed` when none is
+//! - `settle_in` follows every statement that finishes a delivery: `completed` when all deliveries succeeded, `failed` when none is
 //!   unfinished and one failed. A request can end before it was marked as dispatched; both entries are then written.
 //!   `completed` and `failed` are final.
 //!
-//! # What a replay does to a delivery
+//! # The effect of a replay on a delivery
 //!
 //! | delivery | becomes |
 //! |---|---|
@@ -31,19 +31,125 @@
 //! # Several replays of one event
 //!
 //! A newer request takes the deliveries over from an older one. The older does not end by that: its deliveries are those
-//! of its scope that carry its own id *or a newer one's*, so it is dispatched, completed or failed by what becomes of
-//! them, as a rule together with the newer. Hence both functions look at all unfinished requests of an event, and none
-//! waits for ever. What a crash left behind is found by [`settle_leftovers`], which runs now and then.
+//! of its scope that carry its own id *or a newer one's*, so it is dispatched, completed or failed as they are, usually
+//! together with the newer. Hence both functions look at all unfinished requests of an event, and none waits forever.
+//! [`settle_leftovers`], which runs periodically, finds the requests that a crash has left behind.
 //!
-//! # What cannot be replayed
+//! # Deliveries that cannot be replayed
 //!
 //! A delivery whose integration was removed or is `Disabled`, or whose destination the integration no longer has: no
 //! worker would take it. A replay of all destinations leaves such destinations out, unless there is no other. The row of
 //! the integration is locked for the transaction, so that a removal comes before or after, and then ends the deliveries.
 
-mod request;
-mod settle;
+use grapnel_core::ids::{IntegrationId, ReplayId};
+use uuid::Uuid;
 
-pub use request::{NewReplay, ReplayOutcome, request_replay};
-pub(crate) use settle::settle_in;
-pub use settle::{mark_dispatched, settle_leftovers};
+use crate::database::Database;
+use crate::deliveries::{lock_for_replay, take_for_replay};
+use crate::destinations;
+use crate::error::Result;
+
+pub use crate::deliveries::NewReplay;
+pub use crate::replay_settlement::{mark_dispatched, settle_leftovers};
+
+/// The outcome of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplayOutcome {
+    /// Stored under this id; the dispatcher should be woken.
+    Accepted(ReplayId),
+    UnknownEvent,
+    /// The event was never meant for the destination.
+    UnknownDestination,
+    /// The integration was removed or is disabled.
+    InactiveIntegration,
+    /// The integration no longer has the destination, or none of the event's.
+    RemovedDestination,
+}
+
+// The statement timeout is the deadline of `Database`. A row lock that takes longer than half of it is not worth the wait.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL statement_timeout = '10s';
+    SET LOCAL lock_timeout = '5s'";
+
+/// Group commits lock rows of many deliveries; a transaction that met one the wrong way round is run again.
+const TRIES: usize = 3;
+
+/// Stores a request and takes the deliveries. Nothing is stored unless it returns [`ReplayOutcome::Accepted`].
+pub async fn request_replay(db: &Database, replay: &NewReplay) -> Result<ReplayOutcome> {
+    db.bounded(async {
+        let mut tries = 1;
+        loop {
+            match try_request(db, replay).await {
+                Err(failure) if failure.is_collision() && tries < TRIES => tries += 1,
+                outcome => return outcome,
+            }
+        }
+    })
+    .await
+}
+
+async fn try_request(db: &Database, replay: &NewReplay) -> Result<ReplayOutcome> {
+    let mut tx = db.begin(BEGIN).await?;
+    let integration_id: Option<Uuid> =
+        sqlx::query_scalar("/* replays::find_event */ SELECT integration_id FROM events WHERE id = $1")
+            .bind(replay.event_id.uuid())
+            .fetch_optional(&mut *tx)
+            .await?;
+    let Some(integration_id) = integration_id.map(IntegrationId::new) else {
+        return Ok(ReplayOutcome::UnknownEvent);
+    };
+    // Locked in this order everywhere: the integration, its deliveries, their replay requests.
+    let destinations = destinations::lock_active(&mut tx, integration_id).await?;
+    let deliveries = lock_for_replay(&mut tx, replay).await?;
+    if deliveries.is_empty() {
+        return Ok(ReplayOutcome::UnknownDestination);
+    }
+    let Some(destinations) = destinations else {
+        return Ok(ReplayOutcome::InactiveIntegration);
+    };
+    let last_replay = deliveries.iter().filter_map(|delivery| delivery.replay_request_id).max();
+    let taken: Vec<String> = deliveries
+        .into_iter()
+        .map(|delivery| delivery.destination)
+        .filter(|destination| destinations.contains(destination))
+        .collect();
+    if taken.is_empty() {
+        return Ok(ReplayOutcome::RemovedDestination);
+    }
+    let id = next_id(last_replay);
+    take_for_replay(&mut tx, id, replay, &taken).await?;
+    tx.commit().await?;
+    Ok(ReplayOutcome::Accepted(id))
+}
+
+/// Returns a new id that is greater than that of the last replay, even if a machine whose clock is ahead made that.
+fn next_id(last: Option<ReplayId>) -> ReplayId {
+    let id = ReplayId::generate();
+    match last {
+        Some(last) if last >= id => ReplayId::new(Uuid::from_u128(last.uuid().as_u128().saturating_add(1))),
+        _ => id,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::DEADLINE;
+
+    #[test]
+    fn the_server_has_the_same_deadline() {
+        let seconds = DEADLINE.as_secs();
+        assert!(BEGIN.contains(&format!("statement_timeout = '{seconds}s'")));
+        assert!(BEGIN.contains(&format!("lock_timeout = '{}s'", seconds / 2)));
+    }
+
+    #[test]
+    fn ids_of_replays_grow_although_clocks_differ() {
+        let ahead = ReplayId::new(Uuid::from_u128(Uuid::now_v7().as_u128() + (3_600_000 << 80)));
+        let next = next_id(Some(ahead));
+        assert!(next > ahead);
+        assert_eq!(next.uuid().get_version_num(), 7);
+        let now = next_id(Some(ReplayId::new(Uuid::nil())));
+        assert!(now < ahead);
+    }
+}

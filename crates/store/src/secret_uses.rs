@@ -1,4 +1,4 @@
-//! When each verification secret last proved a webhook, and since when the previous ones have been listed.
+//! The last use of each verification secret, and the time since which each previous one has been listed.
 
 use grapnel_core::ids::IntegrationId;
 use jiff::Timestamp;
@@ -9,7 +9,7 @@ use crate::columns::Columns;
 use crate::database::Database;
 use crate::error::Result;
 
-/// A secret, by its reference `name/key`, and when it was last used.
+/// The last use of a secret, which is named by its reference `name/key`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretUse {
     pub integration_id: IntegrationId,
@@ -17,18 +17,18 @@ pub struct SecretUse {
     pub last_used_at: Timestamp,
 }
 
-/// Notes the uses; a later one that is noted already stays.
+/// Records the uses, unless a later one is recorded already.
 pub async fn note(db: &Database, uses: &[SecretUse]) -> Result<()> {
     db.bounded(async {
         sqlx::query(
             "/* secret_uses::note */
-            INSERT INTO verification_secret_uses AS known (integration_id, secret, last_used_at)
+            INSERT INTO verification_secret_uses AS recorded (integration_id, secret, last_used_at)
             SELECT used.id, used.secret, used.at
             FROM unnest($1::uuid[], $2::text[], $3::timestamptz[]) AS used (id, secret, at)
-            -- It may have been purged meanwhile.
+            -- The integration may have been purged meanwhile.
             JOIN integrations USING (id)
             ON CONFLICT (integration_id, secret)
-            DO UPDATE SET last_used_at = greatest(known.last_used_at, excluded.last_used_at)",
+            DO UPDATE SET last_used_at = greatest(recorded.last_used_at, excluded.last_used_at)",
         )
         .bind(uses.iter().map(|used| used.integration_id.uuid()).collect::<Vec<_>>())
         .bind(uses.iter().map(|used| used.secret.as_str()).collect::<Vec<_>>())
@@ -40,16 +40,16 @@ pub async fn note(db: &Database, uses: &[SecretUse]) -> Result<()> {
     .await
 }
 
-/// A previous secret as an integration lists it. Secrets are named by their references, `name/key`.
+/// A previous secret that an integration lists. Secrets are named by their references, `name/key`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedSecret {
     pub integration_id: IntegrationId,
     pub secret: String,
-    /// The secret that it is listed beside.
+    /// The current secret of the same list.
     pub current: String,
 }
 
-/// What is known of a previous secret.
+/// A previous secret with the times that decide whether it can be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PreviousSecret {
     pub integration_id: IntegrationId,
@@ -57,12 +57,12 @@ pub struct PreviousSecret {
     /// Since when it has been listed without interruption.
     pub listed_at: Timestamp,
     pub last_used_at: Option<Timestamp>,
-    /// When the current secret proved a webhook last.
+    /// When the current secret last verified a webhook.
     pub current_used_at: Option<Timestamp>,
 }
 
-/// Follows which previous secrets are listed by these integrations, and answers what is known of those that were listed
-/// before. Writes only when another one is listed, or one no more.
+/// Records which previous secrets these integrations list, and returns those that were listed before. Writes only when
+/// one is listed that was not, or the other way round.
 pub async fn follow_previous(
     db: &Database,
     integrations: &[IntegrationId],
@@ -74,7 +74,7 @@ pub async fn follow_previous(
             WITH listed AS MATERIALIZED (
                 SELECT listed.id, listed.secret, listed.current_secret
                 FROM unnest($2::uuid[], $3::text[], $4::text[]) AS listed (id, secret, current_secret)
-                -- One that is not registered yet has no row to refer to.
+                -- An integration that is not registered yet has no row to refer to.
                 JOIN integrations USING (id)
             ), begun AS (
                 INSERT INTO previous_secrets (integration_id, secret)
@@ -107,7 +107,7 @@ pub async fn follow_previous(
         rows.iter()
             .map(|row| {
                 Ok(PreviousSecret {
-                    integration_id: row.integration_id("id")?,
+                    integration_id: row.id("id", IntegrationId::new)?,
                     secret: row.try_get("secret")?,
                     listed_at: row.time("listed_at")?,
                     last_used_at: row.optional_time("last_used_at")?,

@@ -1,8 +1,8 @@
 //! The envelope of every answer on the public port, and the errors that a client sees.
 //!
 //! Success is `{"success":true,"data":…,"meta":{}}`, an error is `{"success":false,"error":{"code","message","details":{}}}`;
-//! `meta` and `details` are always objects. A 5xx message is a constant: what went wrong inside goes to the log, where
-//! it is handled, and never to a client.
+//! `meta` and `details` are always objects. A 5xx message is a constant: the cause is logged where it is handled, and
+//! never sent to a client.
 
 use std::borrow::Cow;
 
@@ -61,7 +61,7 @@ impl ApiError {
         Self { code, message: message.into(), details: Map::new(), retry_after_seconds: None }
     }
 
-    /// A 400 that names the field (or query parameter, or header) that is wrong.
+    /// Makes a 400 that names the invalid field (or query parameter, or header).
     pub fn invalid(field: &str, message: impl Into<String>) -> Self {
         let message = message.into();
         let mut details = Map::new();
@@ -75,12 +75,12 @@ impl ApiError {
         }
     }
 
-    /// A 500: the message is a constant, and the cause is for the log.
+    /// Makes a 500. The message is a constant; the cause is only logged.
     pub fn internal() -> Self {
         Self::new(ErrorCode::InternalServerError, "Internal server error")
     }
 
-    /// A 503 that says when to come back.
+    /// Makes a 503 with the time after which to try again.
     pub fn unavailable(retry_after_seconds: u64) -> Self {
         Self::new(ErrorCode::DependencyUnavailable, "The service is temporarily unavailable")
             .retry_after(retry_after_seconds)
@@ -103,13 +103,13 @@ pub struct ErrorEnvelope {
     pub error: ErrorBody,
 }
 
-/// What went wrong.
+/// The error.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ErrorBody {
     pub code: ErrorCode,
     /// For people; it may change.
     pub message: String,
-    /// For a `VALIDATION_ERROR`: the `field` that is wrong and the `reason`.
+    /// For a `VALIDATION_ERROR`: the invalid `field` and the `reason`.
     pub details: Map<String, Value>,
 }
 
@@ -133,7 +133,7 @@ pub struct Envelope<D, M = NoMeta> {
     pub meta: M,
 }
 
-/// `meta` of an answer that has nothing to say there: `{}`.
+/// `meta` of an answer without any: `{}`.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct NoMeta {}
 
@@ -159,12 +159,12 @@ impl<const VALUE: bool> ToSchema for Always<VALUE> {
     }
 }
 
-/// `{"success":true,"data":…,"meta":{}}` with the given status.
+/// Makes a `{"success":true,"data":…,"meta":{}}` with the given status.
 pub fn success(status: StatusCode, data: &impl Serialize) -> Response {
     success_with_meta(status, data, &NoMeta {})
 }
 
-/// The success envelope with a `meta` of its own; `meta` must serialize to an object.
+/// Makes a success with a `meta`, which must serialize to an object.
 pub fn success_with_meta(status: StatusCode, data: &impl Serialize, meta: &impl Serialize) -> Response {
     match serde_json::to_string(&Envelope { success: Always::<true>, data, meta }) {
         Ok(body) => json_response(status, body),

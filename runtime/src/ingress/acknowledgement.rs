@@ -4,18 +4,28 @@ use axum::response::Response;
 use grapnel_core::ids::EventId;
 use http::{StatusCode, header};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::http::envelope::success;
 use grapnel_core::integration::CompiledIntegration;
 
-/// `data` of a 202 and of the 200 of a duplicate.
-#[derive(Debug, Serialize)]
+/// `data` of an accepted webhook: of a 202, and of the 200 of a duplicate.
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Accepted<'a> {
+pub(crate) struct WebhookAccepted<'a> {
+    /// The event; of a duplicate, the first one.
+    #[schema(value_type = uuid::Uuid)]
     event_id: EventId,
-    status: &'static str,
+    status: WebhookStatus,
     duplicate: bool,
     correlation_id: &'a str,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum WebhookStatus {
+    Queued,
+    Duplicate,
 }
 
 /// A duplicate is answered with the id of the first.
@@ -43,7 +53,10 @@ pub(super) fn acknowledge(
 }
 
 fn accepted(event_id: EventId, duplicate: bool, correlation_id: &str) -> Response {
-    let (code, status) =
-        if duplicate { (StatusCode::OK, "duplicate") } else { (StatusCode::ACCEPTED, "queued") };
-    success(code, &Accepted { event_id, status, duplicate, correlation_id })
+    let (code, status) = if duplicate {
+        (StatusCode::OK, WebhookStatus::Duplicate)
+    } else {
+        (StatusCode::ACCEPTED, WebhookStatus::Queued)
+    };
+    success(code, &WebhookAccepted { event_id, status, duplicate, correlation_id })
 }

@@ -1,4 +1,4 @@
-//! How what the store says is answered.
+//! Answers made from what the store returns.
 
 use axum::response::Response;
 use http::StatusCode;
@@ -6,9 +6,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::cursor::{self, ListOrder};
+use super::model::InvalidJson;
 use super::query::MAX_PAGE_SIZE;
 use crate::http::RETRY_AFTER_SECONDS;
-use crate::http::envelope::{ApiError, ErrorCode, success_with_meta};
+use crate::http::envelope::{ApiError, ErrorCode, success, success_with_meta};
 use grapnel_core::error_chain::chain;
 use grapnel_store::views::{Page, TOTAL_CAP};
 
@@ -40,8 +41,12 @@ pub(super) struct ListMeta {
 // The numbers of the schema above.
 const _: () = assert!(MAX_PAGE_SIZE == 100 && TOTAL_CAP == 10_000);
 
-/// 200 with the page of a list in this order.
-pub(super) fn list<T: Serialize>(page: &Page<T>, order: ListOrder) -> Response {
+/// Returns a 200 with the page of a list in this order, each row rendered by `view`.
+pub(super) fn list<R, V: Serialize>(
+    page: Page<R>,
+    order: ListOrder,
+    view: impl Fn(R) -> Result<V, InvalidJson>,
+) -> Result<Response, ApiError> {
     let next = page.next.map(|position| cursor::encode(order, position, page.number.saturating_add(1)));
     let meta = ListMeta {
         page: page.number.get(),
@@ -51,22 +56,27 @@ pub(super) fn list<T: Serialize>(page: &Page<T>, order: ListOrder) -> Response {
         next_cursor: next,
         total_is_capped: page.total.is_capped.then_some(true),
     };
-    success_with_meta(StatusCode::OK, &page.items, &meta)
+    let items = page.items.into_iter().map(view).collect::<Result<Vec<_>, _>>()?;
+    Ok(success_with_meta(StatusCode::OK, &items, &meta))
 }
 
-/// The 404 of an id that nothing has.
-pub(super) fn unknown(what: &str) -> ApiError {
-    ApiError::new(ErrorCode::NotFound, format!("There is no such {what}"))
+/// Returns a 200 with the item, or the 404 of its kind.
+pub(super) fn item<V: Serialize>(item: Option<V>, kind: &str) -> Result<Response, ApiError> {
+    item.map(|item| success(StatusCode::OK, &item)).ok_or_else(|| not_found(kind))
 }
 
-/// A failure is logged here, once, and a client learns only what it can do about it.
+/// The 404 of an id that no item of this kind has.
+pub(super) fn not_found(kind: &str) -> ApiError {
+    ApiError::new(ErrorCode::NotFound, format!("There is no such {kind}"))
+}
+
+/// A failure is logged here, once, and a client gets only what it can act on.
 impl From<grapnel_store::Error> for ApiError {
     fn from(failure: grapnel_store::Error) -> Self {
         match &failure {
             grapnel_store::Error::Deadline => {
                 tracing::warn!("management request exceeded the deadline of its statements");
-                let message =
-                    "The answer took too long to find; narrow the request, for example with from and to";
+                let message = "The request took too long; narrow it, for example with from and to";
                 Self::new(ErrorCode::DependencyUnavailable, message).retry_after(RETRY_AFTER_SECONDS)
             }
             grapnel_store::Error::Unavailable(_) => {

@@ -5,11 +5,11 @@ use axum::response::Response;
 
 use super::answer::{self, ListMeta};
 use super::cursor::ListOrder;
-use super::query::Query;
+use super::model::{AuditEntityView, AuditEntryView};
+use super::query::{PagingParameters, Query};
 use super::{MAX_NAME_CHARS, ManagementState};
 use crate::http::envelope::{ApiError, Envelope};
-use crate::management::openapi::PagingParameters;
-use grapnel_store::views::{AuditEntity, AuditEntry, AuditFilter, list_audit_entries};
+use grapnel_store::views::{AuditEntity, AuditFilter, list_audit_entries};
 
 /// List audit entries
 ///
@@ -17,13 +17,13 @@ use grapnel_store::views::{AuditEntity, AuditEntry, AuditFilter, list_audit_entr
 #[utoipa::path(
     get, path = "/audit-entries", tag = "Audit", operation_id = "listAuditEntries",
     params(
-        ("entityType" = Option<AuditEntity>, Query, description = "Only about entities of this type"),
+        ("entityType" = Option<AuditEntityView>, Query, description = "Only about entities of this type"),
         ("entityId" = Option<uuid::Uuid>, Query, description = "Only about this entity"),
         ("action" = Option<String>, Query, min_length = 1, max_length = 100,
             description = "Only of this action, such as `replay.requested`"),
         PagingParameters,
     ),
-    responses((status = 200, description = "A page of entries", body = Envelope<Vec<AuditEntry>, ListMeta>)),
+    responses((status = 200, description = "A page of entries", body = Envelope<Vec<AuditEntryView>, ListMeta>)),
 )]
 pub(super) async fn list(
     State(state): State<ManagementState>,
@@ -36,5 +36,5 @@ pub(super) async fn list(
         action: query.text("action", MAX_NAME_CHARS)?,
     };
     let page = list_audit_entries(&state.db, &filter, query.page(ListOrder::AuditEntries)?).await?;
-    Ok(answer::list(&page, ListOrder::AuditEntries))
+    answer::list(page, ListOrder::AuditEntries, AuditEntryView::from_row)
 }

@@ -11,10 +11,10 @@ use tokio::time::timeout;
 use crate::http::envelope::{ApiError, ErrorCode};
 use grapnel_core::request::content_type::ContentType;
 
-/// A body must be here this long after its headers.
+/// The time after the headers within which the body must arrive.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Reads at most `limit` bytes. A body that is announced as larger is not read at all.
+/// Reads at most `limit` bytes. A body whose content-length is larger is not read at all.
 pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if announced.is_some_and(|length: u64| length > limit as u64) {
@@ -23,7 +23,7 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Resul
     match timeout(DEADLINE, to_bytes(body, limit)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(error)) if is_too_large(&error) => Err(too_large(limit)),
-        Ok(Err(_broken)) => Err(ApiError::invalid("body", "broke off")),
+        Ok(Err(_broken)) => Err(ApiError::invalid("body", "ended before it was complete")),
         Err(_elapsed) => Err(ApiError::invalid("body", "did not arrive in time")),
     }
 }

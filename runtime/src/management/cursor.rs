@@ -1,8 +1,8 @@
-//! Cursors: where a page ended, for the next one to go on from.
+//! Cursors: the position at which a page ended and the next one goes on.
 //!
-//! To clients they are opaque. Inside is the order of the list they belong to (a cursor of another list, or of the same
-//! list sorted otherwise, is refused rather than misread), the number of the page that comes next, and the position of the
-//! last item shown. Positions are values and not offsets: items that arrive meanwhile neither shift nor repeat a page.
+//! They are opaque to clients. A cursor has the order of its list (a cursor of another list, or of the same list in another
+//! order, is refused rather than misread), the number of the next page, and the position of the last item shown. Positions
+//! are values, not offsets, so items that arrive meanwhile neither shift nor repeat a page.
 
 use std::num::NonZeroU32;
 
@@ -23,7 +23,7 @@ pub(super) enum ListOrder {
 }
 
 impl ListOrder {
-    /// Written into cursors; a number is never given to another list or order.
+    /// Returns the number that cursors carry; a number is never given to another list or order.
     fn number(self) -> u8 {
         match self {
             Self::Events(EventSort::CreatedAt, Order::Descending) => 1,
@@ -43,7 +43,7 @@ impl ListOrder {
 /// Order, page, key, id.
 const LENGTH: usize = 1 + 4 + 8 + 16;
 
-/// The cursor to the page with this number, after the position.
+/// Returns the cursor to the page with this number, after the position.
 pub(super) fn encode(order: ListOrder, position: Position, page: NonZeroU32) -> String {
     let mut bytes = Vec::with_capacity(LENGTH);
     bytes.push(order.number());

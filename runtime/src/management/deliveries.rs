@@ -6,13 +6,14 @@ use axum::response::Response;
 use super::ManagementState;
 use super::answer::{self, ListMeta};
 use super::cursor::ListOrder;
-use super::query::Query;
+use super::model::{AttemptStatusView, AttemptView};
+use super::query::{PagingParameters, Query};
 use crate::http::envelope::{ApiError, Envelope};
-use crate::management::openapi::PagingParameters;
-use grapnel_store::views::{Attempt, AttemptFilter, AttemptStatus, list_attempts};
+use grapnel_core::ids::EventId;
+use grapnel_store::views::{AttemptFilter, list_attempts};
 
-const STATUSES: [(&str, AttemptStatus); 2] =
-    [("success", AttemptStatus::Success), ("failed", AttemptStatus::Failed)];
+/// The values of `status`, as whether the attempt succeeded.
+const STATUSES: [(&str, bool); 2] = [("success", true), ("failed", false)];
 
 /// List delivery attempts
 ///
@@ -20,19 +21,21 @@ const STATUSES: [(&str, AttemptStatus); 2] =
 #[utoipa::path(
     get, path = "/deliveries", tag = "Deliveries", operation_id = "listDeliveries",
     params(
-        ("status" = Option<AttemptStatus>, Query, description = "Only those that ended so"),
+        ("status" = Option<AttemptStatusView>, Query, description = "Only those with this outcome"),
         ("eventId" = Option<uuid::Uuid>, Query, description = "Only of this event"),
         PagingParameters,
     ),
-    responses((status = 200, description = "A page of attempts", body = Envelope<Vec<Attempt>, ListMeta>)),
+    responses((status = 200, description = "A page of attempts", body = Envelope<Vec<AttemptView>, ListMeta>)),
 )]
 pub(super) async fn list(
     State(state): State<ManagementState>,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     let query = Query::of_list(raw.as_deref(), &["status", "eventId"])?;
-    let filter =
-        AttemptFilter { event_id: query.uuid("eventId")?, status: query.choice("status", &STATUSES)? };
+    let filter = AttemptFilter {
+        event_id: query.uuid("eventId")?.map(EventId::new),
+        succeeded: query.choice("status", &STATUSES)?,
+    };
     let page = list_attempts(&state.db, &filter, query.page(ListOrder::Attempts)?).await?;
-    Ok(answer::list(&page, ListOrder::Attempts))
+    answer::list(page, ListOrder::Attempts, |row| Ok(AttemptView::from(row)))
 }

@@ -1,21 +1,20 @@
-//! `GET /events`, `GET /events/{id}`, and how far an event is.
+//! `GET /events`, `GET /events/{id}`, and the state of an event's processing.
 
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
-use http::StatusCode;
 use jiff::{RoundMode, SignedDuration, Timestamp, TimestampRound, Unit};
 use utoipa::ToSchema;
 
 use super::answer::{self, ListMeta};
 use super::cursor::ListOrder;
+use super::model::{EventRecordView, EventStatusView, EventView, ProcessingView};
 use super::path::PathId;
-use super::query::Query;
+use super::query::{PagingParameters, Query};
 use super::{MAX_FILTER_CHARS, MAX_NAME_CHARS, ManagementState};
-use crate::http::envelope::{ApiError, Envelope, success};
-use crate::management::openapi::PagingParameters;
+use crate::http::envelope::{ApiError, Envelope, ErrorEnvelope};
+use grapnel_core::ids::EventId;
 use grapnel_store::views::{
-    Event, EventFilter, EventList, EventRecord, EventSort, EventStatus, Order, Processing, list_events,
-    load_event, load_processing,
+    EventFilter, EventList, EventSort, EventStatus, Order, list_events, load_event, load_processing,
 };
 
 const PARAMETERS: [&str; 8] =
@@ -57,17 +56,17 @@ const ORDERS: [(&str, SortOrder); 2] = [("asc", SortOrder::Asc), ("desc", SortOr
     get, path = "/events", tag = "Events", operation_id = "listEvents",
     params(
         ("provider" = Option<String>, Query, min_length = 1, max_length = 100, description = "Only of this provider"),
-        ("status" = Option<EventStatus>, Query, description = "Only in this status"),
+        ("status" = Option<EventStatusView>, Query, description = "Only in this status"),
         ("eventType" = Option<String>, Query, min_length = 1, max_length = 255, description = "Only of this type"),
         ("subject" = Option<String>, Query, min_length = 1, max_length = 255,
-            description = "Only whose subject has this text somewhere, in upper or lower case"),
-        ("from" = Option<String>, Query, format = DateTime, description = "Only what occurred at this time or later"),
-        ("to" = Option<String>, Query, format = DateTime, description = "Only what occurred at this time or earlier"),
-        ("sortBy" = inline(Option<SortBy>), Query, description = "What to sort by; `createdAt` by default"),
+            description = "Only with this text anywhere in the subject, in upper or lower case"),
+        ("from" = Option<String>, Query, format = DateTime, description = "Only events that occurred at this time or later"),
+        ("to" = Option<String>, Query, format = DateTime, description = "Only events that occurred at this time or earlier"),
+        ("sortBy" = inline(Option<SortBy>), Query, description = "The sort key; `createdAt` by default"),
         ("sortOrder" = inline(Option<SortOrder>), Query, description = "`desc` by default"),
         PagingParameters,
     ),
-    responses((status = 200, description = "A page of events", body = Envelope<Vec<Event>, ListMeta>)),
+    responses((status = 200, description = "A page of events", body = Envelope<Vec<EventView>, ListMeta>)),
 )]
 pub(super) async fn list(
     State(state): State<ManagementState>,
@@ -95,7 +94,7 @@ pub(super) async fn list(
     };
     let order = ListOrder::Events(list.sort, list.order);
     let page = list_events(&state.db, &list, query.page(order)?).await?;
-    Ok(answer::list(&page, order))
+    answer::list(page, order, EventView::from_row)
 }
 
 // Times are shown in milliseconds, so bounds are compared in milliseconds: an event is within a bound that is copied
@@ -116,8 +115,8 @@ fn end_of_millisecond(time: Timestamp) -> Timestamp {
     get, path = "/events/{id}", tag = "Events", operation_id = "readEvent",
     params(("id" = uuid::Uuid, Path, description = "The event's id")),
     responses(
-        (status = 200, description = "The event", body = Envelope<EventRecord>),
-        (status = 404, description = "There is no such event", body = crate::http::envelope::ErrorEnvelope),
+        (status = 200, description = "The event", body = Envelope<EventRecordView>),
+        (status = 404, description = "There is no such event", body = ErrorEnvelope),
     ),
 )]
 pub(super) async fn read(
@@ -126,17 +125,18 @@ pub(super) async fn read(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     Query::none(raw.as_deref())?;
-    let record = load_event(&state.db, &state.queue_prefix, id).await?;
-    Ok(success(StatusCode::OK, &record.ok_or_else(|| answer::unknown("event"))?))
+    let details = load_event(&state.db, EventId::new(id)).await?;
+    let record = details.map(|details| EventRecordView::from_details(details, &state.queue_prefix));
+    answer::item(record.transpose()?, "event")
 }
 
-/// Read how far the processing of an event is
+/// Read the state of an event's processing
 #[utoipa::path(
     get, path = "/events/{id}/status", tag = "Events", operation_id = "readEventStatus",
     params(("id" = uuid::Uuid, Path, description = "The event's id")),
     responses(
-        (status = 200, description = "How far it is", body = Envelope<Processing>),
-        (status = 404, description = "There is no such event", body = crate::http::envelope::ErrorEnvelope),
+        (status = 200, description = "The state of its processing", body = Envelope<ProcessingView>),
+        (status = 404, description = "There is no such event", body = ErrorEnvelope),
     ),
 )]
 pub(super) async fn status(
@@ -145,19 +145,20 @@ pub(super) async fn status(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     Query::none(raw.as_deref())?;
-    let processing = load_processing(&state.db, &state.queue_prefix, id).await?;
-    Ok(success(StatusCode::OK, &processing.ok_or_else(|| answer::unknown("event"))?))
+    let details = load_processing(&state.db, EventId::new(id)).await?;
+    let processing = details.map(|details| ProcessingView::from_details(details, &state.queue_prefix));
+    answer::item(processing, "event")
 }
 
-/// Read how far the processing of an event is
+/// Read the state of an event's processing
 ///
 /// The same as `GET /events/{id}/status`.
 #[utoipa::path(
     get, path = "/processing-status/{id}", tag = "Events", operation_id = "readProcessingStatus",
     params(("id" = uuid::Uuid, Path, description = "The event's id")),
     responses(
-        (status = 200, description = "How far it is", body = Envelope<Processing>),
-        (status = 404, description = "There is no such event", body = crate::http::envelope::ErrorEnvelope),
+        (status = 200, description = "The state of its processing", body = Envelope<ProcessingView>),
+        (status = 404, description = "There is no such event", body = ErrorEnvelope),
     ),
 )]
 pub(super) async fn processing_status(

@@ -1,6 +1,6 @@
-//! Whether the process and its datastores are well.
+//! The health of the process and its datastores.
 //!
-//! `/health` is public and tells of the datastores. `/livez` and `/readyz` are for the kubelet: live means that the
+//! `/health` is public and reports the datastores. `/livez` and `/readyz` are for the kubelet: live means that the
 //! process works, ready that it should get traffic. Neither depends on a datastore that the process survives without.
 
 use std::sync::Arc;
@@ -14,46 +14,64 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
+use utoipa::ToSchema;
 
+use super::model::Rfc3339Millis;
 use crate::http::envelope::success;
 use crate::rate_limit::RateLimiter;
 use grapnel_platform::queue::QueueConnection;
 
-/// A datastore that does not answer within this is not well.
+/// A datastore that does not answer within this is unhealthy.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// An answer is used again for this long: the route is public, and must not become a load on the datastores.
+/// The time for which an answer is reused: the route is public, and must not become a load on the datastores.
 const REUSE: Duration = Duration::from_secs(1);
 
-/// The datastores as `/health` looks at them.
+/// The datastores that `/health` checks.
 #[derive(Debug)]
 pub struct Health {
     db: Database,
     rate_limiter: RateLimiter,
     rabbitmq: QueueConnection,
-    last: Mutex<Option<(Instant, Report)>>,
+    last: Mutex<Option<(Instant, HealthReport)>>,
 }
 
-/// `data` of `/health`.
-#[derive(Debug, Clone, Serialize)]
-struct Report {
-    status: &'static str,
-    timestamp: String,
-    checks: Checks,
+/// `data` of a health check.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct HealthReport {
+    status: HealthStatus,
+    timestamp: Rfc3339Millis,
+    checks: HealthChecks,
 }
 
-#[derive(Debug, Clone, Serialize)]
-struct Checks {
-    postgres: Check,
-    redis: Check,
-    rabbitmq: Check,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum HealthStatus {
+    Ok,
+    Degraded,
 }
 
-#[derive(Debug, Clone, Serialize)]
-struct Check {
-    status: &'static str,
+#[derive(Debug, Clone, Serialize, ToSchema)]
+struct HealthChecks {
+    postgres: HealthCheck,
+    redis: HealthCheck,
+    rabbitmq: HealthCheck,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+struct HealthCheck {
+    status: CheckStatus,
+    /// The problem, when there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
     detail: Option<&'static str>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum CheckStatus {
+    Ok,
+    Error,
 }
 
 impl Health {
@@ -61,8 +79,8 @@ impl Health {
         Self { db, rate_limiter, rabbitmq, last: Mutex::new(None) }
     }
 
-    async fn report(&self) -> Report {
-        // Held while the datastores are asked, so that many callers ask them once.
+    async fn report(&self) -> HealthReport {
+        // Held during the checks, so that many callers share one check.
         let mut last = self.last.lock().await;
         if let Some((asked, report)) = &*last
             && asked.elapsed() < REUSE
@@ -74,29 +92,30 @@ impl Health {
             check(async { self.rate_limiter.ping().await.is_ok() }),
             check(async { self.rabbitmq.check().await.is_ok() }),
         );
-        let well = [&postgres, &redis, &rabbitmq].iter().all(|check| check.status == "ok");
-        let report = Report {
-            status: if well { "ok" } else { "degraded" },
-            timestamp: format!("{:.3}", Timestamp::now()),
-            checks: Checks { postgres, redis, rabbitmq },
+        let healthy = [&postgres, &redis, &rabbitmq].iter().all(|check| check.status == CheckStatus::Ok);
+        let report = HealthReport {
+            status: if healthy { HealthStatus::Ok } else { HealthStatus::Degraded },
+            timestamp: Rfc3339Millis(Timestamp::now()),
+            checks: HealthChecks { postgres, redis, rabbitmq },
         };
         *last = Some((Instant::now(), report.clone()));
         report
     }
 }
 
-/// The detail says only that a datastore is away: the route is public.
-async fn check(answers: impl Future<Output = bool>) -> Check {
+/// Checks one datastore. The detail is kept vague because the route is public.
+async fn check(answers: impl Future<Output = bool>) -> HealthCheck {
     match timeout(DEADLINE, answers).await {
-        Ok(true) => Check { status: "ok", detail: None },
-        Ok(false) => Check { status: "error", detail: Some("cannot be reached") },
-        Err(_) => Check { status: "error", detail: Some("did not answer in time") },
+        Ok(true) => HealthCheck { status: CheckStatus::Ok, detail: None },
+        Ok(false) => HealthCheck { status: CheckStatus::Error, detail: Some("cannot be reached") },
+        Err(_) => HealthCheck { status: CheckStatus::Error, detail: Some("did not answer in time") },
     }
 }
 
-/// `GET /api/v1/health`: 200 when all datastores are well, else 503, in the success envelope either way.
+/// `GET /api/v1/health`: 200 when all datastores are healthy, else 503, in the success envelope either way.
 pub async fn health(State(health): State<Arc<Health>>) -> Response {
     let report = health.report().await;
-    let status = if report.status == "ok" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status =
+        if report.status == HealthStatus::Ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     success(status, &report)
 }

@@ -5,11 +5,11 @@ use axum::response::Response;
 
 use super::answer::{self, ListMeta};
 use super::cursor::ListOrder;
-use super::query::Query;
+use super::model::IntegrationView;
+use super::query::{PagingParameters, Query};
 use super::{MAX_NAME_CHARS, ManagementState};
 use crate::http::envelope::{ApiError, Envelope};
-use crate::management::openapi::PagingParameters;
-use grapnel_store::views::{Integration, IntegrationFilter, list_integrations};
+use grapnel_store::views::{IntegrationFilter, list_integrations};
 
 /// List the configured integrations
 ///
@@ -21,7 +21,7 @@ use grapnel_store::views::{Integration, IntegrationFilter, list_integrations};
         ("activeOnly" = Option<bool>, Query, description = "`true`: only those that accept webhooks. `false` restricts nothing"),
         PagingParameters,
     ),
-    responses((status = 200, description = "A page of integrations", body = Envelope<Vec<Integration>, ListMeta>)),
+    responses((status = 200, description = "A page of integrations", body = Envelope<Vec<IntegrationView>, ListMeta>)),
 )]
 pub(super) async fn list(
     State(state): State<ManagementState>,
@@ -33,5 +33,5 @@ pub(super) async fn list(
         active_only: query.choice("activeOnly", &[("true", true), ("false", false)])?.unwrap_or(false),
     };
     let page = list_integrations(&state.db, &filter, query.page(ListOrder::Integrations)?).await?;
-    Ok(answer::list(&page, ListOrder::Integrations))
+    answer::list(page, ListOrder::Integrations, IntegrationView::from_summary)
 }

@@ -1,7 +1,7 @@
 //! The keys of the management routes.
 //!
-//! What a request presents is hashed and compared with the hashes of all valid keys in constant time, so the time of an
-//! answer tells neither where a wrong key differs, nor which key was right, nor how long the keys are.
+//! The key of a request is hashed and compared with the hashes of all valid keys in constant time, so the response time
+//! reveals neither where a wrong key differs, nor which key matched, nor how long the keys are.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -23,7 +23,7 @@ impl ManagementKeys {
         Self(keys.into_iter().map(|key| Sha256::digest(key.expose_secret()).into()).collect())
     }
 
-    /// Whether the request presents exactly one key, and a valid one.
+    /// Returns whether the request has exactly one key, and a valid one.
     fn admit(&self, headers: &HeaderMap) -> bool {
         let mut presented = headers.get_all(KEY_HEADER).iter();
         let (Some(key), None) = (presented.next(), presented.next()) else { return false };
@@ -36,7 +36,7 @@ impl ManagementKeys {
     }
 }
 
-/// Answers 401 before anything else of the request is looked at.
+/// Answers 401 before anything else of the request is read.
 pub(super) async fn require_key(
     State(keys): State<ManagementKeys>,
     request: Request,

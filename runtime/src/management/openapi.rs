@@ -1,9 +1,8 @@
 //! The OpenAPI 3.1 document of the public port.
 //!
-//! The management routes describe themselves where they are handled. Here are the two that are handled elsewhere, and
-//! what is true of many routes at once: the key, the refusals that any of them can answer, the headers.
+//! The management routes are described where they are handled. This file has the two that are handled elsewhere, and
+//! all that is common to many routes: the key, the refusals that any of them can answer, the headers.
 
-use serde::Serialize;
 use utoipa::openapi::header::Header;
 use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::schema::AdditionalProperties;
@@ -12,13 +11,13 @@ use utoipa::openapi::{
     Content, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, Ref, RefOr,
     ResponseBuilder, Schema, Type,
 };
-use utoipa::{IntoParams, OpenApi as _, ToSchema};
-use uuid::Uuid;
+use utoipa::{OpenApi as _, ToSchema};
 
 use crate::http::KEY_HEADER;
 use crate::http::envelope::{Envelope, ErrorEnvelope, NoMeta};
+use crate::ingress::WebhookAccepted;
+use crate::management::health::HealthReport;
 use crate::management::{managed_routes, sink_route};
-use grapnel_store::views::Instant;
 
 /// Where all routes of the document are.
 pub const BASE_PATH: &str = "/api/v1";
@@ -30,12 +29,8 @@ pub fn document(delivery_sink: bool) -> OpenApi {
     let mut managed = managed_routes().into_openapi();
     for operation in managed.paths.paths.values_mut().flat_map(operations) {
         operation.security = Some(vec![SecurityRequirement::new(KEY_SCHEME, Vec::<String>::new())]);
-        refuse(
-            operation,
-            "400",
-            "A parameter, or the body, is not what it must be: `details.field` names it",
-        );
-        refuse(operation, "401", "The key is missing or wrong");
+        refuse(operation, "400", "A parameter or the body is invalid: `details.field` names it");
+        refuse(operation, "401", "The key is missing or invalid");
         refuse(operation, "503", "The database cannot be reached, or did not answer in time");
     }
     let mut api = Public::openapi();
@@ -49,7 +44,7 @@ pub fn document(delivery_sink: bool) -> OpenApi {
     }
     for operation in api.paths.paths.values_mut().flat_map(operations) {
         refuse(operation, "405", "The path does not have this method");
-        refuse(operation, "500", "A fault of ours");
+        refuse(operation, "500", "Internal server error");
         finish(operation);
     }
     let info = InfoBuilder::new()
@@ -71,13 +66,13 @@ pub fn document(delivery_sink: bool) -> OpenApi {
     document
 }
 
-/// The only body of ours that is read strictly: a field that it does not have is refused.
+/// The only request body that is read strictly: an unknown field is refused.
 const REPLAY_BODY: &str = "ReplayBody";
 
 const DESCRIPTION: &str = "Webhooks in, verified, deduplicated and stored; deliveries out, retried, replayable and \
     audited.\n\nEvery answer is an envelope: `{\"success\":true,\"data\":…,\"meta\":{}}` or \
     `{\"success\":false,\"error\":{\"code\",\"message\",\"details\":{}}}`. Times are RFC 3339 in UTC with milliseconds. \
-    Every answer has an `x-correlation-id`, which is taken from the request or made.";
+    Every answer has an `x-correlation-id`, which is the request's own or a new one.";
 
 #[derive(utoipa::OpenApi)]
 #[openapi(paths(webhooks, health), components(schemas(ErrorEnvelope, NoMeta)))]
@@ -98,7 +93,7 @@ fn refuse(operation: &mut Operation, status: &str, description: &str) {
     responses.insert(status.to_owned(), RefOr::T(refusal));
 }
 
-/// What all operations have in common.
+/// Adds the headers that all operations have in common.
 fn finish(operation: &mut Operation) {
     for (status, response) in &mut operation.responses.responses {
         let RefOr::T(response) = response else { continue };
@@ -110,46 +105,13 @@ fn finish(operation: &mut Operation) {
         let mut header = |name: &str, description| {
             response.headers.insert(name.to_owned(), text(description));
         };
-        header("x-correlation-id", "The id by which the request is followed");
+        header("x-correlation-id", "The id that follows the request through logs and events");
         match status.as_str() {
             "405" => header("allow", "The methods that the path has"),
             "429" | "503" => header("retry-after", "Seconds after which to try again"),
             _ => {}
         }
     }
-}
-
-/// The parameters that all lists share.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Query, rename_all = "camelCase")]
-pub struct PagingParameters {
-    /// The number of the page, from 1. Items beyond the 10,000th have no page: go on with `cursor`.
-    #[param(minimum = 1)]
-    pub page: Option<u32>,
-    /// Items of a page; 20 by default.
-    #[param(minimum = 1, maximum = 100)]
-    pub page_size: Option<u32>,
-    /// `meta.nextCursor` of the page before, with the same filters and order; not together with `page`.
-    #[param(min_length = 39, max_length = 39, pattern = "^[A-Za-z0-9_-]{39}$")]
-    pub cursor: Option<String>,
-}
-
-/// `data` of an accepted webhook.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WebhookAccepted {
-    /// The event; of a duplicate, the first one.
-    pub event_id: Uuid,
-    pub status: WebhookStatus,
-    pub duplicate: bool,
-    pub correlation_id: String,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum WebhookStatus {
-    Queued,
-    Duplicate,
 }
 
 /// Receive a webhook
@@ -161,62 +123,24 @@ pub enum WebhookStatus {
     params(("route" = String, Path, description = "The integration's route")),
     request_body(content = serde_json::Map<String, serde_json::Value>, description = "At most as large as the integration accepts"),
     responses(
-        (status = 202, description = "Stored, and queued for delivery", body = Envelope<WebhookAccepted>),
-        (status = 200, description = "Received before", body = Envelope<WebhookAccepted>),
-        (status = 400, description = "Not a JSON object, or a field is missing or wrong: `details.field` names it", body = ErrorEnvelope),
-        (status = 401, description = "The provider's credentials are missing or wrong", body = ErrorEnvelope),
+        (status = 202, description = "Stored, and queued for delivery", body = Envelope<WebhookAccepted<'static>>),
+        (status = 200, description = "Received before", body = Envelope<WebhookAccepted<'static>>),
+        (status = 400, description = "Not a JSON object, or a field is missing or invalid: `details.field` names it", body = ErrorEnvelope),
+        (status = 401, description = "The provider's credentials are missing or invalid", body = ErrorEnvelope),
         (status = 404, description = "There is no active integration at this route", body = ErrorEnvelope),
         (status = 413, description = "The body is larger than the integration accepts", body = ErrorEnvelope),
         (status = 415, description = "The body is not of a type that the provider sends", body = ErrorEnvelope),
         (status = 429, description = "Too many requests from this address", body = ErrorEnvelope),
-        (status = 503, description = "The webhook cannot be stored now", body = ErrorEnvelope),
+        (status = 503, description = "The webhook cannot be stored at the moment", body = ErrorEnvelope),
     ),
 )]
 pub fn webhooks() {}
-
-/// `data` of a health check.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct HealthReport {
-    pub status: HealthStatus,
-    pub timestamp: Instant,
-    pub checks: HealthChecks,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum HealthStatus {
-    Ok,
-    Degraded,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub struct HealthChecks {
-    pub postgres: HealthCheck,
-    pub redis: HealthCheck,
-    pub rabbitmq: HealthCheck,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub struct HealthCheck {
-    pub status: CheckStatus,
-    /// What is wrong, when something is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub detail: Option<String>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum CheckStatus {
-    Ok,
-    Error,
-}
 
 /// Check the health of the service
 #[utoipa::path(
     get, path = "/health", tag = "Health", operation_id = "checkHealth",
     responses(
-        (status = 200, description = "PostgreSQL, Redis and RabbitMQ are well", body = Envelope<HealthReport>),
+        (status = 200, description = "PostgreSQL, Redis and RabbitMQ are healthy", body = Envelope<HealthReport>),
         (status = 503, description = "One of them is not", body = Envelope<HealthReport>),
     ),
 )]

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::query::parse_uuid;
 use crate::http::envelope::ApiError;
 
-/// The `{id}` of the path. Anything but a UUID, however encoded, is a 400 that names it.
+/// The `{id}` of the path. Anything but a UUID, in any encoding, is a 400 that names it.
 #[derive(Debug)]
 pub(super) struct PathId(pub(super) Uuid);
 

@@ -1,10 +1,11 @@
-//! Query strings, read strictly: a name that the route does not know, a name given twice and a value that is not what it
-//! must be are each a 400 that names the parameter. Nothing is ignored, so a misspelt filter never shows everything.
+//! Query strings, read strictly: an unknown name, a repeated name and an invalid value are each a 400 that names the
+//! parameter. Nothing is ignored, so a misspelt filter never shows everything.
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
 
 use jiff::Timestamp;
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::cursor::{self, ListOrder};
@@ -17,12 +18,28 @@ pub(super) const MAX_PAGE_SIZE: u32 = 100;
 /// The parameters that all lists share.
 pub(super) const PAGING: [&str; 3] = ["page", "pageSize", "cursor"];
 
+/// The description of [`PAGING`].
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query, rename_all = "camelCase")]
+#[expect(dead_code, reason = "only described, never made")]
+pub(super) struct PagingParameters {
+    /// The number of the page, from 1. Items beyond the 10,000th have no page: go on with `cursor`.
+    #[param(minimum = 1)]
+    page: Option<u32>,
+    /// Items of a page; 20 by default.
+    #[param(minimum = 1, maximum = 100)]
+    page_size: Option<u32>,
+    /// `meta.nextCursor` of the page before, with the same filters and order; not together with `page`.
+    #[param(min_length = 39, max_length = 39, pattern = "^[A-Za-z0-9_-]{39}$")]
+    cursor: Option<String>,
+}
+
 /// The parameters of a request, each name known and given once.
 #[derive(Debug)]
 pub(super) struct Query<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
 impl<'a> Query<'a> {
-    /// `names` are those that the route knows beside [`PAGING`].
+    /// `names` are those that the route has in addition to [`PAGING`].
     pub(super) fn of_list(raw: Option<&'a str>, names: &[&str]) -> Result<Self, ApiError> {
         Self::parse(raw.unwrap_or_default(), |name| names.contains(&name) || PAGING.contains(&name))
     }
@@ -102,7 +119,7 @@ impl<'a> Query<'a> {
             .ok_or_else(|| ApiError::invalid(name, format!("must be a whole number from 1 to {max}")))
     }
 
-    /// Which page of a list in this order is asked for.
+    /// Reads the page that is asked for, of a list in this order.
     pub(super) fn page(&self, order: ListOrder) -> Result<PageRequest, ApiError> {
         let size = self.number("pageSize", MAX_PAGE_SIZE)?.map_or(DEFAULT_PAGE_SIZE, NonZeroU32::get);
         let page = self.number("page", u32::MAX)?;
@@ -128,7 +145,7 @@ impl<'a> Query<'a> {
     }
 }
 
-/// Undoes the encoding of forms: `+` is a space, `%` and two hexadecimal digits a byte. `None` when it is not UTF-8.
+/// Decodes form encoding: `+` is a space, `%` and two hexadecimal digits a byte. Returns `None` when it is not UTF-8.
 fn decode(text: &str) -> Option<Cow<'_, str>> {
     if !text.contains(['+', '%']) {
         return Some(Cow::Borrowed(text));

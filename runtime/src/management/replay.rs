@@ -21,10 +21,10 @@ const MAX_BODY_BYTES: usize = 16 * 1024;
 #[derive(Debug, PartialEq, Eq, ToSchema)]
 #[schema(rename_all = "camelCase")]
 struct ReplayBody {
-    /// Who asks; `api-user` by default.
+    /// The one who asks; `api-user` by default.
     #[schema(min_length = 2, max_length = 120, pattern = r"^[^\u0000]*$", nullable = false)]
     requested_by: Option<String>,
-    /// Why, for the audit trail.
+    /// The reason, for the audit trail.
     #[schema(min_length = 5, max_length = 500, pattern = r"^[^\u0000]*$")]
     reason: String,
     /// Deliver to this destination only, instead of to all of the event's.
@@ -49,7 +49,7 @@ impl ReplayBody {
     }
 }
 
-/// Takes the text of a member that has `min` to `max` characters.
+/// Removes and returns the text of a member, which must have `min` to `max` characters.
 fn text(
     members: &mut Map<String, Value>,
     name: &str,
@@ -91,7 +91,7 @@ struct ReplayAccepted {
         (status = 404, description = "There is no such event", body = ErrorEnvelope),
         (status = 409, description = "The integration was removed or is disabled, or it no longer has the destination", body = ErrorEnvelope),
         (status = 413, description = "The body is too large", body = ErrorEnvelope),
-        (status = 415, description = "The body is not said to be JSON", body = ErrorEnvelope),
+        (status = 415, description = "The content-type is not JSON", body = ErrorEnvelope),
     ),
 )]
 pub(super) async fn request(
@@ -115,7 +115,7 @@ pub(super) async fn request(
                 &ReplayAccepted { replay_request_id: replay_request_id.uuid(), event_id },
             ))
         }
-        ReplayOutcome::UnknownEvent => Err(answer::unknown("event")),
+        ReplayOutcome::UnknownEvent => Err(answer::not_found("event")),
         ReplayOutcome::UnknownDestination => {
             Err(ApiError::invalid("destination", "the event has no delivery to it"))
         }

@@ -2,18 +2,16 @@
 
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
-use http::StatusCode;
 
 use super::ManagementState;
 use super::answer::{self, ListMeta};
 use super::cursor::ListOrder;
+use super::model::{ReplayRequestView, ReplayStatusView};
 use super::path::PathId;
-use super::query::Query;
-use crate::http::envelope::{ApiError, Envelope, success};
-use crate::management::openapi::PagingParameters;
-use grapnel_store::views::{
-    ReplayFilter, ReplayRequest, ReplayStatus, list_replay_requests, load_replay_request,
-};
+use super::query::{PagingParameters, Query};
+use crate::http::envelope::{ApiError, Envelope, ErrorEnvelope};
+use grapnel_core::ids::{EventId, ReplayId};
+use grapnel_store::views::{ReplayFilter, ReplayStatus, list_replay_requests, load_replay_request};
 
 /// List replay requests
 ///
@@ -21,11 +19,11 @@ use grapnel_store::views::{
 #[utoipa::path(
     get, path = "/replay-requests", tag = "Replays", operation_id = "listReplayRequests",
     params(
-        ("status" = Option<ReplayStatus>, Query, description = "Only in this status"),
+        ("status" = Option<ReplayStatusView>, Query, description = "Only in this status"),
         ("eventId" = Option<uuid::Uuid>, Query, description = "Only of this event"),
         PagingParameters,
     ),
-    responses((status = 200, description = "A page of requests", body = Envelope<Vec<ReplayRequest>, ListMeta>)),
+    responses((status = 200, description = "A page of requests", body = Envelope<Vec<ReplayRequestView>, ListMeta>)),
 )]
 pub(super) async fn list(
     State(state): State<ManagementState>,
@@ -33,11 +31,11 @@ pub(super) async fn list(
 ) -> Result<Response, ApiError> {
     let query = Query::of_list(raw.as_deref(), &["status", "eventId"])?;
     let filter = ReplayFilter {
-        event_id: query.uuid("eventId")?,
+        event_id: query.uuid("eventId")?.map(EventId::new),
         status: query.choice("status", &ReplayStatus::ALL.map(|status| (status.as_str(), status)))?,
     };
     let page = list_replay_requests(&state.db, &filter, query.page(ListOrder::ReplayRequests)?).await?;
-    Ok(answer::list(&page, ListOrder::ReplayRequests))
+    answer::list(page, ListOrder::ReplayRequests, |row| Ok(ReplayRequestView::from(row)))
 }
 
 /// Read a replay request
@@ -45,8 +43,8 @@ pub(super) async fn list(
     get, path = "/replay-requests/{id}", tag = "Replays", operation_id = "readReplayRequest",
     params(("id" = uuid::Uuid, Path, description = "The request's id")),
     responses(
-        (status = 200, description = "The request", body = Envelope<ReplayRequest>),
-        (status = 404, description = "There is no such request", body = crate::http::envelope::ErrorEnvelope),
+        (status = 200, description = "The request", body = Envelope<ReplayRequestView>),
+        (status = 404, description = "There is no such request", body = ErrorEnvelope),
     ),
 )]
 pub(super) async fn read(
@@ -55,6 +53,6 @@ pub(super) async fn read(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     Query::none(raw.as_deref())?;
-    let replay = load_replay_request(&state.db, id).await?;
-    Ok(success(StatusCode::OK, &replay.ok_or_else(|| answer::unknown("replay request"))?))
+    let replay = load_replay_request(&state.db, ReplayId::new(id)).await?;
+    answer::item(replay.map(ReplayRequestView::from), "replay request")
 }

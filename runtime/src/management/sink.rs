@@ -1,4 +1,4 @@
-//! `POST /internal/delivery-sink/{provider}`: a destination for demonstrations and tests. It takes no key, so it is not
+//! `POST /internal/delivery-sink/{provider}`: a destination for demonstrations and tests. It requires no key, so it is not
 //! routed in production.
 
 use std::collections::BTreeMap;
@@ -17,22 +17,22 @@ use crate::http::envelope::{ApiError, Envelope, ErrorEnvelope, success};
 /// A normalized payload may be a little longer than the largest body that is accepted.
 const MAX_BODY_BYTES: usize = 11 * 1024 * 1024;
 
-/// `data` of a delivery that the sink took.
+/// `data` of a delivery that the sink accepted.
 #[derive(Debug, Serialize, ToSchema)]
 struct Delivered {
     provider: String,
     status: &'static str,
 }
 
-/// Take a delivery
+/// Accept a delivery
 ///
-/// Answers 500 when the payload, or `data` in it, has `"simulateFailure": true`. Not there in production.
+/// Answers 500 when the payload, or `data` in it, has `"simulateFailure": true`. Not available in production.
 #[utoipa::path(
     post, path = "/internal/delivery-sink/{provider}", tag = "Development", operation_id = "deliverToSink",
-    params(("provider" = String, Path, description = "Any name; it is answered")),
+    params(("provider" = String, Path, description = "Any name; the answer repeats it")),
     request_body(content = Option<serde_json::Value>, description = "Anything of at most 11 MiB"),
     responses(
-        (status = 202, description = "Taken", body = Envelope<Delivered>),
+        (status = 202, description = "Accepted", body = Envelope<Delivered>),
         (status = 413, description = "The body is too large", body = ErrorEnvelope),
     ),
 )]

@@ -13,6 +13,7 @@ mod capped_lists;
 mod event_statuses;
 mod event_record;
 mod other_lists;
+mod stored_columns;
 mod replay;
 mod replay_outcome;
 mod failures;

@@ -1,8 +1,8 @@
 //! Claims deliveries under a lease, before they are sent.
 //!
 //! A delivery is claimed when it is queued (a finished one is not) and under no other lease that still runs; the database's clock
-//! decides, the only one that all processes share. Whoever holds the newest lease id may write the next result, and
-//! nobody else. A lost claim is only claimed again, so its commit need not wait for the disk.
+//! decides, the only one that all processes share. Only the holder of the newest lease id may write the next
+//! result. A lost claim is only claimed again, so its commit need not wait for the disk.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::columns::Columns;
 use crate::database::Database;
 use crate::error::{Error, Result};
 
-/// A claimed delivery with all that its attempt needs.
+/// A claimed delivery with everything that its attempt needs.
 #[derive(Debug)]
 pub struct ClaimedDelivery {
     pub event_id: EventId,
@@ -46,7 +46,7 @@ pub struct ClaimedDelivery {
     pub delivered_as: DeliveredAs,
     /// Set when it is delivered as a CloudEvent.
     pub cloud_event: Option<CloudEventFields>,
-    /// The headers of the webhook as stored, where its content-type is wanted.
+    /// The headers of the webhook as stored, when its content-type is needed.
     pub headers: Option<String>,
 }
 
@@ -58,10 +58,10 @@ pub struct CloudEventFields {
     pub occurred_at: Timestamp,
 }
 
-/// A payload that is longer than this, in bytes, does not come with its claim, so that a batch of claims has a bound.
+/// A payload that is longer than this, in bytes, does not come with its claim, so that a batch of claims is bounded.
 const LONG: i32 = 64 * 1024;
 
-/// Claims the events' deliveries to one destination, as far as they can be claimed. One statement, one commit.
+/// Claims those deliveries of the events to one destination that can be claimed. One statement, one commit.
 ///
 /// Claiming again under the same `lease_id` returns the same deliveries, so a claim whose answer was lost is repeated.
 pub async fn claim(
@@ -92,7 +92,7 @@ pub async fn claim(
             Ok(rows)
         })
         .await?;
-    rows.iter().map(claimed).collect()
+    rows.iter().map(claimed_delivery).collect()
 }
 
 /// The position in the body of event `e` of what is delivered, as `p`: all of it when it is delivered raw, whose code is the
@@ -169,8 +169,9 @@ pub async fn long_payload(db: &Database, claimed: &ClaimedDelivery) -> Result<Ve
     .await
 }
 
-fn claimed(row: &PgRow) -> Result<ClaimedDelivery> {
-    let event_id = row.event_id("event_id")?;
+fn claimed_delivery(row: &PgRow) -> Result<ClaimedDelivery> {
+    let event_id = row.id("event_id", EventId::new)?;
+    let corrupt = |table, column| move || Error::Corrupt { table, column, id: event_id.uuid() };
     let integration_id: Option<Uuid> = row.try_get("integration_id")?;
     let occurred_at = row.optional_time("occurred_at")?;
     let cloud_event = match (integration_id, occurred_at) {
@@ -184,19 +185,17 @@ fn claimed(row: &PgRow) -> Result<ClaimedDelivery> {
     Ok(ClaimedDelivery {
         cloud_event,
         headers: row.try_get("headers")?,
-        body_form: known(event_id, "body_form", row.try_get("body_form")?, BodyForm::from_code)?,
-        delivered_as: known(event_id, "delivered_as", row.try_get("delivered_as")?, DeliveredAs::from_code)?,
+        body_form: BodyForm::from_code(row.try_get("body_form")?)
+            .ok_or_else(corrupt("events", "body_form"))?,
+        delivered_as: DeliveredAs::from_code(row.try_get("delivered_as")?)
+            .ok_or_else(corrupt("events", "delivered_as"))?,
         event_id,
-        lease_id: row.lease_id("lease_id")?,
+        lease_id: row.id("lease_id", LeaseId::new)?,
         attempts: row.try_get("attempts")?,
         budget_start: row.try_get("budget_start")?,
-        triggered_by: Trigger::parse(row.try_get("triggered_by")?).ok_or(Error::Corrupt {
-            table: "deliveries",
-            column: "triggered_by",
-            id: event_id.uuid(),
-            source: None,
-        })?,
-        replay_request_id: row.optional_replay_id("replay_request_id")?,
+        triggered_by: Trigger::parse(row.try_get("triggered_by")?)
+            .ok_or_else(corrupt("deliveries", "triggered_by"))?,
+        replay_request_id: row.optional_id("replay_request_id", ReplayId::new)?,
         queued_at: row.time("queued_at")?,
         started_at: row.time("started_at")?,
         provider: row.try_get("provider")?,
@@ -208,9 +207,4 @@ fn claimed(row: &PgRow) -> Result<ClaimedDelivery> {
         payload: row.try_get("payload")?,
         payload_length: usize::try_from(row.try_get::<i32, _>("payload_length")?).unwrap_or_default(),
     })
-}
-
-/// A code that this version does not know was written by a newer one.
-fn known<T>(id: EventId, column: &'static str, code: i16, read: fn(i16) -> Option<T>) -> Result<T> {
-    read(code).ok_or(Error::Corrupt { table: "events", column, id: id.uuid(), source: None })
 }

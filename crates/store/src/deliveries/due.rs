@@ -1,12 +1,13 @@
-//! What the dispatcher asks: which deliveries are due, and which lost their message.
+//! The reads of the dispatcher: deliveries that are due, and deliveries that lost their message.
 //!
-//! Every pick marks its rows as queued before they are published, under SKIP LOCKED, so that any number of dispatchers
-//! work side by side. A pick whose publish never happens is found again after the requeue bound, like any lost message.
+//! Each statement marks the rows that it takes as queued before they are published, under SKIP LOCKED, so that any number
+//! of dispatchers can work in parallel. A row that is then never published is found again after the requeue bound, like
+//! any lost message.
 
 use std::time::Duration;
 
 use grapnel_core::hint::Hint;
-use grapnel_core::ids::{IntegrationId, ReplayId};
+use grapnel_core::ids::{EventId, IntegrationId, ReplayId};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use sqlx::Row;
@@ -28,11 +29,11 @@ pub struct RequeuedDelivery {
 pub struct QueueBacklog {
     pub integration_id: IntegrationId,
     pub destination: String,
-    /// Queued deliveries that no worker holds: as many messages should be in the queue.
+    /// Queued deliveries that no worker holds: the queue should have as many messages.
     pub queued: i64,
     /// Those of them that have waited longer than the bound.
     pub overdue: i64,
-    /// When they were queued: before this. By the database's clock, the only one that all processes share.
+    /// The bound: they were queued before this. By the database's clock, the only one that all processes share.
     pub overdue_before: Timestamp,
 }
 
@@ -40,15 +41,15 @@ fn requeued(row: &PgRow) -> sqlx::Result<RequeuedDelivery> {
     let destination: &str = row.try_get("destination")?;
     Ok(RequeuedDelivery {
         hint: Hint {
-            integration_id: row.integration_id("integration_id")?,
+            integration_id: row.id("integration_id", IntegrationId::new)?,
             destination: destination.into(),
-            event_id: row.event_id("event_id")?,
+            event_id: row.id("event_id", EventId::new)?,
         },
-        replay_request_id: row.optional_replay_id("replay_request_id")?,
+        replay_request_id: row.optional_id("replay_request_id", ReplayId::new)?,
     })
 }
 
-/// Takes deliveries whose time has come, oldest first.
+/// Takes deliveries that are due, oldest first.
 pub async fn take_due(db: &Database, limit: i64) -> Result<Vec<RequeuedDelivery>> {
     db.bounded(async {
         let rows = sqlx::query(
@@ -75,7 +76,7 @@ pub async fn take_due(db: &Database, limit: i64) -> Result<Vec<RequeuedDelivery>
     .await
 }
 
-/// Gives back what could not be published: due again after `delay`.
+/// Returns deliveries that could not be published: they are due again after `delay`.
 pub async fn give_back(db: &Database, hints: &[Hint], delay: Duration) -> Result<()> {
     db.bounded(async {
         sqlx::query(
@@ -97,7 +98,7 @@ pub async fn give_back(db: &Database, hints: &[Hint], delay: Duration) -> Result
     .await
 }
 
-/// The queues that may have lost messages.
+/// Returns the queues that may have lost messages.
 pub async fn overdue_queues(db: &Database, bound: Duration) -> Result<Vec<QueueBacklog>> {
     db.bounded(async {
         let rows = sqlx::query(
@@ -115,7 +116,7 @@ pub async fn overdue_queues(db: &Database, bound: Duration) -> Result<Vec<QueueB
         .await?;
         let backlog = |row: &PgRow| {
             Ok(QueueBacklog {
-                integration_id: row.integration_id("integration_id")?,
+                integration_id: row.id("integration_id", IntegrationId::new)?,
                 destination: row.try_get("destination")?,
                 queued: row.try_get("queued")?,
                 overdue: row.try_get("overdue")?,
@@ -127,8 +128,8 @@ pub async fn overdue_queues(db: &Database, bound: Duration) -> Result<Vec<QueueB
     .await
 }
 
-/// Takes overdue deliveries of one queue, oldest first, to publish them again. Of those that were counted each is taken
-/// once, by whichever process, however long that takes.
+/// Takes overdue deliveries of one queue, oldest first, to publish them again. Each of those that were counted is
+/// taken once, by any process, however long that takes.
 pub async fn take_overdue(db: &Database, queue: &QueueBacklog, limit: i64) -> Result<Vec<RequeuedDelivery>> {
     db.bounded(async {
         let rows = sqlx::query(

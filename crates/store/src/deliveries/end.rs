@@ -1,4 +1,4 @@
-//! The end of deliveries that nobody can send any more: their destination or their integration is gone.
+//! The end of deliveries that can no longer be sent, because their destination or their integration is gone.
 
 use grapnel_core::ids::{IntegrationId, ReplayId};
 use sqlx::{PgConnection, Row};
@@ -47,19 +47,20 @@ pub(crate) async fn end_removed(
     .fetch_one(&mut *tx)
     .await?;
     let replays: Vec<Uuid> = row.try_get("replays")?;
-    crate::replays::settle_in(tx, &replays.into_iter().map(ReplayId::new).collect::<Vec<_>>()).await?;
+    crate::replay_settlement::settle_in(tx, &replays.into_iter().map(ReplayId::new).collect::<Vec<_>>())
+        .await?;
     Ok(row.try_get("count")?)
 }
 
 /// Ends the deliveries to a destination that its integration no longer has, or whose integration is gone; returns whether
-/// it was so.
+/// there was such a reason.
 ///
-/// A write of the integration ends them itself, but an api that has not heard of it yet may store one more event for the
-/// destinations that it knows.
+/// A write of the integration ends them itself, but an api process that has not read the write yet may store one more
+/// event for the old destinations.
 pub async fn end_if_removed(db: &Database, id: IntegrationId, destination: &str) -> Result<bool> {
     db.bounded(async {
         let mut tx = db.pool().begin().await?;
-        let configured = crate::integrations::lock_destinations(&mut tx, id).await?;
+        let configured = crate::destinations::lock(&mut tx, id).await?;
         match configured {
             Some(kept) if kept.iter().any(|name| name == destination) => return Ok(false),
             Some(kept) => end_removed(&mut tx, id, &kept, DESTINATION_REMOVED).await?,

@@ -1,7 +1,7 @@
-//! The birth of a delivery, as a part of the statement that stores its event.
+//! The INSERT of deliveries, as a part of the statement that stores their event.
 
 /// Inserts the deliveries of the events that are new. The row is its own outbox: `queued_at` says that the message is about
-/// to be published; while RabbitMQ is away the row is born due instead.
+/// to be published; while RabbitMQ is unavailable the row is due from the start instead.
 ///
 /// `$23` events, `$24` destinations, `$25` integrations, `$26` whether the messages are about to be published.
 macro_rules! insert_deliveries {

@@ -1,4 +1,4 @@
-//! The one commit behind an acknowledged message: attempt, new state and audit entry of a whole batch.
+//! The one commit behind an acknowledged message: the attempts, new states and audit entries of a whole batch.
 //!
 //! A result is written only under the claim it was made under, and only while that claim's lease runs: a result that
 //! comes later is refused, and the delivery is sent again. Terminal states never regress, since a finished delivery has
@@ -30,9 +30,9 @@ pub struct AttemptResult {
     pub scheduled_at: Timestamp,
     pub started_at: Timestamp,
     pub next: NextState,
-    /// What the delivery becomes when a replay renewed its budget while this attempt was in flight.
+    /// The state when a replay renewed its budget while this attempt was in flight.
     pub next_if_replayed: NextState,
-    /// A failure of ours before the request left is not an attempt of the receiver's: it is not numbered or kept.
+    /// Whether it is an attempt: a failure before the request was sent is neither numbered nor kept.
     pub counts: bool,
     pub http_status: Option<u16>,
     pub response_body: Option<String>,
@@ -40,7 +40,7 @@ pub struct AttemptResult {
     pub duration_ms: u32,
 }
 
-/// A result that was accepted.
+/// An attempt whose result was accepted.
 #[derive(Debug)]
 pub struct RecordedAttempt {
     pub event_id: EventId,
@@ -70,8 +70,10 @@ async fn settle_replays(connection: &mut DedicatedConnection, recorded: &[Record
     }
     replays.sort_unstable();
     replays.dedup();
-    let settled =
-        within_deadline(async { crate::replays::settle_in(connection.get().await?, &replays).await }).await;
+    let settled = within_deadline(async {
+        crate::replay_settlement::settle_in(connection.get().await?, &replays).await
+    })
+    .await;
     connection.keep_if_usable(&settled);
     if let Err(error) = settled {
         tracing::warn!(error = %chain(&error), "replay requests are settled later");
@@ -110,9 +112,9 @@ async fn write(connection: &mut PgConnection, results: &[AttemptResult]) -> Resu
         .await?;
     let recorded = |row: &PgRow| {
         Ok(RecordedAttempt {
-            event_id: row.event_id("event_id")?,
+            event_id: row.id("event_id", EventId::new)?,
             destination: row.try_get("destination")?,
-            replay_request_id: row.optional_replay_id("replay_request_id")?,
+            replay_request_id: row.optional_id("replay_request_id", ReplayId::new)?,
         })
     };
     rows.iter().map(recorded).collect()

@@ -1,6 +1,6 @@
-//! What a replay does to the deliveries that it takes; see the table in [`crate::replays`].
+//! The effect of a replay on the deliveries that it takes; see the table in `crate::replays`.
 
-use grapnel_core::ids::ReplayId;
+use grapnel_core::ids::{EventId, ReplayId};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use sqlx::postgres::PgRow;
@@ -9,7 +9,16 @@ use sqlx::{PgConnection, Row};
 use crate::audit::{insert_audit_entries, new_ids};
 use crate::columns::Columns;
 use crate::error::Result;
-use crate::replays::NewReplay;
+
+/// A request for a replay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewReplay {
+    pub event_id: EventId,
+    /// Only this destination; `None` is all of the event's.
+    pub destination: Option<String>,
+    pub requested_by: String,
+    pub reason: String,
+}
 
 /// A delivery that is locked until the transaction ends.
 pub(crate) struct LockedDelivery {
@@ -35,7 +44,7 @@ pub(crate) async fn lock_for_replay(
     let delivery = |row: &PgRow| {
         Ok(LockedDelivery {
             destination: row.try_get("destination")?,
-            replay_request_id: row.optional_replay_id("replay_request_id")?,
+            replay_request_id: row.optional_id("replay_request_id", ReplayId::new)?,
         })
     };
     rows.iter().map(delivery).collect()
@@ -47,7 +56,7 @@ macro_rules! in_flight {
     };
 }
 
-// Its message is in the queue, or it is in flight. The columns are those of before.
+// Its message is in the queue, or it is in flight. The conditions read the columns as they were before.
 macro_rules! kept {
     () => {
         concat!(

@@ -1,31 +1,31 @@
-//! Which events are on a page: ids only, in order, and how many there are.
+//! The ids of the events on a page, in order, and the number of events in the list.
 //!
-//! [`take_stock`] counts. Where no more than the cap match, it has found them all, and the page is cut from them. Where
-//! more do, [`find`] walks to the page, and with so many events that match the walk is short.
+//! [`collect_matching`] counts. Where no more than the cap match, it has found them all, and the page is cut from them.
+//! Where more do, [`find`] walks to the page, and with so many events that match the walk is short.
 
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::event_sql as sql;
-use super::instant::id_at;
+use super::events::{EventFilter, EventStatus};
+use super::id_time::id_at;
 use super::page::{Order, Position, TOTAL_CAP};
-use super::{EventFilter, EventStatus};
 use crate::error::Result;
 
-/// What the ids are sorted by; the id settles equal keys.
+/// The sort key of the ids; the id settles equal keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Key {
+pub(super) enum SortKey {
     /// The id is the time of receipt.
     Id,
     OccurredAt,
 }
 
-/// A stretch of a list of events in one status (or of all events).
+/// A walk along the list of the events in one status (or of all events), from a position to the end of a page.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stretch<'a> {
+pub(super) struct Walk<'a> {
     pub(super) filter: &'a EventFilter,
     pub(super) status: Option<EventStatus>,
-    pub(super) key: Key,
+    pub(super) key: SortKey,
     pub(super) order: Order,
     pub(super) after_id: Option<Uuid>,
     pub(super) after_time: Option<jiff_sqlx::Timestamp>,
@@ -33,27 +33,27 @@ pub(super) struct Stretch<'a> {
     pub(super) offset: i64,
 }
 
-/// How many events pass a filter, and which, when they are few.
+/// The events that pass a filter: their number, and the events themselves when they are few.
 #[derive(Debug)]
-pub(super) struct Stock {
+pub(super) struct MatchingEvents {
     /// One more than [`super::TOTAL_CAP`] when there are more than that.
     pub(super) counted: i64,
     /// The positions of all, in no order; `None` when there are more than the cap.
     pub(super) positions: Option<Vec<Position>>,
 }
 
-/// Counts the events that pass the filter. A filter that few events pass and that no index knows needs the whole history
-/// to be read for that, so the events found on the way are kept: their page is made of them, without a second reading.
-pub(super) async fn take_stock(
+/// Counts the events that pass the filter. When few events pass it and no index serves it, this reads the whole history;
+/// so it keeps the events found on the way, and their page is made of them without a second reading.
+pub(super) async fn collect_matching(
     connection: &mut PgConnection,
     filter: &EventFilter,
     status: Option<EventStatus>,
-    key: Key,
-) -> Result<Stock> {
+    key: SortKey,
+) -> Result<MatchingEvents> {
     let statement = match status {
-        None | Some(EventStatus::Processed) => sql::STOCK_OF_EVENTS,
-        Some(EventStatus::Failed) => sql::STOCK_OF_FAILED,
-        Some(EventStatus::Pending | EventStatus::Processing | EventStatus::Retrying) => sql::STOCK_OF_OPEN,
+        None | Some(EventStatus::Processed) => sql::MATCHING_EVENTS,
+        Some(EventStatus::Failed) => sql::MATCHING_FAILED,
+        Some(EventStatus::Pending | EventStatus::Processing | EventStatus::Retrying) => sql::MATCHING_OPEN,
     };
     let row = sqlx::query(statement)
         .bind(filter.provider.as_deref())
@@ -62,32 +62,32 @@ pub(super) async fn take_stock(
         .bind(filter.from.map(jiff_sqlx::Timestamp::from))
         .bind(filter.until.map(jiff_sqlx::Timestamp::from))
         .bind(status.map(EventStatus::as_str))
-        .bind(key == Key::OccurredAt)
+        .bind(key == SortKey::OccurredAt)
         .fetch_one(connection)
         .await?;
     let counted: i64 = row.try_get("counted")?;
     if counted > i64::from(TOTAL_CAP) {
-        return Ok(Stock { counted, positions: None });
+        return Ok(MatchingEvents { counted, positions: None });
     }
     // Aggregates of nothing are NULL.
     let ids: Vec<Uuid> = row.try_get::<Option<_>, _>("ids")?.unwrap_or_default();
     let positions = match key {
-        Key::Id => ids.into_iter().map(|id| Position { key: 0, id }).collect(),
-        Key::OccurredAt => {
+        SortKey::Id => ids.into_iter().map(|id| Position { key: 0, id }).collect(),
+        SortKey::OccurredAt => {
             let times: Vec<jiff_sqlx::Timestamp> = row.try_get::<Option<_>, _>("times")?.unwrap_or_default();
             let keys = times.into_iter().map(|time| time.to_jiff().as_microsecond());
             keys.zip(ids).map(|(key, id)| Position { key, id }).collect()
         }
     };
-    Ok(Stock { counted, positions: Some(positions) })
+    Ok(MatchingEvents { counted, positions: Some(positions) })
 }
 
-/// The ids of a stretch, in its order.
-pub(super) async fn find(connection: &mut PgConnection, stretch: Stretch<'_>) -> Result<Vec<Uuid>> {
+/// Returns the ids of a walk, in its order.
+pub(super) async fn find(connection: &mut PgConnection, walk: Walk<'_>) -> Result<Vec<Uuid>> {
     use EventStatus::{Failed, Pending, Processed, Processing, Retrying};
-    use Key::{Id, OccurredAt};
     use Order::{Ascending, Descending};
-    let statement = match (stretch.key, stretch.status, stretch.order) {
+    use SortKey::{Id, OccurredAt};
+    let statement = match (walk.key, walk.status, walk.order) {
         (Id, None | Some(Processed), Descending) => sql::EVENTS_BY_ID_DESC,
         (Id, None | Some(Processed), Ascending) => sql::EVENTS_BY_ID_ASC,
         (Id, Some(Failed), Descending) => sql::FAILED_BY_ID_DESC,
@@ -97,22 +97,22 @@ pub(super) async fn find(connection: &mut PgConnection, stretch: Stretch<'_>) ->
         (OccurredAt, _, Descending) => sql::EVENTS_BY_OCCURRED_AT_DESC,
         (OccurredAt, _, Ascending) => sql::EVENTS_BY_OCCURRED_AT_ASC,
     };
-    let (first, end) = match stretch.key {
-        Id => stretch.filter.window_ids(),
-        OccurredAt => bounds(connection, stretch.status).await?,
+    let (first, end) = match walk.key {
+        Id => walk.filter.window_ids(),
+        OccurredAt => bounds(connection, walk.status).await?,
     };
-    let filter = stretch.filter;
+    let filter = walk.filter;
     let ids = sqlx::query_scalar(statement)
         .bind(filter.provider.as_deref())
         .bind(filter.event_type.as_deref())
         .bind(filter.subject_pattern())
         .bind(filter.from.map(jiff_sqlx::Timestamp::from))
         .bind(filter.until.map(jiff_sqlx::Timestamp::from))
-        .bind(stretch.status.map(EventStatus::as_str))
-        .bind(stretch.after_id)
-        .bind(stretch.after_time)
-        .bind(stretch.limit)
-        .bind(stretch.offset)
+        .bind(walk.status.map(EventStatus::as_str))
+        .bind(walk.after_id)
+        .bind(walk.after_time)
+        .bind(walk.limit)
+        .bind(walk.offset)
         .bind(first)
         .bind(end)
         .fetch_all(connection)
@@ -120,7 +120,7 @@ pub(super) async fn find(connection: &mut PgConnection, stretch: Stretch<'_>) ->
     Ok(ids)
 }
 
-/// The first and the last id that an event in the status can have.
+/// Returns the first and the last id that an event in the status can have.
 async fn bounds(connection: &mut PgConnection, status: Option<EventStatus>) -> Result<(Uuid, Uuid)> {
     let query = match status {
         None | Some(EventStatus::Processed) => return Ok((Uuid::nil(), Uuid::max())),
@@ -130,17 +130,17 @@ async fn bounds(connection: &mut PgConnection, status: Option<EventStatus>) -> R
         }
     };
     let row = query.fetch_one(connection).await?;
-    // Without any there is nothing between these.
+    // When no event is in the status, no id lies between these.
     let first: Option<Uuid> = row.try_get("first")?;
     let last: Option<Uuid> = row.try_get("last")?;
     Ok((first.unwrap_or(Uuid::max()), last.unwrap_or(Uuid::nil())))
 }
 
-/// How far receipt may be from occurrence for the walk around a window to meet the event.
+/// The largest difference between receipt and occurrence at which the walk around a window meets the event.
 const WINDOW_MARGIN_MILLISECONDS: i64 = 10 * 60 * 1000;
 
 impl EventFilter {
-    /// The first id, and the end of the ids, of what was received around the window of occurrence.
+    /// Returns the first id, and the end of the ids, of the events received around the window of occurrence.
     fn window_ids(&self) -> (Uuid, Uuid) {
         let first = self.from.map_or(Uuid::nil(), |from| {
             id_at(from.as_millisecond().saturating_sub(WINDOW_MARGIN_MILLISECONDS))
@@ -148,11 +148,11 @@ impl EventFilter {
         let end = self.until.map_or(Uuid::max(), |until| {
             id_at(until.as_millisecond().saturating_add(WINDOW_MARGIN_MILLISECONDS))
         });
-        // An empty window is no reason to have the walks overlap.
+        // The walks must not overlap, even when the window is empty.
         (first, end.max(first))
     }
 
-    /// The ILIKE pattern that matches the text anywhere, literally.
+    /// Returns the ILIKE pattern that matches the text anywhere, literally.
     fn subject_pattern(&self) -> Option<String> {
         self.subject.as_deref().map(|subject| {
             let mut pattern = String::with_capacity(subject.len() + 2);

@@ -1,61 +1,125 @@
 //! The list of events.
 
-use serde::Serialize;
-use serde_json::value::RawValue;
+use grapnel_core::ids::{EventId, IntegrationId};
+use grapnel_core::payload::BodyForm;
+use jiff::Timestamp;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
-use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::event_pages::{self, Key, Stretch};
+use super::event_pages::{self, SortKey, Walk};
 use super::event_sql as sql;
 use super::page::{Order, Page, PageRequest, Position, Total};
 use super::snapshot::Snapshot;
-use super::{EventFilter, EventStatus, Instant, known};
+use crate::columns::Columns;
 use crate::database::Database;
 use crate::error::{Error, Result};
-use grapnel_core::payload::{BodyForm, normalized_payload};
 
 /// Payloads longer than this are left out of lists, which bounds a page to 6.4 MB of them.
 const LISTED_PAYLOAD_BYTES: i32 = 65_536;
 
-/// One accepted webhook. What it says is immutable; the status and what follows from deliveries is as of now.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Event {
-    pub id: Uuid,
-    pub integration_id: Uuid,
+/// One accepted webhook. Its content is immutable; the status and all that follows from deliveries is as of now.
+#[derive(Debug)]
+pub struct EventRow {
+    pub id: EventId,
+    pub integration_id: IntegrationId,
     pub provider: String,
     /// The provider's own id of the event, where it has one.
-    #[schema(required)]
     pub external_event_id: Option<String>,
     pub event_type: String,
-    #[schema(required)]
     pub subject: Option<String>,
-    pub occurred_at: Instant,
-    pub received_at: Instant,
-    pub created_at: Instant,
-    pub updated_at: Instant,
+    pub occurred_at: Timestamp,
+    pub received_at: Timestamp,
+    /// When a delivery last changed, or the time of receipt.
+    pub updated_at: Timestamp,
     pub status: EventStatus,
     /// Attempts of all deliveries so far.
-    #[schema(minimum = 0)]
-    pub processing_attempts: i64,
+    pub attempts: i64,
     /// The latest error of a delivery that did not succeed.
-    #[schema(required)]
     pub last_error: Option<String>,
     /// When the last attempt ended.
-    #[schema(required)]
-    pub last_processed_at: Option<Instant>,
+    pub last_processed_at: Option<Timestamp>,
     pub correlation_id: String,
-    /// Which verification secret proved it: 0 is the current one, 1 and 2 are the previous ones.
-    #[schema(minimum = 0, maximum = 2)]
+    /// The index of the verification secret that verified it: 0 is the current one, 1 and 2 are the previous ones.
     pub secret_index: i16,
-    /// The event in its normalized form. Null in lists when the provider's payload is longer than 64 KiB: `GET /events/{id}` has it.
-    #[schema(required, value_type = Option<Object>)]
-    pub normalized_payload: Option<Box<RawValue>>,
+    /// `None` in lists when it is longer than 64 KiB.
+    pub payload: Option<PayloadRow>,
 }
 
-/// What events are sorted by.
+/// The provider's payload within the body.
+#[derive(Debug)]
+pub struct PayloadRow {
+    /// The member of the normalized payload that carries it.
+    pub key: String,
+    pub form: BodyForm,
+    pub bytes: Vec<u8>,
+}
+
+/// The status of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventStatus {
+    /// No unfinished delivery is further than waiting for its first attempt.
+    Pending,
+    /// An attempt is under way. After the death of its worker the status stays until the delivery is claimed again,
+    /// because the outcome of the attempt is unknown until then.
+    Processing,
+    /// A delivery waits for another attempt.
+    Retrying,
+    /// All deliveries succeeded.
+    Processed,
+    /// No delivery is unfinished, and one failed.
+    Failed,
+}
+
+impl EventStatus {
+    /// In the order of sorting. The unfinished ones come first, the most advanced last: an event with several
+    /// unfinished deliveries has the status of the most advanced.
+    pub const ALL: [Self; 5] =
+        [Self::Pending, Self::Processing, Self::Retrying, Self::Processed, Self::Failed];
+
+    /// The form that the API and the statements use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Processing => "processing",
+            Self::Retrying => "retrying",
+            Self::Processed => "processed",
+            Self::Failed => "failed",
+        }
+    }
+
+    fn rank(self) -> i64 {
+        match self {
+            Self::Pending => 0,
+            Self::Processing => 1,
+            Self::Retrying => 2,
+            Self::Processed => 3,
+            Self::Failed => 4,
+        }
+    }
+
+    /// Reads the derived column `status`.
+    pub(super) fn of_row(row: &PgRow, id: EventId) -> Result<Self> {
+        let text: &str = row.try_get("status")?;
+        let corrupt = || Error::Corrupt { table: "deliveries", column: "status", id: id.uuid() };
+        Self::ALL.into_iter().find(|status| status.as_str() == text).ok_or_else(corrupt)
+    }
+}
+
+/// The events that a list has. Absent filters restrict nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventFilter {
+    pub provider: Option<String>,
+    pub event_type: Option<String>,
+    /// Matches anywhere in the subject, in either case, literally.
+    pub subject: Option<String>,
+    /// The earliest time of occurrence.
+    pub from: Option<Timestamp>,
+    /// The end of the times of occurrence, exclusive.
+    pub until: Option<Timestamp>,
+}
+
+/// The sort key of a list of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventSort {
     /// The time of receipt, which is the id.
@@ -65,7 +129,7 @@ pub enum EventSort {
     Status,
 }
 
-/// Which events, in which order.
+/// A list of events and its order.
 #[derive(Debug, Clone)]
 pub struct EventList {
     pub filter: EventFilter,
@@ -74,21 +138,22 @@ pub struct EventList {
     pub order: Order,
 }
 
-/// One page of events.
-pub async fn list_events(db: &Database, list: &EventList, request: PageRequest) -> Result<Page<Event>> {
+/// Reads one page of events.
+pub async fn list_events(db: &Database, list: &EventList, request: PageRequest) -> Result<Page<EventRow>> {
     db.bounded(async {
         let mut snapshot = Snapshot::take(db).await?;
         let connection = snapshot.connection();
         let (counted, ids) = match (list.sort, list.status) {
             (EventSort::Status, None) => {
-                let stock = event_pages::take_stock(connection, &list.filter, None, Key::Id).await?;
-                (stock.counted, ids_by_status(connection, list, request).await?)
+                let matching =
+                    event_pages::collect_matching(connection, &list.filter, None, SortKey::Id).await?;
+                (matching.counted, ids_by_status(connection, list, request).await?)
             }
             // Within one status the order by status is the order by id.
             (EventSort::Status | EventSort::CreatedAt, _) => {
-                ids_by(connection, list, Key::Id, request).await?
+                ids_by(connection, list, SortKey::Id, request).await?
             }
-            (EventSort::OccurredAt, _) => ids_by(connection, list, Key::OccurredAt, request).await?,
+            (EventSort::OccurredAt, _) => ids_by(connection, list, SortKey::OccurredAt, request).await?,
         };
         let events = load(connection, &ids).await?;
         snapshot.release().await?;
@@ -97,32 +162,32 @@ pub async fn list_events(db: &Database, list: &EventList, request: PageRequest) 
     .await
 }
 
-fn position(sort: EventSort, event: &Event) -> Position {
+fn position(sort: EventSort, event: &EventRow) -> Position {
     let key = match sort {
         EventSort::CreatedAt => 0,
-        EventSort::OccurredAt => event.occurred_at.0.as_microsecond(),
+        EventSort::OccurredAt => event.occurred_at.as_microsecond(),
         EventSort::Status => event.status.rank(),
     };
-    Position { key, id: event.id }
+    Position { key, id: event.id.uuid() }
 }
 
-/// The ids of the page, and how many events were counted.
+/// Returns the number of events that were counted, and the ids of the page.
 async fn ids_by(
     connection: &mut PgConnection,
     list: &EventList,
-    key: Key,
+    key: SortKey,
     request: PageRequest,
 ) -> Result<(i64, Vec<Uuid>)> {
-    let stock = event_pages::take_stock(connection, &list.filter, list.status, key).await?;
-    if let Some(positions) = stock.positions {
+    let matching = event_pages::collect_matching(connection, &list.filter, list.status, key).await?;
+    if let Some(positions) = matching.positions {
         // A cursor of the order by status has the status' rank as its key.
         let after = request.after().map(|position| match key {
-            Key::Id => Position { key: 0, ..position },
-            Key::OccurredAt => position,
+            SortKey::Id => Position { key: 0, ..position },
+            SortKey::OccurredAt => position,
         });
-        return Ok((stock.counted, request.cut(positions, after, list.order)));
+        return Ok((matching.counted, request.cut(positions, after, list.order)));
     }
-    let stretch = Stretch {
+    let walk = Walk {
         filter: &list.filter,
         status: list.status,
         key,
@@ -132,10 +197,10 @@ async fn ids_by(
         limit: request.limit(),
         offset: request.offset(),
     };
-    Ok((stock.counted, event_pages::find(connection, stretch).await?))
+    Ok((matching.counted, event_pages::find(connection, walk).await?))
 }
 
-/// The list by status is the lists of the five statuses, one after the other.
+/// Returns the ids of a page of the list by status: the lists of the five statuses, one after the other.
 async fn ids_by_status(
     connection: &mut PgConnection,
     list: &EventList,
@@ -155,24 +220,24 @@ async fn ids_by_status(
         if !passed || ids.len() >= wanted {
             continue;
         }
-        let stretch = Stretch {
+        let walk = Walk {
             filter: &list.filter,
             status: Some(status),
-            key: Key::Id,
+            key: SortKey::Id,
             order: list.order,
             after_id: resumes_here.map(|position| position.id),
             after_time: None,
             limit: i64::try_from(wanted - ids.len()).unwrap_or(i64::MAX),
             offset: 0,
         };
-        ids.extend(event_pages::find(connection, stretch).await?);
+        ids.extend(event_pages::find(connection, walk).await?);
     }
     let skipped = usize::try_from(request.offset()).unwrap_or(usize::MAX).min(ids.len());
     Ok(ids.split_off(skipped))
 }
 
-/// The events with these ids, in the order of the ids.
-async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Event>> {
+/// Reads the events with these ids, in the order of the ids.
+async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<EventRow>> {
     let (Some(first), Some(last)) = (ids.iter().min(), ids.iter().max()) else { return Ok(Vec::new()) };
     let rows = sqlx::query(sql::LOAD_EVENTS)
         .bind(ids)
@@ -181,61 +246,41 @@ async fn load(connection: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Event>>
         .bind(LISTED_PAYLOAD_BYTES)
         .fetch_all(connection)
         .await?;
-    let mut events = rows.iter().map(event_of).collect::<Result<Vec<_>>>()?;
-    events.sort_by_cached_key(|event| ids.iter().position(|id| *id == event.id));
+    let mut events = rows.iter().map(event_row).collect::<Result<Vec<_>>>()?;
+    events.sort_by_cached_key(|event| ids.iter().position(|id| *id == event.id.uuid()));
     Ok(events)
 }
 
 /// Reads the columns that the statements for events have in common.
-pub(super) fn event_of(row: &PgRow) -> Result<Event> {
-    let id: Uuid = row.try_get("id")?;
-    let provider: String = row.try_get("provider")?;
-    let external_event_id: Option<String> = row.try_get("external_event_id")?;
-    let event_type: String = row.try_get("event_type")?;
-    let payload: Option<&[u8]> = row.try_get("payload")?;
-    let received_at: Instant = row.try_get::<jiff_sqlx::Timestamp, _>("received_at")?.into();
-    let updated_at: Option<jiff_sqlx::Timestamp> = row.try_get("updated_at")?;
-    let last_processed_at: Option<jiff_sqlx::Timestamp> = row.try_get("last_processed_at")?;
-    let normalized_payload = match payload {
-        Some(payload) => {
-            let key: &str = row.try_get("payload_key")?;
-            let form = known(BodyForm::from_code(row.try_get("body_form")?), "events", "body_form", id)?;
-            let external_event_id = external_event_id.as_deref();
-            let json = normalized_payload(&provider, &event_type, external_event_id, key, form, payload);
-            Some(serde_json::from_slice(&json).map_err(|source| Error::Corrupt {
-                table: "events",
-                column: "raw_body",
-                id,
-                source: Some(source),
-            })?)
-        }
-        None => None,
-    };
-    Ok(Event {
+pub(super) fn event_row(row: &PgRow) -> Result<EventRow> {
+    let id = row.id("id", EventId::new)?;
+    let received_at = row.time("received_at")?;
+    Ok(EventRow {
         id,
-        integration_id: row.try_get("integration_id")?,
-        provider,
-        external_event_id,
-        event_type,
+        integration_id: row.id("integration_id", IntegrationId::new)?,
+        provider: row.try_get("provider")?,
+        external_event_id: row.try_get("external_event_id")?,
+        event_type: row.try_get("event_type")?,
         subject: row.try_get("subject")?,
-        occurred_at: row.try_get::<jiff_sqlx::Timestamp, _>("occurred_at")?.into(),
+        occurred_at: row.time("occurred_at")?,
         received_at,
-        created_at: received_at,
-        updated_at: updated_at.map_or(received_at, Instant::from),
+        updated_at: row.optional_time("updated_at")?.unwrap_or(received_at),
         status: EventStatus::of_row(row, id)?,
-        processing_attempts: row.try_get("attempts")?,
+        attempts: row.try_get("attempts")?,
         last_error: row.try_get("last_error")?,
-        last_processed_at: last_processed_at.map(Instant::from),
+        last_processed_at: row.optional_time("last_processed_at")?,
         correlation_id: row.try_get("correlation_id")?,
         secret_index: row.try_get("secret_index")?,
-        normalized_payload,
+        payload: payload_row(row, id)?,
     })
 }
 
-impl EventStatus {
-    /// Reads the derived column `status`.
-    pub(super) fn of_row(row: &PgRow, id: Uuid) -> Result<Self> {
-        let text: &str = row.try_get("status")?;
-        known(Self::ALL.into_iter().find(|status| status.as_str() == text), "deliveries", "status", id)
-    }
+fn payload_row(row: &PgRow, id: EventId) -> Result<Option<PayloadRow>> {
+    let Some(bytes) = row.try_get("payload")? else { return Ok(None) };
+    let corrupt = || Error::Corrupt { table: "events", column: "body_form", id: id.uuid() };
+    Ok(Some(PayloadRow {
+        key: row.try_get("payload_key")?,
+        form: BodyForm::from_code(row.try_get("body_form")?).ok_or_else(corrupt)?,
+        bytes,
+    }))
 }

@@ -1,34 +1,34 @@
-//! Pages of a list: by number, or by keyset after a position. Both cost the same however long the list is.
+//! Pages of a list: by number, or by keyset after a position. Neither costs more when the list is longer.
 
 use std::num::NonZeroU32;
 
 use uuid::Uuid;
 
-/// Totals are exact up to here.
+/// The largest total that is exact. The statements that count have it as a literal, which a test compares.
 pub const TOTAL_CAP: u32 = 10_000;
 
-/// Which way a list runs.
+/// The direction of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     Ascending,
     Descending,
 }
 
-/// The last item of a page: its sort key (microseconds, a status' rank, or 0 where the id is the key) and its id.
+/// The last item of a page: its sort key (microseconds, a status's rank, or 0 where the id is the key) and its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     pub key: i64,
     pub id: Uuid,
 }
 
-/// Where a page begins.
+/// The beginning of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
     Page(NonZeroU32),
     After { position: Position, page: NonZeroU32 },
 }
 
-/// Which page is asked for. The caller bounds both numbers.
+/// A request for a page. The caller bounds both numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageRequest {
     pub start: Start,
@@ -36,7 +36,7 @@ pub struct PageRequest {
 }
 
 impl PageRequest {
-    /// Rows to skip.
+    /// Returns the number of rows to skip.
     pub(super) fn offset(self) -> i64 {
         match self.start {
             Start::Page(page) => i64::from(page.get() - 1) * i64::from(self.size),
@@ -44,12 +44,12 @@ impl PageRequest {
         }
     }
 
-    /// Rows to read: one more than are shown tells whether there is another page.
+    /// Returns the number of rows to read: one more than are shown, which shows whether there is another page.
     pub(super) fn limit(self) -> i64 {
         i64::from(self.size) + 1
     }
 
-    /// The position to go on from.
+    /// Returns the position to go on from.
     pub(super) fn after(self) -> Option<Position> {
         match self.start {
             Start::Page(_) => None,
@@ -61,9 +61,9 @@ impl PageRequest {
         self.after().map(|position| position.id)
     }
 
-    /// The key to go on from, where it is a time.
+    /// Returns the key to go on from, where it is a time.
     pub(super) fn after_time(self) -> Option<jiff_sqlx::Timestamp> {
-        // A position that no list has given may have a key that is no time; any time will do for it.
+        // A forged position may have a key that is not a time; any time will do for it.
         let time = |position: Position| jiff::Timestamp::from_microsecond(position.key).unwrap_or_default();
         self.after().map(|position| time(position).into())
     }
@@ -91,7 +91,7 @@ impl PageRequest {
         positions.into_iter().skip(first).take(limit).map(|position| position.id).collect()
     }
 
-    /// Makes the page of the rows that were read with `limit`.
+    /// Makes the page from the rows that were read with `limit`.
     pub(super) fn page<T>(
         self,
         mut items: Vec<T>,
@@ -107,16 +107,16 @@ impl PageRequest {
     }
 }
 
-/// How many items a list has.
+/// The number of items in a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Total {
     pub count: u32,
-    /// There are more than `count`.
+    /// Whether there are more than `count`.
     pub is_capped: bool,
 }
 
 impl Total {
-    /// From a count that stopped at one more than the cap.
+    /// Reads a count that stopped at one more than the cap.
     pub(super) fn of(counted: i64) -> Self {
         match u32::try_from(counted) {
             Ok(count) if count <= TOTAL_CAP => Self { count, is_capped: false },

@@ -1,39 +1,36 @@
-//! Replay requests. Who changes them is `store/replay.rs`.
+//! Replay requests. [`crate::replays`] has what changes them.
 
-use jiff_sqlx::Timestamp;
-use serde::Serialize;
+use grapnel_core::ids::{EventId, ReplayId};
+use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
-use utoipa::ToSchema;
-use uuid::Uuid;
 
-use super::instant::id_floor;
-use super::page::{Page, PageRequest, Position, Total};
+use super::CLOCK_SKEW_MILLISECONDS;
+use super::id_time::id_floor;
+use super::list_page::{ListStatements, list_page};
+use super::page::{Page, PageRequest, Position};
 use super::snapshot::Snapshot;
-use super::{CLOCK_SLACK_MILLISECONDS, Instant, known};
+use crate::columns::Columns;
 use crate::database::Database;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// An operator's request to deliver an event again.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ReplayRequest {
-    pub id: Uuid,
-    pub event_id: Uuid,
-    /// The only destination that is delivered to; null is all of the event's.
-    #[schema(required)]
+#[derive(Debug)]
+pub struct ReplayRequestRow {
+    pub id: ReplayId,
+    pub event_id: EventId,
+    /// The only destination that is delivered to; `None` is all of the event's.
     pub destination: Option<String>,
     pub requested_by: String,
     pub reason: String,
     pub status: ReplayStatus,
-    pub created_at: Instant,
+    pub created_at: Timestamp,
     /// When the request was completed or failed.
-    #[schema(required)]
-    pub processed_at: Option<Instant>,
+    pub processed_at: Option<Timestamp>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
+/// The status of a replay request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplayStatus {
     /// Stored; a delivery waits to be handed to its queue.
     Queued,
@@ -46,9 +43,10 @@ pub enum ReplayStatus {
 }
 
 impl ReplayStatus {
+    /// All statuses.
     pub const ALL: [Self; 4] = [Self::Queued, Self::Dispatched, Self::Completed, Self::Failed];
 
-    /// As the API and the statements have it.
+    /// The stored form.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "queued",
@@ -57,107 +55,90 @@ impl ReplayStatus {
             Self::Failed => "failed",
         }
     }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
 }
 
+/// The requests that a list has. Absent filters restrict nothing.
 #[derive(Debug, Clone, Default)]
 pub struct ReplayFilter {
-    pub event_id: Option<Uuid>,
+    pub event_id: Option<EventId>,
     pub status: Option<ReplayStatus>,
 }
 
-macro_rules! columns {
-    () => {
-        "r.id, r.event_id, r.destination, r.requested_by, r.reason, r.status::text AS status, r.created_at,
-        r.processed_at"
-    };
-}
+// $1 the event, $2 the smallest id that a replay of it can have, $3 the status. Unfinished requests have an index; the
+// comparison with literals lets the planner prove that it applies.
+pub(super) const LIST: ListStatements = ListStatements {
+    list: "/* views::list_replay_requests */
+        SELECT r.id, r.event_id, r.destination, r.requested_by, r.reason, r.status::text AS status, r.created_at,
+            r.processed_at
+        FROM replay_requests r
+        WHERE ($1::uuid IS NULL OR r.event_id = $1 AND r.id >= $2)
+            AND ($3::text IS NULL OR r.status::text = $3)
+            AND ($3::text IS NULL OR $3 NOT IN ('queued', 'dispatched') OR r.status IN ('queued', 'dispatched'))
+            AND ($4::uuid IS NULL OR r.id < $4)
+        ORDER BY r.id DESC LIMIT $5 OFFSET $6",
+    count: "/* views::count_replay_requests */
+        SELECT count(*) FROM (
+            SELECT FROM replay_requests r
+            WHERE ($1::uuid IS NULL OR r.event_id = $1 AND r.id >= $2)
+                AND ($3::text IS NULL OR r.status::text = $3)
+                AND ($3::text IS NULL OR $3 NOT IN ('queued', 'dispatched') OR r.status IN ('queued', 'dispatched'))
+            LIMIT 10001
+        ) AS counted",
+    sorted_by_time: false,
+};
 
-// $1 the event, $2 the smallest id that a replay of it can have, $3 the status. Unfinished requests have an index,
-// which a comparison with a literal leads the planner to.
-macro_rules! filters {
-    () => {
-        "($1::uuid IS NULL OR r.event_id = $1 AND r.id >= $2)
-        AND ($3::text IS NULL OR r.status::text = $3)
-        AND ($3::text IS NULL OR $3 NOT IN ('queued', 'dispatched') OR r.status IN ('queued', 'dispatched'))"
-    };
-}
-
-const LIST: &str = concat!(
-    "/* views::list_replay_requests */ SELECT ",
-    columns!(),
-    " FROM replay_requests r WHERE ",
-    filters!(),
-    " AND ($4::uuid IS NULL OR r.id < $4) ORDER BY r.id DESC LIMIT $5 OFFSET $6"
-);
-
-const COUNT: &str = concat!(
-    "/* views::count_replay_requests */ SELECT count(*) FROM (SELECT FROM replay_requests r WHERE ",
-    filters!(),
-    " LIMIT 10001) AS counted"
-);
-
-/// One page of replay requests, the latest first.
+/// Reads one page of replay requests, the latest first.
 pub async fn list_replay_requests(
     db: &Database,
     filter: &ReplayFilter,
     request: PageRequest,
-) -> Result<Page<ReplayRequest>> {
+) -> Result<Page<ReplayRequestRow>> {
+    let event_id = filter.event_id.map(EventId::uuid);
+    let oldest = event_id.map(|event_id| id_floor(event_id, CLOCK_SKEW_MILLISECONDS));
+    let status = filter.status.map(ReplayStatus::as_str);
+    list_page(
+        db,
+        LIST,
+        request,
+        |statement| statement.bind(event_id).bind(oldest).bind(status),
+        replay_request_row,
+        |replay| Position { key: 0, id: replay.id.uuid() },
+    )
+    .await
+}
+
+const LOAD: &str = "/* views::load_replay_request */
+    SELECT r.id, r.event_id, r.destination, r.requested_by, r.reason, r.status::text AS status, r.created_at,
+        r.processed_at
+    FROM replay_requests r
+    WHERE r.id = $1";
+
+/// Reads one replay request.
+pub async fn load_replay_request(db: &Database, id: ReplayId) -> Result<Option<ReplayRequestRow>> {
     db.bounded(async {
-        let oldest = filter.event_id.map(|event_id| id_floor(event_id, CLOCK_SLACK_MILLISECONDS));
-        let status = filter.status.map(ReplayStatus::as_str);
         let mut snapshot = Snapshot::take(db).await?;
-        let rows = sqlx::query(LIST)
-            .bind(filter.event_id)
-            .bind(oldest)
-            .bind(status)
-            .bind(request.after_id())
-            .bind(request.limit())
-            .bind(request.offset())
-            .fetch_all(snapshot.connection())
-            .await?;
-        let counted = sqlx::query_scalar(COUNT)
-            .bind(filter.event_id)
-            .bind(oldest)
-            .bind(status)
-            .fetch_one(snapshot.connection())
-            .await?;
+        let row = sqlx::query(LOAD).bind(id.uuid()).fetch_optional(snapshot.connection()).await?;
         snapshot.release().await?;
-        let replays = rows.iter().map(replay_of).collect::<Result<Vec<_>>>()?;
-        Ok(request.page(replays, Total::of(counted), |replay| Position { key: 0, id: replay.id }))
+        row.as_ref().map(replay_request_row).transpose()
     })
     .await
 }
 
-const LOAD: &str = concat!(
-    "/* views::load_replay_request */ SELECT ",
-    columns!(),
-    " FROM replay_requests r WHERE r.id = $1"
-);
-
-/// One replay request.
-pub async fn load_replay_request(db: &Database, id: Uuid) -> Result<Option<ReplayRequest>> {
-    db.bounded(async {
-        let mut snapshot = Snapshot::take(db).await?;
-        let row = sqlx::query(LOAD).bind(id).fetch_optional(snapshot.connection()).await?;
-        snapshot.release().await?;
-        row.as_ref().map(replay_of).transpose()
-    })
-    .await
-}
-
-fn replay_of(row: &PgRow) -> Result<ReplayRequest> {
-    let id: Uuid = row.try_get("id")?;
-    let status: &str = row.try_get("status")?;
-    let status = ReplayStatus::ALL.into_iter().find(|known| known.as_str() == status);
-    let processed_at: Option<Timestamp> = row.try_get("processed_at")?;
-    Ok(ReplayRequest {
+fn replay_request_row(row: &PgRow) -> Result<ReplayRequestRow> {
+    let id = row.id("id", ReplayId::new)?;
+    let corrupt = || Error::Corrupt { table: "replay_requests", column: "status", id: id.uuid() };
+    Ok(ReplayRequestRow {
         id,
-        event_id: row.try_get("event_id")?,
+        event_id: row.id("event_id", EventId::new)?,
         destination: row.try_get("destination")?,
         requested_by: row.try_get("requested_by")?,
         reason: row.try_get("reason")?,
-        status: known(status, "replay_requests", "status", id)?,
-        created_at: row.try_get::<Timestamp, _>("created_at")?.into(),
-        processed_at: processed_at.map(Instant::from),
+        status: ReplayStatus::parse(row.try_get("status")?).ok_or_else(corrupt)?,
+        created_at: row.time("created_at")?,
+        processed_at: row.optional_time("processed_at")?,
     })
 }

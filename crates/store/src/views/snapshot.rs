@@ -6,9 +6,9 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use crate::database::Database;
 use crate::error::Result;
 
-// One round trip. The timeout is STATEMENT_DEADLINE. Plans are made for the values at hand: absent filters fold away,
-// id bounds prune partitions, and a filter without an index may read a table from end to end. No compilation of plans and no parallel workers: reading must not take the processors
-// from the ingress.
+// One round trip. The timeout is the deadline of `Database`. Plans are made for the values at hand: absent filters fold
+// away, id bounds prune partitions, and a filter without an index may read a table from end to end. No compilation of
+// plans and no parallel workers: reading must not take the processors from the ingress.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL statement_timeout = '10s';
     SET LOCAL plan_cache_mode = force_custom_plan;
@@ -16,7 +16,7 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL jit = off;
     SET LOCAL max_parallel_workers_per_gather = 0";
 
-/// One consistent view of the database.
+/// A transaction that sees one state of the database.
 pub(super) struct Snapshot(Transaction<'static, Postgres>);
 
 impl Snapshot {
@@ -28,8 +28,19 @@ impl Snapshot {
         &mut self.0
     }
 
-    /// Gives the connection back at once; a dropped snapshot does so too, a little later.
+    /// Returns the connection to the pool at once; a dropped snapshot returns it a little later.
     pub(super) async fn release(self) -> Result<()> {
         Ok(self.0.rollback().await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::DEADLINE;
+
+    #[test]
+    fn the_server_has_the_same_deadline() {
+        assert!(BEGIN.contains(&format!("statement_timeout = '{}s'", DEADLINE.as_secs())));
     }
 }

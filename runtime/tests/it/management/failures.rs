@@ -72,7 +72,7 @@ async fn statements_that_take_too_long_are_ended() {
 async fn a_fault_of_ours_is_a_constant_500() {
     let api = Api::start().await;
     let integration = api.integration("acme", &["orders"]).await;
-    // A payload that is no JSON cannot be stored by the ingress.
+    // A payload that is not JSON cannot be stored by the ingress.
     let impossible =
         NewEvent { raw_body: Bytes::from_static(b"secret{"), payload: 0..7, ..event(integration) };
     let id = api.store(impossible).await;

@@ -1,4 +1,4 @@
-//! A database, the router on it, and what fills it.
+//! A database, the router on it, and functions that fill it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -130,7 +130,7 @@ impl Api {
         claimed.into_iter().next().expect("the delivery can be claimed")
     }
 
-    /// Records what a claimed delivery came to, and settles its replay, as a worker does. Answers whether it was
+    /// Records the outcome of a claimed delivery, and settles its replay, as a worker does. Returns whether it was
     /// accepted.
     pub(crate) async fn finish(&self, claimed: &ClaimedDelivery, destination: &str, next: NextState) -> bool {
         let failed = next != NextState::Succeeded;
@@ -160,7 +160,7 @@ impl Api {
         !recorded.is_empty()
     }
 
-    /// Claims a delivery and records what it came to.
+    /// Claims a delivery and records its outcome.
     pub(crate) async fn attempt(&self, event_id: Uuid, destination: &str, next: NextState) {
         let claimed = self.claim(event_id, destination).await;
         assert!(self.finish(&claimed, destination, next).await);

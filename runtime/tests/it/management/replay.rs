@@ -39,7 +39,7 @@ async fn row(api: &Api, id: Uuid, destination: &str) -> String {
     api.text(&sql).await.expect("a row")
 }
 
-/// Takes what is due, as the dispatcher does, and answers how many.
+/// Takes the due deliveries, as the dispatcher does, and returns how many there are.
 pub(crate) async fn dispatch(api: &Api) -> usize {
     let taken = grapnel_store::deliveries::take_due(&api.db, 100).await.expect("a commit");
     let replays: Vec<_> = taken.iter().filter_map(|taken| taken.replay_request_id).collect();
@@ -292,7 +292,7 @@ async fn a_replay_that_met_a_deadlock_is_run_again() {
     let path = format!("/events/{id}/replay");
     let (answer, ()) = tokio::join!(api.post(&path, r#"{"reason":"because"}"#), async {
         let waits = "SELECT count(*)::text FROM pg_stat_activity
-            WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%lock_for_replay%'";
+            WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%deliveries::lock_for_replay%'";
         let waiting = async {
             while api.text(waits).await.as_deref() != Some("1") {
                 tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! From what becomes of the deliveries to the end of the request.
+//! The end of replay requests, which follows from the states of their deliveries; see [`crate::replays`].
 
 use grapnel_core::ids::ReplayId;
 use sqlx::{Connection, PgConnection};
@@ -8,9 +8,9 @@ use crate::audit::{insert_audit_entries, new_ids};
 use crate::database::Database;
 use crate::error::Result;
 
-/// Locks the unfinished requests of all events that the given requests are of. What is read in a later statement is
-/// then all that the other holders of these locks have committed, so of two workers that finish the last two deliveries
-/// of a request at the same time, the second sees both.
+/// Locks the unfinished requests of all events of the given requests. A later statement then reads all that the earlier
+/// holders of these locks have committed, so of two workers that finish the last two deliveries of a request at the same
+/// time, the second sees both.
 async fn lock_unfinished(
     connection: &mut PgConnection,
     replay_request_ids: &[ReplayId],
@@ -19,7 +19,7 @@ async fn lock_unfinished(
         return Ok(Vec::new());
     };
     let unfinished = sqlx::query_scalar(
-        "/* replays::lock_unfinished */
+        "/* replay_settlement::lock_unfinished */
         SELECT id FROM replay_requests
         WHERE status IN ('queued', 'dispatched') AND event_id = ANY(ARRAY(
             SELECT event_id FROM replay_requests WHERE id = ANY($1) AND id BETWEEN $2 AND $3
@@ -37,7 +37,7 @@ async fn lock_unfinished(
 // $1 the requests, $2 and $3 their bounds, $4 ids for the entries. A delivery waits for its first publication while
 // it is neither queued nor attempted since the replay.
 const MARK_DISPATCHED: &str = concat!(
-    "/* replays::mark_dispatched */
+    "/* replay_settlement::mark_dispatched */
     WITH moved AS (
         UPDATE replay_requests r
         SET status = 'dispatched'
@@ -83,9 +83,9 @@ pub async fn mark_dispatched(db: &Database, replay_request_ids: &[ReplayId]) -> 
     .await
 }
 
-// A request without deliveries is one whose event has left with its day.
+// A request has no deliveries when its event was dropped with the partition of its day.
 const SETTLE: &str = concat!(
-    "/* replays::settle */
+    "/* replay_settlement::settle */
     WITH ended AS (
         SELECT r.id, r.status AS was, outcome.succeeded, i.dispatched_audit_id, i.ended_audit_id
         FROM replay_requests r
@@ -141,14 +141,14 @@ pub(crate) async fn settle_in(connection: &mut PgConnection, replay_request_ids:
     Ok(())
 }
 
-/// Requests that one sweep ends at most.
+/// The most requests that one sweep ends.
 const SWEEP: i64 = 1000;
 
-/// Ends requests that a crash between the finish of a delivery and [`settle`] has left. Cheap when there are none.
+/// Ends requests that a crash between the finish of a delivery and [`settle_in`] has left. Cheap when there are none.
 pub async fn settle_leftovers(db: &Database) -> Result<()> {
     db.bounded(async {
         let left: Vec<Uuid> = sqlx::query_scalar(
-            "/* replays::settle_leftovers */
+            "/* replay_settlement::settle_leftovers */
             SELECT r.id FROM replay_requests r
             WHERE r.status IN ('queued', 'dispatched') AND NOT (
                 SELECT COALESCE(bool_or(d.finished_at IS NULL), false)

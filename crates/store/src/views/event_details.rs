@@ -1,0 +1,109 @@
+//! One event with all its parts.
+
+use grapnel_core::ids::EventId;
+use jiff::Timestamp;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+
+use super::attempts::{AttemptRow, attempts_of_event};
+use super::event_sql as sql;
+use super::events::{EventRow, EventStatus, event_row};
+use super::snapshot::Snapshot;
+use super::unfinished::{UnfinishedDeliveryRow, unfinished_of_event};
+use crate::columns::Columns;
+use crate::database::Database;
+use crate::error::Result;
+
+/// The number of latest attempts that come with an event. The list of attempts has all of an event that was replayed so
+/// often that it has more.
+const SHOWN_ATTEMPTS: i64 = 500;
+
+/// An event, its webhook, and its deliveries.
+#[derive(Debug)]
+pub struct EventDetails {
+    pub event: EventRow,
+    pub webhook: WebhookRow,
+    pub work: DeliveryWork,
+}
+
+/// The request as it was received.
+#[derive(Debug)]
+pub struct WebhookRow {
+    pub idempotency_key: String,
+    /// JSON text: `[[name, value], …]`, secrets redacted.
+    pub headers: String,
+    pub body: Vec<u8>,
+    pub source_ip: Option<String>,
+}
+
+/// The state of an event's processing.
+#[derive(Debug)]
+pub struct ProcessingDetails {
+    pub event_id: EventId,
+    pub status: EventStatus,
+    /// Attempts of all deliveries so far.
+    pub attempts: i64,
+    /// The latest error of a delivery that did not succeed.
+    pub last_error: Option<String>,
+    /// When the last attempt ended.
+    pub last_processed_at: Option<Timestamp>,
+    pub work: DeliveryWork,
+}
+
+/// The attempts of an event, made and to come.
+#[derive(Debug)]
+pub struct DeliveryWork {
+    /// The latest 500, in the order in which they were made.
+    pub attempts: Vec<AttemptRow>,
+    pub unfinished: Vec<UnfinishedDeliveryRow>,
+}
+
+/// Reads the event with its webhook and its deliveries.
+pub async fn load_event(db: &Database, id: EventId) -> Result<Option<EventDetails>> {
+    db.bounded(async {
+        let mut snapshot = Snapshot::take(db).await?;
+        let connection = snapshot.connection();
+        let row = sqlx::query(sql::LOAD_EVENT).bind(id.uuid()).fetch_optional(&mut *connection).await?;
+        let Some(row) = row else { return Ok(None) };
+        let work = delivery_work(connection, id).await?;
+        snapshot.release().await?;
+        Ok(Some(EventDetails { event: event_row(&row)?, webhook: webhook_row(&row)?, work }))
+    })
+    .await
+}
+
+/// Reads the state of the event's processing.
+pub async fn load_processing(db: &Database, id: EventId) -> Result<Option<ProcessingDetails>> {
+    db.bounded(async {
+        let mut snapshot = Snapshot::take(db).await?;
+        let connection = snapshot.connection();
+        let row = sqlx::query(sql::LOAD_PROCESSING).bind(id.uuid()).fetch_optional(&mut *connection).await?;
+        let Some(row) = row else { return Ok(None) };
+        let work = delivery_work(connection, id).await?;
+        snapshot.release().await?;
+        Ok(Some(ProcessingDetails {
+            event_id: id,
+            status: EventStatus::of_row(&row, id)?,
+            attempts: row.try_get("attempts")?,
+            last_error: row.try_get("last_error")?,
+            last_processed_at: row.optional_time("last_processed_at")?,
+            work,
+        }))
+    })
+    .await
+}
+
+async fn delivery_work(connection: &mut PgConnection, id: EventId) -> Result<DeliveryWork> {
+    let attempts = attempts_of_event(connection, id, SHOWN_ATTEMPTS).await?;
+    let unfinished = unfinished_of_event(connection, id).await?;
+    Ok(DeliveryWork { attempts, unfinished })
+}
+
+fn webhook_row(row: &PgRow) -> Result<WebhookRow> {
+    Ok(WebhookRow {
+        idempotency_key: row.try_get("idempotency_key")?,
+        headers: row.try_get("headers")?,
+        body: row.try_get("raw_body")?,
+        source_ip: row.try_get("source_ip")?,
+    })
+}

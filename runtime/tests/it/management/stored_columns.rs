@@ -1,0 +1,251 @@
+//! The parameters of the two widest statements, which are bound by position: each value ends in its own column. Values of
+//! one type all differ, so that no two parameters can be exchanged unseen.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use grapnel_core::delivery::state::{NextState, Trigger};
+use grapnel_core::ids::{EventId, IntegrationId, ReplayId};
+use grapnel_core::payload::{BodyForm, DeliveredAs};
+use grapnel_store::DedicatedConnection;
+use grapnel_store::deliveries::{AttemptResult, record};
+use grapnel_store::events::{self, IngestOutcome, NewEvent};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::harness::{Api, event, id_at};
+
+impl Api {
+    /// The only row of the statement, as JSON. Of columns with the same name, the last one is taken.
+    async fn json(&self, sql: &str) -> Value {
+        let text = self.text(&format!("SELECT to_json(r)::text FROM ({sql}) AS r")).await;
+        serde_json::from_str(&text.expect("a row")).expect("JSON")
+    }
+
+    async fn store_batch(&self, batch: &mut [NewEvent], queued: bool) {
+        let mut connection = DedicatedConnection::new(self.db.clone());
+        let stored = events::store(&mut connection, batch, queued).await.expect("a commit");
+        assert!(stored.iter().all(|outcome| *outcome == IngestOutcome::New), "{stored:?}");
+    }
+}
+
+/// An event in which all values differ, from another one with another number too.
+fn distinct(number: u8, destinations: &[&str]) -> NewEvent {
+    let text = |field: &str| format!("{field}-{number}");
+    let time =
+        |second| Timestamp::from_second(1_700_000_000 + i64::from(number) * 100 + second).expect("a time");
+    let start = usize::from(number);
+    NewEvent {
+        id: EventId::new(id_at(Timestamp::now())),
+        integration_id: IntegrationId::new(Uuid::now_v7()),
+        provider: text("provider").into(),
+        external_event_id: Some(text("external")),
+        event_type: text("type"),
+        subject: Some(text("subject")),
+        occurred_at: time(1),
+        received_at: time(2),
+        correlation_id: text("correlation"),
+        traceparent: Some(text("trace")),
+        source_ip: [192, 0, 2, number].into(),
+        headers: format!(r#"[["n","{number}"]]"#),
+        raw_body: Bytes::from(format!("body {number} with a payload in it")),
+        payload_key: text("key").into(),
+        payload: start..start + 9,
+        body_form: BodyForm::Form,
+        delivered_as: DeliveredAs::CloudEvent,
+        secret_index: 0,
+        idempotency_key: text("idempotency"),
+        key_hash: Uuid::now_v7(),
+        destinations: destinations.iter().map(|name| Arc::from(*name)).collect(),
+    }
+}
+
+#[tokio::test]
+async fn each_value_of_an_event_is_stored_in_its_column() {
+    let api = Api::start().await;
+    let mut batch = [distinct(3, &["a", "b"]), distinct(5, &["c"])];
+    let codes = [batch[0].body_form.code(), batch[0].delivered_as.code(), batch[0].secret_index as i16];
+    assert!(codes[0] != codes[1] && codes[1] != codes[2] && codes[0] != codes[2], "{codes:?}");
+    api.store_batch(&mut batch, true).await;
+    for event in &batch {
+        let id = event.id;
+        let stored = api
+            .json(&format!(
+                "SELECT e.*, k.key_hash, a.id <> ALL(ARRAY[e.id, e.integration_id, k.key_hash]) AS audit_id_is_new,
+                    a.entity_type, a.action, a.actor, a.details,
+                    extract(epoch FROM e.occurred_at)::bigint AS occurred_at,
+                    extract(epoch FROM e.received_at)::bigint AS received_at,
+                    convert_from(e.raw_body, 'UTF8') AS raw_body, host(e.source_ip) AS source_ip
+                FROM events e
+                JOIN idempotency_keys k ON k.event_id = e.id
+                JOIN audit_entries a ON a.entity_id = e.id
+                WHERE e.id = '{id}'"
+            ))
+            .await;
+        let expected = json!({
+            "id": id,
+            "integration_id": event.integration_id,
+            "provider": *event.provider,
+            "external_event_id": event.external_event_id,
+            "event_type": event.event_type,
+            "subject": event.subject,
+            "occurred_at": event.occurred_at.as_second(),
+            "received_at": event.received_at.as_second(),
+            "correlation_id": event.correlation_id,
+            "traceparent": event.traceparent,
+            "source_ip": event.source_ip.to_string(),
+            "headers": serde_json::from_str::<Value>(&event.headers).unwrap(),
+            "raw_body": std::str::from_utf8(&event.raw_body).unwrap(),
+            "payload_key": *event.payload_key,
+            "payload_start": event.payload.start,
+            "payload_length": event.payload.len(),
+            "body_form": event.body_form.code(),
+            "delivered_as": event.delivered_as.code(),
+            "secret_index": event.secret_index,
+            "idempotency_key": event.idempotency_key,
+            "key_hash": event.key_hash,
+            "audit_id_is_new": true,
+            "entity_type": "event",
+            "action": "webhook.received",
+            "actor": format!("provider:{}", event.provider),
+            "details": null,
+        });
+        assert_eq!(stored, expected);
+        let deliveries = api
+            .json(&format!(
+                "SELECT json_agg(json_build_array(integration_id, destination, status, queued_at IS NULL, due_at IS NULL)
+                    ORDER BY destination) AS all
+                FROM deliveries WHERE event_id = '{id}'"
+            ))
+            .await;
+        let expected: Vec<_> = event
+            .destinations
+            .iter()
+            .map(|destination| json!([event.integration_id, **destination, "pending", false, true]))
+            .collect();
+        assert_eq!(deliveries["all"], json!(expected));
+    }
+}
+
+#[tokio::test]
+async fn deliveries_that_are_not_published_at_once_are_due() {
+    let api = Api::start().await;
+    let mut batch = [distinct(1, &["a"])];
+    api.store_batch(&mut batch, false).await;
+    let delivery =
+        api.json("SELECT queued_at IS NULL AS queued, due_at <= now() AS due FROM deliveries").await;
+    assert_eq!(delivery, json!({"queued": true, "due": true}));
+}
+
+#[tokio::test]
+async fn each_value_of_a_result_is_stored_in_its_column() {
+    let api = Api::start().await;
+    let integration = api.integration("acme", &["orders"]).await;
+    let mut results = Vec::new();
+    for number in 0..2_u8 {
+        let id = api.store(event(integration)).await;
+        let claimed = api.claim(id, "orders").await;
+        let time = |seconds| {
+            Timestamp::from_second(1_800_000_000).unwrap()
+                + SignedDuration::from_secs(i64::from(number) * 100 + seconds)
+        };
+        results.push(AttemptResult {
+            event_id: claimed.event_id,
+            destination: "orders".into(),
+            lease_id: claimed.lease_id,
+            budget_start: claimed.budget_start,
+            replay_request_id: claimed.replay_request_id,
+            triggered_by: if number == 0 { Trigger::Webhook } else { Trigger::Retry },
+            scheduled_at: time(1),
+            started_at: time(2),
+            next: if number == 0 { NextState::RetryAt(time(3)) } else { NextState::Failed },
+            next_if_replayed: NextState::RetryAt(time(4)),
+            counts: true,
+            http_status: Some(500 + u16::from(number)),
+            response_body: Some(format!("response-{number}")),
+            error_message: Some(format!("error-{number}")),
+            duration_ms: 70 + u32::from(number),
+        });
+    }
+    // The second delivery is replayed while its attempt is in flight.
+    let replay = ReplayId::generate();
+    let replayed = results[1].event_id;
+    api.execute(&format!(
+        "UPDATE deliveries SET budget_start = 9, triggered_by = 'replay', replay_request_id = '{replay}'
+        WHERE event_id = '{replayed}'"
+    ))
+    .await;
+    let mut connection = DedicatedConnection::new(api.db.clone());
+    let mut recorded = record(&mut connection, &results).await.expect("a commit");
+    recorded.sort_by_key(|attempt| attempt.event_id);
+    let recorded: Vec<_> = recorded
+        .iter()
+        .map(|attempt| (attempt.event_id, &*attempt.destination, attempt.replay_request_id))
+        .collect();
+    assert_eq!(recorded, [(results[0].event_id, "orders", None), (replayed, "orders", Some(replay))]);
+
+    for (result, is_replayed) in results.iter().zip([false, true]) {
+        let next = if is_replayed { result.next_if_replayed } else { result.next };
+        let id = result.event_id;
+        let delivery = api
+            .json(&format!(
+                "SELECT status, extract(epoch FROM due_at)::bigint AS due_at, queued_at, lease_id, lease_until, finished_at,
+                    last_error, attempts, triggered_by
+                FROM deliveries WHERE event_id = '{id}'"
+            ))
+            .await;
+        let expected = json!({
+            "status": "retrying",
+            "due_at": next.due_at().unwrap().as_second(),
+            "queued_at": null,
+            "lease_id": null,
+            "lease_until": null,
+            "finished_at": null,
+            "last_error": result.error_message,
+            "attempts": 1,
+            "triggered_by": "retry",
+        });
+        assert_eq!(delivery, expected);
+        let attempt = api
+            .json(&format!(
+                "SELECT a.*, a.id <> ALL(ARRAY[a.event_id, a.integration_id, '{lease}']) AS id,
+                    extract(epoch FROM a.scheduled_at)::bigint AS scheduled_at,
+                    extract(epoch FROM a.started_at)::bigint AS started_at
+                FROM delivery_attempts a WHERE a.event_id = '{id}'",
+                lease = result.lease_id
+            ))
+            .await;
+        let expected = json!({
+            "id": true,
+            "event_id": id,
+            "integration_id": integration,
+            "destination": result.destination,
+            "attempt_no": 1,
+            "succeeded": false,
+            "http_status": result.http_status,
+            "response_body": result.response_body,
+            "error_message": result.error_message,
+            "duration_ms": result.duration_ms,
+            "triggered_by": if is_replayed { "replay" } else { result.triggered_by.as_str() },
+            "scheduled_at": result.scheduled_at.as_second(),
+            "started_at": result.started_at.as_second(),
+        });
+        assert_eq!(attempt, expected);
+        let audited = api
+            .json(&format!(
+                "SELECT entity_type, action, actor, details::jsonb - 'dueAt' AS details,
+                    extract(epoch FROM (details ->> 'dueAt')::timestamptz)::bigint AS due_at
+                FROM audit_entries WHERE entity_id = '{id}' AND action <> 'webhook.received'"
+            ))
+            .await;
+        let expected = json!({
+            "entity_type": "event",
+            "action": "event.retry_scheduled",
+            "actor": "worker",
+            "details": {"destination": "orders", "attemptNo": 1, "error": result.error_message},
+            "due_at": next.due_at().unwrap().as_second(),
+        });
+        assert_eq!(audited, expected);
+    }
+}
