@@ -149,12 +149,15 @@ fn signature_header(scheme: &Scheme, time: &str) -> anyhow::Result<Option<(Strin
 mod tests {
     use http::{HeaderMap, Method, Uri};
     use jiff::Timestamp;
+    use serde_json::Value;
 
     use super::*;
     use grapnel_core::compiled_provider::CompiledProvider;
     use grapnel_core::preset;
     use grapnel_core::request::IncomingRequest;
+    use grapnel_testing::WebhookRequest;
     use grapnel_testing::secret::test_secret;
+    use grapnel_testing::signer::{PLACEHOLDER, Placement, Signer};
 
     const URL: &str = "http://127.0.0.1:8080/api/v1/webhooks/r";
     const NOW_MS: i64 = 1_769_850_000_250;
@@ -203,6 +206,50 @@ mod tests {
             }
             assert_ne!(events[0].2, events[1].2, "{name}");
             assert!(!events[0].0 || events[0].1 != events[1].1, "{name} gives all events one id");
+        }
+    }
+
+    #[test]
+    fn signatures_are_those_of_an_independent_signer() {
+        let now = Timestamp::from_millisecond(NOW_MS).expect("a time");
+        for name in preset::providers() {
+            let preset = preset::find(name).expect("a preset");
+            if preset.verification.kind != Some(SchemeType::Hmac) {
+                continue;
+            }
+            let independent = Signer::new(&serde_json::to_value(&preset.verification).expect("JSON"));
+            let signer = PresetSigner::new(&preset, independent.secret.as_bytes(), URL, "run", 1024);
+            let values = EventValues::new(b"7", NOW_MS, b"2026-01-31T09:00:00.250Z");
+            let (body, headers) = signer.expect("a supported preset").compose(&values).expect("an event");
+            let mut sent = WebhookRequest::new("POST", "r");
+            sent.public_url = "http://127.0.0.1:8080".to_owned();
+            sent.body = body.to_vec();
+            for (name, value) in &headers {
+                sent = sent.header(name.as_str(), value.to_str().expect("text"));
+            }
+            let mut unsigned = sent.clone();
+            match independent.placement("", "").expect("a place of the signature") {
+                Placement::Header(name, _) => {
+                    unsigned.headers.retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
+                }
+                Placement::Body(_) => {
+                    let from =
+                        preset.verification.signature.as_ref().and_then(|source| source.from.as_deref());
+                    let pointer = from.and_then(|from| from.strip_prefix("json:")).expect("a JSON pointer");
+                    let json: Value = serde_json::from_slice(&body).expect("JSON");
+                    let signature = json.pointer(pointer).and_then(Value::as_str).expect("a signature");
+                    let text = String::from_utf8(unsigned.body).expect("text");
+                    unsigned.body = text.replace(signature, PLACEHOLDER).into_bytes();
+                }
+                Placement::Query(_) => panic!("{name}: a signature in the query is not supported"),
+            }
+            let mut signed = independent.sign_at(&unsigned, now, |signature| signature);
+            for request in [&mut sent, &mut signed] {
+                request.headers.iter_mut().for_each(|(name, _)| name.make_ascii_lowercase());
+                request.headers.sort();
+            }
+            assert_eq!(signed.headers, sent.headers, "{name}");
+            assert_eq!(signed.body, sent.body, "{name}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! The platform's public routes and its management API, through the NodePort.
 
-use hmac::{Hmac, KeyInit, Mac};
+use grapnel_testing::acme_signature;
 use serde_json::{Value, json};
 
 use super::Node;
@@ -41,7 +41,7 @@ impl Node {
             .http
             .post(format!("{}/webhooks/{route}", self.api))
             .header("content-type", "application/json")
-            .header("x-acme-signature", signature(secret, &body))
+            .header("x-acme-signature", acme_signature(secret, body.as_bytes()))
             .body(body);
         let response = request.send().await.expect("the platform answers");
         Answer { status: response.status().as_u16(), body: response.text().await.expect("the body is text") }
@@ -53,9 +53,4 @@ impl Node {
         let request = self.http.get(format!("{}/{path}", self.api)).header("x-internal-api-key", key);
         Ok(request.send().await?.error_for_status()?.json().await?)
     }
-}
-
-fn signature(secret: &str, body: &str) -> String {
-    let mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).expect("a key of any length is valid");
-    hex::encode(mac.chain_update(body).finalize().into_bytes())
 }

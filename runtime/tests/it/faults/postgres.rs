@@ -1,4 +1,4 @@
-//! PostgreSQL restarts or dies.
+//! PostgreSQL is restarted or killed.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! RabbitMQ stops, dies, or forgets everything.
+//! RabbitMQ is stopped, killed, or loses its queues.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ async fn queues_deleted_under_load_lose_nothing() {
     for _ in 0..8 {
         running.delivers(100).await;
         queue.delete().await;
-        within(BOUND, "deliveries go on after their queue was deleted", running.delivers(100)).await;
+        within(BOUND, "deliveries continue after their queue was deleted", running.delivers(100)).await;
     }
     let report = running.end().await;
     assert_eq!(duplicates(&report), 0, "{report}");
@@ -67,9 +67,9 @@ async fn queue_deleted_while_deliveries_are_in_flight_is_consumed_again_at_once(
         queue.wait_until_empty().await;
         queue.delete().await;
         gate.add_permits(12);
-        within(BOUND, "what the worker had fetched is delivered", receiver.wait_for(posted)).await;
+        within(BOUND, "the deliveries that the worker had fetched are made", receiver.wait_for(posted)).await;
     }
-    // One is held by the receiver, and the next one need not wait for it.
+    // The receiver holds one, and the next one does not wait for it.
     for _ in 0..2 {
         posted += 1;
         assert_eq!(platform.post_acme(&acme_event(&format!("e-{posted}"))).await.status, 202);
@@ -81,7 +81,7 @@ async fn queue_deleted_while_deliveries_are_in_flight_is_consumed_again_at_once(
     assert_eq!(receiver.deliveries().len(), 62);
 }
 
-/// Leaves the repair of what goes wrong to those whom it happens to.
+/// Disables requeuing, so that each process has to repair its own failures.
 fn without_requeue(platform: &mut Platform) {
     platform.set("GRAPNEL_REQUEUE_AFTER_SECONDS", "600");
 }
@@ -94,20 +94,25 @@ async fn rabbitmq_that_restarts_or_dies_loses_nothing() {
     let running = load.begin();
     running.accepts(100).await;
 
-    // Accepted without RabbitMQ, by an api that is killed before it is back.
+    // Accepted without RabbitMQ, by an api that is killed before RabbitMQ is back.
     platform.services.control("stop", "rabbitmq").await;
     running.accepts(200).await;
     api.kill();
     platform.services.control("start", "rabbitmq").await;
     let (_api, _worker) = (platform.start(&["api"]), platform.start(&["worker"]));
-    within(WAIT_TIMEOUT, "what was accepted without RabbitMQ is delivered", running.delivers(300)).await;
+    within(
+        WAIT_TIMEOUT,
+        "the events that were accepted without RabbitMQ are delivered",
+        running.delivers(300),
+    )
+    .await;
 
     platform.services.control("kill", "rabbitmq").await;
     running.accepts(200).await;
     platform.services.control("start", "rabbitmq").await;
-    within(BOUND, "deliveries go on", running.delivers(200)).await;
+    within(BOUND, "deliveries continue", running.delivers(200)).await;
     let report = running.end().await;
-    // RabbitMQ refuses nobody; the api that was started again did so until it knew its integrations.
+    // Without RabbitMQ no webhook is refused; the new api refused some until it knew its integrations.
     assert!(report.answers.keys().all(|status| [200, 202, 503].contains(status)), "{report}");
     assert_eq!(duplicates(&report), 0, "{report}");
 }

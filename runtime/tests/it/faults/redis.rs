@@ -1,4 +1,4 @@
-//! Redis stops, or forgets everything.
+//! Redis is stopped, or loses its data.
 
 use grapnel_testing::wait_until;
 
