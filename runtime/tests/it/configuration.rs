@@ -59,7 +59,7 @@ async fn required_variable_that_is_missing_or_empty_is_named() {
     ] {
         for name in names {
             let said =
-                format!("grapnel: {name} is required (or {name}_FILE, the path of a file that holds it)");
+                format!("grapnel: {name} is required (or {name}_FILE, the path of a file that contains it)");
             check(role, &[(name, None)], &said).await;
             check(role, &[(name, Some(""))], &said).await;
             check(role, &[(name, Some("")), (&format!("{name}_FILE"), Some(""))], &said).await;
