@@ -76,7 +76,7 @@ async fn connections_to_redis_that_hang_are_given_up() {
     let answer = within(Duration::from_secs(2), "an answer", platform.post_acme(&event)).await;
     assert_eq!(answer.status, 202);
     within(LIMIT, "limits are shared again", async {
-        while !api.log().contains("limits are shared again") {
+        while !api.log().contains("Redis is available again") {
             assert_eq!(platform.post_acme(&event).await.status, 200);
         }
     })
