@@ -9,7 +9,7 @@
 //! | processing | the receiver accepted it | succeeded | `deliveries::record` |
 //! | processing | the attempt failed, and another is allowed | retrying | `deliveries::record` |
 //! | processing | the attempt failed, and it was the last | failed | `deliveries::record` |
-//! | pending, processing, retrying | its destination or integration is removed | failed | `deliveries::end` |
+//! | pending, processing, retrying | its destination or integration is removed | failed | `deliveries::end_removed` |
 //! | all but processing under a running lease | an operator replays it | pending | `replays::request_replay` |
 //! | processing under a running lease | an operator replays it | processing | `replays::request_replay` |
 //!

@@ -133,7 +133,7 @@ impl<'a> Column<'a> {
 // from end to end instead of the primary key. What keeps a finished delivery from being written is that it has no lease.
 //
 // Which of the two next states holds is only known here: a replay renews the budget (budget_start) while an attempt is in
-// flight. What each of them is, grapnel_core::delivery::state::judge has decided.
+// flight. grapnel_core::delivery::state::evaluate has decided both.
 const RECORD: &str = concat!(
     "/* deliveries::record */
     WITH input AS (
