@@ -33,7 +33,7 @@ usage_error() {
 
 # Prints the help text of a script: the comment at its top, so that help and source cannot differ.
 print_help() { # file
-    sed -n '2,/^[^#]/{/^#/!d;s/^# \{0,1\}//;p}' "$1"
+    sed -n '2,/^$/{/^#/!d;s/^# \{0,1\}//;p}' "$1"
 }
 
 # Milliseconds since the epoch.
