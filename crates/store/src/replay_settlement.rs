@@ -144,7 +144,7 @@ pub(crate) async fn settle_in(connection: &mut PgConnection, replay_request_ids:
 /// The most requests that one sweep ends.
 const SWEEP: i64 = 1000;
 
-/// Ends requests that a crash between the finish of a delivery and [`settle_in`] has left. Cheap when there are none.
+/// Ends requests that a crash between the finish of a delivery and the settlement of its replay has left. Cheap when there are none.
 pub async fn settle_leftovers(db: &Database) -> Result<()> {
     db.bounded(async {
         let left: Vec<Uuid> = sqlx::query_scalar(
