@@ -48,7 +48,7 @@ impl ScalingCondition {
 
 /// The result of one tick for one Integration.
 #[derive(Debug)]
-pub struct Evaluation {
+pub struct ScalingEvaluation {
     pub decision: Decision,
     /// Whether the condition ScalingActive has to be reported again.
     pub condition_changed: bool,
@@ -74,7 +74,7 @@ pub fn evaluate(
     platform_max: i32,
     mut state: ScalingState,
     now: Duration,
-) -> Evaluation {
+) -> ScalingEvaluation {
     let source = replica_source(integration);
     let (decision, condition) = match source {
         ReplicaSource::Stopped => {
@@ -96,7 +96,7 @@ pub fn evaluate(
     if condition_changed {
         state.condition = condition;
     }
-    Evaluation { decision, condition_changed, state }
+    ScalingEvaluation { decision, condition_changed, state }
 }
 
 /// Returns the condition before the first tick, if the spec alone decides.

@@ -17,7 +17,7 @@ use kube::ResourceExt;
 use kube::runtime::events::EventType;
 
 use super::StepOutcome;
-use super::secrets::{SecretsError, resolve_secrets};
+use super::secrets::{SecretResolutionError, resolve_secrets};
 use crate::context::{Context, MANAGER};
 use crate::error::CallError;
 use crate::object::integration_id;
@@ -41,12 +41,12 @@ pub async fn register(
     }
     let secrets = match resolve_secrets(ctx, integration).await {
         Ok(secrets) => secrets,
-        Err(SecretsError::Problem(problem)) => {
+        Err(SecretResolutionError::Problem(problem)) => {
             observed.secrets = StepStatus::Failed(problem);
             disable_row(ctx, integration).await?;
             return Ok(StepOutcome::Blocked);
         }
-        Err(SecretsError::Call(error)) => return Err(error),
+        Err(SecretResolutionError::Call(error)) => return Err(error),
     };
     observed.secrets = StepStatus::Done;
     let registration = match compare_and_write(ctx, integration, &secrets).await {

@@ -18,7 +18,7 @@ use crate::report::status::StepProblem;
 
 /// Why the secrets of an Integration could not be resolved.
 #[derive(Debug)]
-pub enum SecretsError {
+pub enum SecretResolutionError {
     /// To be reported in the condition.
     Problem(StepProblem),
     Call(CallError),
@@ -39,7 +39,7 @@ pub fn references(integration: &Integration) -> impl Iterator<Item = &SecretRef>
 pub async fn resolve_secrets(
     ctx: &Context,
     integration: &Integration,
-) -> Result<IntegrationSecrets, SecretsError> {
+) -> Result<IntegrationSecrets, SecretResolutionError> {
     let namespace = integration.namespace_or_default();
     let api: Api<SecretObject> = Api::namespaced(ctx.client.clone(), &namespace);
     let mut secrets = Vec::new();
@@ -49,12 +49,15 @@ pub async fn resolve_secrets(
             Ok(None) => {}
             Err(CallError::Api(kube::Error::Api(status))) if status.is_forbidden() => {
                 let message = format!("the controller is not allowed to read the Secret {namespace}/{name}");
-                return Err(SecretsError::Problem(StepProblem::transient(reason::SECRET_FORBIDDEN, message)));
+                return Err(SecretResolutionError::Problem(StepProblem::transient(
+                    reason::SECRET_FORBIDDEN,
+                    message,
+                )));
             }
-            Err(error) => return Err(SecretsError::Call(error)),
+            Err(error) => return Err(SecretResolutionError::Call(error)),
         }
     }
-    collect(integration, &namespace, &secrets).map_err(SecretsError::Problem)
+    collect(integration, &namespace, &secrets).map_err(SecretResolutionError::Problem)
 }
 
 /// Returns the names of all Secrets that an Integration refers to.

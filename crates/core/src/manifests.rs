@@ -23,10 +23,10 @@ pub struct DesiredIntegration {
     pub secrets: IntegrationSecrets,
 }
 
-type SecretValue = Zeroizing<Vec<u8>>;
+type SecretBytes = Zeroizing<Vec<u8>>;
 
 /// The signing secrets by destination.
-type SigningSecrets = BTreeMap<String, Vec<SecretValue>>;
+type SigningSecrets = BTreeMap<String, Vec<SecretBytes>>;
 
 /// The errors of a set of files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,7 +128,7 @@ fn resolve_secrets(
     object: &Integration,
     secrets: &[Secret],
     problems: &mut Vec<String>,
-) -> (Vec<SecretValue>, SigningSecrets) {
+) -> (Vec<SecretBytes>, SigningSecrets) {
     let namespace = object.namespace_or_default();
     let mut resolve =
         |field: String, secret_ref: &SecretRef| match resolve_secret(secret_ref, &namespace, secrets) {

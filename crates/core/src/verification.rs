@@ -16,7 +16,7 @@ use self::candidates::{SignatureFormat, SignatureValues};
 pub use self::certificate::Certificate;
 pub use self::certificate_scheme::CertificateClaim;
 pub use self::error::{SchemeError, VerificationStep, VerifyError};
-use self::scheme::{BodyDigest, CompiledScheme};
+use self::scheme::{CompiledBodyDigest, CompiledScheme};
 use self::timestamp::TimestampRule;
 use crate::constant_time::ConstantTime;
 use crate::request::json::PointerSet;
@@ -42,7 +42,7 @@ pub struct Verifier {
     /// The members of a JSON body that are looked at.
     json: PointerSet,
     timestamp: Option<TimestampRule>,
-    body_digest: Option<BodyDigest>,
+    body_digest: Option<CompiledBodyDigest>,
     /// In place of the platform's public URL and the path.
     url: Option<String>,
     url_port_variants: bool,
@@ -93,11 +93,11 @@ impl Verifier {
         let secrets: Vec<&[u8]> = secrets.iter().map(AsRef::as_ref).collect();
         let timestamp = scheme.timestamp.as_ref();
         let timestamp = timestamp.map(|source| TimestampRule::new(source, tolerance_seconds)).transpose()?;
-        let body_digest = scheme.body_digest.as_ref().map(BodyDigest::new).transpose()?;
+        let body_digest = scheme.body_digest.as_ref().map(CompiledBodyDigest::new).transpose()?;
         let compiled = CompiledScheme::new(scheme, timestamp.as_ref(), &secrets)?;
         let sources = [&require, &forbid].into_iter().flatten().chain(compiled.sources());
         let sources = sources.chain(timestamp.iter().filter_map(TimestampRule::source));
-        let sources = sources.chain(body_digest.iter().map(BodyDigest::source));
+        let sources = sources.chain(body_digest.iter().map(CompiledBodyDigest::source));
         let json = PointerSet::new(sources.filter_map(Source::pointer));
         Ok(Self {
             scheme: compiled,

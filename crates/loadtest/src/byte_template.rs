@@ -2,9 +2,9 @@
 //! `@number@`, `@now@`, `@nowMs@`, `@nowIso@` and `@signature@`.
 
 /// A text of which only the placeholders differ from event to event.
-pub(crate) struct ByteTemplate(Vec<Part>);
+pub(crate) struct ByteTemplate(Vec<ByteTemplatePart>);
 
-enum Part {
+enum ByteTemplatePart {
     Literal(Vec<u8>),
     Value(Placeholder),
 }
@@ -75,25 +75,25 @@ impl ByteTemplate {
                 .iter()
                 .filter_map(|(mark, placeholder)| Some((rest.find(mark)?, mark.len(), *placeholder)));
             let Some((at, length, placeholder)) = found.min_by_key(|(at, ..)| *at) else { break };
-            parts.push(Part::Literal(rest[..at].into()));
-            parts.push(Part::Value(placeholder));
+            parts.push(ByteTemplatePart::Literal(rest[..at].into()));
+            parts.push(ByteTemplatePart::Value(placeholder));
             rest = &rest[at + length..];
         }
-        parts.push(Part::Literal(rest.into()));
+        parts.push(ByteTemplatePart::Literal(rest.into()));
         Self(parts)
     }
 
     /// Whether it contains the placeholder of the signature.
     pub(crate) fn has_signature(&self) -> bool {
-        self.0.iter().any(|part| matches!(part, Part::Value(Placeholder::Signature)))
+        self.0.iter().any(|part| matches!(part, ByteTemplatePart::Value(Placeholder::Signature)))
     }
 
     /// Passes the text to `output`, piece by piece.
     pub(crate) fn write(&self, values: &EventValues<'_>, output: &mut dyn FnMut(&[u8])) {
         for part in &self.0 {
             match part {
-                Part::Literal(text) => output(text),
-                Part::Value(placeholder) => output(values.get(*placeholder)),
+                ByteTemplatePart::Literal(text) => output(text),
+                ByteTemplatePart::Value(placeholder) => output(values.get(*placeholder)),
             }
         }
     }

@@ -11,7 +11,7 @@ use http::{HeaderValue, Uri};
 use secrecy::SecretString;
 use url::{Host, Url};
 
-use crate::signing_key::SigningKey;
+use crate::signing_key::VerificationKey;
 
 /// The provider whose webhooks are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +92,7 @@ pub struct SinkConfig {
     /// Delay before each answer.
     pub delay: Duration,
     /// Key that verifies the signature of each delivery.
-    pub signing_key: Option<SigningKey>,
+    pub signing_key: Option<VerificationKey>,
 }
 
 impl Default for SinkConfig {

@@ -43,4 +43,4 @@ pub use ledger::{MAX_NUMBERS, Progress};
 pub use report::{ConfigEcho, Deliveries, Latencies, Rates, Report, SettleOutcome};
 pub use run::{Handle, Run};
 pub use schedule::StopReason;
-pub use signing_key::SigningKey;
+pub use signing_key::VerificationKey;

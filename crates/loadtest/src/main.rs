@@ -19,7 +19,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Send numbered webhooks, receive their deliveries, and print an exact ledger
-    Run(Box<run::RunArgs>),
+    Run(Box<run::LoadArgs>),
     /// Measure one case of a benchmark, or report on all of them; for scripts/bench
     #[command(subcommand)]
     Bench(bench::BenchCommand),

@@ -164,7 +164,7 @@ async fn run_lanes(sender: &Arc<SenderState>) -> anyhow::Result<()> {
     let mut opened = 0;
     while opened < first {
         opened += 1;
-        lanes.spawn(Lane::run(Arc::clone(sender)));
+        lanes.spawn(SenderLane::run(Arc::clone(sender)));
     }
     loop {
         tokio::select! {
@@ -176,7 +176,7 @@ async fn run_lanes(sender: &Arc<SenderState>) -> anyhow::Result<()> {
                 let more = u32::try_from(missing).unwrap_or(u32::MAX).min(most - opened);
                 for _ in 0..more {
                     opened += 1;
-                    lanes.spawn(Lane::run(Arc::clone(sender)));
+                    lanes.spawn(SenderLane::run(Arc::clone(sender)));
                 }
             }
         }
@@ -184,25 +184,28 @@ async fn run_lanes(sender: &Arc<SenderState>) -> anyhow::Result<()> {
 }
 
 /// The outcome of an attempt to send an event.
-enum AttemptOutcome {
+enum RequestOutcome {
     Answered(Answer, Option<Duration>),
     /// The request has not left and will not leave.
     GivenUp,
 }
 
 /// One client of the run.
-struct Lane<'a> {
+struct SenderLane<'a> {
     sender: &'a SenderState,
     connection: Option<Connection>,
-    connect_backoff: Backoff,
+    connect_backoff: DoublingBackoff,
 }
 
-impl Lane<'_> {
+impl SenderLane<'_> {
     async fn run(sender: Arc<SenderState>) -> anyhow::Result<()> {
         let wake = Arc::new(Notify::new());
         let mut composer = sender.template.composer();
-        let mut lane =
-            Lane { sender: &sender, connection: None, connect_backoff: Backoff::new(CONNECT_BACKOFF) };
+        let mut lane = SenderLane {
+            sender: &sender,
+            connection: None,
+            connect_backoff: DoublingBackoff::new(CONNECT_BACKOFF),
+        };
         // The lane connects first, so that no number is used up while the target is down.
         while lane.connect(|| sender.schedule.is_over()).await {
             let Some(event) = sender.schedule.next(&wake).await else { break };
@@ -215,9 +218,9 @@ impl Lane<'_> {
     async fn send(&mut self, event: ScheduledEvent, composer: &mut EventComposer<'_>) -> anyhow::Result<()> {
         let sender = self.sender;
         let content = composer.compose(event.number, Instant::now())?;
-        let mut resend_backoff = Backoff::new(RESEND_BACKOFF);
+        let mut resend_backoff = DoublingBackoff::new(RESEND_BACKOFF);
         loop {
-            let AttemptOutcome::Answered(answer, retry_after) = self.attempt(event, &content).await? else {
+            let RequestOutcome::Answered(answer, retry_after) = self.attempt(event, &content).await? else {
                 return Ok(());
             };
             if !sender.needs_resend(answer) {
@@ -237,11 +240,11 @@ impl Lane<'_> {
         &mut self,
         event: ScheduledEvent,
         content: &SignedEvent,
-    ) -> anyhow::Result<AttemptOutcome> {
+    ) -> anyhow::Result<RequestOutcome> {
         let sender = self.sender;
         loop {
             if !self.connect(|| sender.schedule.is_stopped()).await {
-                return Ok(AttemptOutcome::GivenUp);
+                return Ok(RequestOutcome::GivenUp);
             }
             let Some(mut connection) = self.connection.take() else { continue };
             let request = sender.template.request(content);
@@ -260,7 +263,7 @@ impl Lane<'_> {
                 }
                 Ok(Err(SendFailure::Broken)) | Err(_) => {
                     sender.ledger.record_answer(event.number, Answer::None);
-                    return Ok(AttemptOutcome::Answered(Answer::None, None));
+                    return Ok(RequestOutcome::Answered(Answer::None, None));
                 }
             };
             let answer = Answer::Status(response.status().as_u16());
@@ -275,14 +278,14 @@ impl Lane<'_> {
             if !sender.needs_resend(answer) {
                 sender.record_success();
             }
-            self.connect_backoff = Backoff::new(CONNECT_BACKOFF);
+            self.connect_backoff = DoublingBackoff::new(CONNECT_BACKOFF);
             let retry_after = retry_after(response.headers());
             // The answer is recorded; the rest only decides whether the connection can be used again.
             if timeout(sender.request_timeout, connection.drain(response)).await.is_ok_and(|drained| drained)
             {
                 self.connection = Some(connection);
             }
-            return Ok(AttemptOutcome::Answered(answer, retry_after));
+            return Ok(RequestOutcome::Answered(answer, retry_after));
         }
     }
 
@@ -318,14 +321,14 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// Pauses that double up to a limit.
-struct Backoff {
+struct DoublingBackoff {
     next: Duration,
     longest: Duration,
 }
 
-impl Backoff {
-    fn new((first, longest): (Duration, Duration)) -> Backoff {
-        Backoff { next: first, longest }
+impl DoublingBackoff {
+    fn new((first, longest): (Duration, Duration)) -> DoublingBackoff {
+        DoublingBackoff { next: first, longest }
     }
 
     fn next(&mut self) -> Duration {

@@ -22,19 +22,19 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// A key that deliveries are signed with.
 #[derive(Clone)]
-pub struct SigningKey(Hmac<Sha256>);
+pub struct VerificationKey(Hmac<Sha256>);
 
-impl SigningKey {
+impl VerificationKey {
     /// Parses `whsec_` followed by base64.
     ///
     /// # Errors
     /// When the text has another form. The message does not contain the text.
-    pub fn parse(secret: &SecretString) -> anyhow::Result<SigningKey> {
+    pub fn parse(secret: &SecretString) -> anyhow::Result<VerificationKey> {
         let text =
             secret.expose_secret().strip_prefix("whsec_").context("a signing secret begins with whsec_")?;
         let key = BASE64.decode(text).ok().context("the signing secret is not valid base64 after whsec_")?;
         ensure!(!key.is_empty(), "the signing secret is empty");
-        Ok(SigningKey(Hmac::new_from_slice(&key).context("use the signing secret as an HMAC key")?))
+        Ok(VerificationKey(Hmac::new_from_slice(&key).context("use the signing secret as an HMAC key")?))
     }
 
     /// Whether the request is signed with this key, at a time close to `now_seconds` (Unix).
@@ -59,9 +59,9 @@ impl SigningKey {
     }
 }
 
-impl fmt::Debug for SigningKey {
+impl fmt::Debug for VerificationKey {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("SigningKey([redacted])")
+        formatter.write_str("VerificationKey([redacted])")
     }
 }
 
@@ -70,8 +70,8 @@ mod tests {
     use super::*;
 
     /// The example in the reference libraries of Standard Webhooks.
-    fn example() -> (SigningKey, HeaderMap, &'static [u8], u64) {
-        let key = SigningKey::parse(&SecretString::from("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"))
+    fn example() -> (VerificationKey, HeaderMap, &'static [u8], u64) {
+        let key = VerificationKey::parse(&SecretString::from("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"))
             .expect("a good key");
         let mut headers = HeaderMap::new();
         headers.insert("webhook-id", HeaderValue::from_static("msg_p5jXN8AQM9LWM0D4loKWxJek"));
@@ -108,7 +108,7 @@ mod tests {
     #[test]
     fn an_invalid_signing_secret_is_refused_and_not_repeated() {
         for bad in ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_", "whsec_not base64"] {
-            let error = SigningKey::parse(&SecretString::from(bad)).expect_err(bad);
+            let error = VerificationKey::parse(&SecretString::from(bad)).expect_err(bad);
             assert!(!format!("{error:#}").contains(bad));
         }
     }

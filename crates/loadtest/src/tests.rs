@@ -13,7 +13,7 @@ use crate::*;
 mod gateway;
 
 fn verifying_sink() -> Option<SinkConfig> {
-    let signing_key = SigningKey::parse(&SecretString::from(SIGNING_SECRET)).expect("a good key");
+    let signing_key = VerificationKey::parse(&SecretString::from(SIGNING_SECRET)).expect("a good key");
     Some(SinkConfig { signing_key: Some(signing_key), ..SinkConfig::default() })
 }
 

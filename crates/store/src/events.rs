@@ -113,7 +113,7 @@ async fn insert(
             destination_integrations.push(event.integration_id.uuid());
         }
     }
-    let column = Column(events);
+    let column = EventColumn(events);
     let rows = sqlx::query(INSERT)
         .bind(column.of(|event| event.key_hash))
         .bind(column.of(|event| event.id.uuid()))
@@ -147,9 +147,9 @@ async fn insert(
 }
 
 /// One column of the batch.
-struct Column<'a>(&'a [NewEvent]);
+struct EventColumn<'a>(&'a [NewEvent]);
 
-impl<'a> Column<'a> {
+impl<'a> EventColumn<'a> {
     fn of<T>(&self, pick: impl Fn(&'a NewEvent) -> T) -> Vec<T> {
         self.0.iter().map(pick).collect()
     }

@@ -55,14 +55,14 @@ fn simulates_failure(body: &[u8]) -> bool {
     asks_for_failure(&payload) || data.as_ref().is_some_and(asks_for_failure)
 }
 
-type Members<'a> = BTreeMap<String, &'a RawValue>;
+type SinkFields<'a> = BTreeMap<String, &'a RawValue>;
 
 /// The members of a JSON object; `None` for anything else.
-fn members(json: &[u8]) -> Option<Members<'_>> {
+fn members(json: &[u8]) -> Option<SinkFields<'_>> {
     serde_json::from_slice(json).ok()
 }
 
-fn asks_for_failure(payload: &Members<'_>) -> bool {
+fn asks_for_failure(payload: &SinkFields<'_>) -> bool {
     payload.get("simulateFailure").is_some_and(|value| value.get() == "true")
 }
 

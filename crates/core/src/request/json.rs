@@ -45,12 +45,12 @@ impl Pointer {
 }
 
 /// A JSON text whose outermost members are known.
-pub enum Document<'a> {
+pub enum JsonDocument<'a> {
     Object(Members<'a>),
     Other(&'a RawValue),
 }
 
-impl<'a> Document<'a> {
+impl<'a> JsonDocument<'a> {
     /// # Errors
     /// When the bytes are not one JSON value in UTF-8.
     pub fn parse(body: &'a [u8]) -> serde_json::Result<Self> {
@@ -222,7 +222,7 @@ mod tests {
 
     fn found(json: &str, pointer: &str) -> Option<String> {
         let pointer = Pointer::parse(pointer).expect("a pointer");
-        let document = Document::parse(json.as_bytes()).expect("JSON");
+        let document = JsonDocument::parse(json.as_bytes()).expect("JSON");
         document.find(&pointer).and_then(scalar).map(Cow::into_owned)
     }
 

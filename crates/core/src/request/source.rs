@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use http::HeaderName;
 use serde_json::value::RawValue;
 
-use super::json::{self, Document, Pointer};
+use super::json::{self, JsonDocument, Pointer};
 use super::{IncomingRequest, form};
 
 /// Where a value is.
@@ -80,7 +80,7 @@ impl Source {
 fn member<'a>(request: &IncomingRequest<'a>, pointer: &Pointer) -> Option<&'a RawValue> {
     match request.json.and_then(|found| found.get(pointer)) {
         Some(value) => value,
-        None => Document::parse(request.body).ok()?.find(pointer),
+        None => JsonDocument::parse(request.body).ok()?.find(pointer),
     }
 }
 

@@ -54,7 +54,7 @@ impl Encoding {
 /// Where candidate signatures are, and how they are written.
 #[derive(Debug)]
 pub(super) struct SignatureFormat {
-    from: Location,
+    from: SignatureLocation,
     separator: Option<u8>,
     field: Option<Vec<u8>>,
     prefix: Vec<u8>,
@@ -63,7 +63,7 @@ pub(super) struct SignatureFormat {
 }
 
 #[derive(Debug)]
-enum Location {
+enum SignatureLocation {
     Source(Source),
     /// All headers whose names begin with this.
     HeaderPrefix(String),
@@ -89,8 +89,10 @@ impl SignatureFormat {
         let source = source.ok_or_else(|| invalid("signature", "must have from"))?;
         let text = source.from.as_deref().ok_or_else(|| invalid("signature", "must have from"))?;
         let from = match text.strip_prefix("headerPrefix:") {
-            Some(prefix) if !prefix.is_empty() => Location::HeaderPrefix(prefix.to_ascii_lowercase()),
-            _ => Location::Source(
+            Some(prefix) if !prefix.is_empty() => {
+                SignatureLocation::HeaderPrefix(prefix.to_ascii_lowercase())
+            }
+            _ => SignatureLocation::Source(
                 Source::parse(text).ok_or_else(|| invalid("signature.from", UNKNOWN_SOURCE))?,
             ),
         };
@@ -119,15 +121,15 @@ impl SignatureFormat {
 
     pub(super) fn header(&self) -> Option<&HeaderName> {
         match &self.from {
-            Location::Source(Source::Header(name)) => Some(name),
-            Location::Source(_) | Location::HeaderPrefix(_) => None,
+            SignatureLocation::Source(Source::Header(name)) => Some(name),
+            SignatureLocation::Source(_) | SignatureLocation::HeaderPrefix(_) => None,
         }
     }
 
     pub(super) fn source(&self) -> Option<&Source> {
         match &self.from {
-            Location::Source(source) => Some(source),
-            Location::HeaderPrefix(_) => None,
+            SignatureLocation::Source(source) => Some(source),
+            SignatureLocation::HeaderPrefix(_) => None,
         }
     }
 
@@ -137,8 +139,8 @@ impl SignatureFormat {
         request: &IncomingRequest<'a>,
     ) -> Result<SignatureValues<'a>, VerifyError> {
         let source = match &self.from {
-            Location::Source(source) => source,
-            Location::HeaderPrefix(prefix) => {
+            SignatureLocation::Source(source) => source,
+            SignatureLocation::HeaderPrefix(prefix) => {
                 let named =
                     request.headers.iter().filter(|(name, _)| name.as_str().starts_with(prefix.as_str()));
                 let values: Vec<_> = named.map(|(_, value)| Cow::Borrowed(value.as_bytes())).collect();

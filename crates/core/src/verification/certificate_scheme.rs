@@ -21,7 +21,7 @@ use super::certificate::{Certificate, RsaKey};
 use super::error::{SchemeError, VerifyError};
 use super::{Evaluation, Verified};
 use crate::host_pattern::host_matches;
-use crate::request::json::{self, Document, Pointer};
+use crate::request::json::{self, JsonDocument, Pointer};
 use crate::request::{IncomingRequest, Source};
 
 /// A request whose signature must be checked with a certificate that is yet to be fetched.
@@ -163,7 +163,7 @@ impl CertificateScheme {
     }
 
     fn sns(&self, request: &IncomingRequest<'_>) -> Result<ClaimedSignature, VerifyError> {
-        let document = Document::parse(request.body).map_err(|_| VerifyError::Unreadable)?;
+        let document = JsonDocument::parse(request.body).map_err(|_| VerifyError::Unreadable)?;
         let member = |name: &str| {
             let pointer = Pointer::parse(&format!("/{name}"))?;
             document.find(&pointer).and_then(json::text).map(std::borrow::Cow::into_owned)

@@ -1,6 +1,6 @@
 //! A scheme, compiled with an integration's secrets.
 
-use grapnel_crds::{BodyDigest as BodyDigestSpec, Scheme, SchemeType};
+use grapnel_crds::{BodyDigest, Scheme, SchemeType};
 
 use super::candidates::{Encoding, MAX_SIGNATURE_BYTES, SignatureFormat};
 use super::certificate_scheme::{CertificateProvider, CertificateScheme};
@@ -21,7 +21,7 @@ pub(super) enum CompiledScheme {
 }
 
 /// A digest of the body that the request carries, for messages that cover the digest in place of the body.
-pub(super) struct BodyDigest {
+pub(super) struct CompiledBodyDigest {
     from: Source,
     algorithm: &'static ring::digest::Algorithm,
     encoding: Encoding,
@@ -74,8 +74,8 @@ impl CompiledScheme {
     }
 }
 
-impl BodyDigest {
-    pub(super) fn new(spec: &BodyDigestSpec) -> Result<Self, SchemeError> {
+impl CompiledBodyDigest {
+    pub(super) fn new(spec: &BodyDigest) -> Result<Self, SchemeError> {
         Ok(Self {
             from: source("bodyDigest.from", spec.from.as_deref().unwrap_or_default())?,
             algorithm: keys::digest_algorithm(spec.hash),

@@ -15,14 +15,14 @@ const DEFAULT_TOLERANCE_SECONDS: i32 = 300;
 /// Where the timestamp is, and how old it may be.
 #[derive(Debug)]
 pub(super) struct TimestampRule {
-    from: Location,
+    from: TimestampLocation,
     unit: TimeUnit,
     /// 0: the age is not checked.
     tolerance_seconds: i64,
 }
 
 #[derive(Debug)]
-enum Location {
+enum TimestampLocation {
     Source(Source),
     /// The item of the signature's list with this key.
     Field(Vec<u8>),
@@ -34,13 +34,15 @@ impl TimestampRule {
     pub(super) fn new(source: &TimestampSource, tolerance: Option<i32>) -> Result<Self, SchemeError> {
         let text = source.from.as_deref().ok_or_else(|| invalid("timestamp", "must have from"))?;
         let from = if let Some(field) = text.strip_prefix("field:") {
-            Location::Field(field.as_bytes().to_vec())
+            TimestampLocation::Field(field.as_bytes().to_vec())
         } else if let Some(index) = text.strip_prefix("item:") {
-            Location::Item(
+            TimestampLocation::Item(
                 index.parse().map_err(|_| invalid("timestamp.from", "invalid index of a list item"))?,
             )
         } else {
-            Location::Source(Source::parse(text).ok_or_else(|| invalid("timestamp.from", UNKNOWN_SOURCE))?)
+            TimestampLocation::Source(
+                Source::parse(text).ok_or_else(|| invalid("timestamp.from", UNKNOWN_SOURCE))?,
+            )
         };
         let tolerance = tolerance.or(source.tolerance_seconds).unwrap_or(DEFAULT_TOLERANCE_SECONDS);
         Ok(Self {
@@ -51,7 +53,7 @@ impl TimestampRule {
     }
 
     pub(super) fn is_in_list(&self) -> bool {
-        matches!(self.from, Location::Field(_) | Location::Item(_))
+        matches!(self.from, TimestampLocation::Field(_) | TimestampLocation::Item(_))
     }
 
     pub(super) fn is_enforced(&self) -> bool {
@@ -60,19 +62,19 @@ impl TimestampRule {
 
     pub(super) fn source(&self) -> Option<&Source> {
         match &self.from {
-            Location::Source(source) => Some(source),
-            Location::Field(_) | Location::Item(_) => None,
+            TimestampLocation::Source(source) => Some(source),
+            TimestampLocation::Field(_) | TimestampLocation::Item(_) => None,
         }
     }
 
     /// Describes where the timestamp is, for an error message.
     pub(super) fn describe(&self) -> String {
         match &self.from {
-            Location::Source(source) => source.describe(),
-            Location::Field(field) => {
+            TimestampLocation::Source(source) => source.describe(),
+            TimestampLocation::Field(field) => {
                 format!("the field {} of the signature", String::from_utf8_lossy(field))
             }
-            Location::Item(index) => format!("item {index} of the signature"),
+            TimestampLocation::Item(index) => format!("item {index} of the signature"),
         }
     }
 
@@ -86,9 +88,9 @@ impl TimestampRule {
         // A list may have been decoded for this request alone; its few bytes are copied.
         let copy = |text: &[u8]| Cow::Owned(text.to_vec());
         match &self.from {
-            Location::Source(source) => source.value(request),
-            Location::Field(field) => format.field(signatures, field).map(copy),
-            Location::Item(index) => format.item(signatures, *index).map(copy),
+            TimestampLocation::Source(source) => source.value(request),
+            TimestampLocation::Field(field) => format.field(signatures, field).map(copy),
+            TimestampLocation::Item(index) => format.item(signatures, *index).map(copy),
         }
     }
 

@@ -18,7 +18,7 @@ pub(crate) struct BenchmarkResults<'a> {
     pub(crate) commit: &'a str,
     pub(crate) machine: Machine,
     pub(crate) versions: &'a Versions,
-    pub(crate) settings: &'a Settings,
+    pub(crate) settings: &'a BenchSettings,
     pub(crate) results: &'a [CaseResult],
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Versions {
 /// The settings of the benchmark.
 #[derive(Debug, Serialize, clap::Args)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Settings {
+pub(crate) struct BenchSettings {
     /// Length of each measurement
     #[arg(long, value_name = "S")]
     seconds: u64,

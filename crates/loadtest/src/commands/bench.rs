@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use super::EXIT_FAULT;
-use super::run::{RunArgs, run_to_report, usage_error};
-use crate::bench::results_file::{self, BenchmarkResults, Machine, Settings, Versions};
+use super::run::{LoadArgs, run_to_report, usage_error};
+use crate::bench::results_file::{self, BenchSettings, BenchmarkResults, Machine, Versions};
 use crate::bench::{Build, CaseResult, CostMeter, SystemProcesses, tables};
 
 /// A step of a benchmark.
@@ -51,7 +51,7 @@ pub struct MeasureArgs {
     #[arg(long, value_name = "PID")]
     redis_pid: Option<u32>,
     #[command(flatten)]
-    run: RunArgs,
+    run: LoadArgs,
 }
 
 /// The report on all measurements.
@@ -72,7 +72,7 @@ pub struct ReportArgs {
     #[command(flatten)]
     versions: Versions,
     #[command(flatten)]
-    settings: Settings,
+    settings: BenchSettings,
 }
 
 /// Runs a step of a benchmark.

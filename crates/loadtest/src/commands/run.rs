@@ -18,7 +18,7 @@ use crate::ledger::MAX_NUMBERS;
 use crate::progress_bar;
 use crate::report::Report;
 use crate::run::{Handle, Run};
-use crate::signing_key::SigningKey;
+use crate::signing_key::VerificationKey;
 
 #[cfg(test)]
 mod tests;
@@ -30,7 +30,7 @@ mod tests;
 #[derive(Debug, clap::Args)]
 #[command(group(ArgGroup::new("amount").required(true).args(["events", "duration_seconds"])))]
 #[command(group(ArgGroup::new("provider_secret").required(true).args(["secret_file", "secret_env"])))]
-pub struct RunArgs {
+pub struct LoadArgs {
     /// The webhook route: http://HOST/api/v1/webhooks/ROUTE
     #[arg(long, value_name = "URL")]
     target: String,
@@ -102,7 +102,7 @@ pub struct RunArgs {
     json: bool,
 }
 
-impl RunArgs {
+impl LoadArgs {
     pub(super) fn into_config(self) -> anyhow::Result<Config> {
         let secret = match (&self.secret_file, &self.secret_env) {
             (Some(file), _) => read_secret(file)?,
@@ -113,7 +113,8 @@ impl RunArgs {
         };
         let signing_key = match &self.signing_secret_file {
             Some(file) => Some(
-                SigningKey::parse(&read_secret(file)?).with_context(|| format!("use {}", file.display()))?,
+                VerificationKey::parse(&read_secret(file)?)
+                    .with_context(|| format!("use {}", file.display()))?,
             ),
             None => None,
         };
@@ -159,7 +160,7 @@ fn read_secret(file: &Path) -> anyhow::Result<SecretString> {
 ///
 /// # Errors
 /// When the run cannot start or a part of the load test fails. Invalid arguments are reported here, with exit code 2.
-pub async fn execute(args: RunArgs) -> anyhow::Result<ExitCode> {
+pub async fn execute(args: LoadArgs) -> anyhow::Result<ExitCode> {
     let json = args.json;
     let config = match args.into_config() {
         Ok(config) => config,

@@ -85,7 +85,7 @@ async fn write(connection: &mut PgConnection, results: &[AttemptResult]) -> Resu
     let (Some(first), Some(last)) = (ids().min(), ids().max()) else {
         return Ok(Vec::new());
     };
-    let column = Column(results);
+    let column = ResultColumn(results);
     let rows = sqlx::query(RECORD)
         .bind(column.of(|result| result.event_id.uuid()))
         .bind(column.of(|result| &*result.destination))
@@ -121,9 +121,9 @@ async fn write(connection: &mut PgConnection, results: &[AttemptResult]) -> Resu
 }
 
 /// One column of the batch.
-struct Column<'a>(&'a [AttemptResult]);
+struct ResultColumn<'a>(&'a [AttemptResult]);
 
-impl<'a> Column<'a> {
+impl<'a> ResultColumn<'a> {
     fn of<T>(&self, pick: impl Fn(&'a AttemptResult) -> T) -> Vec<T> {
         self.0.iter().map(pick).collect()
     }

@@ -15,7 +15,7 @@ use crate::error::Result;
 
 /// The identity of a live row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RowIdentity {
+pub struct LiveRow {
     pub id: IntegrationId,
     pub uid: String,
     pub namespace: String,
@@ -23,7 +23,7 @@ pub struct RowIdentity {
 }
 
 /// Returns every live row that came from an applied object.
-pub async fn live(db: &Database) -> Result<Vec<RowIdentity>> {
+pub async fn live(db: &Database) -> Result<Vec<LiveRow>> {
     db.bounded(async {
         let rows = sqlx::query(
             "/* integrations::retire::live */
@@ -34,7 +34,7 @@ pub async fn live(db: &Database) -> Result<Vec<RowIdentity>> {
         .await?;
         rows.iter()
             .map(|row| {
-                Ok(RowIdentity {
+                Ok(LiveRow {
                     id: row.id("id", IntegrationId::new)?,
                     uid: row.try_get("uid")?,
                     namespace: row.try_get("namespace")?,
@@ -47,7 +47,7 @@ pub async fn live(db: &Database) -> Result<Vec<RowIdentity>> {
 }
 
 /// Returns the live row that holds a namespace and name.
-pub async fn holder_of_name(db: &Database, namespace: &str, name: &str) -> Result<Option<RowIdentity>> {
+pub async fn holder_of_name(db: &Database, namespace: &str, name: &str) -> Result<Option<LiveRow>> {
     db.bounded(async {
         let row = sqlx::query(
             "/* integrations::retire::holder_of_name */
@@ -58,7 +58,7 @@ pub async fn holder_of_name(db: &Database, namespace: &str, name: &str) -> Resul
         .fetch_optional(db.pool())
         .await?;
         row.map(|row| {
-            Ok(RowIdentity {
+            Ok(LiveRow {
                 id: row.id("id", IntegrationId::new)?,
                 uid: row.try_get("uid")?,
                 namespace: namespace.to_owned(),

@@ -22,7 +22,7 @@ pub(super) enum SortKey {
 
 /// A walk along the list of the events in one status (or of all events), from a position to the end of a page.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Walk<'a> {
+pub(super) struct EventWalk<'a> {
     pub(super) filter: &'a EventFilter,
     pub(super) status: Option<EventStatus>,
     pub(super) key: SortKey,
@@ -83,7 +83,7 @@ pub(super) async fn collect_matching(
 }
 
 /// Returns the ids of a walk, in its order.
-pub(super) async fn find(connection: &mut PgConnection, walk: Walk<'_>) -> Result<Vec<Uuid>> {
+pub(super) async fn find(connection: &mut PgConnection, walk: EventWalk<'_>) -> Result<Vec<Uuid>> {
     use EventStatus::{Failed, Pending, Processed, Processing, Retrying};
     use Order::{Ascending, Descending};
     use SortKey::{Id, OccurredAt};

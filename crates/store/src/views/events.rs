@@ -7,7 +7,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use super::event_pages::{self, SortKey, Walk};
+use super::event_pages::{self, EventWalk, SortKey};
 use super::event_sql as sql;
 use super::page::{Order, Page, PageRequest, Position, Total};
 use super::snapshot::Snapshot;
@@ -187,7 +187,7 @@ async fn ids_by(
         });
         return Ok((matching.counted, request.cut(positions, after, list.order)));
     }
-    let walk = Walk {
+    let walk = EventWalk {
         filter: &list.filter,
         status: list.status,
         key,
@@ -220,7 +220,7 @@ async fn ids_by_status(
         if !passed || ids.len() >= wanted {
             continue;
         }
-        let walk = Walk {
+        let walk = EventWalk {
             filter: &list.filter,
             status: Some(status),
             key: SortKey::Id,

@@ -1,6 +1,6 @@
 //! Finds several values of a JSON text in one pass: a message may be made of a dozen.
 //!
-//! It finds the same values as [`Document`] does one by one, and reads no more of the text.
+//! It finds the same values as [`JsonDocument`] does one by one, and reads no more of the text.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visito
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{Document, Pointer, Text, index};
+use super::{JsonDocument, Pointer, Text, index};
 
 /// Pointers that are looked up together. A pointer to the whole text is left out: nothing is found there.
 #[derive(Debug, Default)]
@@ -65,7 +65,7 @@ impl PointerSet {
             return Ok(found);
         }
         // Something on the way cannot be parsed, such as a number out of range; other values may still be found.
-        let document = Document::parse(body)?;
+        let document = JsonDocument::parse(body)?;
         let values = self.all.iter().map(|pointer| document.find(pointer)).collect();
         Ok(FoundValues { pointers: self, values })
     }
@@ -207,7 +207,7 @@ mod tests {
     fn check(json: &str, texts: &[&str]) {
         let all = pointers(texts);
         let set = PointerSet::new(&all);
-        let document = Document::parse(json.as_bytes());
+        let document = JsonDocument::parse(json.as_bytes());
         let Ok(found) = set.find(json.as_bytes()) else { return assert!(document.is_err(), "{json}") };
         let document = document.expect("it was read");
         for (pointer, text) in all.iter().zip(texts) {

@@ -5,7 +5,7 @@ fn arguments_become_a_configuration() {
     #[derive(Debug, clap::Parser)]
     struct Command {
         #[command(flatten)]
-        run: RunArgs,
+        run: LoadArgs,
     }
     let parse = |more: &[&str]| {
         let base = ["run", "--target", "http://127.0.0.1:1/x", "--provider", "acme"];
