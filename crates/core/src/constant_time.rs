@@ -1,6 +1,6 @@
 //! The only way to compare a value of a request with one that only the owner of a secret can know.
 //!
-//! What always holds: secrets that a request is checked with, and values that were computed with one, are held in a
+//! Invariants: secrets that a request is checked with, and values that were computed with one, are held in a
 //! [`ConstantTime`] or in a key of the cryptographic library. Neither has `==`, and a [`ConstantTime`] does not hand out its
 //! bytes, so no code can compare them in another way by mistake.
 

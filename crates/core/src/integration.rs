@@ -125,7 +125,7 @@ pub struct CompiledIntegration {
     pub provider: Arc<str>,
     /// How its webhooks are verified, answered and read.
     pub compiled: CompiledProvider,
-    /// Which of its secrets verify webhooks.
+    /// Counts the webhooks that each of its secrets verified.
     pub uses: SecretUses,
     pub destinations: Vec<Arc<CompiledDestination>>,
     /// The names of `destinations`, as they are stored with events.

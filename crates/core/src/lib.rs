@@ -1,6 +1,6 @@
 //! The meaning of an Integration, without I/O.
 //!
-//! Which requests are accepted, which event a request is, what is sent to which destination, and what happens to a delivery
+//! The requests that are accepted, which event a request is, what is sent to which destination, and what happens to a delivery
 //! afterwards are all functions of values. Nothing here opens a socket, reads a clock or talks to a database.
 
 pub mod error_chain;

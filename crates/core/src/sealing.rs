@@ -1,6 +1,6 @@
 //! Seals secrets for storage and opens them again: AES-256-GCM under named, rotatable keys.
 //!
-//! What always holds: a sealed value names the key that sealed it, so any configured key opens the values that it sealed, and
+//! Invariants: a sealed value names the key that sealed it, so any configured key opens the values that it sealed, and
 //! the first one seals new values; version, key id and the caller's context are authenticated with the ciphertext, so a
 //! sealed value that was moved to another row cannot be opened; opened secrets are zeroized when dropped and print as
 //! `[REDACTED]`; no error contains key material.

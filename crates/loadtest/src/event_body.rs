@@ -28,7 +28,7 @@ pub(crate) struct EventBody {
     padding: String,
 }
 
-/// Which event a delivered body belongs to.
+/// The event that a delivered body belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyIdentity {
     /// An event of this run.

@@ -44,7 +44,7 @@ pub struct Report {
     pub accepted: u64,
     /// Numbers whose last answer is 200: the target had them already.
     pub duplicates_answered: u64,
-    /// Those of `duplicates_answered` for which no earlier request can have been accepted.
+    /// The part of `duplicates_answered` for which no earlier request can have been accepted.
     pub duplicates_unexplained: u64,
     /// Numbers whose last answer is a refusal, by status code.
     pub refused: BTreeMap<u16, u64>,

@@ -1,6 +1,6 @@
 //! The deliveries. Every statement that writes one is in this folder, in the order of `grapnel_core::delivery::state`.
 //!
-//! What always holds: a result is written only under the newest claim and while its lease runs; a finished delivery cannot
+//! Invariants: a result is written only under the newest claim and while its lease runs; a finished delivery cannot
 //! be claimed; a delivery that becomes due or is requeued is marked before its message is published, so that every unfinished
 //! delivery is either due, queued or leased.
 

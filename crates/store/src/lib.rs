@@ -4,7 +4,7 @@
 //! begins with the path of its function, which shows in `pg_stat_activity`. The hot statements (`events::store`,
 //! `deliveries::claim`, `deliveries::record`) are group commits: one multi-row statement for a whole batch.
 //!
-//! What always holds: every use has a deadline ([`Database`]); no caller sees a pool, a connection or an error of the
+//! Invariants: every use has a deadline ([`Database`]); no caller sees a pool, a connection or an error of the
 //! driver; the caller or a constraint decides, and the statements only compare. Modules use only those that are listed
 //! above them.
 

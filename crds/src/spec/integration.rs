@@ -131,7 +131,7 @@ pub struct IntegrationSpec {
     #[serde(default)]
     pub retention: Retention,
 
-    /// What happens to the history when the object is deleted. Default: Retain. One of Retain (events, attempts and
+    /// Treatment of the history when the object is deleted. Default: Retain. One of Retain (events, attempts and
     /// audit entries stay until their retention ends; webhooks are rejected) and Delete (they are deleted too).
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
@@ -155,7 +155,7 @@ pub enum IntegrationState {
     Disabled,
 }
 
-/// What happens to the history of a deleted Integration.
+/// The treatment of the history of a deleted Integration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
     /// Events, attempts and audit entries stay until their retention ends.

@@ -38,7 +38,7 @@ pub struct CompiledRetryPolicy {
     pub retry_after_max: Duration,
 }
 
-/// What to do with a delivery after an attempt.
+/// The decision about a delivery after an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RetryDecision {
     /// It is done.

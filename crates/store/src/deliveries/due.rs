@@ -31,7 +31,7 @@ pub struct QueueBacklog {
     pub destination: String,
     /// Queued deliveries that no worker holds: the queue should have as many messages.
     pub queued: i64,
-    /// Those of them that have waited longer than the bound.
+    /// The part that has waited longer than the bound.
     pub overdue: i64,
     /// The bound: they were queued before this. By the database's clock, the only one that all processes share.
     pub overdue_before: Timestamp,
