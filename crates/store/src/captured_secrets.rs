@@ -67,7 +67,7 @@ pub async fn find(db: &Database, integration_id: IntegrationId) -> Result<Option
         .bind(integration_id.uuid())
         .fetch_optional(db.pool())
         .await?;
-        row.as_ref().map(captured_secret).transpose().map_err(Into::into)
+        row.as_ref().map(captured_secret).transpose()
     })
     .await
 }
@@ -81,12 +81,12 @@ pub async fn load_all(db: &Database) -> Result<Vec<CapturedSecret>> {
         )
         .fetch_all(db.pool())
         .await?;
-        rows.iter().map(captured_secret).collect::<sqlx::Result<_>>().map_err(Into::into)
+        rows.iter().map(captured_secret).collect()
     })
     .await
 }
 
-fn captured_secret(row: &PgRow) -> sqlx::Result<CapturedSecret> {
+fn captured_secret(row: &PgRow) -> Result<CapturedSecret> {
     Ok(CapturedSecret {
         integration_id: row.id("integration_id", IntegrationId::new)?,
         handshake: row.try_get("handshake")?,

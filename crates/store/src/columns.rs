@@ -1,4 +1,4 @@
-//! Columns as the types that the rest of the program uses.
+//! Columns: those of a row as the types that the rest of the program uses, and those of a batch as arrays to bind.
 
 use jiff::Timestamp;
 use sqlx::Row;
@@ -29,5 +29,15 @@ impl Columns for PgRow {
 
     fn optional_time(&self, column: &str) -> sqlx::Result<Option<Timestamp>> {
         Ok(self.try_get::<Option<jiff_sqlx::Timestamp>, _>(column)?.map(jiff_sqlx::Timestamp::to_jiff))
+    }
+}
+
+/// Rows to be written by one statement, which takes each column as an array.
+pub(crate) struct Batch<'a, T>(pub(crate) &'a [T]);
+
+impl<'a, T> Batch<'a, T> {
+    /// Returns one column.
+    pub(crate) fn column<V>(&self, pick: impl Fn(&'a T) -> V) -> Vec<V> {
+        self.0.iter().map(pick).collect()
     }
 }

@@ -6,10 +6,9 @@
 use sqlx::PgConnection;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::Postgres;
-use tokio::time::timeout;
 
-use crate::database::{DEADLINE, Database};
-use crate::error::{Error, Result};
+use crate::database::Database;
+use crate::error::Result;
 
 /// One connection of a pool, kept between uses.
 #[derive(Debug)]
@@ -24,31 +23,23 @@ impl DedicatedConnection {
         Self { db, kept: None }
     }
 
-    /// Returns the kept connection, or a new one.
-    pub(crate) async fn get(&mut self) -> Result<&mut PgConnection> {
-        let connection = match self.kept.take() {
+    /// Bounds a use of the connection. Afterwards closes it when the result shows that it may not be usable, and the idle
+    /// ones too when it was lost.
+    pub(crate) async fn bounded<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&mut PgConnection) -> Result<T>,
+    ) -> Result<T> {
+        let db = self.db.clone();
+        let mut connection = match self.kept.take() {
             Some(connection) => connection,
-            None => self.db.pool().acquire().await?,
+            None => db.pool().acquire().await?,
         };
-        Ok(self.kept.insert(connection))
-    }
-
-    /// Ends a use: closes the connection when the result shows that it may not be usable.
-    pub(crate) fn keep_if_usable<T>(&mut self, result: &Result<T>) {
-        if let Err(error) = result
-            && !error.is_data_error()
-            && let Some(connection) = self.kept.take()
-        {
+        let result = db.bounded(work(&mut connection)).await;
+        match &result {
             // Detached, so that the pool opens another in its place; closing is the drop.
-            drop(connection.detach());
-            if error.is_connection_lost() || matches!(error, Error::Deadline) {
-                self.db.forget_idle();
-            }
+            Err(error) if !error.is_data_error() => drop(connection.detach()),
+            _ => self.kept = Some(connection),
         }
+        result
     }
-}
-
-/// Bounds a statement on a kept connection.
-pub(crate) async fn within_deadline<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    timeout(DEADLINE, work).await.unwrap_or(Err(Error::Deadline))
 }

@@ -17,7 +17,8 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use crate::audit::{self, insert_audit_entries};
-use crate::dedicated_connection::{DedicatedConnection, within_deadline};
+use crate::columns::Batch;
+use crate::dedicated_connection::DedicatedConnection;
 use crate::deliveries::insert_deliveries;
 use crate::error::Result;
 
@@ -75,9 +76,7 @@ pub async fn store(
     queued: bool,
 ) -> Result<Vec<IngestOutcome>> {
     events.sort_unstable_by_key(|event| event.key_hash);
-    let stored = within_deadline(store_sorted(connection.get().await?, events, queued)).await;
-    connection.keep_if_usable(&stored);
-    stored
+    connection.bounded(async |connection| store_sorted(connection, events, queued).await).await
 }
 
 async fn store_sorted(
@@ -113,29 +112,29 @@ async fn insert(
             destination_integrations.push(event.integration_id.uuid());
         }
     }
-    let column = EventColumn(events);
+    let batch = Batch(events);
     let rows = sqlx::query(INSERT)
-        .bind(column.of(|event| event.key_hash))
-        .bind(column.of(|event| event.id.uuid()))
-        .bind(column.of(|event| event.integration_id.uuid()))
-        .bind(column.of(|event| &*event.provider))
-        .bind(column.of(|event| event.external_event_id.as_deref()))
-        .bind(column.of(|event| &*event.event_type))
-        .bind(column.of(|event| event.subject.as_deref()))
-        .bind(column.of(|event| event.occurred_at.to_sqlx()))
-        .bind(column.of(|event| event.received_at.to_sqlx()))
-        .bind(column.of(|event| &*event.correlation_id))
-        .bind(column.of(|event| event.traceparent.as_deref()))
-        .bind(column.of(|event| event.source_ip.to_string()))
-        .bind(column.of(|event| &*event.headers))
-        .bind(column.of(|event| &event.raw_body[..]))
-        .bind(column.of(|event| &*event.payload_key))
-        .bind(column.of(|event| event.payload.start as i32))
-        .bind(column.of(|event| event.payload.len() as i32))
-        .bind(column.of(|event| event.body_form.code()))
-        .bind(column.of(|event| event.delivered_as.code()))
-        .bind(column.of(|event| event.secret_index as i16))
-        .bind(column.of(|event| &*event.idempotency_key))
+        .bind(batch.column(|event| event.key_hash))
+        .bind(batch.column(|event| event.id.uuid()))
+        .bind(batch.column(|event| event.integration_id.uuid()))
+        .bind(batch.column(|event| &*event.provider))
+        .bind(batch.column(|event| event.external_event_id.as_deref()))
+        .bind(batch.column(|event| &*event.event_type))
+        .bind(batch.column(|event| event.subject.as_deref()))
+        .bind(batch.column(|event| event.occurred_at.to_sqlx()))
+        .bind(batch.column(|event| event.received_at.to_sqlx()))
+        .bind(batch.column(|event| &*event.correlation_id))
+        .bind(batch.column(|event| event.traceparent.as_deref()))
+        .bind(batch.column(|event| event.source_ip.to_string()))
+        .bind(batch.column(|event| &*event.headers))
+        .bind(batch.column(|event| &event.raw_body[..]))
+        .bind(batch.column(|event| &*event.payload_key))
+        .bind(batch.column(|event| event.payload.start as i32))
+        .bind(batch.column(|event| event.payload.len() as i32))
+        .bind(batch.column(|event| event.body_form.code()))
+        .bind(batch.column(|event| event.delivered_as.code()))
+        .bind(batch.column(|event| event.secret_index as i16))
+        .bind(batch.column(|event| &*event.idempotency_key))
         .bind(audit::new_ids(events.len()))
         .bind(destination_events)
         .bind(destination_names)
@@ -144,15 +143,6 @@ async fn insert(
         .fetch_all(connection)
         .await?;
     rows.iter().map(|row| Ok(EventId::new(row.try_get(0)?))).collect()
-}
-
-/// One column of the batch.
-struct EventColumn<'a>(&'a [NewEvent]);
-
-impl<'a> EventColumn<'a> {
-    fn of<T>(&self, pick: impl Fn(&'a NewEvent) -> T) -> Vec<T> {
-        self.0.iter().map(pick).collect()
-    }
 }
 
 const INSERT: &str = concat!(

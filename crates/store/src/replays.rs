@@ -99,19 +99,19 @@ async fn try_request(db: &Database, replay: &NewReplay) -> Result<ReplayOutcome>
         return Ok(ReplayOutcome::UnknownEvent);
     };
     // Locked in this order everywhere: the integration, its deliveries, their replay requests.
-    let destinations = destinations::lock_active(&mut tx, integration_id).await?;
+    let destinations = destinations::lock(&mut tx, integration_id).await?;
     let deliveries = lock_for_replay(&mut tx, replay).await?;
     if deliveries.is_empty() {
         return Ok(ReplayOutcome::UnknownDestination);
     }
-    let Some(destinations) = destinations else {
+    let Some(destinations) = destinations.filter(|destinations| !destinations.is_disabled) else {
         return Ok(ReplayOutcome::InactiveIntegration);
     };
     let last_replay = deliveries.iter().filter_map(|delivery| delivery.replay_request_id).max();
     let taken: Vec<String> = deliveries
         .into_iter()
         .map(|delivery| delivery.destination)
-        .filter(|destination| destinations.contains(destination))
+        .filter(|destination| destinations.names.contains(destination))
         .collect();
     if taken.is_empty() {
         return Ok(ReplayOutcome::RemovedDestination);

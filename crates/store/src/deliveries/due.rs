@@ -37,7 +37,7 @@ pub struct QueueBacklog {
     pub overdue_before: Timestamp,
 }
 
-fn requeued(row: &PgRow) -> sqlx::Result<RequeuedDelivery> {
+fn requeued(row: &PgRow) -> Result<RequeuedDelivery> {
     let destination: &str = row.try_get("destination")?;
     Ok(RequeuedDelivery {
         hint: Hint {
@@ -71,7 +71,7 @@ pub async fn take_due(db: &Database, limit: i64) -> Result<Vec<RequeuedDelivery>
         .bind(limit)
         .fetch_all(db.pool())
         .await?;
-        rows.iter().map(requeued).collect::<sqlx::Result<_>>().map_err(Into::into)
+        rows.iter().map(requeued).collect()
     })
     .await
 }
@@ -123,7 +123,7 @@ pub async fn overdue_queues(db: &Database, bound: Duration) -> Result<Vec<QueueB
                 overdue_before: row.time("overdue_before")?,
             })
         };
-        rows.iter().map(backlog).collect::<sqlx::Result<_>>().map_err(Into::into)
+        rows.iter().map(backlog).collect()
     })
     .await
 }
@@ -156,7 +156,7 @@ pub async fn take_overdue(db: &Database, queue: &QueueBacklog, limit: i64) -> Re
         .bind(limit)
         .fetch_all(db.pool())
         .await?;
-        rows.iter().map(requeued).collect::<sqlx::Result<_>>().map_err(Into::into)
+        rows.iter().map(requeued).collect()
     })
     .await
 }

@@ -60,7 +60,7 @@ pub(crate) async fn end_removed(
 pub async fn end_if_removed(db: &Database, id: IntegrationId, destination: &str) -> Result<bool> {
     db.bounded(async {
         let mut tx = db.pool().begin().await?;
-        let configured = crate::destinations::lock(&mut tx, id).await?;
+        let configured = crate::destinations::lock(&mut tx, id).await?.map(|destinations| destinations.names);
         match configured {
             Some(kept) if kept.iter().any(|name| name == destination) => return Ok(false),
             Some(kept) => end_removed(&mut tx, id, &kept, DESTINATION_REMOVED).await?,

@@ -13,9 +13,10 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use crate::audit::{self, insert_audit_entries};
-use crate::columns::Columns;
-use crate::dedicated_connection::{DedicatedConnection, within_deadline};
+use crate::columns::{Batch, Columns};
+use crate::dedicated_connection::DedicatedConnection;
 use crate::error::Result;
+use crate::replay_settlement;
 
 /// The result of one attempt of a claimed delivery, to be recorded.
 #[derive(Debug, Clone)]
@@ -54,12 +55,9 @@ pub async fn record(
     connection: &mut DedicatedConnection,
     results: &[AttemptResult],
 ) -> Result<Vec<RecordedAttempt>> {
-    let recorded = within_deadline(write(connection.get().await?, results)).await;
-    connection.keep_if_usable(&recorded);
-    if let Ok(recorded) = &recorded {
-        settle_replays(connection, recorded).await;
-    }
-    recorded
+    let recorded = connection.bounded(async |connection| write(connection, results).await).await?;
+    settle_replays(connection, &recorded).await;
+    Ok(recorded)
 }
 
 async fn settle_replays(connection: &mut DedicatedConnection, recorded: &[RecordedAttempt]) {
@@ -70,12 +68,9 @@ async fn settle_replays(connection: &mut DedicatedConnection, recorded: &[Record
     }
     replays.sort_unstable();
     replays.dedup();
-    let settled = within_deadline(async {
-        crate::replay_settlement::settle_in(connection.get().await?, &replays).await
-    })
-    .await;
-    connection.keep_if_usable(&settled);
-    if let Err(error) = settled {
+    let settled =
+        connection.bounded(async |connection| replay_settlement::settle_in(connection, &replays).await);
+    if let Err(error) = settled.await {
         tracing::warn!(error = %chain(&error), "replay requests are settled later");
     }
 }
@@ -85,26 +80,26 @@ async fn write(connection: &mut PgConnection, results: &[AttemptResult]) -> Resu
     let (Some(first), Some(last)) = (ids().min(), ids().max()) else {
         return Ok(Vec::new());
     };
-    let column = ResultColumn(results);
+    let batch = Batch(results);
     let rows = sqlx::query(RECORD)
-        .bind(column.of(|result| result.event_id.uuid()))
-        .bind(column.of(|result| &*result.destination))
-        .bind(column.of(|result| result.lease_id.uuid()))
-        .bind(column.of(|result| result.budget_start))
-        .bind(column.of(|result| result.replay_request_id.map(ReplayId::uuid)))
-        .bind(column.of(|result| result.triggered_by.as_str()))
-        .bind(column.of(|result| result.scheduled_at.to_sqlx()))
-        .bind(column.of(|result| result.started_at.to_sqlx()))
-        .bind(column.of(|result| result.next.state().as_str()))
-        .bind(column.of(|result| result.next.due_at().map(ToSqlx::to_sqlx)))
-        .bind(column.of(|result| result.next_if_replayed.state().as_str()))
-        .bind(column.of(|result| result.next_if_replayed.due_at().map(ToSqlx::to_sqlx)))
-        .bind(column.of(|result| result.counts))
-        .bind(column.of(|result| result.http_status.map(u16::cast_signed)))
-        .bind(column.of(|result| result.response_body.as_deref()))
-        .bind(column.of(|result| result.error_message.as_deref()))
-        .bind(column.of(|result| result.duration_ms.cast_signed()))
-        .bind(column.of(|_| AttemptId::generate().uuid()))
+        .bind(batch.column(|result| result.event_id.uuid()))
+        .bind(batch.column(|result| &*result.destination))
+        .bind(batch.column(|result| result.lease_id.uuid()))
+        .bind(batch.column(|result| result.budget_start))
+        .bind(batch.column(|result| result.replay_request_id.map(ReplayId::uuid)))
+        .bind(batch.column(|result| result.triggered_by.as_str()))
+        .bind(batch.column(|result| result.scheduled_at.to_sqlx()))
+        .bind(batch.column(|result| result.started_at.to_sqlx()))
+        .bind(batch.column(|result| result.next.state().as_str()))
+        .bind(batch.column(|result| result.next.due_at().map(ToSqlx::to_sqlx)))
+        .bind(batch.column(|result| result.next_if_replayed.state().as_str()))
+        .bind(batch.column(|result| result.next_if_replayed.due_at().map(ToSqlx::to_sqlx)))
+        .bind(batch.column(|result| result.counts))
+        .bind(batch.column(|result| result.http_status.map(u16::cast_signed)))
+        .bind(batch.column(|result| result.response_body.as_deref()))
+        .bind(batch.column(|result| result.error_message.as_deref()))
+        .bind(batch.column(|result| result.duration_ms.cast_signed()))
+        .bind(batch.column(|_| AttemptId::generate().uuid()))
         .bind(audit::new_ids(results.len()))
         .bind(first)
         .bind(last)
@@ -118,15 +113,6 @@ async fn write(connection: &mut PgConnection, results: &[AttemptResult]) -> Resu
         })
     };
     rows.iter().map(recorded).collect()
-}
-
-/// One column of the batch.
-struct ResultColumn<'a>(&'a [AttemptResult]);
-
-impl<'a> ResultColumn<'a> {
-    fn of<T>(&self, pick: impl Fn(&'a AttemptResult) -> T) -> Vec<T> {
-        self.0.iter().map(pick).collect()
-    }
 }
 
 // The update must not say `finished_at IS NULL`, although that holds: the planner would then read the index deliveries_open

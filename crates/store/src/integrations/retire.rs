@@ -5,6 +5,7 @@
 
 use grapnel_core::ids::{EventId, IntegrationId};
 use grapnel_core::integration::{FILE_UID_PREFIX, RowState};
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use crate::audit;
@@ -32,16 +33,7 @@ pub async fn live(db: &Database) -> Result<Vec<LiveRow>> {
         .bind(FILE_UID_PREFIX)
         .fetch_all(db.pool())
         .await?;
-        rows.iter()
-            .map(|row| {
-                Ok(LiveRow {
-                    id: row.id("id", IntegrationId::new)?,
-                    uid: row.try_get("uid")?,
-                    namespace: row.try_get("namespace")?,
-                    name: row.try_get("name")?,
-                })
-            })
-            .collect()
+        rows.iter().map(live_row).collect()
     })
     .await
 }
@@ -51,23 +43,25 @@ pub async fn holder_of_name(db: &Database, namespace: &str, name: &str) -> Resul
     db.bounded(async {
         let row = sqlx::query(
             "/* integrations::retire::holder_of_name */
-            SELECT id, uid FROM integrations WHERE namespace = $1 AND name = $2 AND deleted_at IS NULL",
+            SELECT id, uid, namespace, name FROM integrations
+            WHERE namespace = $1 AND name = $2 AND deleted_at IS NULL",
         )
         .bind(namespace)
         .bind(name)
         .fetch_optional(db.pool())
         .await?;
-        row.map(|row| {
-            Ok(LiveRow {
-                id: row.id("id", IntegrationId::new)?,
-                uid: row.try_get("uid")?,
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-            })
-        })
-        .transpose()
+        row.as_ref().map(live_row).transpose()
     })
     .await
+}
+
+fn live_row(row: &PgRow) -> Result<LiveRow> {
+    Ok(LiveRow {
+        id: row.id("id", IntegrationId::new)?,
+        uid: row.try_get("uid")?,
+        namespace: row.try_get("namespace")?,
+        name: row.try_get("name")?,
+    })
 }
 
 /// Makes an integration refuse webhooks while the accepted ones are still delivered. Returns whether it does now.
