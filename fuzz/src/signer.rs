@@ -26,7 +26,7 @@ pub struct Signer {
 impl Signer {
     /// Takes a scheme that is complete.
     pub fn new(scheme: &Scheme) -> Self {
-        let signer = signer::Signer::new(&serde_json::to_value(scheme).expect("JSON"));
+        let signer = signer::Signer::new(scheme);
         Self { scheme: scheme.clone(), secret: signer.secret.clone(), signer }
     }
 

@@ -116,7 +116,7 @@ mod tests {
     fn no_preset_has_a_timestamp_that_proves_nothing() {
         for name in preset::providers() {
             let preset = preset::find(name).expect("a preset");
-            let secret = grapnel_testing::secret::test_secret(&preset.verification);
+            let secret = grapnel_testing::signer::Signer::new(&preset.verification).secret;
             let compiled = CompiledProvider::of_preset(&preset, &[secret])
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(compiled.verifier.warning(), None, "{name}");

@@ -156,7 +156,6 @@ mod tests {
     use grapnel_core::preset;
     use grapnel_core::request::IncomingRequest;
     use grapnel_testing::WebhookRequest;
-    use grapnel_testing::secret::test_secret;
     use grapnel_testing::signer::{PLACEHOLDER, Placement, Signer};
 
     const URL: &str = "http://127.0.0.1:8080/api/v1/webhooks/r";
@@ -172,7 +171,7 @@ mod tests {
             if preset.verification.kind != Some(SchemeType::Hmac) {
                 continue;
             }
-            let secret = test_secret(&preset.verification);
+            let secret = Signer::new(&preset.verification).secret;
             let signer = match PresetSigner::new(&preset, secret.as_bytes(), URL, "run", 1024) {
                 Ok(signer) => signer,
                 Err(error) => {
@@ -217,7 +216,7 @@ mod tests {
             if preset.verification.kind != Some(SchemeType::Hmac) {
                 continue;
             }
-            let independent = Signer::new(&serde_json::to_value(&preset.verification).expect("JSON"));
+            let independent = Signer::new(&preset.verification);
             let signer = PresetSigner::new(&preset, independent.secret.as_bytes(), URL, "run", 1024);
             let values = EventValues::new(b"7", NOW_MS, b"2026-01-31T09:00:00.250Z");
             let (body, headers) = signer.expect("a supported preset").compose(&values).expect("an event");

@@ -1,6 +1,6 @@
 //! Shared by the tests of Grapnel's crates; part of no program.
 //!
-//! It depends on none of the crates under test except the types of the custom resource.
+//! It depends on none of the crates under test.
 
 mod wait;
 mod environment;
@@ -14,7 +14,6 @@ mod acme;
 mod request;
 pub mod signer;
 pub mod certificates;
-pub mod secret;
 
 pub use acme::{ACME_SECRET, acme_event, acme_signature, hmac_sha256};
 pub use database::{TestDatabase, TestTransaction};

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use ring::{digest, hmac};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::request::WebhookRequest;
@@ -44,8 +45,9 @@ pub enum Placement {
 }
 
 impl Signer {
-    pub fn new(scheme: &Value) -> Self {
-        Self::with(scheme, SECRET)
+    /// Reads the scheme as JSON, whether it is JSON already or a type of the crate under test.
+    pub fn new(scheme: &impl Serialize) -> Self {
+        Self::with(&serde_json::to_value(scheme).expect("JSON"), SECRET)
     }
 
     /// Uses a secret of the provider's choice, if the scheme is keyed with one.

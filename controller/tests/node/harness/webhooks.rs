@@ -1,7 +1,7 @@
 //! The platform's public routes and its management API, through the NodePort.
 
-use grapnel_testing::acme_signature;
-use serde_json::{Value, json};
+use grapnel_testing::{acme_event, acme_signature};
+use serde_json::Value;
 
 use super::Node;
 use super::integrations::secret_of;
@@ -33,10 +33,7 @@ impl Node {
 
     /// Posts a webhook of Acme to a route, signed with any secret.
     pub(crate) async fn post_signed(&self, route: &str, event: &str, secret: &str) -> Answer {
-        let body = json!({
-            "eventId": event, "eventType": "order.created", "occurredAt": "2026-01-02T03:04:05Z", "data": {"id": event},
-        })
-        .to_string();
+        let body = acme_event(event);
         let request = self
             .http
             .post(format!("{}/webhooks/{route}", self.api))

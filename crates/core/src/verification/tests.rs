@@ -400,7 +400,7 @@ proptest! {
     fn any_request_is_judged_without_a_panic(signature in "\\PC{0,200}", time in "\\PC{0,40}", body in prop::collection::vec(any::<u8>(), 0..100)) {
         for provider in preset::providers() {
             let preset = preset::find(provider).expect("a preset");
-            let secret = grapnel_testing::secret::test_secret(&preset.verification);
+            let secret = grapnel_testing::signer::Signer::new(&preset.verification).secret;
             let verifier = Verifier::new(&preset.verification, None, None, &[secret]).expect("a verifier");
             let mut headers = HeaderMap::new();
             for place in [preset.verification.signature.as_ref().and_then(|signature| signature.from.as_deref()),
