@@ -98,6 +98,8 @@ impl PassMemory {
 pub struct RegistrationMemory {
     compared: Option<RowComparison>,
     secret_changes: u64,
+    /// The warning about the secrets as of the comparison.
+    secret_warning: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -129,9 +131,22 @@ impl RegistrationMemory {
         })
     }
 
-    /// Notes that the row agrees with this generation and with the Secrets as of this count of changes.
-    pub fn record(&mut self, generation: Option<i64>, secret_changes: u64, at: Duration) {
+    /// Notes that the row agrees with this generation and with the Secrets as of this count of changes, and the warning about
+    /// these Secrets.
+    pub fn record(
+        &mut self,
+        generation: Option<i64>,
+        secret_changes: u64,
+        secret_warning: Option<String>,
+        at: Duration,
+    ) {
         self.compared = Some(RowComparison { generation, secret_changes, at });
+        self.secret_warning = secret_warning;
+    }
+
+    /// Returns the warning about the secrets as of the last comparison.
+    pub fn secret_warning(&self) -> Option<String> {
+        self.secret_warning.clone()
     }
 
     /// Returns whether the row has been written for this generation.
@@ -205,7 +220,7 @@ mod tests {
     fn a_row_is_compared_again_when_an_input_changed_or_after_a_while() {
         let mut registration = RegistrationMemory::default();
         assert!(!registration.is_current(Some(1), at(0)), "never compared");
-        registration.record(Some(1), registration.secret_changes(), at(0));
+        registration.record(Some(1), registration.secret_changes(), None, at(0));
         assert!(registration.is_current(Some(1), at(449)));
         assert!(!registration.is_current(Some(1), at(450)));
         assert!(!registration.is_current(Some(2), at(1)));
@@ -218,7 +233,7 @@ mod tests {
         let mut registration = RegistrationMemory::default();
         let secret_changes = registration.secret_changes();
         registration.note_secret_change();
-        registration.record(Some(1), secret_changes, at(0));
+        registration.record(Some(1), secret_changes, None, at(0));
         assert!(!registration.is_current(Some(1), at(0)));
         assert!(registration.has_generation(Some(1)) && !registration.has_generation(None));
     }

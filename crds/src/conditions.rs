@@ -71,6 +71,8 @@ pub mod reason {
     /// Accepted, True: the scheme is weak but permitted; the message names the field.
     pub const DOUBTFUL_SCHEME: &str = "DoubtfulScheme";
 
+    /// SecretsResolved, True: a secret begins or ends with white space; the message names the Secret and the key.
+    pub const DOUBTFUL_SECRET: &str = "DoubtfulSecret";
     /// SecretsResolved, False, or CaptureWaiting: a referenced Secret does not exist.
     pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
     /// SecretsResolved, False: a referenced Secret does not have the key.

@@ -25,7 +25,7 @@ mod document;
 
 pub use crd::{API_VERSION, KIND, crd, crd_yaml};
 pub use document::{Document, DocumentError, ParseError, parse_documents};
-pub use secret::{Secret, SecretError, SecretValue, resolve_secret};
+pub use secret::{Secret, SecretError, SecretValue, resolve_secret, white_space_warning, without_line_end};
 pub use spec::destination::{Backoff, Destination, RetryPolicy};
 pub use spec::handshake::{
     ConfirmationUrl, Handshake, HandshakeAuth, HandshakeCondition, HandshakeHeader, HandshakeMatch,

@@ -1,5 +1,8 @@
 //! Secrets from files, and the lookup of the value that a reference names.
 //!
+//! Editors and `echo` put a line end after a secret. One is dropped wherever a secret is read, from a file or from a Secret;
+//! other white space may be part of the secret, and only causes a warning.
+//!
 //! A secret value never appears in `Debug` output, in an error or in serialized form; only `SecretValue::expose`
 //! returns it.
 
@@ -23,11 +26,6 @@ impl SecretValue {
     /// Returns the bytes themselves.
     pub fn expose(&self) -> &[u8] {
         self.0.expose_secret()
-    }
-
-    /// Returns whether there are no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.expose().is_empty()
     }
 }
 
@@ -86,8 +84,20 @@ impl SecretError {
     }
 }
 
-/// Returns the value that a reference of an Integration in `namespace` names. Of two Secrets of the same name, the
-/// later one is used, as when both are applied.
+/// Returns the text without its final line end (LF or CRLF), if it has one.
+pub fn without_line_end(text: &[u8]) -> &[u8] {
+    text.strip_suffix(b"\n").map_or(text, |text| text.strip_suffix(b"\r").unwrap_or(text))
+}
+
+/// Returns the warning about a secret that begins or ends with white space, which is rarely meant. It contains nothing of
+/// the secret. `name` says where it is.
+pub fn white_space_warning(name: &str, secret: &[u8]) -> Option<String> {
+    let is_plain = secret.trim_ascii().len() == secret.len();
+    (!is_plain).then(|| format!("{name} begins or ends with white space, which is part of the secret"))
+}
+
+/// Returns the value that a reference of an Integration in `namespace` names, without one line end. Of two Secrets of
+/// the same name, the later one is used, as when both are applied.
 ///
 /// # Errors
 /// When there is no such Secret in that namespace, it does not have the key, or the value is empty.
@@ -95,13 +105,13 @@ pub fn resolve_secret<'a>(
     secret_ref: &SecretRef,
     namespace: &str,
     secrets: &'a [Secret],
-) -> Result<&'a SecretValue, SecretError> {
+) -> Result<&'a [u8], SecretError> {
     let (namespace, name, key) = (namespace.to_owned(), secret_ref.name.clone(), secret_ref.key.clone());
     let secret = secrets.iter().rev().find(|secret| secret.namespace == namespace && secret.name == name);
     let Some(secret) = secret else { return Err(SecretError::NotFound { namespace, name }) };
-    match secret.values.get(&key) {
+    match secret.values.get(&key).map(|value| without_line_end(value.expose())) {
         None => Err(SecretError::KeyMissing { namespace, name, key }),
-        Some(value) if value.is_empty() => Err(SecretError::Empty { namespace, name, key }),
+        Some([]) => Err(SecretError::Empty { namespace, name, key }),
         Some(value) => Ok(value),
     }
 }

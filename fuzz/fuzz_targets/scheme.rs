@@ -76,7 +76,7 @@ fn valid_ones_compile(object: &Integration) {
 
 fn compile(spec: &IntegrationSpec) -> Result<(), ProviderError> {
     let scheme = ResolvedProvider::new(spec).map(|provider| provider.scheme).unwrap_or_default();
-    let compiled = CompiledProvider::new(spec, &[Signer::new(&scheme).secret])?;
+    let compiled = CompiledProvider::new(spec, &[Signer::new(&scheme).secret], None)?;
     let request = Request::parse(REQUEST.as_bytes());
     let incoming = request.incoming();
     let now = Timestamp::from_second(NOW).expect("a time");
@@ -89,7 +89,7 @@ fn compile(spec: &IntegrationSpec) -> Result<(), ProviderError> {
             drop(handshake.respond(&incoming, &compiled.verifier));
         }
     }
-    if let Some(form) = compiled.mapper.body_form(&request.headers) {
+    if let Some(form) = compiled.mapper.body_form(&request.headers, &request.body) {
         drop(compiled.mapper.read(&incoming, form));
     }
     Ok(())

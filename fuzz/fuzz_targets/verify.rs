@@ -11,7 +11,6 @@ use std::sync::LazyLock;
 
 use grapnel_core::compiled_provider::CompiledProvider;
 use grapnel_core::handshake::HandshakeDecision;
-use grapnel_core::mapping;
 use grapnel_core::preset;
 use grapnel_core::verification::{Certificate, Evaluation};
 use grapnel_crds::HandshakeAuth;
@@ -91,11 +90,10 @@ impl Subject {
             Err(_) => false,
         };
         assert!(!verifies, "{}: an unsigned request verifies by a certificate", self.name);
-        if let Some(form) = self.compiled.mapper.body_form(&request.headers)
+        if let Some(form) = self.compiled.mapper.body_form(&request.headers, &request.body)
             && let Ok(fields) = self.compiled.mapper.read(&incoming, form)
         {
             assert!(fields.payload.end <= request.body.len(), "{}: the payload is not a slice", self.name);
-            drop(mapping::canonical_body(form, &request.body));
         }
     }
 

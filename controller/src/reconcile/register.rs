@@ -17,7 +17,7 @@ use kube::ResourceExt;
 use kube::runtime::events::EventType;
 
 use super::StepOutcome;
-use super::secrets::{SecretResolutionError, resolve_secrets};
+use super::secrets::{ResolvedSecrets, SecretResolutionError, resolve_secrets};
 use crate::context::{Context, MANAGER};
 use crate::error::CallError;
 use crate::object::integration_id;
@@ -32,15 +32,21 @@ pub async fn register(
     observed: &mut Observation,
 ) -> Result<StepOutcome, CallError> {
     let (id, generation, now) = (integration_id(integration), integration.metadata.generation, ctx.now());
-    let (is_current, secret_changes) = ctx.memory.with(id, |memory| {
-        (memory.registration.is_current(generation, now), memory.registration.secret_changes())
+    let (is_current, secret_changes, warning) = ctx.memory.with(id, |memory| {
+        let registration = &memory.registration;
+        (
+            registration.is_current(generation, now),
+            registration.secret_changes(),
+            registration.secret_warning(),
+        )
     });
     if is_current {
+        observed.secret_warning = warning;
         (observed.secrets, observed.registered) = (StepStatus::Done, StepStatus::Done);
         return Ok(StepOutcome::Continue);
     }
-    let secrets = match resolve_secrets(ctx, integration).await {
-        Ok(secrets) => secrets,
+    let (secrets, warning) = match resolve_secrets(ctx, integration).await {
+        Ok(ResolvedSecrets { secrets, warning }) => (secrets, warning),
         Err(SecretResolutionError::Problem(problem)) => {
             observed.secrets = StepStatus::Failed(problem);
             disable_row(ctx, integration).await?;
@@ -49,6 +55,7 @@ pub async fn register(
         Err(SecretResolutionError::Call(error)) => return Err(error),
     };
     observed.secrets = StepStatus::Done;
+    observed.secret_warning.clone_from(&warning);
     let registration = match compare_and_write(ctx, integration, &secrets).await {
         Ok(registration) => registration,
         Err(error) => {
@@ -62,7 +69,7 @@ pub async fn register(
     if observed.registered != StepStatus::Done {
         return Ok(StepOutcome::Blocked);
     }
-    ctx.memory.with(id, |memory| memory.registration.record(generation, secret_changes, ctx.now()));
+    ctx.memory.with(id, |memory| memory.registration.record(generation, secret_changes, warning, ctx.now()));
     if registration.previous.is_some_and(|previous| is_scale_ignored(&previous, &integration.spec)) {
         let note = "spec.workers.replicas has no effect while spec.workers.scaling.mode is Auto";
         let event = events::event(EventType::Warning, "Scale", events::SCALE_IGNORED, note);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use grapnel_core::secrets::IntegrationSecrets;
 use grapnel_crds::conditions::reason;
-use grapnel_crds::{Integration, Secret, SecretRef, SecretValue, resolve_secret};
+use grapnel_crds::{Integration, Secret, SecretRef, SecretValue, resolve_secret, white_space_warning};
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use kube::api::Api;
 use secrecy::zeroize::Zeroizing;
@@ -24,6 +24,13 @@ pub enum SecretResolutionError {
     Call(CallError),
 }
 
+/// The secrets of an Integration.
+pub struct ResolvedSecrets {
+    pub secrets: IntegrationSecrets,
+    /// A warning about a secret that can be used but is probably not what was meant.
+    pub warning: Option<String>,
+}
+
 /// Returns whether an Integration refers to the Secret of that name.
 pub fn refers_to(integration: &Integration, name: &str) -> bool {
     references(integration).any(|secret_ref| secret_ref.name == name)
@@ -32,14 +39,15 @@ pub fn refers_to(integration: &Integration, name: &str) -> bool {
 /// Returns every reference of an Integration to a Secret.
 pub fn references(integration: &Integration) -> impl Iterator<Item = &SecretRef> {
     let signing = integration.spec.destinations.iter().flat_map(|destination| destination.signing_refs());
-    integration.spec.verification.secret_refs().chain(signing)
+    let verification = &integration.spec.verification;
+    verification.secret_refs().chain(&verification.verify_token_ref).chain(signing)
 }
 
 /// Reads all Secrets of an Integration and resolves its references.
 pub async fn resolve_secrets(
     ctx: &Context,
     integration: &Integration,
-) -> Result<IntegrationSecrets, SecretResolutionError> {
+) -> Result<ResolvedSecrets, SecretResolutionError> {
     let namespace = integration.namespace_or_default();
     let api: Api<SecretObject> = Api::namespaced(ctx.client.clone(), &namespace);
     let mut secrets = Vec::new();
@@ -75,19 +83,69 @@ fn collect(
     integration: &Integration,
     namespace: &str,
     secrets: &[Secret],
-) -> Result<IntegrationSecrets, StepProblem> {
-    let value = |secret_ref: &SecretRef| match resolve_secret(secret_ref, namespace, secrets) {
-        Ok(value) => Ok(Zeroizing::new(value.expose().to_vec())),
+) -> Result<ResolvedSecrets, StepProblem> {
+    let mut warning = None;
+    let mut value = |secret_ref: &SecretRef| match resolve_secret(secret_ref, namespace, secrets) {
+        Ok(value) => {
+            let name = format!("the key {} of the Secret {namespace}/{}", secret_ref.key, secret_ref.name);
+            warning = warning.take().or_else(|| white_space_warning(&name, value));
+            Ok(Zeroizing::new(value.to_vec()))
+        }
         Err(error) => Err(StepProblem::stalled(error.reason(), error.to_string())),
     };
-    let verification =
-        integration.spec.verification.secret_refs().map(value).collect::<Result<Vec<_>, StepProblem>>()?;
+    let verification = integration
+        .spec
+        .verification
+        .secret_refs()
+        .map(&mut value)
+        .collect::<Result<Vec<_>, StepProblem>>()?;
+    let verify_token = integration.spec.verification.verify_token_ref.as_ref().map(&mut value).transpose()?;
     let mut signing = BTreeMap::new();
     for destination in &integration.spec.destinations {
-        let keys = destination.signing_refs().map(value).collect::<Result<Vec<_>, StepProblem>>()?;
+        let keys = destination.signing_refs().map(&mut value).collect::<Result<Vec<_>, StepProblem>>()?;
         if !keys.is_empty() {
             signing.insert(destination.name.clone(), keys);
         }
     }
-    Ok(IntegrationSecrets::new(verification.iter().map(|secret| &secret[..]), signing))
+    let verify_token = verify_token.as_ref().map(|token| &token[..]);
+    let verification = verification.iter().map(|secret| &secret[..]);
+    let secrets = IntegrationSecrets::new(verification, signing, verify_token);
+    Ok(ResolvedSecrets { secrets, warning })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn collected(secret: &str) -> ResolvedSecrets {
+        let integration = serde_json::from_value(serde_json::json!({
+            "apiVersion": grapnel_crds::API_VERSION, "kind": grapnel_crds::KIND,
+            "metadata": {"name": "orders", "namespace": "shop"},
+            "spec": {
+                "provider": "acme", "verification": {"secretRef": {"name": "acme", "key": "incoming"}},
+                "destinations": [{"name": "orders", "url": "https://orders.example.com/"}],
+            },
+        }));
+        let values = [("incoming".to_owned(), SecretValue::new(secret.into()))].into();
+        let secret = Secret { namespace: "shop".to_owned(), name: "acme".to_owned(), values };
+        collect(&integration.expect("an Integration"), "shop", &[secret]).expect("it has a value")
+    }
+
+    #[test]
+    fn one_line_end_is_dropped_and_other_white_space_is_reported() {
+        for (written, secret, is_doubtful) in [
+            ("a", "a", false),
+            ("a\n", "a", false),
+            ("a\r\n", "a", false),
+            ("a\n\n", "a\n", true),
+            (" a", " a", true),
+        ] {
+            let resolved = collected(written);
+            let verification = resolved.secrets.verification().expect("secrets");
+            assert_eq!(verification[0].as_slice(), secret.as_bytes(), "{written:?}");
+            assert_eq!(resolved.warning.is_some(), is_doubtful, "{written:?}");
+        }
+        let warning = collected("a ").warning.expect("a warning");
+        assert!(warning.starts_with("the key incoming of the Secret shop/acme "), "{warning}");
+    }
 }

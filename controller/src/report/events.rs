@@ -90,6 +90,11 @@ pub fn transitions(before: Option<&IntegrationStatus>, after: &IntegrationStatus
     {
         events.push(event(EventType::Warning, "Reconcile", &accepted.reason, &accepted.message));
     }
+    if let Some((_, secrets)) = changed(condition::SECRETS_RESOLVED)
+        && secrets.reason == reason::DOUBTFUL_SECRET
+    {
+        events.push(event(EventType::Warning, "Reconcile", &secrets.reason, &secrets.message));
+    }
     let verification = |status: Option<&IntegrationStatus>| {
         status.and_then(|status| status.verification.clone()).unwrap_or_default()
     };

@@ -66,6 +66,8 @@ pub struct Observation {
     pub unused_secrets: Option<Vec<UnusedSecret>>,
     /// A warning about a scheme that can be used but is weak.
     pub warning: Option<&'static str>,
+    /// A warning about a secret that can be used but is probably not what was meant.
+    pub secret_warning: Option<String>,
     pub deletion: Option<DeletionPhase>,
 }
 
@@ -136,6 +138,10 @@ pub fn status(
     }
     if let Some(warning) = observed.warning.filter(|_| is_live && observed.accepted == StepStatus::Done) {
         list.set(condition::ACCEPTED, TRUE, reason::DOUBTFUL_SCHEME, warning);
+    }
+    let secret_warning = observed.secret_warning.as_ref();
+    if let Some(warning) = secret_warning.filter(|_| is_live && observed.secrets == StepStatus::Done) {
+        list.set(condition::SECRETS_RESOLVED, TRUE, reason::DOUBTFUL_SECRET, warning);
     }
     let (available, why, message) = workers_available(&observed.workers);
     list.set(condition::WORKERS_AVAILABLE, available, why, &message);

@@ -49,17 +49,25 @@ pub enum ProviderError {
 }
 
 impl CompiledProvider {
-    /// Compiles the provider of an Integration. The first secret is the current one.
+    /// Compiles the provider of an Integration. The first secret is the current one; `verify_token` is the one that
+    /// `verifyTokenRef` names, if it does.
     ///
     /// # Errors
     /// When the spec has no valid provider, or a secret is not a key for it.
-    pub fn new(spec: &IntegrationSpec, secrets: &[impl AsRef<[u8]>]) -> Result<Self, ProviderError> {
+    pub fn new(
+        spec: &IntegrationSpec,
+        secrets: &[impl AsRef<[u8]>],
+        verify_token: Option<&[u8]>,
+    ) -> Result<Self, ProviderError> {
         if let Some(unknown) = resolved_provider::unknown_provider(spec) {
             return Err(ProviderError::Unknown(unknown));
         }
         let provider = ResolvedProvider::new(spec).map_err(ProviderError::Spec)?;
-        let verification = &spec.verification;
-        Self::of(&provider, verification.tolerance_seconds, verification.url.as_deref(), secrets)
+        let (tolerance_seconds, url) =
+            (spec.verification.tolerance_seconds, spec.verification.url.as_deref());
+        let verifier = Verifier::new(&provider.scheme, tolerance_seconds, url, secrets)?;
+        let former_id = resolved_provider::former_external_event_id(spec);
+        Self::of(&provider, &former_id, verifier, first(secrets), verify_token)
     }
 
     /// Compiles a preset without changes.
@@ -67,27 +75,32 @@ impl CompiledProvider {
     /// # Errors
     /// When a secret is not a key for the preset.
     pub fn of_preset(preset: &Preset, secrets: &[impl AsRef<[u8]>]) -> Result<Self, ProviderError> {
-        Self::of(&ResolvedProvider::of_preset(preset), None, None, secrets)
+        let provider = ResolvedProvider::of_preset(preset);
+        let verifier = Verifier::new(&provider.scheme, None, None, secrets)?;
+        Self::of(&provider, &preset.former_external_event_id, verifier, first(secrets), None)
     }
 
     fn of(
         provider: &ResolvedProvider,
-        tolerance_seconds: Option<i32>,
-        url: Option<&str>,
-        secrets: &[impl AsRef<[u8]>],
+        former_id: &[String],
+        verifier: Verifier,
+        secret: &[u8],
+        verify_token: Option<&[u8]>,
     ) -> Result<Self, ProviderError> {
-        let verifier = Verifier::new(&provider.scheme, tolerance_seconds, url, secrets)?;
-        let current = secrets.first().map(AsRef::as_ref).unwrap_or_default();
-        let handshakes =
-            Handshakes::new(&provider.handshakes, &verifier, current).map_err(ProviderError::Handshake)?;
+        let handshakes = Handshakes::new(&provider.handshakes, &verifier, secret, verify_token)
+            .map_err(ProviderError::Handshake)?;
         Ok(Self {
-            mapper: Mapper::new(&provider.mapping).ok_or(ProviderError::Mapping)?,
+            mapper: Mapper::new(&provider.mapping, former_id).ok_or(ProviderError::Mapping)?,
             acknowledgement: CompiledAcknowledgement::new(&provider.acknowledgement)
                 .ok_or(ProviderError::Acknowledgement)?,
             verifier,
             handshakes,
         })
     }
+}
+
+fn first(secrets: &[impl AsRef<[u8]>]) -> &[u8] {
+    secrets.first().map(AsRef::as_ref).unwrap_or_default()
 }
 
 impl CompiledAcknowledgement {

@@ -8,6 +8,7 @@ use grapnel_crds::HandshakeAuth;
 use http::Response;
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use secrecy::zeroize::Zeroizing;
+use sha2::{Digest, Sha256};
 
 use crate::constant_time::ConstantTime;
 use crate::host_pattern::host_matches;
@@ -26,6 +27,8 @@ pub struct Handshakes {
     all: Vec<CompiledHandshake>,
     /// The current secret, for conditions that are derived from it.
     secret: ConstantTime<Zeroizing<Vec<u8>>>,
+    /// The text of the owner's choice, or else the SHA-256 of the secret in hexadecimal.
+    verify_token: ConstantTime<Zeroizing<Vec<u8>>>,
 }
 
 impl std::fmt::Debug for Handshakes {
@@ -53,7 +56,14 @@ pub struct CompiledHandshake {
 #[derive(Debug)]
 struct CompiledCondition {
     source: Source,
-    equals: Option<Template>,
+    expected: ExpectedValue,
+}
+
+#[derive(Debug)]
+enum ExpectedValue {
+    NotEmpty,
+    VerifyToken,
+    Text(Template),
 }
 
 #[derive(Debug)]
@@ -77,7 +87,12 @@ pub struct ConfirmationNotPermitted;
 impl Handshakes {
     /// # Errors
     /// The name of a handshake that cannot be compiled, or that needs a value that the key cannot compute.
-    pub fn new(handshakes: &[crds::Handshake], verifier: &Verifier, secret: &[u8]) -> Result<Self, String> {
+    pub fn new(
+        handshakes: &[crds::Handshake],
+        verifier: &Verifier,
+        secret: &[u8],
+        verify_token: Option<&[u8]>,
+    ) -> Result<Self, String> {
         let mut all = Vec::with_capacity(handshakes.len());
         for handshake in handshakes {
             let compiled = CompiledHandshake::new(handshake).filter(|compiled| {
@@ -86,7 +101,13 @@ impl Handshakes {
             });
             all.push(compiled.ok_or_else(|| handshake.name.clone())?);
         }
-        Ok(Self { all, secret: ConstantTime::new(Zeroizing::new(secret.to_vec())) })
+        let verify_token =
+            verify_token.map_or_else(|| hex::encode(Sha256::digest(secret)).into_bytes(), <[u8]>::to_vec);
+        Ok(Self {
+            all,
+            secret: ConstantTime::new(Zeroizing::new(secret.to_vec())),
+            verify_token: ConstantTime::new(Zeroizing::new(verify_token)),
+        })
     }
 
     /// Whether a handshake has this method.
@@ -119,9 +140,12 @@ impl Handshakes {
         };
         conditions.iter().all(|condition| {
             let Some(value) = condition.source.value(request) else { return false };
-            match &condition.equals {
-                Some(expected) => ConstantTime::new(expected.build(&context, &NoMac)).matches(&value),
-                None => !value.is_empty(),
+            match &condition.expected {
+                ExpectedValue::Text(expected) => {
+                    ConstantTime::new(expected.build(&context, &NoMac)).matches(&value)
+                }
+                ExpectedValue::VerifyToken => self.verify_token.matches(&value),
+                ExpectedValue::NotEmpty => !value.is_empty(),
             }
         })
     }
@@ -240,12 +264,12 @@ impl CompiledHandshake {
 
 impl CompiledCondition {
     fn new(condition: &crds::HandshakeCondition) -> Option<Self> {
-        let equals = condition.equals.as_deref().map(Template::parse);
         Some(Self {
             source: Source::parse(&condition.source)?,
-            equals: match equals {
-                Some(template) => Some(template?),
-                None => None,
+            expected: match condition.equals.as_deref() {
+                Some("{verifyToken}") => ExpectedValue::VerifyToken,
+                Some(text) => ExpectedValue::Text(Template::parse(text)?),
+                None => ExpectedValue::NotEmpty,
             },
         })
     }

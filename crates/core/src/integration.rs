@@ -188,7 +188,9 @@ impl CompiledIntegration {
     pub fn compile(row: IntegrationRow, keys: &SealingKeys) -> Result<Self, CompileError> {
         let spec: IntegrationSpec = serde_json::from_str(&row.spec).map_err(CompileError::Spec)?;
         let secrets = IntegrationSecrets::open(keys, row.id, &row.secrets)?;
-        let compiled = CompiledProvider::new(&spec, &secrets.verification()?)?;
+        let verify_token = secrets.verify_token()?;
+        let verify_token = verify_token.as_ref().map(|token| &token[..]);
+        let compiled = CompiledProvider::new(&spec, &secrets.verification()?, verify_token)?;
         let destinations: Vec<_> = spec
             .destinations
             .iter()

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use grapnel_crds::{
     Document, Integration, IntegrationSpec, Secret, SecretRef, parse_documents, resolve_secret,
+    white_space_warning,
 };
 use secrecy::zeroize::Zeroizing;
 
@@ -105,10 +106,12 @@ fn check(object: &Integration, secrets: &[Secret]) -> Result<IntegrationSecrets,
     let mut problems: Vec<String> = object.validate().iter().map(ToString::to_string).collect();
     let provider_errors = resolved_provider::errors(spec, problems.is_empty());
     problems.extend(provider_errors.iter().map(ToString::to_string));
-    let (verification, signing) = resolve_secrets(object, secrets, &mut problems);
+    let ResolvedSecrets { verification, verify_token, signing } =
+        resolve_secrets(object, secrets, &mut problems);
     problems.extend(signing_key_problems(spec, &signing));
+    let verify_token = verify_token.as_ref().map(|token| &token[..]);
     if problems.is_empty() {
-        match CompiledProvider::new(spec, &verification) {
+        match CompiledProvider::new(spec, &verification, verify_token) {
             Ok(compiled) => {
                 if let Some(warning) = compiled.verifier.warning() {
                     tracing::warn!(integration.name = %object.route(), "{warning}");
@@ -118,21 +121,30 @@ fn check(object: &Integration, secrets: &[Secret]) -> Result<IntegrationSecrets,
         }
     }
     if problems.is_empty() {
-        return Ok(IntegrationSecrets::new(verification.iter().map(|secret| &secret[..]), signing));
+        let verification = verification.iter().map(|secret| &secret[..]);
+        return Ok(IntegrationSecrets::new(verification, signing, verify_token));
     }
     Err(problems)
 }
 
-/// Returns the verification secrets, and the signing secrets by destination. Reports those that cannot be resolved.
-fn resolve_secrets(
-    object: &Integration,
-    secrets: &[Secret],
-    problems: &mut Vec<String>,
-) -> (Vec<SecretBytes>, SigningSecrets) {
+/// The secrets of one object.
+struct ResolvedSecrets {
+    verification: Vec<SecretBytes>,
+    verify_token: Option<SecretBytes>,
+    signing: SigningSecrets,
+}
+
+/// Returns the secrets, and reports those that cannot be resolved.
+fn resolve_secrets(object: &Integration, secrets: &[Secret], problems: &mut Vec<String>) -> ResolvedSecrets {
     let namespace = object.namespace_or_default();
     let mut resolve =
         |field: String, secret_ref: &SecretRef| match resolve_secret(secret_ref, &namespace, secrets) {
-            Ok(value) => Some(Zeroizing::new(value.expose().to_vec())),
+            Ok(value) => {
+                if let Some(warning) = white_space_warning(&field, value) {
+                    tracing::warn!(integration.name = %object.route(), "{warning}");
+                }
+                Some(Zeroizing::new(value.to_vec()))
+            }
             Err(error) => {
                 problems.push(format!("{field}: {error}"));
                 None
@@ -146,6 +158,9 @@ fn resolve_secrets(
         };
         verification.extend(resolve(field, secret_ref));
     }
+    let verify_token = object.spec.verification.verify_token_ref.as_ref();
+    let verify_token =
+        verify_token.and_then(|token| resolve("spec.verification.verifyTokenRef".to_owned(), token));
     let mut signing = SigningSecrets::new();
     for (index, destination) in object.spec.destinations.iter().enumerate() {
         for secret_ref in destination.signing_refs() {
@@ -153,7 +168,7 @@ fn resolve_secrets(
             signing.entry(destination.name.clone()).or_default().extend(resolve(field, secret_ref));
         }
     }
-    (verification, signing)
+    ResolvedSecrets { verification, verify_token, signing }
 }
 
 fn signing_key_problems(spec: &IntegrationSpec, signing: &SigningSecrets) -> Vec<String> {

@@ -2,25 +2,28 @@
 //!
 //! The payload stays a slice of the body, so its numbers, its order and its escapes are delivered as received. Texts that
 //! become fields of ours (id, type, subject) are decoded, bounded, and contain no NUL, which PostgreSQL's text cannot store.
+//! A field that the event can do without is left out, with a note, and never refuses an authentic webhook.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
 use grapnel_crds::{BodyKind, DeliveryFormat, MappedField, Mapping, TimeFormat};
 use http::HeaderMap;
 use jiff::Timestamp;
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::payload::{BodyForm, DeliveredAs};
 use crate::request::IncomingRequest;
 use crate::request::content_type::ContentType;
 use crate::request::json::{self, FoundValues, Pointer, PointerSet};
-use field_reader::FieldReader;
+use field_reader::{FieldReader, FoundText};
 use field_source::FieldSource;
+pub use identity::{FormerIdentity, Identity};
 
 mod field_source;
 mod field_reader;
+mod identity;
 mod time;
 
 /// The deepest nesting of an event. Deeper values may crash the parsers of receivers.
@@ -34,6 +37,17 @@ pub struct EventFields {
     pub subject: Option<String>,
     pub occurred_at: Option<Timestamp>,
     pub payload: Range<usize>,
+    /// What tells the webhook from all others of its integration.
+    pub identity: Identity,
+    /// The fields that the webhook has and the event has not.
+    pub left_out: Vec<LeftOutField>,
+}
+
+/// A field that could not be stored, such as `subject`, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeftOutField {
+    pub field: &'static str,
+    pub reason: String,
 }
 
 /// The reason why a request is not an event. `field` is the path in the body, or `body` for the whole.
@@ -54,6 +68,9 @@ impl InvalidEvent {
 #[derive(Debug)]
 pub struct Mapper {
     external_event_id: Vec<FieldSource>,
+    id_scope: Vec<FieldSource>,
+    /// Where the previous version found the id; empty if it was where it is now.
+    former_external_event_id: Vec<FieldSource>,
     event_type: Vec<FieldSource>,
     occurred_at: Vec<FieldSource>,
     time_format: TimeFormat,
@@ -69,19 +86,23 @@ pub struct Mapper {
 }
 
 impl Mapper {
-    /// Compiles a mapping; `None` if a source is unknown.
-    pub fn new(mapping: &Mapping) -> Option<Self> {
+    /// Compiles a mapping; `None` if a source is unknown. `former_id` is where the previous version found the id, if elsewhere.
+    pub fn new(mapping: &Mapping, former_id: &[String]) -> Option<Self> {
         let sources =
             |texts: &[String]| texts.iter().map(|text| FieldSource::parse(text)).collect::<Option<Vec<_>>>();
         let (external_event_id, event_type) =
             (sources(&mapping.external_event_id)?, sources(&mapping.event_type)?);
         let (occurred_at, subject) = (sources(&mapping.occurred_at)?, sources(&mapping.subject)?);
         let payload = Pointer::parse(mapping.payload.as_deref().unwrap_or_default())?;
-        let sources = [&external_event_id, &event_type, &occurred_at, &subject].into_iter().flatten();
+        let (id_scope, former_external_event_id) = (sources(&mapping.id_scope)?, sources(former_id)?);
+        let sources = [&external_event_id, &id_scope, &former_external_event_id, &event_type, &occurred_at];
+        let sources = sources.into_iter().chain([&subject]).flatten();
         let sources = sources.filter_map(FieldSource::pointer).chain([&payload]);
         Some(Self {
             json: PointerSet::new(sources),
             external_event_id,
+            id_scope,
+            former_external_event_id,
             event_type,
             occurred_at,
             time_format: mapping.occurred_at_format.unwrap_or(TimeFormat::Rfc3339),
@@ -98,15 +119,14 @@ impl Mapper {
         })
     }
 
-    /// Whether every request is an event of its own, even if it equals an earlier one.
-    pub fn is_every_request_an_event(&self) -> bool {
-        self.external_event_id.iter().any(|source| matches!(source, FieldSource::Request))
-    }
-
-    /// Returns how to read the body; `None` if its type is not accepted. A missing type counts as JSON.
-    pub fn body_form(&self, headers: &HeaderMap) -> Option<BodyForm> {
+    /// Returns how to read the body; `None` if its type is not accepted. A missing type counts as JSON. Where anything is
+    /// accepted, so is no body at all.
+    pub fn body_form(&self, headers: &HeaderMap, body: &[u8]) -> Option<BodyForm> {
         let content_type = ContentType::of(headers);
         let accepts = |kind| self.accept.contains(&kind);
+        if body.is_empty() && accepts(BodyKind::Opaque) {
+            return Some(BodyForm::Opaque);
+        }
         if content_type.is_json() && accepts(BodyKind::Json) || accepts(BodyKind::Anyjson) {
             Some(BodyForm::Json)
         } else if accepts(BodyKind::Form) && content_type.is_form() {
@@ -127,26 +147,43 @@ impl Mapper {
             BodyForm::Form | BodyForm::Opaque => None,
         };
         let reader = FieldReader { request, json: found.as_ref() };
-        let external_event_id =
-            reader.first_text(&self.external_event_id, self.requires(MappedField::ExternalEventId))?;
+        let mut left_out = Vec::new();
+        let id_required = self.requires(MappedField::ExternalEventId);
+        let id = reader.first_text(&self.external_event_id, id_required)?;
+        let external_event_id = keep("externalEventId", id.as_ref(), id_required, &mut left_out)?;
         let event_type = reader.first_text(&self.event_type, true)?;
         let event_type = event_type.ok_or_else(|| InvalidEvent::new("eventType", "is required"))?;
-        let occurred_at = self.occurred_at(&reader)?;
+        let occurred_at = self.occurred_at(&reader, &mut left_out)?;
         let payload = match &found {
             Some(found) => self.payload(found, body)?,
             None => 0..body.len(),
         };
-        let subject = reader.first_text(&self.subject, self.requires(MappedField::Subject))?;
-        Ok(EventFields { external_event_id, event_type, subject, occurred_at, payload })
+        let subject_required = self.requires(MappedField::Subject);
+        let subject = reader.first_text(&self.subject, subject_required)?;
+        let named = identity::NamedFields {
+            id: id.as_ref(),
+            is_id_kept: external_event_id.is_some(),
+            event_type: &event_type,
+            subject: subject.as_ref(),
+        };
+        let identity = self.identity(&reader, form, &named)?;
+        let subject = keep("subject", subject.as_ref(), subject_required, &mut left_out)?;
+        let event_type = event_type.required()?;
+        Ok(EventFields { external_event_id, event_type, subject, occurred_at, payload, identity, left_out })
     }
 
     fn requires(&self, field: MappedField) -> bool {
         self.required.contains(&field)
     }
 
-    fn occurred_at(&self, reader: &FieldReader<'_, '_>) -> Result<Option<Timestamp>, InvalidEvent> {
+    fn occurred_at(
+        &self,
+        reader: &FieldReader<'_, '_>,
+        left_out: &mut Vec<LeftOutField>,
+    ) -> Result<Option<Timestamp>, InvalidEvent> {
         let required = self.requires(MappedField::OccurredAt);
-        let Some(text) = reader.first_text(&self.occurred_at, required)? else { return Ok(None) };
+        let text = reader.first_text(&self.occurred_at, required)?;
+        let Some(text) = keep("occurredAt", text.as_ref(), required, left_out)? else { return Ok(None) };
         match time::read(&text, self.time_format) {
             None if required => {
                 let field = self.occurred_at.first().map(FieldSource::field).unwrap_or_default();
@@ -162,22 +199,22 @@ impl Mapper {
         }
     }
 
-    /// Finds the members in an object, or in a list if the whole body is delivered.
+    /// Finds the members of an object. If the whole body is delivered, it may be any value.
     fn parse<'a>(&'a self, body: &'a [u8]) -> Result<FoundValues<'a>, InvalidEvent> {
         check_depth(body)?;
         let found = self.json.find(body);
         let found = found
             .map_err(|error| InvalidEvent::new("body", format!("not a JSON object in UTF-8 ({error})")))?;
-        match body.trim_ascii_start().first() {
-            Some(b'{') => Ok(found),
-            Some(b'[') if self.payload.is_whole() => Ok(found),
-            _ => Err(InvalidEvent::new("body", "not a JSON object in UTF-8")),
+        let is_object = json::without_byte_order_mark(body).trim_ascii_start().starts_with(b"{");
+        if is_object || self.payload.is_whole() {
+            return Ok(found);
         }
+        Err(InvalidEvent::new("body", "not a JSON object in UTF-8"))
     }
 
     fn payload(&self, found: &FoundValues<'_>, body: &[u8]) -> Result<Range<usize>, InvalidEvent> {
         if self.payload.is_whole() {
-            return Ok(0..body.len());
+            return Ok(body.len() - json::without_byte_order_mark(body).len()..body.len());
         }
         let field = &self.payload.field;
         let payload =
@@ -189,15 +226,21 @@ impl Mapper {
     }
 }
 
-/// Returns a text that is the same for equal bodies, whatever their white space and the order of their members.
-pub fn canonical_body(form: BodyForm, body: &[u8]) -> Cow<'_, [u8]> {
-    match (form, std::str::from_utf8(body)) {
-        (BodyForm::Json, Ok(text)) => {
-            let mut canonical = Vec::with_capacity(body.len());
-            json::canonical(text.trim_ascii(), &mut canonical);
-            Cow::Owned(canonical)
+/// Returns the text of a field to store, if any. One that cannot be stored is left out, unless it is required.
+fn keep(
+    field: &'static str,
+    found: Option<&FoundText<'_>>,
+    required: bool,
+    left_out: &mut Vec<LeftOutField>,
+) -> Result<Option<String>, InvalidEvent> {
+    let Some(found) = found else { return Ok(None) };
+    match found.optional() {
+        Ok(text) => Ok(Some(text)),
+        Err(reason) if required => Err(InvalidEvent::new(&found.source.field(), reason)),
+        Err(reason) => {
+            left_out.push(LeftOutField { field, reason });
+            Ok(None)
         }
-        _ => Cow::Borrowed(body),
     }
 }
 

@@ -60,8 +60,8 @@ impl DeliveredAs {
 /// Builds the normalized payload: `{"provider":…,"eventType":…,"externalEventId":…,"<payload_key>":<payload>}`.
 ///
 /// A JSON payload (a slice of a body that the ingress has parsed) is copied unchanged; a form becomes an object of its fields;
-/// anything else becomes a text, or base64 under `<payload_key>Base64` if it is not valid UTF-8. An event to which the provider
-/// gave no id has `"externalEventId":null`.
+/// anything else becomes a text, or base64 under `<payload_key>Base64` if it is not valid UTF-8; no body at all is `null`. An
+/// event to which the provider gave no id has `"externalEventId":null`.
 pub fn normalized_payload(
     provider: &str,
     event_type: &str,
@@ -130,8 +130,11 @@ impl CloudEvent<'_> {
                 push_string(&mut json, value);
             }
         }
-        json.push(b',');
-        push_member(&mut json, "data", "_base64", form, payload);
+        // Data may be missing, which is not the same as an empty text.
+        if !payload.is_empty() || form == BodyForm::Form {
+            json.push(b',');
+            push_member(&mut json, "data", "_base64", form, payload);
+        }
         json.push(b'}');
         json
     }
@@ -145,6 +148,7 @@ fn push_member(json: &mut Vec<u8>, name: &str, base64_suffix: &str, form: BodyFo
             return json.extend_from_slice(payload);
         }
         (BodyForm::Form, _) => (name.to_owned(), form_object(payload)),
+        (BodyForm::Opaque, Ok("")) => (name.to_owned(), Value::Null),
         (BodyForm::Opaque, Ok(text)) => (name.to_owned(), Value::from(text)),
         (BodyForm::Opaque, Err(_)) => {
             (format!("{name}{base64_suffix}"), Value::from(STANDARD.encode(payload)))
@@ -229,6 +233,7 @@ mod tests {
         assert_eq!(data(BodyForm::Form, b"b=1&a=%C3%A9+x&b=2"), r#""data":{"a":"é x","b":["1","2"]}}"#);
         assert_eq!(data(BodyForm::Opaque, b"<a b=\"c\"/>"), r#""data":"<a b=\"c\"/>"}"#);
         assert_eq!(data(BodyForm::Opaque, b"\xff\0"), r#""dataBase64":"/wA="}"#);
+        assert_eq!(data(BodyForm::Opaque, b""), r#""data":null}"#);
     }
 
     #[test]

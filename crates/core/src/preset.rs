@@ -37,6 +37,9 @@ pub struct Preset {
     pub handshakes: Vec<Handshake>,
     #[serde(default)]
     pub acknowledgement: Acknowledgement,
+    /// Where the previous version found the id of the event, if elsewhere: what it stored is still recognized.
+    #[serde(default)]
+    pub former_external_event_id: Vec<String>,
     /// A webhook as the provider sends it, and its event.
     pub fixture: Fixture,
 }

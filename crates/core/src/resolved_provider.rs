@@ -55,6 +55,14 @@ impl ResolvedProvider {
     }
 }
 
+/// Returns where the previous version found the id of the event, if the preset says that it was elsewhere, and the Integration
+/// does not say where it is.
+pub fn former_external_event_id(spec: &IntegrationSpec) -> Vec<String> {
+    let is_own = spec.mapping.as_ref().is_some_and(|mapping| !mapping.external_event_id.is_empty());
+    let preset = preset::find(&spec.provider).filter(|_| !is_own);
+    preset.map(|preset| preset.former_external_event_id.clone()).unwrap_or_default()
+}
+
 /// Returns the errors of an Integration's provider that its own validation does not find. With `is_valid` false there are none:
 /// an unknown preset and missing fields of a custom provider are among the errors of the validation, and are reported once.
 pub fn errors(spec: &IntegrationSpec, is_valid: bool) -> Vec<FieldError> {

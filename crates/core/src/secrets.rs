@@ -23,6 +23,9 @@ pub struct IntegrationSecrets {
     verification: Vec<EncodedSecret>,
     /// By destination: the secrets that sign its deliveries, the current one first.
     signing: BTreeMap<String, Vec<EncodedSecret>>,
+    /// The text that the provider repeats in a handshake, if the owner chose one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    verify_token: Option<EncodedSecret>,
 }
 
 #[derive(Serialize, Deserialize, PartialEq, Eq)]
@@ -48,6 +51,7 @@ impl IntegrationSecrets {
     pub fn new<'a>(
         verification: impl IntoIterator<Item = &'a [u8]>,
         signing: BTreeMap<String, Vec<Zeroizing<Vec<u8>>>>,
+        verify_token: Option<&[u8]>,
     ) -> Self {
         let encode = |secret: &[u8]| EncodedSecret(STANDARD.encode(secret));
         Self {
@@ -58,6 +62,7 @@ impl IntegrationSecrets {
                     (destination, secrets.iter().map(|secret| encode(secret)).collect())
                 })
                 .collect(),
+            verify_token: verify_token.map(encode),
         }
     }
 
@@ -79,6 +84,11 @@ impl IntegrationSecrets {
     /// Returns the secrets that verify webhooks.
     pub fn verification(&self) -> Result<Vec<Zeroizing<Vec<u8>>>, SecretsError> {
         self.verification.iter().map(EncodedSecret::decode).collect()
+    }
+
+    /// Returns the text that the provider repeats in a handshake, if the owner chose one.
+    pub fn verify_token(&self) -> Result<Option<Zeroizing<Vec<u8>>>, SecretsError> {
+        self.verify_token.as_ref().map(EncodedSecret::decode).transpose()
     }
 
     /// Returns the secrets that sign a destination's deliveries; none if they are not signed.

@@ -199,7 +199,7 @@ mod tests {
                 let now = Timestamp::from_millisecond(NOW_MS).expect("a time");
                 let judged = compiled.verifier.verify(&incoming, now);
                 assert!(judged.is_ok(), "{name}: {judged:?}");
-                let form = compiled.mapper.body_form(&headers).expect("a form");
+                let form = compiled.mapper.body_form(&headers, &body).expect("a form");
                 let fields = compiled.mapper.read(&incoming, form).expect("fields");
                 events.push((fields.external_event_id.is_some(), fields.external_event_id, body));
             }

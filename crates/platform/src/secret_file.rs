@@ -4,6 +4,7 @@
 use std::io;
 use std::path::Path;
 
+use grapnel_crds::without_line_end;
 use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
 
@@ -27,11 +28,6 @@ pub fn read_text(path: &Path) -> io::Result<SecretString> {
     let text = std::str::from_utf8(&secret)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not valid UTF-8"))?;
     Ok(SecretString::from(text))
-}
-
-/// Returns the text without its final line end, if it has one.
-pub fn without_line_end(text: &[u8]) -> &[u8] {
-    text.strip_suffix(b"\n").map_or(text, |text| text.strip_suffix(b"\r").unwrap_or(text))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Either all rows of an event are there or none. The unique key decides which of two equal events is first, also
 //! between two processes and inside one batch; the other one gets the first event's id.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,11 +13,12 @@ use grapnel_core::ids::{EventId, IntegrationId};
 use grapnel_core::payload::{BodyForm, DeliveredAs};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use crate::audit::{self, insert_audit_entries};
-use crate::columns::Batch;
+use crate::columns::{Batch, Columns};
 use crate::dedicated_connection::DedicatedConnection;
 use crate::deliveries::insert_deliveries;
 use crate::error::Result;
@@ -51,8 +52,22 @@ pub struct NewEvent {
     pub idempotency_key: String,
     /// The first 16 bytes of the SHA-256 of `idempotency_key`.
     pub key_hash: Uuid,
+    /// The key that the previous version gave the webhook, if it was another.
+    pub former_key: Option<FormerKey>,
+    /// The details of the audit entry, as JSON text.
+    pub audit_details: Option<String>,
     /// Names of the destinations, at least one.
     pub destinations: Arc<[Arc<str>]>,
+}
+
+/// A key that a previous version gave. Different webhooks could have the same, so it counts only for an event with the same
+/// body, type and subject, and with these headers.
+#[derive(Debug)]
+pub struct FormerKey {
+    /// The first 16 bytes of the SHA-256 of the key.
+    pub hash: Uuid,
+    /// JSON text: `[[name, value], …]`.
+    pub headers: String,
 }
 
 /// The outcome of storing one event of a batch.
@@ -84,24 +99,25 @@ async fn store_sorted(
     events: &[NewEvent],
     queued: bool,
 ) -> Result<Vec<IngestOutcome>> {
-    let fresh = insert(connection, events, queued).await?;
+    let settled = insert(connection, events, queued).await?;
     let duplicates: Vec<Uuid> =
-        events.iter().filter(|event| !fresh.contains(&event.id)).map(|event| event.key_hash).collect();
+        events.iter().filter(|event| !settled.contains_key(&event.id)).map(|event| event.key_hash).collect();
     let first_ids =
         if duplicates.is_empty() { HashMap::new() } else { find_first(connection, &duplicates).await? };
-    let outcome = |event: &NewEvent| match (fresh.contains(&event.id), first_ids.get(&event.key_hash)) {
-        (true, _) => IngestOutcome::New,
-        (false, Some(first)) => IngestOutcome::DuplicateOf(*first),
-        (false, None) => IngestOutcome::TryAgain,
+    let outcome = |event: &NewEvent| match (settled.get(&event.id), first_ids.get(&event.key_hash)) {
+        (Some(outcome), _) => *outcome,
+        (None, Some(first)) => IngestOutcome::DuplicateOf(*first),
+        (None, None) => IngestOutcome::TryAgain,
     };
     Ok(events.iter().map(outcome).collect())
 }
 
+/// Returns the outcomes of the events that are new, or known under a former key.
 async fn insert(
     connection: &mut PgConnection,
     events: &[NewEvent],
     queued: bool,
-) -> Result<HashSet<EventId>> {
+) -> Result<HashMap<EventId, IngestOutcome>> {
     let mut destination_events = Vec::with_capacity(events.len());
     let mut destination_names = Vec::with_capacity(events.len());
     let mut destination_integrations = Vec::with_capacity(events.len());
@@ -140,9 +156,19 @@ async fn insert(
         .bind(destination_names)
         .bind(destination_integrations)
         .bind(queued)
+        .bind(batch.column(|event| event.former_key.as_ref().map(|former| former.hash)))
+        .bind(batch.column(|event| event.former_key.as_ref().map(|former| &*former.headers)))
+        .bind(batch.column(|event| event.audit_details.as_deref()))
         .fetch_all(connection)
         .await?;
-    rows.iter().map(|row| Ok(EventId::new(row.try_get(0)?))).collect()
+    let settled = |row: &PgRow| {
+        let outcome = match row.optional_id("first_id", EventId::new)? {
+            None => IngestOutcome::New,
+            Some(first) => IngestOutcome::DuplicateOf(first),
+        };
+        Ok((row.id("event_id", EventId::new)?, outcome))
+    };
+    rows.iter().map(settled).collect()
 }
 
 const INSERT: &str = concat!(
@@ -151,16 +177,33 @@ const INSERT: &str = concat!(
         SELECT * FROM unnest(
             $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
             $9::timestamptz[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bytea[], $15::text[],
-            $16::int[], $17::int[], $18::smallint[], $19::smallint[], $20::smallint[], $21::text[], $22::uuid[]
+            $16::int[], $17::int[], $18::smallint[], $19::smallint[], $20::smallint[], $21::text[], $22::uuid[],
+            $27::uuid[], $28::text[], $29::text[]
         ) AS t (
             key_hash, id, integration_id, provider, external_event_id, event_type, subject, occurred_at,
             received_at, correlation_id, traceparent, source_ip, headers, raw_body, payload_key,
-            payload_start, payload_length, body_form, delivered_as, secret_index, idempotency_key, audit_id
+            payload_start, payload_length, body_form, delivered_as, secret_index, idempotency_key, audit_id,
+            former_key_hash, former_headers, audit_details
         )
+    ), known AS (
+        -- Scalar subqueries, so that each is a probe of an index and never a join of whole tables.
+        SELECT id, (
+            SELECT (
+                SELECT events.id FROM events
+                WHERE events.id = keys.event_id
+                    AND events.event_type = input.event_type
+                    AND events.subject IS NOT DISTINCT FROM input.subject
+                    AND events.raw_body = input.raw_body
+                    AND events.headers::jsonb @> input.former_headers::jsonb
+            )
+            FROM idempotency_keys keys WHERE keys.key_hash = input.former_key_hash
+        ) AS first_id
+        FROM input WHERE former_key_hash IS NOT NULL
     ), fresh AS (
         -- DO NOTHING settles the same key twice, also inside this batch.
         INSERT INTO idempotency_keys (key_hash, event_id)
         SELECT key_hash, id FROM input
+        WHERE id NOT IN (SELECT id FROM known WHERE first_id IS NOT NULL)
         ON CONFLICT DO NOTHING
         RETURNING event_id
     ), stored AS (
@@ -181,12 +224,14 @@ const INSERT: &str = concat!(
     ), audited AS (
         ",
     insert_audit_entries!(
-        "SELECT audit_id, 'event', id, 'webhook.received', 'provider:' || provider, NULL
+        "SELECT audit_id, 'event', id, 'webhook.received', 'provider:' || provider, audit_details::json
         FROM input WHERE id IN (SELECT event_id FROM fresh)"
     ),
     "
     )
-    SELECT event_id FROM fresh"
+    SELECT event_id, NULL::uuid AS first_id FROM fresh
+    UNION ALL
+    SELECT id, first_id FROM known WHERE first_id IS NOT NULL"
 );
 
 async fn find_first(connection: &mut PgConnection, key_hashes: &[Uuid]) -> Result<HashMap<Uuid, EventId>> {

@@ -80,8 +80,8 @@ pub(crate) const RESPONSE: CelRule = CelRule::pattern(
 );
 
 pub(crate) const EXPECTED: CelRule = CelRule::pattern(
-    template!(concat!("secret[|]sha256|", response!())),
-    "must be text with the placeholders of a response, or {secret|sha256}; write a literal brace twice",
+    concat!("^[{]verifyToken[}]$|", template!(concat!("secret[|]sha256|", response!()))),
+    "must be {verifyToken}, or text with the placeholders of a response, or {secret|sha256}; write a literal brace twice",
 );
 
 pub(crate) const HEADER_NAME: CelRule = CelRule::pattern(

@@ -86,8 +86,8 @@ pub struct HandshakeCondition {
     #[x_kube(validation = rules::SOURCE)]
     pub source: String,
 
-    /// The expected value: text of at most 256 characters, with placeholders such as {secret|sha256}. Default: any
-    /// value that is not empty.
+    /// The expected value: text of at most 256 characters, with placeholders such as {secret|sha256}, or {verifyToken}
+    /// alone, which is what verification.verifyTokenRef names. Default: any value that is not empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 256))]
     #[x_kube(validation = rules::EXPECTED)]

@@ -15,12 +15,21 @@ use crate::rules::provider as rules;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Mapping {
     /// The provider's id of the event, which identifies repeated deliveries: at most 4 sources, of which the first
-    /// present one is used. request means no id: every request is an event. Default: the preset's; without any, equal
-    /// bodies are the same event.
+    /// present one is used. request means no id: every request is an event. Default: the preset's; without any, webhooks
+    /// with equal bodies, types and subjects are the same event. An id of more than 512 bytes identifies them too, and is
+    /// left out of the event.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), extend("items" = source_items()))]
     #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::MAPPED_ID)]
     pub external_event_id: Vec<String>,
+
+    /// What the id is unique within, such as the source of a CloudEvent: at most 4 sources, of which the first present
+    /// one is used. Its value is part of what identifies repeated deliveries; without an id too, beside the body.
+    /// Default: the preset's; without any, the id is unique by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), extend("items" = source_items()))]
+    #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::MAPPED)]
+    pub id_scope: Vec<String>,
 
     /// The event's type: at most 4 sources, of which the first present one is used. Default: the preset's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -39,8 +48,8 @@ pub struct Mapping {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub occurred_at_format: Option<TimeFormat>,
 
-    /// The subject of the event: at most 4 sources, of which the first present one is used. Default: the preset's; an
-    /// event may have none.
+    /// The subject of the event: at most 4 sources, of which the first present one is used. One of more than 512 bytes
+    /// is left out. Default: the preset's; an event may have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), extend("items" = source_items()))]
     #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::MAPPED)]
@@ -161,6 +170,7 @@ impl Mapping {
     pub fn with_defaults_from(&self, defaults: &Self) -> Self {
         Self {
             external_event_id: list_or_default(&self.external_event_id, &defaults.external_event_id),
+            id_scope: list_or_default(&self.id_scope, &defaults.id_scope),
             event_type: list_or_default(&self.event_type, &defaults.event_type),
             occurred_at: list_or_default(&self.occurred_at, &defaults.occurred_at),
             occurred_at_format: or_default(&self.occurred_at_format, &defaults.occurred_at_format),

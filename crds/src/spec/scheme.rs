@@ -84,7 +84,7 @@ pub enum SchemeType {
     Hmac,
     /// An Ed25519 signature; the secret is the public key.
     Ed25519,
-    /// An ECDSA signature; the secret is the public key as SubjectPublicKeyInfo in DER.
+    /// An ECDSA signature; the secret is the public key as SubjectPublicKeyInfo in DER, or in PEM.
     Ecdsa,
     /// A plain hash over a message that contains the secret.
     Digest,
@@ -129,14 +129,15 @@ pub struct KeyFormat {
     pub strip_prefix: Option<String>,
 }
 
-/// The encoding of the key. Default: the preset's, or utf8. One of utf8 (the secret's bytes are the key), base64, hex
-/// and seed (Ed25519 only: the secret's bytes, repeated to 32, are the seed of the key pair).
+/// The encoding of the key. Default: the preset's, or utf8. One of utf8 (the secret's bytes are the key), base64 (with
+/// either alphabet; padding and line ends make no difference), hex and seed (Ed25519 only: the secret's bytes, repeated
+/// to 32, are the seed of the key pair). A public key of ed25519 or ecdsa may be in PEM whatever the encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyEncoding {
     /// The secret's bytes as they are.
     Utf8,
-    /// Base64 with the standard alphabet.
+    /// Base64.
     Base64,
     /// Hexadecimal in either case.
     Hex,
@@ -165,7 +166,8 @@ pub struct SignatureSource {
     pub field: Option<String>,
 
     /// The prefix of a signature that is not part of it, such as sha256=: at most 32 characters. A value without it is
-    /// not taken as a signature. Default: the preset's.
+    /// not taken as a signature. Case matters, except for an authentication scheme such as Bearer in the header
+    /// authorization. Default: the preset's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub prefix: Option<String>,
@@ -197,13 +199,14 @@ pub enum Separator {
     Space,
 }
 
-/// The encoding of a signature. Default: the preset's, or hex. One of hex (in either case) and base64.
+/// The encoding of a signature. Default: the preset's, or hex. One of hex (in either case) and base64 (with the standard
+/// alphabet or the one for URLs, with or without padding).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SignatureEncoding {
     /// Hexadecimal in either case.
     Hex,
-    /// Base64 with the standard alphabet, padded.
+    /// Base64.
     Base64,
 }
 

@@ -23,6 +23,11 @@ pub struct Verification {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into(), "key".into()]))]
     pub previous_secret_refs: Vec<SecretRef>,
 
+    /// A text of your choice that the provider repeats when it checks the endpoint, such as the verify token of Meta and
+    /// WhatsApp. Default: the SHA-256 of the current secret in hexadecimal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify_token_ref: Option<SecretRef>,
+
     /// How far the timestamp of a signed webhook may differ from Grapnel's clock, in seconds and in both directions,
     /// for providers that sign one. Default: the preset's, usually 300. 0 to 86400; 0 does not check the age.
     #[serde(default, skip_serializing_if = "Option::is_none")]

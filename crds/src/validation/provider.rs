@@ -86,6 +86,9 @@ impl Mapping {
 impl ErrorCollector {
     fn verification(&mut self, path: &str, verification: &Verification) {
         self.secret_ref(&format!("{path}.secretRef"), &verification.secret_ref);
+        if let Some(verify_token_ref) = &verification.verify_token_ref {
+            self.secret_ref(&format!("{path}.verifyTokenRef"), verify_token_ref);
+        }
         for (index, secret_ref) in verification.previous_secret_refs.iter().enumerate() {
             self.secret_ref(&format!("{path}.previousSecretRefs[{index}]"), secret_ref);
         }
@@ -123,6 +126,7 @@ impl ErrorCollector {
     fn mapping(&mut self, path: &str, mapping: &Mapping) {
         self.each_pattern(&format!("{path}.externalEventId"), &mapping.external_event_id, rules::MAPPED_ID);
         for (name, sources) in [
+            ("idScope", &mapping.id_scope),
             ("eventType", &mapping.event_type),
             ("occurredAt", &mapping.occurred_at),
             ("subject", &mapping.subject),

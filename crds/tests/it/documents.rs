@@ -149,10 +149,26 @@ fn a_text_that_grows_out_of_proportion_is_refused() {
 #[test]
 fn a_secret_has_the_bytes_of_data_and_the_text_of_string_data() {
     let secrets = secrets(SECRET);
-    let value = |key| resolve_secret(&secret_ref(key), "shop", &secrets).map(|value| value.expose().to_vec());
+    let value = |key| resolve_secret(&secret_ref(key), "shop", &secrets).map(<[u8]>::to_vec);
     assert_eq!(value("secret").as_deref(), Ok(&b"hunter"[..]));
     assert_eq!(value("wrapped").as_deref(), Ok(&b"hunter"[..]));
     assert_eq!(value("overridden").as_deref(), Ok(&b"new"[..]));
+}
+
+#[test]
+fn one_line_end_after_a_value_is_not_part_of_the_secret() {
+    let written = |text: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: acme-webhook, namespace: shop}}\nstringData: {{secret: {text:?}}}\n"
+        )
+    };
+    for (text, expected) in
+        [("a\n", Ok("a")), ("a\r\n", Ok("a")), ("a\n\n", Ok("a\n")), (" a", Ok(" a")), ("\n", Err(()))]
+    {
+        let secrets = secrets(&written(text));
+        let value = resolve_secret(&secret_ref("secret"), "shop", &secrets);
+        assert_eq!(value.map_err(drop), expected.map(str::as_bytes), "{text:?}");
+    }
 }
 
 #[test]

@@ -214,7 +214,8 @@ pub(super) fn stages(
 fn router(ingress: Ingress, health_state: Arc<Health>, management: ManagementState) -> Router {
     let document = Arc::new(openapi::document(management.delivery_sink));
     let routes = Router::new()
-        .route("/webhooks/{route}", any(receive).with_state(ingress))
+        .route("/webhooks/{route}", any(receive).with_state(ingress.clone()))
+        .route("/webhooks/{route}/", any(receive).with_state(ingress))
         .route("/health", get(health).with_state(health_state))
         .method_not_allowed_fallback(fallback::method_not_allowed);
     Router::new()

@@ -21,6 +21,13 @@ A provider is a preset: a YAML file of the same fields as `spec.verification.sch
 The route's URL is `GRAPNEL_PUBLIC_URL` followed by `/api/v1/webhooks/{route}`. The secret goes into the Secret that
 `spec.verification.secretRef` names. To replace it, put the new one there and the old one into `previousSecretRefs`, change it
 at the provider, and remove the old one when it is not used any more.
+
+A repeated webhook is one event. It is recognized by the provider's id; without one, by its body, its type and its subject.
+
+Some differences make no difference: one line end after a secret, and other white space around a key in base64 or hexadecimal; a
+public key in PEM; a signature in base64 with either alphabet, with or without padding; the case of an authentication scheme such as
+`Bearer`; a slash after the route; a UTF-8 byte order mark before JSON. An optional field that is longer than 512 bytes or contains
+U+0000 is left out of the event, with a note in it.
 ";
 
 #[derive(Debug, clap::Args)]
@@ -122,6 +129,7 @@ fn section(preset: &Preset) -> String {
     let mapping = &preset.mapping;
     for (name, sources) in [
         ("id", &mapping.external_event_id),
+        ("id is unique within", &mapping.id_scope),
         ("type", &mapping.event_type),
         ("time", &mapping.occurred_at),
         ("subject", &mapping.subject),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use grapnel_crds::{Document, IntegrationSpec, parse_documents};
+use grapnel_crds::{Document, IntegrationSpec, parse_documents, white_space_warning, without_line_end};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use jiff::Timestamp;
 use secrecy::zeroize::Zeroizing;
@@ -17,7 +17,7 @@ use secrecy::zeroize::Zeroizing;
 use grapnel_core::request::IncomingRequest;
 use grapnel_core::resolved_provider::ResolvedProvider;
 use grapnel_core::verification::{VerificationStep, Verifier, VerifyError};
-use grapnel_platform::secret_file::{self, without_line_end};
+use grapnel_platform::secret_file;
 
 /// Bytes of the message that are shown.
 const SHOWN_BYTES: usize = 400;
@@ -81,6 +81,11 @@ pub fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
     };
     let (report, verified) = verification.report();
     print!("{report}");
+    for (path, secret) in args.secret_files.iter().zip(&secrets) {
+        if let Some(warning) = white_space_warning(&path.display().to_string(), secret) {
+            println!("{:<18}{warning}", "warning");
+        }
+    }
     Ok(if verified { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

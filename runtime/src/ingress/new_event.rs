@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use jiff::Timestamp;
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -14,10 +15,9 @@ use super::outcome::Refusal;
 use crate::http::KEY_HEADER;
 use grapnel_core::ids::EventId;
 use grapnel_core::integration::CompiledIntegration;
-use grapnel_core::mapping;
 use grapnel_core::request::IncomingRequest;
 use grapnel_core::verification::Verified;
-use grapnel_store::events::NewEvent;
+use grapnel_store::events::{FormerKey, NewEvent};
 
 /// Headers that contain a secret in plain text, for any provider.
 static SECRET_HEADERS: [HeaderName; 4] =
@@ -36,17 +36,14 @@ pub(super) fn new_event(
     verified: Verified,
 ) -> Result<NewEvent, Refusal> {
     let (compiled, headers) = (&integration.compiled, request.headers);
-    let form = compiled.mapper.body_form(headers).ok_or(Refusal::UnsupportedMediaType)?;
+    let form = compiled.mapper.body_form(headers, request.body).ok_or(Refusal::UnsupportedMediaType)?;
     let fields = compiled.mapper.read(request, form).map_err(Refusal::InvalidEvent)?;
     let (id, event_id) = (integration.row.id, EventId::generate());
-    let idempotency_key = match &fields.external_event_id {
-        Some(external_event_id) => format!("{id}:{external_event_id}"),
-        None if compiled.mapper.is_every_request_an_event() => format!("{id}:request:{event_id}"),
-        None => {
-            let digest = Sha256::digest(mapping::canonical_body(form, request.body));
-            format!("{id}:payload:{}", hex::encode(digest))
-        }
-    };
+    let idempotency_key = fields.identity.key(id, event_id, fields.external_event_id.as_deref());
+    let former_key = fields.identity.former.map(|former| FormerKey {
+        hash: key_hash(&former.key(id)),
+        headers: serde_json::to_string(&former.headers).expect("texts serialize"),
+    });
     let received_at = Timestamp::now();
     Ok(NewEvent {
         id: event_id,
@@ -69,6 +66,8 @@ pub(super) fn new_event(
         secret_index: verified.secret,
         key_hash: key_hash(&idempotency_key),
         idempotency_key,
+        former_key,
+        audit_details: (!fields.left_out.is_empty()).then(|| json!({"leftOut": fields.left_out}).to_string()),
         destinations: Arc::clone(&integration.destination_names),
     })
 }

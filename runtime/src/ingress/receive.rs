@@ -82,12 +82,13 @@ pub(crate) async fn receive(
 
 impl Ingress {
     /// Returns the integration that the path names. The last segment is compared as received: a route is a DNS label, so
-    /// it never has an encoded character.
+    /// it never has an encoded character. A slash after it makes no difference.
     fn integration_at(&self, path: &str) -> Result<Arc<CompiledIntegration>, Refusal> {
         // A provider may take a 404 as final.
         if !self.integrations.is_loaded() {
             return Err(Refusal::Unavailable);
         }
+        let path = path.strip_suffix('/').unwrap_or(path);
         let route = path.rsplit('/').next().unwrap_or_default();
         let integrations = self.integrations.load();
         let found = integrations.by_route(route).filter(|integration| integration.accepts());

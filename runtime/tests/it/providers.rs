@@ -4,7 +4,10 @@ mod commands;
 mod covered;
 mod fixtures;
 mod handshakes;
+mod identity;
+mod leniency;
 mod mapping;
+mod sent;
 mod vectors;
 
 use grapnel_testing::WebhookRequest;

@@ -227,6 +227,15 @@ fn an_unused_secret_is_reported_until_it_is_used_or_not_listed() {
 }
 
 #[test]
+fn a_doubtful_secret_is_reported_and_used() {
+    let warned =
+        Observation { secret_warning: Some("it ends with white space".to_owned()), ..all_done(0, 0) };
+    let with_warning = status(&integration(json!({})), &warned, None, at(0));
+    assert_eq!(reported(&with_warning, condition::SECRETS_RESOLVED), pair(TRUE, reason::DOUBTFUL_SECRET));
+    assert_eq!(reported(&with_warning, condition::READY), pair(TRUE, reason::AS_DESIRED));
+}
+
+#[test]
 fn a_warning_is_reported_only_for_an_accepted_object() {
     let warned = Observation { warning: Some("it verifies nothing"), ..all_done(0, 0) };
     let with_warning = status(&integration(json!({})), &warned, None, at(0));

@@ -18,21 +18,24 @@ pub(super) struct FieldReader<'r, 'a> {
     pub(super) json: Option<&'r FoundValues<'a>>,
 }
 
+/// A text of the request, and where it was.
+pub(super) struct FoundText<'s> {
+    pub(super) text: Cow<'s, str>,
+    pub(super) source: &'s FieldSource,
+}
+
 impl FieldReader<'_, '_> {
     /// Returns the text of the first source that has one. A required field must have one: the error is about the first source
     /// that is present without a text, or else about the first source.
-    pub(super) fn first_text(
-        &self,
-        sources: &[FieldSource],
+    pub(super) fn first_text<'s>(
+        &'s self,
+        sources: &'s [FieldSource],
         required: bool,
-    ) -> Result<Option<String>, InvalidEvent> {
+    ) -> Result<Option<FoundText<'s>>, InvalidEvent> {
         let mut problem = None;
         for source in sources {
             match self.text(source) {
-                Ok(Some(text)) => {
-                    check_text(&source.field(), &text)?;
-                    return Ok(Some(text.into_owned()));
-                }
+                Ok(Some(text)) => return Ok(Some(FoundText { text, source })),
                 Ok(None) => {}
                 Err(reason) => problem = problem.or(Some((source, reason))),
             }
@@ -70,12 +73,25 @@ impl FieldReader<'_, '_> {
     }
 }
 
-fn check_text(field: &str, text: &str) -> Result<(), InvalidEvent> {
+impl FoundText<'_> {
+    /// Returns the text of a field that the event cannot do without.
+    pub(super) fn required(self) -> Result<String, InvalidEvent> {
+        match flaw(&self.text) {
+            Some(reason) => Err(InvalidEvent::new(&self.source.field(), reason)),
+            None => Ok(self.text.into_owned()),
+        }
+    }
+
+    /// Returns the text; or, for a field that the event can do without, the reason why it is left out.
+    pub(super) fn optional(&self) -> Result<String, String> {
+        flaw(&self.text).map_or_else(|| Ok(self.text.clone().into_owned()), Err)
+    }
+}
+
+/// Returns the reason why a text cannot be stored.
+fn flaw(text: &str) -> Option<String> {
     if text.len() > MAX_TEXT_BYTES {
-        return Err(InvalidEvent::new(field, format!("must not be longer than {MAX_TEXT_BYTES} bytes")));
+        return Some(format!("must not be longer than {MAX_TEXT_BYTES} bytes"));
     }
-    if text.contains('\0') {
-        return Err(InvalidEvent::new(field, "must not contain the character U+0000"));
-    }
-    Ok(())
+    text.contains('\0').then(|| "must not contain the character U+0000".to_owned())
 }

@@ -41,6 +41,11 @@ impl FieldSource {
         }
     }
 
+    /// Whether the value is outside the body.
+    pub(super) fn is_outside_body(&self) -> bool {
+        matches!(self, Self::Value(Source::Header(_) | Source::Query(_)))
+    }
+
     /// The field of the request, as errors name it.
     pub(super) fn field(&self) -> Cow<'_, str> {
         match self {

@@ -26,3 +26,20 @@ fn every_file_is_embedded_under_its_providers_name() {
     }
     assert!(find("initech").is_none());
 }
+
+/// An Integration keeps its events for a day at least. For so long a repeat is recognized by its key.
+const SHORTEST_RETENTION_SECONDS: i32 = 86_400;
+
+#[test]
+fn a_long_tolerance_is_that_of_repeated_signatures_and_shorter_than_any_retention() {
+    for name in providers() {
+        let preset = find(name).expect("a preset");
+        let timestamp = preset.verification.timestamp.as_ref();
+        let tolerance = timestamp.and_then(|timestamp| timestamp.tolerance_seconds).unwrap_or(300);
+        let has_source =
+            preset.notes.iter().any(|note| note.contains("repeats") && note.contains("https://"));
+        assert!(tolerance <= 600 || has_source, "{name}: {tolerance} s without a source");
+        // The tolerance counts in both directions.
+        assert!(tolerance * 2 < SHORTEST_RETENTION_SECONDS, "{name}: {tolerance} s");
+    }
+}

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -44,6 +44,12 @@ impl Pointer {
     }
 }
 
+/// Returns a text without the UTF-8 byte order mark that some senders put before it. JSON texts must not begin with one, and
+/// parsers may ignore it (RFC 8259, section 8.1).
+pub fn without_byte_order_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+}
+
 /// A JSON text whose outermost members are known.
 pub enum JsonDocument<'a> {
     Object(Members<'a>),
@@ -54,10 +60,11 @@ impl<'a> JsonDocument<'a> {
     /// # Errors
     /// When the bytes are not one JSON value in UTF-8.
     pub fn parse(body: &'a [u8]) -> serde_json::Result<Self> {
-        if body.trim_ascii_start().first() == Some(&b'{') {
-            return serde_json::from_slice(body).map(Self::Object);
+        let text = std::str::from_utf8(without_byte_order_mark(body)).map_err(serde_json::Error::custom)?;
+        if text.trim_ascii_start().starts_with('{') {
+            return serde_json::from_str(text).map(Self::Object);
         }
-        serde_json::from_slice(body).map(Self::Other)
+        serde_json::from_str(text).map(Self::Other)
     }
 
     /// Returns the value that the pointer points to. An object as a whole is not found: nobody needs it as a value.
@@ -114,56 +121,92 @@ pub fn range_in(body: &[u8], value: &RawValue) -> std::ops::Range<usize> {
 /// Writes the value so that equal values become equal texts: members in the order of their names, no white space, strings
 /// with the same escapes. Numbers are left as they are, so that none becomes another. The caller must have bounded the
 /// nesting.
-pub fn canonical(value: &str, out: &mut Vec<u8>) {
+///
+/// Returns whether the text stands for this value alone. It does not if a string has half of a surrogate pair, for which there
+/// is no text, or if a name is repeated, since only the last of its values is written.
+pub fn canonical(value: &str, out: &mut Vec<u8>) -> bool {
     match value.as_bytes().first() {
         Some(b'{') => {
-            let Ok(Members(mut members)) = serde_json::from_str::<Members<'_>>(value) else { return };
+            let Ok(Members(mut members)) = serde_json::from_str::<Members<'_>>(value) else { return false };
             // Of members with the same name the last counts, and a stable sort keeps it last.
             members.sort_by(|one, other| one.0.cmp(&other.0));
+            let mut is_exact = true;
             out.push(b'{');
             for (index, (name, value)) in members.iter().enumerate() {
                 if members.get(index + 1).is_some_and(|next| next.0 == *name) {
+                    is_exact = false;
                     continue;
                 }
-                push_text(name, out);
+                is_exact &= push_text(name, out);
                 out.push(b':');
-                canonical(value.get(), out);
+                is_exact &= canonical(value.get(), out);
                 out.push(b',');
             }
             out.push(b'}');
+            is_exact
         }
         Some(b'[') => {
-            let Ok(value) = serde_json::from_str::<&RawValue>(value) else { return };
+            let Ok(value) = serde_json::from_str::<&RawValue>(value) else { return false };
+            let mut is_exact = true;
             out.push(b'[');
             for element in elements(value).unwrap_or_default() {
-                canonical(element.get(), out);
+                is_exact &= canonical(element.get(), out);
                 out.push(b',');
             }
             out.push(b']');
+            is_exact
         }
-        Some(b'"') => {
-            if let Ok(Text(text)) = serde_json::from_str::<Text<'_>>(value) {
-                push_text(&text, out);
-            }
+        Some(b'"') => serde_json::from_str::<Characters<'_>>(value).is_ok_and(|text| push_text(&text.0, out)),
+        _ => {
+            out.extend_from_slice(value.as_bytes());
+            true
         }
-        _ => out.extend_from_slice(value.as_bytes()),
     }
 }
 
-fn push_text(text: &str, out: &mut Vec<u8>) {
+/// Writes a string. Returns whether it could: nothing is written for one that has half of a surrogate pair.
+fn push_text(text: &[u8], out: &mut Vec<u8>) -> bool {
+    let Ok(text) = std::str::from_utf8(text) else { return false };
     serde_json::to_writer(out, text).expect("a string can be written to a vector");
+    true
 }
 
 /// A text that is borrowed if it has no escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
+/// The characters of a string in UTF-8, in which half of a surrogate pair is encoded as if it were a character. They are
+/// borrowed if the string has no escapes.
+struct Characters<'a>(Cow<'a, [u8]>);
+
+impl<'de> Deserialize<'de> for Characters<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct CharactersVisitor;
+        impl<'de> Visitor<'de> for CharactersVisitor {
+            type Value = Characters<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_bytes<E: Error>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
+                Ok(Characters(Cow::Borrowed(bytes)))
+            }
+
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+                Ok(Characters(Cow::Owned(bytes.to_vec())))
+            }
+        }
+        deserializer.deserialize_bytes(CharactersVisitor)
+    }
+}
+
 /// The members of an object, unparsed.
-pub struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub struct Members<'a>(Vec<(Cow<'a, [u8]>, &'a RawValue)>);
 
 impl<'a> Members<'a> {
     fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.0.iter().rev().find(|(member, _)| member == name).map(|(_, value)| *value)
+        self.0.iter().rev().find(|(member, _)| **member == *name.as_bytes()).map(|(_, value)| *value)
     }
 }
 
@@ -179,7 +222,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members = Vec::with_capacity(8);
-                while let Some((Text(name), value)) = map.next_entry()? {
+                while let Some((Characters(name), value)) = map.next_entry()? {
                     members.push((name, value));
                 }
                 Ok(Members(members))
@@ -246,13 +289,28 @@ mod tests {
     fn equal_values_have_one_canonical_text_and_others_another() {
         let canonical = |json: &str| {
             let mut out = Vec::new();
-            super::canonical(json, &mut out);
+            assert!(super::canonical(json, &mut out), "{json}");
             String::from_utf8(out).expect("text")
         };
-        let one = canonical(r#"{ "b" : [1, {"x":null}], "a":"\u00e9", "a":"e" }"#);
-        assert_eq!(one, canonical(r#"{"a":"e","b":[1,{"x":null}]}"#));
+        let one = canonical(r#"{ "b" : [1, {"x":null}], "a":"\u00e9" }"#);
+        assert_eq!(one, canonical(r#"{"a":"é","b":[1,{"x":null}]}"#));
         assert_ne!(canonical(r#"{"a":12345678901234567890}"#), canonical(r#"{"a":12345678901234567891}"#));
         assert_ne!(canonical(r#"["1"]"#), canonical("[1]"));
         assert_ne!(canonical(r#"{"a":1}"#), canonical(r#"{"b":1}"#));
+    }
+
+    #[test]
+    fn a_value_that_has_no_text_of_its_own_is_told() {
+        for json in [r#"{"a":"\ud83d"}"#, r#"{"\ud83d":1}"#, r#"[["\ude00"]]"#, r#"{"a":1,"a":2}"#] {
+            assert!(!super::canonical(json, &mut Vec::new()), "{json}");
+        }
+        assert!(super::canonical(r#"["\ud83d\ude00"]"#, &mut Vec::new()));
+    }
+
+    #[test]
+    fn neither_half_a_surrogate_pair_nor_a_byte_order_mark_hides_a_member() {
+        for json in [r#"{"\ud83d":1,"a":{"\ud83d":"\ud83d","b":"x"}}"#, "\u{feff}{\"a\":{\"b\":\"x\"}}"] {
+            assert_eq!(found(json, "/a/b").as_deref(), Some("x"), "{json}");
+        }
     }
 }

@@ -18,5 +18,5 @@ pub(super) fn credentials(request: &IncomingRequest<'_>) -> Result<Vec<u8>, Veri
     if !scheme.eq_ignore_ascii_case(b"basic ") {
         return Err(VerifyError::Unreadable);
     }
-    STANDARD.decode(encoded).map_err(|_| VerifyError::Unreadable)
+    STANDARD.decode(encoded.trim_ascii()).map_err(|_| VerifyError::Unreadable)
 }

@@ -3,12 +3,21 @@
 use std::borrow::Cow;
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use grapnel_crds::{Separator, SignatureEncoding, SignatureSource};
 use http::HeaderName;
+use http::header::{AUTHORIZATION, PROXY_AUTHORIZATION};
 
 use super::error::{SchemeError, UNKNOWN_SOURCE, VerifyError, invalid};
 use crate::request::{IncomingRequest, Source};
+
+/// Padding adds nothing to a signature, and some senders leave it out.
+const SIGNATURE_CONFIG: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const BASE64: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, SIGNATURE_CONFIG);
+const BASE64URL: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, SIGNATURE_CONFIG);
 
 /// More than the longest signature of any scheme has, in bytes.
 pub(super) const MAX_SIGNATURE_BYTES: usize = 96;
@@ -21,7 +30,7 @@ const MAX_CANDIDATES: usize = 32;
 pub(super) enum Encoding {
     /// In either case.
     Hex,
-    /// With the standard alphabet and padding.
+    /// With the standard alphabet or the one for URLs, with or without padding.
     Base64,
 }
 
@@ -45,7 +54,11 @@ impl Encoding {
                 hex::decode_to_slice(text, buffer.get_mut(..length)?).ok()?;
                 length
             }
-            Self::Base64 => STANDARD.decode_slice(text, buffer).ok()?,
+            Self::Base64 => {
+                let is_for_urls = text.iter().any(|byte| matches!(byte, b'-' | b'_'));
+                let alphabet = if is_for_urls { &BASE64URL } else { &BASE64 };
+                alphabet.decode_slice(text, buffer).ok()?
+            }
         };
         (length > 0).then(|| &buffer[..length])
     }
@@ -59,6 +72,8 @@ pub(super) struct SignatureFormat {
     field: Option<Vec<u8>>,
     prefix: Vec<u8>,
     prefix_optional: bool,
+    /// The prefix is an authentication scheme, whose case has no meaning (RFC 9110, section 11.1).
+    is_prefix_scheme: bool,
     encoding: Encoding,
 }
 
@@ -96,8 +111,12 @@ impl SignatureFormat {
                 Source::parse(text).ok_or_else(|| invalid("signature.from", UNKNOWN_SOURCE))?,
             ),
         };
+        let prefix = source.prefix.clone().unwrap_or_default();
+        let is_authorization = matches!(&from, SignatureLocation::Source(Source::Header(name))
+            if *name == AUTHORIZATION || *name == PROXY_AUTHORIZATION);
         Ok(Self {
             from,
+            is_prefix_scheme: is_authorization && prefix.ends_with(' '),
             separator: match source.separator {
                 None | Some(Separator::None) => None,
                 Some(Separator::Comma) => Some(b','),
@@ -109,7 +128,7 @@ impl SignatureFormat {
                 .as_ref()
                 .filter(|field| !field.is_empty())
                 .map(|field| field.clone().into_bytes()),
-            prefix: source.prefix.clone().unwrap_or_default().into_bytes(),
+            prefix: prefix.into_bytes(),
             prefix_optional: source.prefix_optional.unwrap_or(false),
             encoding: Encoding::of(source.encoding),
         })
@@ -189,6 +208,12 @@ impl SignatureFormat {
             Some(field) => item.strip_prefix(field.as_slice())?.strip_prefix(b"=")?,
             None => item,
         };
+        if self.is_prefix_scheme
+            && let Some((scheme, text)) = item.split_at_checked(self.prefix.len())
+            && scheme.eq_ignore_ascii_case(&self.prefix)
+        {
+            return Some(text.trim_ascii_start());
+        }
         match item.strip_prefix(self.prefix.as_slice()) {
             Some(text) => Some(text),
             None => self.prefix_optional.then_some(item),

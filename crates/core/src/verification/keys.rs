@@ -23,6 +23,17 @@ const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+const KEY_BASE64URL: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+const PEM_BEGIN: &[u8] = b"-----BEGIN PUBLIC KEY-----";
+const PEM_END: &[u8] = b"-----END PUBLIC KEY-----";
+
+/// SubjectPublicKeyInfo of an Ed25519 key in DER, before its 32 bytes (RFC 8410).
+const ED25519_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
 /// SubjectPublicKeyInfo of a P-256 key in DER, before the 65 bytes of the uncompressed point (RFC 5480).
 const P256_PREFIX: [u8; 26] = [
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
@@ -89,12 +100,28 @@ fn key_bytes(scheme: &Scheme, secret: &[u8]) -> Result<Zeroizing<Vec<u8>>, Schem
     // White space around an encoded key is never part of the key; around a text it may be.
     let text = if encoding == KeyEncoding::Utf8 { secret } else { secret.trim_ascii() };
     let text = text.strip_prefix(prefix.as_bytes()).unwrap_or(text);
+    let is_public = matches!(scheme.kind, Some(SchemeType::Ecdsa | SchemeType::Ed25519));
+    let pem = pem_contents(text).filter(|_| is_public);
     let bytes = match encoding {
+        _ if pem.is_some() => decode_base64(pem.unwrap_or_default())?,
         KeyEncoding::Utf8 | KeyEncoding::Seed => text.to_vec(),
-        KeyEncoding::Base64 => KEY_BASE64.decode(text).map_err(|_| SchemeError::Key("not base64"))?,
+        KeyEncoding::Base64 => decode_base64(text)?,
         KeyEncoding::Hex => hex::decode(text).map_err(|_| SchemeError::Key("not hexadecimal"))?,
     };
     if bytes.is_empty() { Err(SchemeError::EmptySecret) } else { Ok(Zeroizing::new(bytes)) }
+}
+
+/// Returns the base64 text of a public key in the PEM format (RFC 7468).
+fn pem_contents(text: &[u8]) -> Option<&[u8]> {
+    text.trim_ascii().strip_prefix(PEM_BEGIN)?.strip_suffix(PEM_END)
+}
+
+/// Decodes base64 with either alphabet, with or without padding, and with any line ends in it.
+fn decode_base64(text: &[u8]) -> Result<Vec<u8>, SchemeError> {
+    let text: Zeroizing<Vec<u8>> =
+        Zeroizing::new(text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect());
+    let decoded = KEY_BASE64.decode(&*text).or_else(|_| KEY_BASE64URL.decode(&*text));
+    decoded.map_err(|_| SchemeError::Key("not base64"))
 }
 
 impl Keys {
@@ -125,10 +152,14 @@ impl Keys {
                 Ok(Self::Public { algorithm: &ED25519, keys, pair })
             }
             _ => {
-                if keys.iter().any(|key| key.len() != 32) {
-                    return Err(SchemeError::Key("an Ed25519 public key has 32 bytes"));
-                }
-                let keys = keys.iter().map(|key| key.to_vec()).collect();
+                let bytes = |key: &Zeroizing<Vec<u8>>| {
+                    let bytes = key.strip_prefix(&ED25519_PREFIX[..]).unwrap_or(key);
+                    let is_key = bytes.len() == 32;
+                    is_key
+                        .then(|| bytes.to_vec())
+                        .ok_or(SchemeError::Key("an Ed25519 public key has 32 bytes"))
+                };
+                let keys = keys.iter().map(bytes).collect::<Result<_, _>>()?;
                 Ok(Self::Public { algorithm: &ED25519, keys, pair: None })
             }
         }

@@ -114,15 +114,15 @@ fn signatures_are_decoded_strictly() {
     let base64 =
         scheme("{type: hmac, message: '{body}', signature: {from: 'header:x-sig', encoding: base64}}");
     let verifier = verifier(&base64, &[KEY]);
-    assert_eq!(verify(&verifier, &headers(&[("x-sig", &signature)]), BODY), Ok(0));
-    let unpadded = signature.trim_end_matches('=');
+    let url_safe = signature.replace('+', "-").replace('/', "_");
+    for right in [&signature, signature.trim_end_matches('='), &url_safe, url_safe.trim_end_matches('=')] {
+        assert_eq!(verify(&verifier, &headers(&[("x-sig", right)]), BODY), Ok(0), "{right}");
+    }
     // The last character before the padding has two unused bits: they must be zero.
     let loose = format!("{}1=", &signature[..42]);
-    let url_safe = signature.replace('+', "-").replace('/', "_");
-    for wrong in [unpadded, &loose, &format!("{signature} "), &format!("{signature}AAAA"), MAC] {
+    for wrong in [loose.as_str(), &format!("{signature} "), &format!("{signature}AAAA"), MAC] {
         assert!(verify(&verifier, &headers(&[("x-sig", wrong)]), BODY).is_err(), "{wrong}");
     }
-    assert!(url_safe == signature || verify(&verifier, &headers(&[("x-sig", &url_safe)]), BODY).is_err());
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use clap::ArgGroup;
-use secrecy::SecretString;
+use grapnel_crds::without_line_end;
+use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{EXIT_FAULT, EXIT_USAGE};
@@ -106,9 +107,9 @@ impl LoadArgs {
     pub(super) fn into_config(self) -> anyhow::Result<Config> {
         let secret = match (&self.secret_file, &self.secret_env) {
             (Some(file), _) => read_secret(file)?,
-            (None, Some(name)) => SecretString::from(
-                std::env::var(name).with_context(|| format!("read the secret from {name}"))?,
-            ),
+            (None, Some(name)) => {
+                secret_in(&std::env::var(name).with_context(|| format!("read the secret from {name}"))?)
+            }
             (None, None) => anyhow::bail!("--secret-file or --secret-env is required"),
         };
         let signing_key = match &self.signing_secret_file {
@@ -150,10 +151,14 @@ impl LoadArgs {
 
 fn read_secret(file: &Path) -> anyhow::Result<SecretString> {
     let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-    // Editors add one line break after the secret.
-    let secret = text.strip_suffix('\n').map_or(&*text, |text| text.strip_suffix('\r').unwrap_or(text));
-    ensure!(!secret.is_empty(), "{} is empty", file.display());
-    Ok(SecretString::from(secret))
+    let secret = secret_in(&text);
+    ensure!(!secret.expose_secret().is_empty(), "{} is empty", file.display());
+    Ok(secret)
+}
+
+fn secret_in(text: &str) -> SecretString {
+    let secret = without_line_end(text.as_bytes());
+    SecretString::from(std::str::from_utf8(secret).expect("a text without its line end is a text"))
 }
 
 /// Runs the load test and prints its report on standard output.

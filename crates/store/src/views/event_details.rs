@@ -34,6 +34,8 @@ pub struct WebhookRow {
     pub headers: String,
     pub body: Vec<u8>,
     pub source_ip: Option<String>,
+    /// The fields that the event has not, as JSON text: `[{"field": …, "reason": …}, …]`.
+    pub left_out: Option<String>,
 }
 
 /// The state of an event's processing.
@@ -105,5 +107,6 @@ fn webhook_row(row: &PgRow) -> Result<WebhookRow> {
         headers: row.try_get("headers")?,
         body: row.try_get("raw_body")?,
         source_ip: row.try_get("source_ip")?,
+        left_out: row.try_get("left_out")?,
     })
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use grapnel_core::request::json;
 use grapnel_store::views::{EventRow, WebhookRow};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -33,6 +34,17 @@ pub(super) struct WebhookView {
     #[schema(required)]
     source_ip: Option<String>,
     received_at: Rfc3339Millis,
+    /// The fields that could not be stored, and why. Missing if there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left_out: Vec<LeftOutFieldView>,
+}
+
+/// A field that the webhook has and its event has not, such as a `subject` that is too long.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = LeftOutField)]
+pub(super) struct LeftOutFieldView {
+    field: String,
+    reason: String,
 }
 
 impl WebhookView {
@@ -44,15 +56,23 @@ impl WebhookView {
             id: event.id.uuid(),
             source,
         })?;
+        let left_out = webhook.left_out.as_deref().map(serde_json::from_str).transpose();
+        let left_out = left_out.map_err(|source| InvalidJson {
+            table: "audit_entries",
+            column: "details",
+            id: event.id.uuid(),
+            source,
+        })?;
         Ok(Self {
             integration_id: event.integration_id.uuid(),
             provider: event.provider.clone(),
             external_event_id: event.external_event_id.clone(),
             idempotency_key: webhook.idempotency_key,
             request_headers: join_repeated(headers),
-            raw_payload: serde_json::from_slice(&webhook.body).ok(),
+            raw_payload: serde_json::from_slice(json::without_byte_order_mark(&webhook.body)).ok(),
             raw_body: STANDARD.encode(&webhook.body),
             source_ip: webhook.source_ip,
+            left_out: left_out.unwrap_or_default(),
             received_at: event.received_at.into(),
         })
     }

@@ -41,7 +41,7 @@ async fn body_that_is_not_an_event_is_400() {
         b"12".to_vec(),
         b"{".to_vec(),
         b"{}{}".to_vec(),
-        b"\xef\xbb\xbf{}".to_vec(),
+        b"\xef\xbb\xbf\xef\xbb\xbf{}".to_vec(),
         b"\xff\xfe{\0}\0".to_vec(),
         vec![0; 1000],
         // Invalid UTF-8: a lone byte, an overlong slash, a surrogate, a truncated character.

@@ -233,7 +233,7 @@ async fn path_that_is_not_exactly_a_route_is_404() {
     let body = acme_event("e-1");
     let signature = sign(body.as_bytes());
     for path in [
-        "/api/v1/webhooks/acme/",
+        "/api/v1/webhooks/acme//",
         "/api/v1/webhooks/acme/x",
         "/api/v1/webhooks/ACME",
         "/api/v1/webhooks/acm",

@@ -226,6 +226,8 @@ pub(crate) fn received_at(integration_id: Uuid, received_at: Timestamp) -> NewEv
         secret_index: 0,
         idempotency_key: format!("{integration_id}:{key_hash}"),
         key_hash,
+        former_key: None,
+        audit_details: None,
         destinations: Arc::from([Arc::from("orders")]),
     }
 }

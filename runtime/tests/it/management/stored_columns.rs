@@ -57,6 +57,8 @@ fn distinct(number: u8, destinations: &[&str]) -> NewEvent {
         secret_index: 0,
         idempotency_key: text("idempotency"),
         key_hash: Uuid::now_v7(),
+        former_key: None,
+        audit_details: Some(format!(r#"{{"note":"{number}"}}"#)),
         destinations: destinations.iter().map(|name| Arc::from(*name)).collect(),
     }
 }
@@ -109,7 +111,7 @@ async fn each_value_of_an_event_is_stored_in_its_column() {
             "entity_type": "event",
             "action": "webhook.received",
             "actor": format!("provider:{}", event.provider),
-            "details": null,
+            "details": serde_json::from_str::<Value>(event.audit_details.as_deref().unwrap()).unwrap(),
         });
         assert_eq!(stored, expected);
         let deliveries = api

@@ -1,7 +1,7 @@
 //! Handshakes as providers make them.
 
 use grapnel_testing::signer::{Signer, flip};
-use grapnel_testing::{PUBLIC_URL, TestProcess, WebhookRequest, hmac_sha256};
+use grapnel_testing::{PUBLIC_URL, TestProcess, WebhookRequest, hmac_sha256, wait_until};
 use serde_json::{Value, json};
 
 use super::super::harness::Platform;
@@ -146,6 +146,12 @@ async fn subscription_needs_the_verify_token() {
     assert_eq!((answer.status, answer.text.as_str()), (200, "1158201444"));
     let wrong = subscribe("wrong").send(&platform).await;
     assert_eq!((wrong.status, wrong.text.as_str()), (403, ""));
+
+    let own = json!({"provider": "meta", "verification": {"verifyTokenRef": {"name": "meta-secrets", "key": "s1"}}});
+    platform.apply(&documents("meta", own, &[SECRET, "my-own-token\n"])).await;
+    wait_until("the own token", async || subscribe("my-own-token").send(&platform).await.status == 200).await;
+    assert_eq!(subscribe(&token).send(&platform).await.status, 403, "only the own one");
+    assert_eq!(subscribe("").send(&platform).await.status, 403);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visito
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::{JsonDocument, Pointer, Text, index};
+use super::{Characters, JsonDocument, Pointer, index, without_byte_order_mark};
 
 /// Pointers that are looked up together. A pointer to the whole text is left out: nothing is found there.
 #[derive(Debug, Default)]
@@ -76,7 +76,7 @@ impl PointerSet {
     }
 
     fn walk<'a>(&'a self, body: &'a [u8]) -> Option<FoundValues<'a>> {
-        let text = std::str::from_utf8(body).ok()?;
+        let text = std::str::from_utf8(without_byte_order_mark(body)).ok()?;
         let mut found = self.none_found();
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let walk = Walk { branch: &self.root, values: &mut found.values };
@@ -141,8 +141,8 @@ impl<'a> Visitor<'a> for Walk<'_, 'a> {
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Text(name)) = map.next_key()? {
-            match self.branch.below.iter().find(|child| child.segment == name) {
+        while let Some(Characters(name)) = map.next_key()? {
+            match self.branch.below.iter().find(|child| *child.segment.as_bytes() == *name) {
                 Some(Child { branch, .. }) => {
                     branch.clear(self.values);
                     map.next_value_seed(Walk { branch, values: &mut *self.values })?;
@@ -247,6 +247,7 @@ mod tests {
         let all = pointers(&["/a"]);
         let set = PointerSet::new(&all);
         assert!(set.find(b"{\"a\":1,\"b\":\"\xff\"}").is_err());
+        assert!(set.find(b"{\"a\":1,\"\xff\":1}").is_err());
         assert!(set.none_found().get(&all[0]).is_some_and(|value| value.is_none()));
         assert!(PointerSet::new(&pointers(&[""])).is_empty());
     }

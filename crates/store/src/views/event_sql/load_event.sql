@@ -4,7 +4,9 @@ SELECT e.id, e.integration_id, e.provider, e.external_event_id, e.event_type, e.
     e.correlation_id, e.payload_key, e.body_form, e.secret_index, delivered.status, delivered.attempts,
     delivered.last_error, delivered.updated_at, attempted.last_processed_at,
     substring(e.raw_body FROM e.payload_start + 1 FOR e.payload_length) AS payload,
-    e.raw_body, e.headers::text AS headers, host(e.source_ip) AS source_ip, e.idempotency_key
+    e.raw_body, e.headers::text AS headers, host(e.source_ip) AS source_ip, e.idempotency_key,
+    (SELECT (a.details -> 'leftOut')::text FROM audit_entries a
+        WHERE a.entity_id = e.id AND a.action = 'webhook.received' LIMIT 1) AS left_out
 FROM events e
 CROSS JOIN LATERAL (
     SELECT CASE WHEN COALESCE(bool_and(d.status = 'succeeded'), true) THEN 'processed'
