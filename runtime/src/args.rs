@@ -63,6 +63,9 @@ pub(crate) struct ApiArgs {
     /// A delivery whose message is lost is queued again within this many seconds
     #[arg(long, env = "GRAPNEL_REQUEUE_AFTER_SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=3600))]
     requeue_after_seconds: u64,
+    /// Longest retention of events in days, whatever an Integration asks for
+    #[arg(long, env = "GRAPNEL_MAX_RETENTION_DAYS", default_value = "365", value_parser = clap::value_parser!(i32).range(1..=3650))]
+    pub max_retention_days: i32,
 }
 
 /// The shortest key: shorter ones can be guessed.

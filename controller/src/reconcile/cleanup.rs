@@ -1,5 +1,8 @@
 //! The deletion of an Integration: refuse webhooks → let accepted deliveries go out, up to a deadline → stop the
-//! workers → retire the row → delete the queues → delete the history, if requested → release the object.
+//! workers → retire the row → delete the queues → have the history deleted, if requested → release the object.
+//!
+//! What takes time at any size is recorded and done by the api in the background: the end of the deliveries that are left,
+//! and the deletion of the history.
 //!
 //! Workers are stopped after the drain, because they do the draining. Everything is found by the id of the object, so
 //! an object that lost its route, or never had one, owns nothing and touches nothing of the holder. A backend that is
@@ -8,16 +11,15 @@
 
 use std::time::Duration;
 
-use grapnel_core::ids::{EventId, IntegrationId};
 use grapnel_core::integration::RowState;
 use grapnel_crds::{DeletionPolicy, Integration, IntegrationSpec, IntegrationState};
+use grapnel_store::integrations::purge;
 use grapnel_store::integrations::retire::{self, RetireOutcome};
 use grapnel_store::integrations::{self as rows, StoredRow};
 use jiff::Timestamp;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::{Resource, ResourceExt};
-use uuid::Uuid;
 
 use super::workers::{delete_workers, observe_cached};
 use crate::api::{has_finalizer, remove_finalizer};
@@ -52,7 +54,7 @@ pub async fn clean_up(ctx: &Context, object: &WatchedObject) -> Result<Action, C
     match remove(ctx, object).await {
         Ok(DeletionProgress::Removed) => release(ctx, object).await,
         Ok(DeletionProgress::Draining { open, wait }) => {
-            let message = format!("deliveries that are still going out: {open}");
+            let message = format!("deliveries that are still going out: {}", counted(open));
             report_phase(ctx, integration, DeletionPhase::Draining(message)).await?;
             Ok(Action::requeue(wait))
         }
@@ -96,7 +98,8 @@ async fn remove(ctx: &Context, object: &WatchedObject) -> Result<DeletionProgres
     if live.is_some() {
         match ctx.database(retire::retire(&ctx.db, id, ctx.leadership.epoch, MANAGER)).await? {
             RetireOutcome::Now { given_up } if given_up > 0 => {
-                let note = format!("{given_up} deliveries were given up before they were finished");
+                let note =
+                    format!("{} deliveries were given up before they were finished", counted(given_up));
                 publish_warning(ctx, object.0.as_ref().ok(), events::DELIVERIES_GIVEN_UP, &note).await;
             }
             RetireOutcome::Now { .. } | RetireOutcome::Before => {}
@@ -107,7 +110,7 @@ async fn remove(ctx: &Context, object: &WatchedObject) -> Result<DeletionProgres
         let registered: Option<IntegrationSpec> = serde_json::from_str(&found.row.spec).ok();
         queues::delete_all(ctx, id, spec.into_iter().chain(&registered)).await?;
         if spec.is_some_and(|spec| spec.deletion_policy == DeletionPolicy::Delete) {
-            purge(ctx, id).await?;
+            ctx.database(purge::purge(&ctx.db, id, MANAGER)).await?;
         }
     }
     Ok(DeletionProgress::Removed)
@@ -146,13 +149,9 @@ fn time_since_deletion(object: &WatchedObject) -> Duration {
     Duration::try_from(Timestamp::now().duration_since(deleted.0)).unwrap_or(Duration::ZERO)
 }
 
-/// Deletes the history, a batch at a time.
-async fn purge(ctx: &Context, id: IntegrationId) -> Result<(), CallError> {
-    let mut cursor = EventId::new(Uuid::nil());
-    while let Some(next) = ctx.database(retire::purge(&ctx.db, id, cursor, MANAGER)).await? {
-        cursor = next;
-    }
-    Ok(())
+/// Returns a number of open deliveries as text.
+fn counted(open: i64) -> String {
+    if open > retire::COUNTED { format!("more than {}", retire::COUNTED) } else { open.to_string() }
 }
 
 /// Removes the finalizer, and triggers the Integrations that wait for the route.

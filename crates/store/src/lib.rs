@@ -21,6 +21,7 @@ mod replay_settlement;
 pub mod deliveries;
 pub mod events;
 pub mod integrations;
+pub mod retention;
 pub mod replays;
 pub mod captured_secrets;
 pub mod secret_uses;

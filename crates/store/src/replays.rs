@@ -40,6 +40,7 @@
 //! A delivery whose integration was removed or is `Disabled`, or whose destination the integration no longer has: no
 //! worker would take it. A replay of all destinations leaves such destinations out, unless there is no other. The row of
 //! the integration is locked for the transaction, so that a removal comes before or after, and then ends the deliveries.
+//! Nor is an event whose day has expired: the day is held for the transaction, so that it expires before, or stays.
 
 use grapnel_core::ids::{IntegrationId, ReplayId};
 use uuid::Uuid;
@@ -48,6 +49,7 @@ use crate::database::Database;
 use crate::deliveries::{lock_for_replay, take_for_replay};
 use crate::destinations;
 use crate::error::Result;
+use crate::partitions;
 
 pub use crate::deliveries::NewReplay;
 pub use crate::replay_settlement::{mark_dispatched, settle_leftovers};
@@ -90,6 +92,10 @@ pub async fn request_replay(db: &Database, replay: &NewReplay) -> Result<ReplayO
 
 async fn try_request(db: &Database, replay: &NewReplay) -> Result<ReplayOutcome> {
     let mut tx = db.begin(BEGIN).await?;
+    // An event whose day is being dropped is as good as gone.
+    if !partitions::hold_day(&mut tx, replay.event_id).await? {
+        return Ok(ReplayOutcome::UnknownEvent);
+    }
     let integration_id: Option<Uuid> =
         sqlx::query_scalar("/* replays::find_event */ SELECT integration_id FROM events WHERE id = $1")
             .bind(replay.event_id.uuid())

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::routing::{any, get};
 use axum::{Json, Router};
-use grapnel_store::Database;
+use grapnel_store::{Database, InvalidUrl};
 use ipnet::IpNet;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
@@ -25,6 +25,7 @@ use crate::ingress::receive::{Ingress, receive};
 use crate::integrations::cache::{self, CacheTask, IntegrationCache};
 use crate::integrations::secret_uses;
 use crate::maintenance::Maintenance;
+use crate::maintenance::removals::RemovalWorker;
 use crate::management::health::{Health, health};
 use crate::management::{self, ManagementKeys, ManagementState, openapi};
 use crate::rate_limit;
@@ -37,8 +38,33 @@ use grapnel_platform::queue::publish;
 use grapnel_platform::shutdown::{Stage, stop_signal, supervise};
 use grapnel_platform::telemetry::Environment;
 
-/// Shared by the committer, the cache's listener, the dispatcher, maintenance, and the management routes.
-pub(super) const DATABASE_CONNECTIONS: u32 = 16;
+/// The committer, the integration cache and its listener, captured secrets and the uses of secrets.
+const INGEST_CONNECTIONS: u32 = 5;
+
+/// The dispatcher, maintenance, removals and health checks. A round of the maintenance has one more for a moment.
+const WORK_CONNECTIONS: u32 = 4;
+
+/// The management routes.
+const MANAGEMENT_CONNECTIONS: u32 = 6;
+
+/// The pools of an api, apart from each other: a costly list that an operator reads takes no connection from webhooks or
+/// deliveries.
+#[derive(Debug, Clone)]
+pub(super) struct ApiDatabases {
+    pub ingest: Database,
+    pub work: Database,
+    pub management: Database,
+}
+
+impl ApiDatabases {
+    pub(super) fn new(url: &SecretString) -> Result<Self, InvalidUrl> {
+        Ok(Self {
+            ingest: Database::new(url, "api", INGEST_CONNECTIONS)?,
+            work: Database::new(url, "api-work", WORK_CONNECTIONS)?,
+            management: Database::new(url, "api-management", MANAGEMENT_CONNECTIONS)?,
+        })
+    }
+}
 
 #[derive(Debug, clap::Args)]
 pub struct ApiCommand {
@@ -69,6 +95,8 @@ pub(super) struct ApiConfig {
     pub public_url: Option<Arc<str>>,
     pub clock: VerificationClock,
     pub requeue_after: Duration,
+    /// The platform's bound of every retention, in days.
+    pub longest_retention: i32,
     /// How long requests in flight may take after the stop signal.
     pub drain: Duration,
 }
@@ -91,6 +119,7 @@ impl ApiConfig {
             public_url: api.public_url(),
             clock: api.clock(common.environment)?,
             requeue_after: api.requeue_after(),
+            longest_retention: api.max_retention_days,
             drain: common.shutdown_deadline() / 2,
         })
     }
@@ -121,11 +150,11 @@ pub async fn run(command: ApiCommand) -> anyhow::Result<()> {
     let ApiCommand { common, api, database, redis, queue, sealing } = command;
     let config = ApiConfig::new(&common, &api, &redis, &queue)?;
     let keys = Arc::new(sealing.sealing_keys(common.environment)?);
-    let db = Database::new(&database.database_url()?, "api", DATABASE_CONNECTIONS)?;
+    let databases = ApiDatabases::new(&database.database_url()?)?;
     let metrics = start_metrics()?;
     let (public, ops) =
         (bind(api.http_addr, "GRAPNEL_HTTP_ADDR").await?, bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?);
-    let (integrations, cache_task) = cache::new(db.clone(), Arc::clone(&keys));
+    let (integrations, cache_task) = cache::new(databases.ingest.clone(), Arc::clone(&keys));
     let schema = Arc::new(AtomicBool::new(false));
     let health = ApiHealth { integrations: integrations.clone(), schema: Arc::clone(&schema) };
     let ops = ops_stage(ops, Arc::new(health), metrics);
@@ -134,11 +163,11 @@ pub async fn run(command: ApiCommand) -> anyhow::Result<()> {
     tokio::select! {
         biased; // the first poll registers the listener
         stopped = &mut stop => return stopped,
-        () = wait_for_schema(&db) => {}
+        () = wait_for_schema(&databases.ingest) => {}
     }
     schema.store(true, Ordering::Relaxed);
     tracing::info!(address = %public.local_addr()?, "accepting webhooks");
-    let mut stages = stages(config, db, keys, integrations, cache_task, public)?;
+    let mut stages = stages(config, databases, keys, integrations, cache_task, public)?;
     stages.push(ops);
     supervise(stages, common.shutdown_deadline(), stop).await
 }
@@ -147,18 +176,19 @@ pub async fn run(command: ApiCommand) -> anyhow::Result<()> {
 /// committed, then committed events are published.
 pub(super) fn stages(
     config: ApiConfig,
-    db: Database,
+    databases: ApiDatabases,
     keys: Arc<SealingKeys>,
     integrations: IntegrationCache,
     cache_task: CacheTask,
     public: TcpListener,
 ) -> anyhow::Result<Vec<Stage>> {
+    let ApiDatabases { ingest, work, management } = databases;
     let connect =
         |name: &str| QueueConnection::new(config.rabbitmq_url.clone(), format!("grapnel-api-{name}"));
     let (rate_limiter, rate_limit_task) = rate_limit::new(&config.redis_url)?;
     let (publisher, publish_task, unpublished) =
         publish::new(connect("publish"), config.queue_prefix.clone());
-    let (committer, commit_task) = commit::new(db.clone(), publisher.clone());
+    let (committer, commit_task) = commit::new(ingest.clone(), publisher.clone());
     let wake = Arc::new(Notify::new());
     let ingress = Ingress {
         integrations: integrations.clone(),
@@ -169,16 +199,16 @@ pub(super) fn stages(
         rate_limit_per_minute: config.rate_limit_per_minute,
         public_url: config.public_url,
         captured_secrets: CapturedSecrets::new(
-            db.clone(),
+            ingest.clone(),
             Arc::clone(&keys),
             config.environment == Environment::Development,
         ),
         provider_client: ProviderClient::new()?,
         clock: config.clock,
     };
-    let health_state = Arc::new(Health::new(db.clone(), rate_limiter, connect("health")));
+    let health_state = Arc::new(Health::new(work.clone(), rate_limiter, connect("health")));
     let management = ManagementState {
-        db: db.clone(),
+        db: management,
         keys: ManagementKeys::new(&config.management_keys),
         delivery_sink: config.environment == Environment::Development,
         replays: Arc::clone(&wake),
@@ -186,7 +216,7 @@ pub(super) fn stages(
     };
     let router = router(ingress, health_state, management);
     let dispatcher = Dispatcher {
-        db: db.clone(),
+        db: work.clone(),
         publisher,
         queues: connect("dispatch"),
         queue_prefix: config.queue_prefix,
@@ -194,8 +224,13 @@ pub(super) fn stages(
         wake,
         requeue_after: config.requeue_after,
     };
-    let (uses_db, uses_integrations) = (db.clone(), integrations.clone());
-    let maintenance = Maintenance { db, integrations, keys };
+    let removals = RemovalWorker { db: work.clone(), integrations: integrations.clone() };
+    let maintenance = Maintenance {
+        db: work,
+        integrations: integrations.clone(),
+        keys,
+        longest_retention: config.longest_retention,
+    };
 
     let (mut incoming, mut commit, mut publish, mut dispatch) =
         (Stage::default(), Stage::default(), Stage::default(), Stage::default());
@@ -203,8 +238,9 @@ pub(super) fn stages(
     commit.spawn("commit", commit_task.run(commit.token()));
     commit.spawn("rate limits", rate_limit_task.run(commit.token()));
     commit.spawn("integrations", cache_task.run(commit.token()));
-    commit.spawn("secret uses", secret_uses::run(uses_db, uses_integrations, commit.token()));
+    commit.spawn("secret uses", secret_uses::run(ingest, integrations, commit.token()));
     commit.spawn("maintenance", maintenance.run(commit.token()));
+    commit.spawn("removals", removals.run(commit.token()));
     publish.spawn("publish", publish_task.run(publish.token()));
     dispatch.spawn("dispatch", dispatcher.run(dispatch.token()));
     Ok(vec![incoming, commit, publish, dispatch])

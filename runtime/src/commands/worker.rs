@@ -18,7 +18,7 @@ use grapnel_platform::shutdown::{Stage, stop_signal, supervise};
 use grapnel_store::Database;
 
 /// Shared by the recorder, the settling of replays, the integration cache and its listener.
-const DATABASE_CONNECTIONS: u32 = 5;
+pub(super) const DATABASE_CONNECTIONS: u32 = 5;
 
 /// Lanes that can claim at the same time.
 pub(super) const CLAIM_CONNECTIONS: u32 = 8;

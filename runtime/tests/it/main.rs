@@ -14,5 +14,6 @@ mod secrets;
 mod local;
 mod configuration;
 mod retention;
+mod removal;
 mod faults;
 mod management;

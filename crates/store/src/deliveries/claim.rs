@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use crate::columns::Columns;
 use crate::database::Database;
+use crate::deliveries::is_being_removed;
 use crate::error::{Error, Result};
 
 /// A claimed delivery with everything that its attempt needs.
@@ -134,6 +135,9 @@ const CLAIM: &str = concat!(
             AND d.destination = $4
             AND d.queued_at IS NOT NULL
             AND (d.lease_until IS NULL OR d.lease_until <= now() OR d.lease_id = $5)
+            AND NOT ",
+    is_being_removed!(),
+    "
         RETURNING d.event_id, d.lease_id, d.attempts, d.budget_start, d.triggered_by, d.replay_request_id,
             d.queued_at, d.started_at
     )

@@ -15,6 +15,7 @@ use sqlx::postgres::PgRow;
 
 use crate::columns::Columns;
 use crate::database::Database;
+use crate::deliveries::is_being_removed;
 use crate::error::Result;
 
 /// A delivery that was marked as queued and is to be published.
@@ -49,29 +50,51 @@ fn requeued(row: &PgRow) -> Result<RequeuedDelivery> {
     })
 }
 
-/// Takes deliveries that are due, oldest first.
+// What is being removed is not queued, and is put aside, so that it is not met again: its removal ends it there.
+const TAKE_DUE: &str = concat!(
+    "/* deliveries::take_due */
+    WITH due AS MATERIALIZED (
+        SELECT event_id, destination, ",
+    is_being_removed!(),
+    " AS is_removed
+        FROM deliveries d
+        WHERE due_at <= now()
+        ORDER BY due_at
+        LIMIT $1
+        FOR UPDATE SKIP LOCKED
+    )
+    UPDATE deliveries d
+    SET queued_at = CASE WHEN NOT due.is_removed THEN now() END,
+        due_at = CASE WHEN due.is_removed THEN 'infinity'::timestamptz END,
+        updated_at = now()
+    FROM due
+    WHERE d.event_id = due.event_id AND d.destination = due.destination
+        AND d.event_id = ANY(ARRAY(SELECT event_id FROM due))
+    RETURNING d.integration_id, d.destination, d.event_id, d.replay_request_id, due.is_removed"
+);
+
+/// The statements that one call runs when it meets removed deliveries.
+const TRIES: usize = 16;
+
+/// Takes deliveries that are due, oldest first. Fewer than `limit` mean that there are no more, or many that are being
+/// removed.
 pub async fn take_due(db: &Database, limit: i64) -> Result<Vec<RequeuedDelivery>> {
     db.bounded(async {
-        let rows = sqlx::query(
-            "/* deliveries::take_due */
-            WITH due AS MATERIALIZED (
-                SELECT event_id, destination FROM deliveries
-                WHERE due_at <= now()
-                ORDER BY due_at
-                LIMIT $1
-                FOR UPDATE SKIP LOCKED
-            )
-            UPDATE deliveries d
-            SET queued_at = now(), due_at = NULL, updated_at = now()
-            FROM due
-            WHERE d.event_id = due.event_id AND d.destination = due.destination
-                AND d.event_id = ANY(ARRAY(SELECT event_id FROM due))
-            RETURNING d.integration_id, d.destination, d.event_id, d.replay_request_id",
-        )
-        .bind(limit)
-        .fetch_all(db.pool())
-        .await?;
-        rows.iter().map(requeued).collect()
+        let mut taken = Vec::new();
+        for _ in 0..TRIES {
+            let room = limit - taken.len() as i64;
+            let rows = sqlx::query(TAKE_DUE).bind(room).fetch_all(db.pool()).await?;
+            let found = rows.len() as i64;
+            for row in rows {
+                if !row.try_get("is_removed")? {
+                    taken.push(requeued(&row)?);
+                }
+            }
+            if found < room || taken.len() as i64 == limit {
+                break;
+            }
+        }
+        Ok(taken)
     })
     .await
 }
