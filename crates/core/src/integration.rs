@@ -132,8 +132,8 @@ pub struct CompiledIntegration {
     pub destination_names: Arc<[Arc<str>]>,
 }
 
-/// A destination that events can be delivered to.
-#[derive(Debug)]
+/// A destination that events can be delivered to. Everything that an attempt uses is in it, so two that are equal deliver alike.
+#[derive(Debug, PartialEq)]
 pub struct CompiledDestination {
     pub name: Arc<str>,
     pub target: DeliveryTarget,

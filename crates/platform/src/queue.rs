@@ -25,8 +25,6 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 pub enum QueueError {
     #[error("RabbitMQ did not answer within {} s", DEADLINE.as_secs())]
     TimedOut,
-    #[error("RabbitMQ returned a message: its queue is missing")]
-    Returned,
     #[error("RABBITMQ_URL: not an AMQP URL")]
     Url,
     #[error("RabbitMQ")]

@@ -14,8 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use grapnel_core::error_chain::chain;
-use grapnel_core::hint::Hint;
-use grapnel_platform::queue::publish::Publisher;
+use grapnel_platform::queue::publish::{Publisher, UnpublishedHint};
 use grapnel_platform::queue::{QueueConnection, QueueError};
 use grapnel_store::deliveries::{self, QueueBacklog, RequeuedDelivery};
 use grapnel_store::replays;
@@ -29,9 +28,6 @@ const BATCH: usize = 1_000;
 /// How often the dispatcher checks whether there is room again.
 const ROOM_POLL: Duration = Duration::from_millis(5);
 
-/// How long the delivery of a hint that could not be published waits.
-const UNPUBLISHED_DELAY: Duration = Duration::from_secs(1);
-
 /// The requeue pass runs this many times within the bound, so that a loss is found soon after it.
 const PASSES_IN_BOUND: u32 = 4;
 
@@ -43,7 +39,7 @@ pub(crate) struct Dispatcher {
     /// Asks queues for their length. Not the publisher's connection, whose channel an error would close.
     pub queues: QueueConnection,
     pub queue_prefix: String,
-    pub unpublished: mpsc::Receiver<Hint>,
+    pub unpublished: mpsc::Receiver<UnpublishedHint>,
     /// Notified when a delivery that is due now was committed.
     pub wake: Arc<Notify>,
     pub requeue_after: Duration,
@@ -86,9 +82,10 @@ impl Dispatcher {
     }
 
     /// Makes the deliveries of failed hints due again.
-    async fn make_due(&self, failed: &mut Vec<Hint>) {
+    async fn make_due(&self, failed: &mut Vec<UnpublishedHint>) {
         for hints in failed.chunks(BATCH) {
-            if let Err(error) = deliveries::give_back(&self.db, hints, UNPUBLISHED_DELAY).await {
+            let hints: Vec<_> = hints.iter().map(|failed| (&failed.hint, failed.wait)).collect();
+            if let Err(error) = deliveries::give_back(&self.db, &hints).await {
                 // Their deliveries stay marked as queued, and the requeue pass finds them.
                 tracing::warn!(error = %chain(&error), count = hints.len(), "deliveries of failed hints cannot be made due");
             }
@@ -170,7 +167,8 @@ impl Dispatcher {
         if end_work.await? {
             return Ok(0);
         }
-        let in_flight = self.publisher.in_flight() as i64;
+        let key = (queue.integration_id, queue.destination.as_str().into());
+        let in_flight = self.publisher.in_flight(&key) as i64;
         let ready = self.ready_messages(queue).await?;
         Ok(lost_messages(queue, ready + in_flight))
     }

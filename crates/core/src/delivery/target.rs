@@ -27,7 +27,7 @@ static PROVIDER: HeaderName = HeaderName::from_static("x-integration-provider");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// A destination's part of every request to it; made once, when its Integration is compiled.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct DeliveryTarget {
     pub url: Url,
     provider: HeaderValue,

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use grapnel_core::delivery::state::Trigger;
+use grapnel_core::error_chain::chain;
 use grapnel_core::ids::{EventId, IntegrationId, LeaseId, ReplayId};
 use grapnel_core::payload::{BodyForm, DeliveredAs};
 use jiff::Timestamp;
@@ -43,8 +44,8 @@ pub struct ClaimedDelivery {
     pub payload: Option<Vec<u8>>,
     /// In bytes.
     pub payload_length: usize,
-    pub body_form: BodyForm,
-    pub delivered_as: DeliveredAs,
+    /// How the body was read and how it is delivered; the error when another version wrote a form that this one does not know.
+    pub forms: Result<(BodyForm, DeliveredAs)>,
     /// Set when it is delivered as a CloudEvent.
     pub cloud_event: Option<CloudEventFields>,
     /// The headers of the webhook as stored, when its content-type is needed.
@@ -93,7 +94,14 @@ pub async fn claim(
             Ok(rows)
         })
         .await?;
-    rows.iter().map(claimed_delivery).collect()
+    Ok(rows.iter().filter_map(readable).collect())
+}
+
+/// Returns a claimed delivery. One that cannot be read concerns only itself: its lease ends, and it is queued again.
+fn readable(row: &PgRow) -> Option<ClaimedDelivery> {
+    claimed_delivery(row)
+        .inspect_err(|error| tracing::error!(error = %chain(error), "a claimed delivery cannot be read"))
+        .ok()
 }
 
 /// The position in the body of event `e` of what is delivered, as `p`: all of it when it is delivered raw, whose code is the
@@ -186,13 +194,16 @@ fn claimed_delivery(row: &PgRow) -> Result<ClaimedDelivery> {
         }),
         _ => None,
     };
+    let body_form = BodyForm::from_code(row.try_get("body_form")?);
+    let delivered_as = DeliveredAs::from_code(row.try_get("delivered_as")?);
     Ok(ClaimedDelivery {
         cloud_event,
         headers: row.try_get("headers")?,
-        body_form: BodyForm::from_code(row.try_get("body_form")?)
-            .ok_or_else(corrupt("events", "body_form"))?,
-        delivered_as: DeliveredAs::from_code(row.try_get("delivered_as")?)
-            .ok_or_else(corrupt("events", "delivered_as"))?,
+        forms: match (body_form, delivered_as) {
+            (Some(body_form), Some(delivered_as)) => Ok((body_form, delivered_as)),
+            (None, _) => Err(corrupt("events", "body_form")()),
+            (_, None) => Err(corrupt("events", "delivered_as")()),
+        },
         event_id,
         lease_id: row.id("lease_id", LeaseId::new)?,
         attempts: row.try_get("attempts")?,

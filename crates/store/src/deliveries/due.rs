@@ -99,21 +99,21 @@ pub async fn take_due(db: &Database, limit: i64) -> Result<Vec<RequeuedDelivery>
     .await
 }
 
-/// Returns deliveries that could not be published: they are due again after `delay`.
-pub async fn give_back(db: &Database, hints: &[Hint], delay: Duration) -> Result<()> {
+/// Returns deliveries that could not be published: each is due again after its wait.
+pub async fn give_back(db: &Database, hints: &[(&Hint, Duration)]) -> Result<()> {
     db.bounded(async {
         sqlx::query(
             "/* deliveries::give_back */
             UPDATE deliveries d
-            SET queued_at = NULL, due_at = now() + make_interval(secs => $3), updated_at = now()
-            FROM unnest($1::uuid[], $2::text[]) AS i (event_id, destination)
+            SET queued_at = NULL, due_at = now() + make_interval(secs => i.wait), updated_at = now()
+            FROM unnest($1::uuid[], $2::text[], $3::float8[]) AS i (event_id, destination, wait)
             WHERE d.event_id = i.event_id AND d.destination = i.destination AND d.event_id = ANY($1)
                 AND d.queued_at IS NOT NULL
                 AND (d.lease_until IS NULL OR d.lease_until <= now())",
         )
-        .bind(hints.iter().map(|hint| hint.event_id.uuid()).collect::<Vec<_>>())
-        .bind(hints.iter().map(|hint| &*hint.destination).collect::<Vec<_>>())
-        .bind(delay.as_secs_f64())
+        .bind(hints.iter().map(|(hint, _)| hint.event_id.uuid()).collect::<Vec<_>>())
+        .bind(hints.iter().map(|(hint, _)| &*hint.destination).collect::<Vec<_>>())
+        .bind(hints.iter().map(|(_, wait)| wait.as_secs_f64()).collect::<Vec<_>>())
         .execute(db.pool())
         .await?;
         Ok(())

@@ -17,7 +17,7 @@ use grapnel_store::deliveries::{AttemptResult, ClaimedDelivery, claim, record};
 use grapnel_store::events::{self, IngestOutcome, NewEvent};
 use grapnel_store::{Database, DedicatedConnection};
 use grapnel_testing::{TestDatabase, TestServices};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -145,7 +145,7 @@ impl Api {
             started_at: claimed.started_at,
             next,
             next_if_replayed: if next == NextState::Failed {
-                NextState::RetryAt(Timestamp::now())
+                NextState::RetryAfter(Duration::ZERO)
             } else {
                 next
             },
@@ -189,7 +189,7 @@ impl Api {
 
 /// An hour from now: due, but not yet.
 pub(crate) fn later() -> NextState {
-    NextState::RetryAt(Timestamp::now() + SignedDuration::from_hours(1))
+    NextState::RetryAfter(Duration::from_secs(3600))
 }
 
 pub(crate) fn state(db: Database, replays: Arc<Notify>) -> ManagementState {
