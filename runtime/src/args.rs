@@ -54,6 +54,10 @@ pub(crate) struct ApiArgs {
     /// Webhooks per minute for each route and source address; 0 disables the limit
     #[arg(long, env = "GRAPNEL_RATE_LIMIT_PER_MINUTE", default_value = "6000")]
     pub rate_limit_per_minute: u32,
+    /// The highest limit that an Integration may set, and the one that its 0 means; 0 sets no ceiling. Default: ten times the
+    /// platform's limit
+    #[arg(long, env = "GRAPNEL_MAX_RATE_LIMIT_PER_MINUTE")]
+    max_rate_limit_per_minute: Option<u32>,
     /// Base of the URLs that providers call, such as `https://hooks.example.com`; some providers sign it
     #[arg(long, env = "GRAPNEL_PUBLIC_URL")]
     public_url: Option<Url>,
@@ -67,6 +71,9 @@ pub(crate) struct ApiArgs {
     #[arg(long, env = "GRAPNEL_MAX_RETENTION_DAYS", default_value = "365", value_parser = clap::value_parser!(i32).range(1..=3650))]
     pub max_retention_days: i32,
 }
+
+/// The default ceiling of rate limits, as a multiple of the platform's limit.
+const DEFAULT_CEILING: u32 = 10;
 
 /// The shortest key: shorter ones can be guessed.
 const MIN_MANAGEMENT_KEY_CHARS: usize = 16;
@@ -96,6 +103,14 @@ impl ApiArgs {
             keys.push(long_enough(name, previous)?);
         }
         Ok(keys)
+    }
+
+    /// Returns the ceiling of the limits of Integrations; `None`: there is none. Whoever sets no limit for the platform sets no
+    /// ceiling by that.
+    pub(crate) fn max_rate_limit_per_minute(&self) -> Option<u32> {
+        let ceiling = self.max_rate_limit_per_minute;
+        let ceiling = ceiling.unwrap_or(self.rate_limit_per_minute.saturating_mul(DEFAULT_CEILING));
+        (ceiling > 0).then_some(ceiling)
     }
 
     /// Returns the public URL without a final slash: paths are appended.

@@ -50,7 +50,7 @@ const COUNT: &str = "
 
 /// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     Allowed,
     /// Over the limit until the next clock minute.
     Limited {
@@ -60,7 +60,7 @@ pub enum Verdict {
 
 /// A handle that counts requests against their limits.
 #[derive(Debug, Clone)]
-pub struct RateLimiter {
+pub(crate) struct RateLimiter {
     checks: mpsc::Sender<PendingCheck>,
     redis: RedisConnection,
 }
@@ -114,7 +114,7 @@ pub(crate) fn new(url: &SecretString) -> anyhow::Result<(RateLimiter, RateLimitT
 
 impl RateLimiter {
     /// Counts a request and returns whether it is within `per_minute`; 0 means no limit.
-    pub async fn check(
+    pub(crate) async fn check(
         &self,
         integration_id: IntegrationId,
         address: IpAddr,
@@ -139,7 +139,7 @@ impl RateLimiter {
     }
 
     /// Checks that Redis answers.
-    pub async fn ping(&self) -> anyhow::Result<()> {
+    pub(crate) async fn ping(&self) -> anyhow::Result<()> {
         let ping = async {
             let mut connection = self.redis.connection().await?;
             redis::cmd("PING").query_async::<String>(&mut connection).await

@@ -339,6 +339,8 @@ class Schema(unittest.TestCase):
 
     def test_values_out_of_range_are_refused(self):
         for value in ("environment=test", "allowedDestinationCidrs={10.0.0.0}", "controller.maxWorkersPerIntegration=0",
+                      "controller.maxWorkersPerNamespace=0", "controller.maxIntegrationsPerNamespace=0", "workers.permitted.labels=a",
+                      "workers.permitted.images={a}",
                       "external.postgres.url=mysql://a", "api.service.type=None"):
             with self.subTest(value), self.assertRaises(Refused):
                 render(value)

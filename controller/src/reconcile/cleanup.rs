@@ -12,11 +12,13 @@
 use std::time::Duration;
 
 use grapnel_core::integration::RowState;
+use grapnel_crds::conditions::{self, condition, reason};
 use grapnel_crds::{DeletionPolicy, Integration, IntegrationSpec, IntegrationState};
 use grapnel_store::integrations::purge;
 use grapnel_store::integrations::retire::{self, RetireOutcome};
 use grapnel_store::integrations::{self as rows, StoredRow};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::{Resource, ResourceExt};
@@ -25,7 +27,7 @@ use super::workers::{delete_workers, observe_cached};
 use crate::api::{has_finalizer, remove_finalizer};
 use crate::context::{Context, MANAGER};
 use crate::error::CallError;
-use crate::object::{WatchedObject, id_of, integration_id, object_ref};
+use crate::object::{WatchedObject, id_of, object_ref};
 use crate::report::status::{DeletionPhase, Observation};
 use crate::report::{events, report, with_newest_status};
 use crate::{metrics, queues};
@@ -154,23 +156,29 @@ fn counted(open: i64) -> String {
     if open > retire::COUNTED { format!("more than {}", retire::COUNTED) } else { open.to_string() }
 }
 
-/// Removes the finalizer, and triggers the Integrations that wait for the route.
+/// Removes the finalizer, and triggers the Integrations that wait for the route or for a place in the namespace.
 async fn release(ctx: &Context, object: &WatchedObject) -> Result<Action, CallError> {
     remove_finalizer(ctx, object).await?;
     tracing::info!(integration = %object_ref(object), "removed");
     metrics::removed();
     ctx.memory.forget(id_of(object));
-    if let Ok(integration) = &object.0 {
-        for other in ctx.integrations.state() {
-            if let Ok(waiting) = &other.0
-                && waiting.route() == integration.route()
-                && integration_id(waiting) != integration_id(integration)
-            {
-                ctx.trigger(object_ref(&other));
-            }
+    let route = object.0.as_ref().ok().map(Integration::route);
+    for other in ctx.integrations.state() {
+        if let Ok(waiting) = &other.0
+            && (route == Some(waiting.route()) || waits_for_place(waiting, object.meta()))
+            && id_of(&other) != id_of(object)
+        {
+            ctx.trigger(object_ref(&other));
         }
     }
     Ok(Action::await_change())
+}
+
+fn waits_for_place(integration: &Integration, removed: &ObjectMeta) -> bool {
+    let status = integration.status.as_ref();
+    let accepted = status.and_then(|status| conditions::find(&status.conditions, condition::ACCEPTED));
+    integration.metadata.namespace == removed.namespace
+        && accepted.is_some_and(|accepted| accepted.reason == reason::NAMESPACE_LIMIT_REACHED)
 }
 
 async fn report_phase(

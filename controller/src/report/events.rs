@@ -90,6 +90,9 @@ pub fn transitions(before: Option<&IntegrationStatus>, after: &IntegrationStatus
     {
         events.push(event(EventType::Warning, "Reconcile", &accepted.reason, &accepted.message));
     }
+    if let Some((_, restricted)) = changed(condition::RESTRICTED) {
+        events.push(event(EventType::Warning, "Reconcile", &restricted.reason, &restricted.message));
+    }
     let verification = |status: Option<&IntegrationStatus>| {
         status.and_then(|status| status.verification.clone()).unwrap_or_default()
     };

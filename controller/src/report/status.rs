@@ -66,6 +66,8 @@ pub struct Observation {
     pub unused_secrets: Option<Vec<UnusedSecret>>,
     /// A warning about a scheme that can be used but is weak.
     pub warning: Option<&'static str>,
+    /// What the platform leaves out of `spec.workers`.
+    pub restricted: Option<String>,
     pub deletion: Option<DeletionPhase>,
 }
 
@@ -136,6 +138,16 @@ pub fn status(
     }
     if let Some(warning) = observed.warning.filter(|_| is_live && observed.accepted == StepStatus::Done) {
         list.set(condition::ACCEPTED, TRUE, reason::DOUBTFUL_SCHEME, warning);
+    }
+    // Before the spec is accepted, the workers are those of an earlier one.
+    if is_live && observed.accepted == StepStatus::Done {
+        let message = observed.restricted.as_deref();
+        list.set_while(
+            condition::RESTRICTED,
+            message.is_some(),
+            reason::NOT_PERMITTED,
+            message.unwrap_or_default(),
+        );
     }
     let (available, why, message) = workers_available(&observed.workers);
     list.set(condition::WORKERS_AVAILABLE, available, why, &message);

@@ -44,6 +44,11 @@ impl RowState {
         }
     }
 
+    /// Returns whether webhooks are accepted.
+    pub const fn accepts(self) -> bool {
+        matches!(self, Self::Active | Self::DeliveryPaused)
+    }
+
     /// Reads the stored form.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)

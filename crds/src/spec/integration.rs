@@ -177,7 +177,8 @@ pub struct IngressLimits {
     pub max_body_bytes: i32,
 
     /// Webhooks accepted per minute from one source address; more are answered with 429 and Retry-After. Default: the
-    /// platform's limit. 0 to 1000000; 0 means no limit.
+    /// platform's limit. 0 to 1000000. The platform may have a ceiling, which is also what 0 means; without one, 0 means no
+    /// limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub rate_limit_per_minute: Option<i32>,

@@ -92,6 +92,7 @@ pub(super) struct ApiConfig {
     pub queue_prefix: String,
     pub trusted_proxies: Arc<[IpNet]>,
     pub rate_limit_per_minute: u32,
+    pub max_rate_limit_per_minute: Option<u32>,
     pub public_url: Option<Arc<str>>,
     pub clock: VerificationClock,
     pub requeue_after: Duration,
@@ -116,6 +117,7 @@ impl ApiConfig {
             queue_prefix: queue.queue_prefix()?,
             trusted_proxies: api.trusted_proxies().into(),
             rate_limit_per_minute: api.rate_limit_per_minute,
+            max_rate_limit_per_minute: api.max_rate_limit_per_minute(),
             public_url: api.public_url(),
             clock: api.clock(common.environment)?,
             requeue_after: api.requeue_after(),
@@ -125,7 +127,8 @@ impl ApiConfig {
     }
 }
 
-/// Ready once the schema is current and the integrations are loaded.
+/// Ready once the schema is current and the integrations are loaded, unless there are some and none can be used: a rollout
+/// must not replace processes that serve by one that cannot.
 #[derive(Debug, Clone)]
 struct ApiHealth {
     integrations: IntegrationCache,
@@ -141,7 +144,10 @@ impl ProcessHealth for ApiHealth {
         if !self.schema.load(Ordering::Relaxed) {
             return Some("waiting for the database".to_owned());
         }
-        (!self.integrations.is_loaded()).then(|| "the integrations are not loaded yet".to_owned())
+        if !self.integrations.is_loaded() {
+            return Some("the integrations are not loaded yet".to_owned());
+        }
+        self.integrations.load().why_none_is_usable()
     }
 }
 
@@ -197,6 +203,7 @@ pub(super) fn stages(
         committer,
         trusted_proxies: config.trusted_proxies,
         rate_limit_per_minute: config.rate_limit_per_minute,
+        max_rate_limit_per_minute: config.max_rate_limit_per_minute,
         public_url: config.public_url,
         captured_secrets: CapturedSecrets::new(
             ingest.clone(),
@@ -206,7 +213,8 @@ pub(super) fn stages(
         provider_client: ProviderClient::new()?,
         clock: config.clock,
     };
-    let health_state = Arc::new(Health::new(work.clone(), rate_limiter, connect("health")));
+    let health_state =
+        Arc::new(Health::new(work.clone(), rate_limiter, connect("health"), integrations.clone()));
     let management = ManagementState {
         db: management,
         keys: ManagementKeys::new(&config.management_keys),

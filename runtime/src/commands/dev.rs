@@ -122,7 +122,10 @@ impl ProcessHealth for DevHealth {
     }
 
     fn not_ready(&self) -> Option<String> {
-        (!self.integrations.is_loaded()).then(|| "the integrations are not loaded yet".to_owned())
+        if !self.integrations.is_loaded() {
+            return Some("the integrations are not loaded yet".to_owned());
+        }
+        self.integrations.load().why_none_is_usable()
     }
 }
 

@@ -114,6 +114,7 @@ fn section(preset: &Preset) -> String {
     for note in &preset.notes {
         section += &format!("- {note}\n");
     }
+    section += token_note(&preset.verification);
     for handshake in &preset.handshakes {
         let signed = if handshake.verify == HandshakeAuth::Verified { "signed" } else { "unsigned" };
         let captured = if handshake.capture.is_some() { "; its secret is captured" } else { "" };
@@ -132,6 +133,19 @@ fn section(preset: &Preset) -> String {
         }
     }
     section + &format!("\n<{}>\n", preset.documentation)
+}
+
+/// Says what becomes of a token that is not in a header. One in a header is stored as `[redacted]`, whatever the provider.
+fn token_note(scheme: &Scheme) -> &'static str {
+    let from = scheme.signature.as_ref().and_then(|signature| signature.from.as_deref()).unwrap_or_default();
+    match from.split_once(':') {
+        _ if scheme.kind != Some(SchemeType::Token) => "",
+        Some(("json" | "form", _)) => {
+            "- The token is in the body. It is replaced by `*` in what is stored, shown and delivered.\n"
+        }
+        Some(("query", _)) => "- The token is in the URL, which is neither stored nor delivered.\n",
+        _ => "",
+    }
 }
 
 fn lower_first(text: &str) -> String {

@@ -4,11 +4,13 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::payload_budget::{BudgetedPayload, LanePayloads};
 use crate::delivery::send::{DeliveryClient, MeasuredOutcome};
+use grapnel_core::delivery::hops::{self, CDN_LOOP};
 use grapnel_core::delivery::outcome::AttemptOutcome;
 use grapnel_core::delivery::state::{self, NextState};
 use grapnel_core::delivery::target::DeliveryRequest;
@@ -60,13 +62,15 @@ async fn send(
     client: &DeliveryClient,
 ) -> MeasuredOutcome {
     let BudgetedPayload { bytes, share: _until_answered } = payload;
-    let (body, content_type) = content(claimed, forms, bytes);
+    let headers = claimed.headers.as_deref().map(stored_headers).unwrap_or_default();
+    let (body, content_type) = content(claimed, forms, bytes, &headers);
     let traceparent = traceparent(claimed);
     let request = DeliveryRequest {
         target: &destination.target,
         event_id: claimed.event_id,
         correlation_id: &claimed.correlation_id,
         traceparent: &traceparent,
+        hops: hops::count(values_of(&headers, CDN_LOOP.as_str()).map(str::as_bytes)),
         body: &body,
         content_type: content_type.as_deref(),
         attempted_at: Timestamp::now(),
@@ -79,9 +83,10 @@ fn content(
     claimed: &ClaimedDelivery,
     (form, delivered_as): (BodyForm, DeliveredAs),
     payload: Vec<u8>,
+    headers: &[(String, String)],
 ) -> (Bytes, Option<String>) {
     let external_event_id = claimed.external_event_id.as_deref();
-    let received_type = claimed.headers.as_deref().and_then(content_type_of);
+    let received_type = values_of(headers, CONTENT_TYPE.as_str()).next().map(str::to_owned);
     match (delivered_as, &claimed.cloud_event) {
         (DeliveredAs::Raw, _) => (payload.into(), received_type),
         (DeliveredAs::CloudEvent, Some(fields)) => {
@@ -107,10 +112,13 @@ fn content(
     }
 }
 
-/// Returns the content-type among stored headers.
-fn content_type_of(headers: &str) -> Option<String> {
-    let pairs: Vec<(String, String)> = serde_json::from_str(headers).ok()?;
-    pairs.into_iter().find(|(name, _)| name == "content-type").map(|(_, value)| value)
+/// Reads the headers of the webhook as they are stored.
+fn stored_headers(json: &str) -> Vec<(String, String)> {
+    serde_json::from_str(json).unwrap_or_default()
+}
+
+fn values_of<'a>(headers: &'a [(String, String)], name: &str) -> impl Iterator<Item = &'a str> {
+    headers.iter().filter(move |(header, _)| header == name).map(|(_, value)| value.as_str())
 }
 
 /// Returns the result to be recorded. Pure.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
+use grapnel_core::delivery::hops::{CDN_LOOP, MAX_HOPS};
 use grapnel_core::ids::EventId;
 use grapnel_core::integration::CompiledIntegration;
 use grapnel_core::mapping::InvalidEvent;
@@ -36,6 +37,8 @@ pub(super) enum Refusal {
         per_minute: u32,
         retry_after_seconds: u64,
     },
+    /// Grapnel has delivered it too often already.
+    Loop,
     Body(BodyError),
     NotVerified(VerifyError),
     /// A handshake that cannot be answered, with the reason.
@@ -77,6 +80,7 @@ impl Refusal {
             Self::WrongMethod => "error",
             Self::UnknownRoute => "unknown_route",
             Self::RateLimited { .. } => "rate_limited",
+            Self::Loop => "loop",
             Self::Body(BodyError::TooLarge) => "too_large",
             Self::NotVerified(_) => "unauthorized",
             Self::UnsupportedMediaType => "unsupported_media_type",
@@ -97,6 +101,12 @@ impl Refusal {
                 let message = format!("More than {per_minute} requests in a minute");
                 ApiError::new(ErrorCode::RateLimited, message).retry_after(retry_after_seconds)
             }
+            Self::Loop => ApiError::invalid(
+                CDN_LOOP.as_str(),
+                format!(
+                    "Grapnel has delivered this more than {MAX_HOPS} times: a destination leads back to its route"
+                ),
+            ),
             Self::Body(error @ BodyError::TooLarge) => {
                 ApiError::new(ErrorCode::PayloadTooLarge, error.to_string())
             }

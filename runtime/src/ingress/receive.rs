@@ -1,4 +1,4 @@
-//! The handler of webhooks. It refuses a request in this order: 404, 429, 413, 401, 415, 400, 503. Then it commits the event
+//! The handler of webhooks. It refuses a request in this order: 404, 429, 400 (a loop), 413, 401, 415, 400, 503. Then it commits the event
 //! and acknowledges it. A provider's handshake is answered before or after verification, and is not an event.
 
 use std::net::{IpAddr, SocketAddr};
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Extension, OriginalUri, Request, State};
 use axum::response::{IntoResponse, Response};
+use grapnel_core::delivery::hops::{MAX_HOPS, hops_of};
 use grapnel_core::handshake::{CompiledHandshake, HandshakeDecision};
 use grapnel_core::integration::CompiledIntegration;
 use grapnel_core::request::IncomingRequest;
@@ -40,6 +41,8 @@ pub(crate) struct Ingress {
     pub trusted_proxies: Arc<[IpNet]>,
     /// The platform's limit, for integrations without one of their own.
     pub rate_limit_per_minute: u32,
+    /// The platform's ceiling, which holds for every integration; `None`: no ceiling.
+    pub max_rate_limit_per_minute: Option<u32>,
     /// The part before the path of the URL that providers call.
     pub public_url: Option<Arc<str>>,
     pub captured_secrets: CapturedSecrets,
@@ -90,8 +93,10 @@ impl Ingress {
         }
         let route = path.rsplit('/').next().unwrap_or_default();
         let integrations = self.integrations.load();
-        let found = integrations.by_route(route).filter(|integration| integration.accepts());
-        found.cloned().ok_or(Refusal::UnknownRoute)
+        if let Some(found) = integrations.by_route(route).filter(|integration| integration.accepts()) {
+            return Ok(Arc::clone(found));
+        }
+        Err(if integrations.is_route_unusable(route) { Refusal::Unavailable } else { Refusal::UnknownRoute })
     }
 
     async fn receive(
@@ -105,6 +110,9 @@ impl Ingress {
         let headers = &parts.headers;
         let client_ip = client_ip::address(peer, headers, &self.trusted_proxies);
         self.check_rate_limit(&integration, client_ip).await?;
+        if hops_of(headers) > MAX_HOPS {
+            return Err(Refusal::Loop);
+        }
         let body = self.bodies.read(headers, body, integration.max_body_bytes).await;
         let ReceivedBody { bytes, share } = body.map_err(Refusal::Body)?;
         let request = IncomingRequest {
@@ -136,7 +144,10 @@ impl Ingress {
         integration: &CompiledIntegration,
         client_ip: IpAddr,
     ) -> Result<(), Refusal> {
-        let per_minute = integration.rate_limit_per_minute.unwrap_or(self.rate_limit_per_minute);
+        let per_minute = effective_limit(
+            integration.rate_limit_per_minute.unwrap_or(self.rate_limit_per_minute),
+            self.max_rate_limit_per_minute,
+        );
         match self.rate_limiter.check(integration.row.id, client_ip, per_minute, Timestamp::now()).await {
             Verdict::Allowed => Ok(()),
             Verdict::Limited { retry_after_seconds } => {
@@ -250,11 +261,33 @@ impl Ingress {
     }
 }
 
+/// Returns the limit that applies. No limit (0) means the ceiling, if there is one.
+fn effective_limit(per_minute: u32, ceiling: Option<u32>) -> u32 {
+    match (per_minute, ceiling) {
+        (0, Some(ceiling)) => ceiling,
+        (limit, Some(ceiling)) => limit.min(ceiling),
+        (limit, None) => limit,
+    }
+}
+
 fn count_secret(secret: usize) {
     // With literals the key is static, and nothing is allocated.
     if secret == 0 {
         metrics::counter!("grapnel_webhook_secrets_total", "secret" => "current").increment(1);
     } else {
         metrics::counter!("grapnel_webhook_secrets_total", "secret" => "previous").increment(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_limit_means_the_ceiling() {
+        assert_eq!(effective_limit(0, Some(60_000)), 60_000);
+        assert_eq!(effective_limit(600, Some(60_000)), 600);
+        assert_eq!(effective_limit(100_000, Some(60_000)), 60_000);
+        assert_eq!((effective_limit(0, None), effective_limit(600, None)), (0, 600));
     }
 }

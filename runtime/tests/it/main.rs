@@ -10,6 +10,8 @@ mod providers;
 mod hostile;
 mod delivery;
 mod isolation;
+mod loops;
+mod unusable;
 mod secrets;
 mod local;
 mod configuration;

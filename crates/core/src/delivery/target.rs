@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::ids::EventId;
 
+use crate::delivery::hops::{CDN_LOOP, next_hop};
 use crate::delivery::signing::{SigningKey, sign};
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("grapnel/", env!("CARGO_PKG_VERSION")));
@@ -66,6 +67,8 @@ pub struct DeliveryRequest<'a> {
     pub correlation_id: &'a str,
     /// Sent as `traceparent`.
     pub traceparent: &'a str,
+    /// How often Grapnel had delivered the event when it was received. Sent as `cdn-loop`, one higher.
+    pub hops: u16,
     /// The body, signed and sent unchanged.
     pub body: &'a Bytes,
     /// Sent as `content-type`; `None`: JSON.
@@ -148,6 +151,7 @@ pub fn headers_of(request: &DeliveryRequest<'_>) -> Result<HeaderMap, HeaderErro
     headers.insert(&CORRELATION_ID, correlation_id);
     headers.insert(&PROVIDER, target.provider.clone());
     headers.insert(&TRACEPARENT, traceparent);
+    headers.insert(&CDN_LOOP, next_hop(request.hops));
     headers.insert(USER_AGENT, AGENT);
     // A provider's own content-type may contain bytes beyond ASCII.
     let content_type = request.content_type.map(|text| HeaderValue::from_bytes(text.as_bytes()));

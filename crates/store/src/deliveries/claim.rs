@@ -48,7 +48,7 @@ pub struct ClaimedDelivery {
     pub forms: Result<(BodyForm, DeliveredAs)>,
     /// Set when it is delivered as a CloudEvent.
     pub cloud_event: Option<CloudEventFields>,
-    /// The headers of the webhook as stored, when its content-type is needed.
+    /// The headers of the webhook as stored, when its content-type is needed, or when they count hops.
     pub headers: Option<String>,
 }
 
@@ -152,7 +152,7 @@ const CLAIM: &str = concat!(
     SELECT c.*, e.provider, e.event_type, e.external_event_id, e.correlation_id, e.traceparent, e.payload_key,
         e.body_form, e.delivered_as, p.length AS payload_length,
         CASE WHEN p.length <= $7 THEN substring(e.raw_body FROM p.start + 1 FOR p.length) END AS payload,
-        CASE WHEN e.delivered_as <> $8 THEN e.headers::text END AS headers,
+        CASE WHEN e.delivered_as <> $8 OR strpos(e.headers::text, '\"cdn-loop\"') > 0 THEN e.headers::text END AS headers,
         CASE WHEN e.delivered_as = $10 THEN e.integration_id END AS integration_id,
         CASE WHEN e.delivered_as = $10 THEN e.subject END AS subject,
         CASE WHEN e.delivered_as = $10 THEN e.occurred_at END AS occurred_at

@@ -102,6 +102,7 @@ async fn a_value_that_no_header_can_hold_is_not_an_attempt() {
         event_id: EVENT_ID.parse().unwrap(),
         correlation_id: "a\r\nb: c",
         traceparent: TRACEPARENT,
+        hops: 0,
         body: &Bytes::new(),
         content_type: None,
         attempted_at: now(),
