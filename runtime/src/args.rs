@@ -63,6 +63,9 @@ pub(crate) struct ApiArgs {
     /// A delivery whose message is lost is queued again within this many seconds
     #[arg(long, env = "GRAPNEL_REQUEUE_AFTER_SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=3600))]
     requeue_after_seconds: u64,
+    /// The messages that a destination's queue may have; further deliveries wait in PostgreSQL
+    #[arg(long, env = "GRAPNEL_MAX_QUEUE_LENGTH", default_value = "100000", value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
+    max_queue_length: u32,
 }
 
 /// The shortest key: shorter ones can be guessed.
@@ -117,6 +120,10 @@ impl ApiArgs {
 
     pub(crate) fn trusted_proxies(&self) -> &[IpNet] {
         &self.trusted_proxies.0
+    }
+
+    pub(crate) fn max_queue_length(&self) -> usize {
+        usize::try_from(self.max_queue_length).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn requeue_after(&self) -> Duration {

@@ -5,6 +5,7 @@
 //! delivery is either due, queued or leased.
 
 mod insert;
+mod held;
 mod due;
 mod claim;
 mod record;
@@ -12,9 +13,12 @@ mod replay;
 pub(crate) mod end;
 
 pub use claim::{ClaimedDelivery, CloudEventFields, claim, long_payload};
-pub use due::{QueueBacklog, RequeuedDelivery, give_back, overdue_queues, take_due, take_overdue};
+pub use due::{QueueBacklog, RequeuedDelivery, Wait, backlogs, give_back, take_due, take_overdue};
 pub use end::end_if_removed;
 pub(crate) use end::end_removed;
+pub(crate) use held::never;
+pub use held::{DeliveryQueue, held_queues, open_queues, release};
+pub use insert::Birth;
 pub(crate) use insert::insert_deliveries;
 pub use record::{AttemptResult, RecordedAttempt, record};
 pub use replay::NewReplay;
