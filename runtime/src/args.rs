@@ -70,6 +70,9 @@ pub(crate) struct ApiArgs {
     /// Longest retention of events in days, whatever an Integration asks for
     #[arg(long, env = "GRAPNEL_MAX_RETENTION_DAYS", default_value = "365", value_parser = clap::value_parser!(i32).range(1..=3650))]
     pub max_retention_days: i32,
+    /// The messages that a destination's queue may have; further deliveries wait in PostgreSQL
+    #[arg(long, env = "GRAPNEL_MAX_QUEUE_LENGTH", default_value = "100000", value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
+    max_queue_length: u32,
 }
 
 /// The default ceiling of rate limits, as a multiple of the platform's limit.
@@ -135,6 +138,10 @@ impl ApiArgs {
 
     pub(crate) fn trusted_proxies(&self) -> &[IpNet] {
         &self.trusted_proxies.0
+    }
+
+    pub(crate) fn max_queue_length(&self) -> usize {
+        usize::try_from(self.max_queue_length).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn requeue_after(&self) -> Duration {

@@ -221,6 +221,11 @@ impl CompiledIntegration {
         self.state != IntegrationState::Disabled && !self.draining
     }
 
+    /// Returns whether accepted events are delivered now.
+    pub fn delivers(&self) -> bool {
+        self.state == IntegrationState::Active
+    }
+
     pub fn destination(&self, name: &str) -> Option<&Arc<CompiledDestination>> {
         self.destinations.iter().find(|destination| &*destination.name == name)
     }

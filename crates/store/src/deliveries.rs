@@ -5,6 +5,7 @@
 //! delivery is either due, queued or leased.
 
 mod insert;
+mod held;
 mod due;
 mod claim;
 mod record;
@@ -13,7 +14,10 @@ pub(crate) mod end;
 mod removals;
 
 pub use claim::{ClaimedDelivery, CloudEventFields, claim, long_payload};
-pub use due::{QueueBacklog, RequeuedDelivery, give_back, overdue_queues, take_due, take_overdue};
+pub use due::{QueueBacklog, RequeuedDelivery, Wait, backlogs, give_back, take_due, take_overdue};
+pub(crate) use held::never;
+pub use held::{DeliveryQueue, held_queues, open_queues, release};
+pub use insert::Birth;
 pub(crate) use insert::insert_deliveries;
 pub use record::{AttemptResult, RecordedAttempt, record};
 pub use removals::{RemovalProgress, end_if_removed, end_removed};

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::audit::{self, insert_audit_entries};
 use crate::columns::Batch;
 use crate::dedicated_connection::DedicatedConnection;
-use crate::deliveries::insert_deliveries;
+use crate::deliveries::{Birth, insert_deliveries};
 use crate::error::Result;
 
 /// A verified and normalized webhook, ready to be stored.
@@ -51,6 +51,8 @@ pub struct NewEvent {
     pub idempotency_key: String,
     /// The first 16 bytes of the SHA-256 of `idempotency_key`.
     pub key_hash: Uuid,
+    /// Whether deliveries of its integration are paused: nothing is published for it.
+    pub is_paused: bool,
     /// Names of the destinations, at least one.
     pub destinations: Arc<[Arc<str>]>,
 }
@@ -69,22 +71,22 @@ pub enum IngestOutcome {
 ///
 /// The events are sorted by key first, so that concurrent writers lock keys in the same order and cannot deadlock.
 ///
-/// `queued` says whether the deliveries' messages are about to be published; otherwise they are due at once.
+/// `birth` says what each delivery is born as.
 pub async fn store(
     connection: &mut DedicatedConnection,
     events: &mut [NewEvent],
-    queued: bool,
+    birth: impl Fn(&NewEvent, &Arc<str>) -> Birth,
 ) -> Result<Vec<IngestOutcome>> {
     events.sort_unstable_by_key(|event| event.key_hash);
-    connection.bounded(async |connection| store_sorted(connection, events, queued).await).await
+    connection.bounded(async |connection| store_sorted(connection, events, birth).await).await
 }
 
 async fn store_sorted(
     connection: &mut PgConnection,
     events: &[NewEvent],
-    queued: bool,
+    birth: impl Fn(&NewEvent, &Arc<str>) -> Birth,
 ) -> Result<Vec<IngestOutcome>> {
-    let fresh = insert(connection, events, queued).await?;
+    let fresh = insert(connection, events, birth).await?;
     let duplicates: Vec<Uuid> =
         events.iter().filter(|event| !fresh.contains(&event.id)).map(|event| event.key_hash).collect();
     let first_ids =
@@ -100,16 +102,18 @@ async fn store_sorted(
 async fn insert(
     connection: &mut PgConnection,
     events: &[NewEvent],
-    queued: bool,
+    birth: impl Fn(&NewEvent, &Arc<str>) -> Birth,
 ) -> Result<HashSet<EventId>> {
     let mut destination_events = Vec::with_capacity(events.len());
     let mut destination_names = Vec::with_capacity(events.len());
     let mut destination_integrations = Vec::with_capacity(events.len());
+    let mut births = Vec::with_capacity(events.len());
     for event in events {
         for name in event.destinations.iter() {
             destination_events.push(event.id.uuid());
             destination_names.push(&**name);
             destination_integrations.push(event.integration_id.uuid());
+            births.push(birth(event, name).code());
         }
     }
     let batch = Batch(events);
@@ -139,7 +143,7 @@ async fn insert(
         .bind(destination_events)
         .bind(destination_names)
         .bind(destination_integrations)
-        .bind(queued)
+        .bind(births)
         .fetch_all(connection)
         .await?;
     rows.iter().map(|row| Ok(EventId::new(row.try_get(0)?))).collect()

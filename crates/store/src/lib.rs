@@ -19,6 +19,7 @@ pub mod audit;
 mod destinations;
 mod replay_settlement;
 pub mod deliveries;
+pub mod dispatcher_lease;
 pub mod events;
 pub mod integrations;
 pub mod retention;

@@ -22,6 +22,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "previous secrets", include_str!("../../../migrations/0002_previous_secrets.sql")),
     (3, "delivery status order", include_str!("../../../migrations/0003_delivery_status_order.sql")),
     (4, "housekeeping", include_str!("../../../migrations/0004_housekeeping.sql")),
+    (5, "held deliveries", include_str!("../../../migrations/0005_held_deliveries.sql")),
 ];
 
 /// The schema version that this binary was written for.

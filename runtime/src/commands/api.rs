@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use super::wait_for_schema;
 use crate::args::{ApiArgs, RedisArgs};
-use crate::delivery::dispatch::Dispatcher;
+use crate::delivery::dispatch::{Dispatcher, DispatcherLease};
 use crate::http::{fallback, server};
 use crate::ingress::body::BodyBudget;
 use crate::ingress::captured_secret::CapturedSecrets;
@@ -98,6 +98,7 @@ pub(super) struct ApiConfig {
     pub requeue_after: Duration,
     /// The platform's bound of every retention, in days.
     pub longest_retention: i32,
+    pub max_queue_length: usize,
     /// How long requests in flight may take after the stop signal.
     pub drain: Duration,
 }
@@ -122,6 +123,7 @@ impl ApiConfig {
             clock: api.clock(common.environment)?,
             requeue_after: api.requeue_after(),
             longest_retention: api.max_retention_days,
+            max_queue_length: api.max_queue_length(),
             drain: common.shutdown_deadline() / 2,
         })
     }
@@ -193,7 +195,7 @@ pub(super) fn stages(
         |name: &str| QueueConnection::new(config.rabbitmq_url.clone(), format!("grapnel-api-{name}"));
     let (rate_limiter, rate_limit_task) = rate_limit::new(&config.redis_url)?;
     let (publisher, publish_task, unpublished) =
-        publish::new(connect("publish"), config.queue_prefix.clone());
+        publish::new(connect("publish"), config.queue_prefix.clone(), config.max_queue_length);
     let (committer, commit_task) = commit::new(ingest.clone(), publisher.clone());
     let wake = Arc::new(Notify::new());
     let ingress = Ingress {
@@ -224,10 +226,13 @@ pub(super) fn stages(
     };
     let router = router(ingress, health_state, management);
     let dispatcher = Dispatcher {
+        lease: DispatcherLease::new(work.clone(), config.requeue_after),
         db: work.clone(),
+        integrations: integrations.clone(),
         publisher,
         queues: connect("dispatch"),
         queue_prefix: config.queue_prefix,
+        max_queue_length: config.max_queue_length,
         unpublished,
         wake,
         requeue_after: config.requeue_after,

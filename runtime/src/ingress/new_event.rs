@@ -73,6 +73,7 @@ pub(super) fn new_event(
         secret_index: verified.secret,
         key_hash: key_hash(&idempotency_key),
         idempotency_key,
+        is_paused: !integration.delivers(),
         destinations: Arc::clone(&integration.destination_names),
     })
 }

@@ -1,5 +1,6 @@
 //! A destination in trouble does not slow the others.
 
+mod held;
 mod lanes;
 mod queues;
 

@@ -4,7 +4,8 @@
 //! |---|---|---|---|
 //! | – | its event is stored | pending | `events::store` |
 //! | pending, retrying | its time has come, or its message was lost | as before, queued | `deliveries::take_due`, `deliveries::take_overdue` |
-//! | pending, retrying | its message could not be published | as before, due again | `deliveries::give_back` |
+//! | pending, retrying | its message could not be published | as before, due again or held | `deliveries::give_back` |
+//! | pending, retrying | it was held, and its destination can have it | as before, queued | `deliveries::release` |
 //! | pending, retrying, processing with an expired lease | a worker claims it | processing | `deliveries::claim` |
 //! | processing | the receiver accepted it | succeeded | `deliveries::record` |
 //! | processing | the attempt failed, and another is allowed | retrying | `deliveries::record` |

@@ -27,11 +27,13 @@ use tokio_util::sync::CancellationToken;
 mod confirms;
 mod destination_queue;
 mod destination_queues;
+mod holds;
 mod intake;
 mod tracker;
 
 use self::confirms::{SettledBatch, publish_batches};
 use self::destination_queues::DestinationQueues;
+use self::holds::QueueHolds;
 use self::intake::HintIntake;
 use self::tracker::HintTracker;
 pub use self::tracker::{PublishFailure, UnpublishedHint};
@@ -53,6 +55,10 @@ const MAX_UNSETTLED: usize = 16_384;
 /// Queues that are declared at the same time.
 const MAX_DECLARATIONS: usize = 16;
 
+/// A queue that failed is tried again on a channel that is not older: a channel goes on to refuse messages for a queue whose limit was
+/// lifted, and keeps those of a queue that has lost its majority.
+const MAX_AGE_FOR_RETRY: Duration = Duration::from_secs(10);
+
 /// Failed hints that may wait for the dispatcher.
 const UNPUBLISHED_CAPACITY: usize = 65_536;
 
@@ -65,6 +71,7 @@ pub struct Publisher {
     new: mpsc::Sender<Hint>,
     due: mpsc::Sender<Hint>,
     tracker: HintTracker,
+    holds: QueueHolds,
     connected: Arc<AtomicBool>,
 }
 
@@ -89,6 +96,21 @@ impl Publisher {
         self.tracker.begin(&self.due, hints);
     }
 
+    /// Returns whether there may be a queue for which [`Publisher::is_held`]. Costs next to nothing.
+    pub fn is_any_held(&self) -> bool {
+        self.holds.is_any()
+    }
+
+    /// Returns whether deliveries to the queue should be held in PostgreSQL for now: it fails, or is long enough.
+    pub fn is_held(&self, queue: &QueueKey) -> bool {
+        self.holds.is_held(queue)
+    }
+
+    /// Returns how many deliveries to a queue that were held may be offered together: none while it backs off, and few after that.
+    pub fn allowance(&self, queue: &QueueKey) -> usize {
+        self.holds.allowance(queue)
+    }
+
     /// Returns how many hints of a queue were accepted and are neither confirmed nor handed back.
     pub fn in_flight(&self, queue: &QueueKey) -> usize {
         self.tracker.in_flight(queue)
@@ -104,19 +126,28 @@ pub struct PublishTask {
     connected: Arc<AtomicBool>,
 }
 
-/// Returns a publisher, the task that must run for it, and the receiver of failed hints.
+/// Returns a publisher, the task that must run for it, and the receiver of failed hints. A queue of half the maximum length counts as
+/// long enough; the other half is for those who ask for its length first.
 pub fn new(
     connection: QueueConnection,
     queue_prefix: String,
+    max_queue_length: usize,
 ) -> (Publisher, PublishTask, mpsc::Receiver<UnpublishedHint>) {
     let (new, new_waiting) = mpsc::channel(NEW_CAPACITY);
     let (due, due_waiting) = mpsc::channel(DUE_CAPACITY);
     let (unpublished, failed) = mpsc::channel(UNPUBLISHED_CAPACITY);
     let tracker = HintTracker::new(unpublished);
     let connected = Arc::new(AtomicBool::new(false));
-    let publisher = Publisher { new, due, tracker: tracker.clone(), connected: Arc::clone(&connected) };
+    let holds = QueueHolds::default();
+    let publisher = Publisher {
+        new,
+        due,
+        tracker: tracker.clone(),
+        holds: holds.clone(),
+        connected: Arc::clone(&connected),
+    };
     let intake = HintIntake::new(new_waiting, due_waiting);
-    let queues = DestinationQueues::new(queue_prefix, tracker);
+    let queues = DestinationQueues::new(queue_prefix, max_queue_length, tracker, holds);
     (publisher, PublishTask { connection, intake, queues, connected }, failed)
 }
 
@@ -125,11 +156,11 @@ impl PublishTask {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut backoff = FIRST_BACKOFF;
         loop {
-            match self.open().await {
+            match open(&self.connection).await {
                 Ok(channel) => {
                     backoff = FIRST_BACKOFF;
                     self.connected.store(true, Ordering::Relaxed);
-                    let ended = self.publish(&channel, &stop).await;
+                    let ended = self.publish(channel, &stop).await;
                     self.connected.store(false, Ordering::Relaxed);
                     match ended {
                         Ok(()) => break,
@@ -165,14 +196,8 @@ impl PublishTask {
         }
     }
 
-    async fn open(&self) -> Result<Channel, QueueError> {
-        let channel = self.connection.channel().await?;
-        within_deadline(channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        Ok(channel)
-    }
-
-    /// Publishes on one channel until it breaks (an error) or the stop is complete.
-    async fn publish(&mut self, channel: &Channel, stop: &CancellationToken) -> Result<(), QueueError> {
+    /// Publishes until the channel breaks (an error) or the stop is complete.
+    async fn publish(&mut self, mut channel: Channel, stop: &CancellationToken) -> Result<(), QueueError> {
         let Self { connection, intake, queues, .. } = self;
         let ended = CancellationToken::new();
         let mut unconfirmed = FuturesUnordered::new();
@@ -180,6 +205,8 @@ impl PublishTask {
         let mut hints = Vec::with_capacity(BATCH);
         let mut is_stopping = false;
         let mut late: Option<QueueKey> = None;
+        // The one before stays open until what was published on it is settled.
+        let (mut opened_at, mut previous) = (Instant::now(), None);
         let result = loop {
             if is_stopping && unconfirmed.is_empty() && declarations.is_empty() {
                 break Ok(());
@@ -220,7 +247,17 @@ impl PublishTask {
             if batches.is_empty() {
                 continue;
             }
-            match publish_batches(channel, batches, &ended).await {
+            if batches.iter().any(|batch| batch.is_retry) && opened_at.elapsed() >= MAX_AGE_FOR_RETRY {
+                match open(connection).await {
+                    Ok(opened) => drop(previous.replace(std::mem::replace(&mut channel, opened))),
+                    Err(error) => {
+                        queues.hand_back(batches);
+                        break Err(error);
+                    }
+                }
+                opened_at = Instant::now();
+            }
+            match publish_batches(&channel, batches, &ended).await {
                 Ok(published) => unconfirmed.extend(published),
                 Err((batches, error)) => {
                     queues.hand_back(batches);
@@ -238,17 +275,24 @@ impl PublishTask {
     }
 }
 
-/// Declares a queue on a channel of its own, since a failed declaration closes its channel.
+/// Opens a channel with confirms.
+async fn open(connection: &QueueConnection) -> Result<Channel, QueueError> {
+    let channel = connection.channel().await?;
+    within_deadline(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    Ok(channel)
+}
+
+/// Declares a queue on a channel of its own, since a failed declaration closes its channel. Returns the number of its messages.
 async fn declare_one(
     connection: &QueueConnection,
     queue: QueueKey,
     name: ShortString,
-) -> (QueueKey, Result<(), QueueError>) {
+) -> (QueueKey, Result<u32, QueueError>) {
     let declared = async {
         let channel = connection.channel().await?;
-        declare(&channel, name.as_str()).await?;
+        let messages = declare(&channel, name.as_str()).await?;
         close(channel).await;
-        Ok(())
+        Ok(messages)
     };
     let declared = timeout(DEADLINE, declared).await.unwrap_or(Err(QueueError::TimedOut));
     (queue, declared)

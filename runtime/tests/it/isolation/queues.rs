@@ -1,6 +1,6 @@
 //! The trouble of a queue is that of its destination alone.
 
-use grapnel_crds::names::{integration_id, queue_name};
+use grapnel_crds::names::integration_id;
 use grapnel_testing::{TestProcess, TestQueue, TestReceiver, acme_event, free_port, wait_until};
 
 use crate::harness::{GLOBEX_TOKEN, Platform, acme_integration, destination, integration};
@@ -25,7 +25,7 @@ impl Neighbours {
             + "---\n"
             + &integration("globex", "", &[destination("assets", &receiver.url("/globex"))]);
         platform.apply(&both).await;
-        prepare(&acme_queue(&platform)).await;
+        prepare(&platform.queue("acme", "orders")).await;
         let ops_port = free_port();
         platform.set("GRAPNEL_OPS_ADDR", &format!("127.0.0.1:{ops_port}"));
         let api = platform.start(&["api"]);
@@ -93,18 +93,13 @@ impl Neighbours {
     }
 }
 
-fn acme_queue(platform: &Platform) -> TestQueue {
-    let id = integration_id(None, "test", "acme");
-    TestQueue::new(&platform.services, queue_name(&platform.queue_prefix, id, "orders"))
-}
-
 #[tokio::test]
 async fn full_queue_leaves_its_neighbour_alone_and_costs_little() {
     let mut neighbours = Neighbours::new(async |queue| queue.limit_length(5).await).await;
     neighbours.offend("all", OFFENDING).await;
     neighbours.deliver_to_neighbour("first", 20).await;
     neighbours.assert_contained("the queue is full or unavailable").await;
-    let queue = acme_queue(&neighbours.platform);
+    let queue = neighbours.platform.queue("acme", "orders");
     assert!(queue.messages().await <= 10, "it is full");
     // One more is tried now and then, and not all of them.
     let refused = || neighbours.metric("grapnel_queue_publish_failures_total", "refused");
@@ -119,7 +114,7 @@ async fn full_queue_leaves_its_neighbour_alone_and_costs_little() {
 #[tokio::test]
 async fn missing_queue_leaves_its_neighbour_alone() {
     let mut neighbours = Neighbours::new(async |_| {}).await;
-    let queue = acme_queue(&neighbours.platform);
+    let queue = neighbours.platform.queue("acme", "orders");
     neighbours.offend("first", 1).await;
     queue.wait_for(1).await;
     for number in 0..3 {
@@ -142,6 +137,6 @@ async fn queue_with_other_arguments_leaves_its_neighbour_alone() {
     neighbours.offend("all", OFFENDING).await;
     neighbours.deliver_to_neighbour("first", 20).await;
     neighbours.assert_contained("a queue with this name exists with other arguments").await;
-    acme_queue(&neighbours.platform).delete().await;
+    neighbours.platform.queue("acme", "orders").delete().await;
     neighbours.recover(OFFENDING).await;
 }

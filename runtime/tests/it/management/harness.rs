@@ -13,7 +13,7 @@ use grapnel_core::delivery::state::NextState;
 use grapnel_core::ids::{EventId, IntegrationId, LeaseId};
 use grapnel_core::integration::{IntegrationRow, RowState};
 use grapnel_core::payload::{BodyForm, DeliveredAs};
-use grapnel_store::deliveries::{AttemptResult, ClaimedDelivery, claim, record};
+use grapnel_store::deliveries::{AttemptResult, Birth, ClaimedDelivery, claim, record};
 use grapnel_store::events::{self, IngestOutcome, NewEvent};
 use grapnel_store::{Database, DedicatedConnection};
 use grapnel_testing::{TestDatabase, TestServices};
@@ -117,7 +117,8 @@ impl Api {
     pub(crate) async fn store(&self, event: NewEvent) -> Uuid {
         let id = event.id;
         let mut connection = DedicatedConnection::new(self.db.clone());
-        let stored = events::store(&mut connection, &mut [event], true).await.expect("a commit");
+        let stored =
+            events::store(&mut connection, &mut [event], |_, _| Birth::Queued).await.expect("a commit");
         assert_eq!(stored, [IngestOutcome::New]);
         id.uuid()
     }
@@ -226,6 +227,7 @@ pub(crate) fn received_at(integration_id: Uuid, received_at: Timestamp) -> NewEv
         secret_index: 0,
         idempotency_key: format!("{integration_id}:{key_hash}"),
         key_hash,
+        is_paused: false,
         destinations: Arc::from([Arc::from("orders")]),
     }
 }

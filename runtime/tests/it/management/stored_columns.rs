@@ -9,7 +9,7 @@ use grapnel_core::delivery::state::{NextState, Trigger};
 use grapnel_core::ids::{EventId, IntegrationId, ReplayId};
 use grapnel_core::payload::{BodyForm, DeliveredAs};
 use grapnel_store::DedicatedConnection;
-use grapnel_store::deliveries::{AttemptResult, record};
+use grapnel_store::deliveries::{AttemptResult, Birth, held_queues, record, release};
 use grapnel_store::events::{self, IngestOutcome, NewEvent};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -24,9 +24,9 @@ impl Api {
         serde_json::from_str(&text.expect("a row")).expect("JSON")
     }
 
-    async fn store_batch(&self, batch: &mut [NewEvent], queued: bool) {
+    async fn store_batch(&self, batch: &mut [NewEvent], birth: Birth) {
         let mut connection = DedicatedConnection::new(self.db.clone());
-        let stored = events::store(&mut connection, batch, queued).await.expect("a commit");
+        let stored = events::store(&mut connection, batch, |_, _| birth).await.expect("a commit");
         assert!(stored.iter().all(|outcome| *outcome == IngestOutcome::New), "{stored:?}");
     }
 }
@@ -58,6 +58,7 @@ fn distinct(number: u8, destinations: &[&str]) -> NewEvent {
         secret_index: 0,
         idempotency_key: text("idempotency"),
         key_hash: Uuid::now_v7(),
+        is_paused: false,
         destinations: destinations.iter().map(|name| Arc::from(*name)).collect(),
     }
 }
@@ -68,7 +69,7 @@ async fn each_value_of_an_event_is_stored_in_its_column() {
     let mut batch = [distinct(3, &["a", "b"]), distinct(5, &["c"])];
     let codes = [batch[0].body_form.code(), batch[0].delivered_as.code(), batch[0].secret_index as i16];
     assert!(codes[0] != codes[1] && codes[1] != codes[2] && codes[0] != codes[2], "{codes:?}");
-    api.store_batch(&mut batch, true).await;
+    api.store_batch(&mut batch, Birth::Queued).await;
     for event in &batch {
         let id = event.id;
         let stored = api
@@ -130,13 +131,21 @@ async fn each_value_of_an_event_is_stored_in_its_column() {
 }
 
 #[tokio::test]
-async fn deliveries_that_are_not_published_at_once_are_due() {
+async fn deliveries_that_are_not_published_at_once_are_due_or_held() {
     let api = Api::start().await;
-    let mut batch = [distinct(1, &["a"])];
-    api.store_batch(&mut batch, false).await;
-    let delivery =
-        api.json("SELECT queued_at IS NULL AS queued, due_at <= now() AS due FROM deliveries").await;
-    assert_eq!(delivery, json!({"queued": true, "due": true}));
+    for (number, birth) in [(1, Birth::Due), (2, Birth::Held)] {
+        let mut batch = [distinct(number, &["a"])];
+        api.store_batch(&mut batch, birth).await;
+        let id = batch[0].id;
+        let sql = format!(
+            "SELECT queued_at IS NULL AS unqueued, due_at <= now() AS due FROM deliveries WHERE event_id = '{id}'"
+        );
+        assert_eq!(api.json(&sql).await, json!({"unqueued": true, "due": birth == Birth::Due}));
+    }
+    let held = held_queues(&api.db).await.expect("an answer");
+    assert_eq!(held.len(), 1);
+    let released = release(&api.db, &held[0], 10).await.expect("an answer");
+    assert_eq!((released.len(), held_queues(&api.db).await.expect("an answer").len()), (1, 0));
 }
 
 #[tokio::test]

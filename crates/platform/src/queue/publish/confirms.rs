@@ -19,6 +19,8 @@ pub(super) struct HintBatch {
     pub(super) queue: QueueKey,
     pub(super) name: ShortString,
     pub(super) hints: Vec<Hint>,
+    /// Whether the queue has failed and is tried again.
+    pub(super) is_retry: bool,
 }
 
 /// The answer of the broker to one message.

@@ -35,6 +35,10 @@ enum Declaration {
 pub(super) struct DestinationQueue {
     pub(super) name: ShortString,
     declaration: Declaration,
+    /// Whether its length is being read again.
+    is_checking: bool,
+    /// Hints that may be published before that.
+    until_checked: usize,
     waiting: VecDeque<Hint>,
     unconfirmed: usize,
     /// How many hints may be unconfirmed.
@@ -49,6 +53,8 @@ impl DestinationQueue {
         Self {
             name,
             declaration: Declaration::Unknown,
+            is_checking: false,
+            until_checked: 0,
             waiting: VecDeque::new(),
             unconfirmed: 0,
             window: WINDOW,
@@ -71,17 +77,30 @@ impl DestinationQueue {
         Ok(())
     }
 
-    /// Returns whether the queue has to be declared now, and counts it as under way.
+    /// Returns whether the queue has to be declared now, and counts it as under way. A declaration tells the length too, so one that
+    /// exists is declared again now and then, while hints are published to it.
     pub(super) fn begin_declaration(&mut self) -> bool {
-        let is_needed = self.declaration == Declaration::Unknown && !self.waiting.is_empty();
-        if is_needed {
-            self.declaration = Declaration::UnderWay;
+        match self.declaration {
+            Declaration::Unknown if !self.waiting.is_empty() => {
+                self.declaration = Declaration::UnderWay;
+                true
+            }
+            Declaration::Done if self.until_checked == 0 && !self.is_checking => {
+                self.is_checking = true;
+                true
+            }
+            Declaration::Unknown | Declaration::UnderWay | Declaration::Done => false,
         }
-        is_needed
     }
 
-    pub(super) fn declared(&mut self) {
+    /// Notes that the queue exists and has so many messages. Returns whether it has enough of them: half of the limit, since the
+    /// other half is for those that are held.
+    pub(super) fn declared(&mut self, messages: usize, limit: usize) -> bool {
         self.declaration = Declaration::Done;
+        self.is_checking = false;
+        let is_long = messages >= limit / 2;
+        self.until_checked = if is_long { 1 } else { (limit / 8).max(1) };
+        is_long
     }
 
     /// Takes the hints whose turn it is, up to `limit`.
@@ -91,6 +110,7 @@ impl DestinationQueue {
         }
         let count = self.window.saturating_sub(self.unconfirmed).min(self.waiting.len()).min(limit);
         self.unconfirmed += count;
+        self.until_checked = self.until_checked.saturating_sub(count);
         self.waiting.drain(..count).collect()
     }
 
@@ -110,10 +130,21 @@ impl DestinationQueue {
         std::mem::take(&mut self.failures) > 0
     }
 
+    /// Returns whether the last hints failed.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Returns how many hints may be unconfirmed; `None`: as many as for any queue.
+    pub(super) fn narrow_window(&self) -> Option<usize> {
+        (self.window < WINDOW).then_some(self.window)
+    }
+
     /// Notes a failure, and that the queue is to be declared again. Returns whether a new backoff begins: hints that were published
     /// together fail together, and count once.
     pub(super) fn failed(&mut self, now: Instant) -> bool {
         self.declaration = Declaration::Unknown;
+        self.is_checking = false;
         if self.backoff(now).is_some() {
             return false;
         }
@@ -127,6 +158,7 @@ impl DestinationQueue {
     /// Forgets what depended on the channel.
     pub(super) fn channel_ended(&mut self) {
         self.unconfirmed = 0;
+        self.is_checking = false;
         if self.declaration == Declaration::UnderWay {
             self.declaration = Declaration::Unknown;
         }
@@ -151,6 +183,8 @@ mod tests {
 
     use super::*;
 
+    const LIMIT: usize = 100_000;
+
     fn queue(waiting: usize) -> DestinationQueue {
         let mut queue = DestinationQueue::new("orders".into());
         let hint = Hint {
@@ -170,7 +204,7 @@ mod tests {
         assert!(queue.take_ready(10).is_empty());
         assert!(queue.begin_declaration());
         assert!(!queue.begin_declaration(), "it is under way");
-        queue.declared();
+        assert!(!queue.declared(0, LIMIT));
         assert_eq!(queue.take_ready(2).len(), 2);
         assert_eq!(queue.take_ready(2).len(), 1);
         assert_eq!(queue.unsettled(), 3);
@@ -197,17 +231,34 @@ mod tests {
     #[test]
     fn failed_queue_is_tried_with_one_hint_and_then_with_twice_as_many() {
         let (mut queue, now) = (queue(1_000), Instant::now());
-        queue.declared();
+        assert!(!queue.declared(0, LIMIT));
         assert_eq!(queue.take_ready(1_000).len(), WINDOW);
         queue.ended(WINDOW);
         queue.failed(now);
-        queue.declared();
+        assert!(!queue.declared(0, LIMIT));
         assert_eq!(queue.take_ready(1_000).len(), PROBE);
         assert_eq!(queue.take_ready(1_000).len(), 0);
         queue.ended(PROBE);
         assert!(queue.succeeded(), "the failure has ended");
         assert!(!queue.succeeded());
         assert_eq!(queue.take_ready(1_000).len(), 4 * PROBE);
+    }
+
+    #[test]
+    fn length_is_read_again_after_some_hints_and_each_time_while_it_is_long() {
+        let mut queue = queue(200);
+        assert!(queue.begin_declaration());
+        assert!(!queue.declared(10, 80), "it is short");
+        assert_eq!(queue.take_ready(9).len(), 9);
+        assert!(!queue.begin_declaration());
+        assert_eq!(queue.take_ready(1).len(), 1);
+        assert!(queue.begin_declaration());
+        assert_eq!(queue.take_ready(1).len(), 1, "meanwhile it goes on");
+        assert!(!queue.begin_declaration(), "it is under way");
+        assert!(queue.declared(40, 80), "it is long");
+        assert!(!queue.begin_declaration(), "nothing was published");
+        assert_eq!(queue.take_ready(1).len(), 1);
+        assert!(queue.begin_declaration());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::BATCH;
 use super::confirms::{Answer, HintBatch, SettledBatch};
 use super::destination_queue::DestinationQueue;
+use super::holds::QueueHolds;
 use super::tracker::{HintTracker, PublishFailure};
 use crate::queue::QueueError;
 
@@ -22,7 +23,9 @@ const MAX_QUEUES: usize = 16_384;
 #[derive(Debug)]
 pub(super) struct DestinationQueues {
     prefix: String,
+    max_length: usize,
     pub(super) tracker: HintTracker,
+    holds: QueueHolds,
     by_key: HashMap<QueueKey, DestinationQueue>,
     /// Queues whose state changed since hints were taken last.
     changed: Vec<QueueKey>,
@@ -30,8 +33,9 @@ pub(super) struct DestinationQueues {
 }
 
 impl DestinationQueues {
-    pub(super) fn new(prefix: String, tracker: HintTracker) -> Self {
-        Self { prefix, tracker, by_key: HashMap::new(), changed: Vec::new(), unsettled: 0 }
+    pub(super) fn new(prefix: String, max_length: usize, tracker: HintTracker, holds: QueueHolds) -> Self {
+        let (by_key, changed) = (HashMap::new(), Vec::new());
+        Self { prefix, max_length, tracker, holds, by_key, changed, unsettled: 0 }
     }
 
     /// Returns the number of hints that were admitted and are not settled.
@@ -44,8 +48,8 @@ impl DestinationQueues {
         for hint in hints {
             let key = hint.queue();
             let queue = self.queue(&key, now);
-            if let Some(left) = queue.backoff(now) {
-                self.tracker.failed_for(hint, PublishFailure::BackingOff, left);
+            if queue.backoff(now).is_some() {
+                self.tracker.failed(hint, PublishFailure::BackingOff);
                 continue;
             }
             match queue.push(hint) {
@@ -62,6 +66,7 @@ impl DestinationQueues {
         if !self.by_key.contains_key(key) {
             if self.by_key.len() >= MAX_QUEUES {
                 self.by_key.retain(|_, queue| !queue.is_idle(now));
+                self.holds.retain(|key| self.by_key.contains_key(key));
             }
             let name = names::queue_name(&self.prefix, key.0.uuid(), &key.1);
             self.by_key.insert(key.clone(), DestinationQueue::new(ShortString::from(name)));
@@ -99,18 +104,23 @@ impl DestinationQueues {
                 if hints.is_empty() {
                     break;
                 }
-                batches.push(HintBatch { queue: key.clone(), name: queue.name.clone(), hints });
+                let (name, is_retry) = (queue.name.clone(), queue.is_failing());
+                batches.push(HintBatch { queue: key.clone(), name, hints, is_retry });
             }
         }
         batches
     }
 
-    /// Notes that a queue was declared, or why it was not.
-    pub(super) fn declared(&mut self, key: &QueueKey, declared: Result<(), QueueError>, now: Instant) {
+    /// Notes that a queue was declared and how many messages it has, or why it was not.
+    pub(super) fn declared(&mut self, key: &QueueKey, declared: Result<u32, QueueError>, now: Instant) {
         match declared {
-            Ok(()) => {
+            Ok(messages) => {
                 if let Some(queue) = self.by_key.get_mut(key) {
-                    queue.declared();
+                    if queue.declared(messages as usize, self.max_length) {
+                        self.holds.set_long(key);
+                    } else {
+                        self.holds.set_short(key);
+                    }
                 }
                 self.note_change(key.clone());
             }
@@ -168,18 +178,17 @@ impl DestinationQueues {
         for message in returned {
             self.returned(message, now);
         }
-        let wait = self.backoff(&key, now);
         for (hint, failure) in failed {
-            self.tracker.failed_for(hint, failure, wait);
+            self.tracker.failed(hint, failure);
         }
         for hint in cut_off {
             self.tracker.failed(hint, PublishFailure::Disconnected);
         }
-        if is_all_confirmed
-            && let Some(queue) = self.by_key.get_mut(&key)
-            && queue.succeeded()
-        {
-            tracing::info!(queue = queue.name.as_str(), "hints are published again");
+        if is_all_confirmed && let Some(queue) = self.by_key.get_mut(&key) {
+            if queue.succeeded() {
+                tracing::info!(queue = queue.name.as_str(), "hints are published again");
+            }
+            self.holds.set_working(&key, queue.narrow_window());
         }
         self.note_change(key);
         result
@@ -192,18 +201,18 @@ impl DestinationQueues {
         // Only our own messages are returned to us.
         let (Some(key), Some(event_id)) = (key, hint::decode(&message.delivery.data)) else { return };
         self.failed(&key, PublishFailure::Returned, now);
-        let wait = self.backoff(&key, now);
         let (integration_id, destination) = key;
         let hint = Hint { integration_id, destination, event_id };
-        self.tracker.hand_back(hint, PublishFailure::Returned, wait);
+        self.tracker.hand_back(hint, PublishFailure::Returned);
     }
 
     /// Lets a queue back off, and hands back the hints that wait for it.
     fn failed(&mut self, key: &QueueKey, failure: PublishFailure, now: Instant) {
         let Some(queue) = self.by_key.get_mut(key) else { return };
         let is_new = queue.failed(now);
-        let wait = queue.backoff(now).unwrap_or_default();
         if is_new {
+            let wait = queue.backoff(now).unwrap_or_default();
+            self.holds.set_failing(key, now + wait, queue.narrow_window().unwrap_or(usize::MAX));
             tracing::warn!(
                 queue = queue.name.as_str(), reason = %failure, retry_in_ms = wait.as_millis() as u64,
                 "hints cannot be published to a queue"
@@ -212,12 +221,8 @@ impl DestinationQueues {
         let waiting = queue.take_waiting();
         self.unsettled = self.unsettled.saturating_sub(waiting.len());
         for hint in waiting {
-            self.tracker.failed_for(hint, PublishFailure::BackingOff, wait);
+            self.tracker.failed(hint, PublishFailure::BackingOff);
         }
-    }
-
-    fn backoff(&self, key: &QueueKey, now: Instant) -> std::time::Duration {
-        self.by_key.get(key).and_then(|queue| queue.backoff(now)).unwrap_or_default()
     }
 
     fn ended(&mut self, key: &QueueKey, hints: usize) {

@@ -2,14 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use grapnel_core::hint::{Hint, QueueKey};
 use thiserror::Error;
 use tokio::sync::mpsc;
-
-/// How long the delivery of a hint waits that failed for no reason of its queue.
-const WAIT: Duration = Duration::from_secs(1);
 
 /// The reason why a hint was not published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -33,6 +29,11 @@ pub enum PublishFailure {
 }
 
 impl PublishFailure {
+    /// Returns whether the queue is the reason, so that its other hints would fail too.
+    pub const fn is_of_queue(self) -> bool {
+        !matches!(self, Self::Disconnected | Self::NoRoom)
+    }
+
     /// Returns the value of the label `reason`.
     pub const fn label(self) -> &'static str {
         match self {
@@ -52,8 +53,7 @@ impl PublishFailure {
 #[derive(Debug)]
 pub struct UnpublishedHint {
     pub hint: Hint,
-    /// How long its delivery should wait.
-    pub wait: Duration,
+    pub failure: PublishFailure,
 }
 
 /// The hints that are accepted and not settled.
@@ -101,21 +101,16 @@ impl HintTracker {
         }
     }
 
-    /// Ends a hint and hands it back, for no reason of its queue.
+    /// Ends a hint and hands it back.
     pub(super) fn failed(&self, hint: Hint, failure: PublishFailure) {
-        self.failed_for(hint, failure, WAIT);
-    }
-
-    /// Ends a hint and hands it back: its delivery waits this long.
-    pub(super) fn failed_for(&self, hint: Hint, failure: PublishFailure, wait: Duration) {
         self.confirmed(&hint.queue(), 1);
-        self.hand_back(hint, failure, wait);
+        self.hand_back(hint, failure);
     }
 
     /// Hands back a hint that has ended or will end.
-    pub(super) fn hand_back(&self, hint: Hint, failure: PublishFailure, wait: Duration) {
+    pub(super) fn hand_back(&self, hint: Hint, failure: PublishFailure) {
         metrics::counter!("grapnel_queue_publish_failures_total", "reason" => failure.label()).increment(1);
-        if self.unpublished.try_send(UnpublishedHint { hint, wait }).is_err() {
+        if self.unpublished.try_send(UnpublishedHint { hint, failure }).is_err() {
             metrics::counter!("grapnel_queue_hints_forgotten_total").increment(1);
         }
     }
