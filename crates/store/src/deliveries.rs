@@ -18,4 +18,4 @@ pub(crate) use end::end_removed;
 pub(crate) use insert::insert_deliveries;
 pub use record::{AttemptResult, RecordedAttempt, record};
 pub use replay::NewReplay;
-pub(crate) use replay::{lock_for_replay, take_for_replay};
+pub(crate) use replay::{add_for_replay, lock_for_replay, take_for_replay};

@@ -6,6 +6,7 @@
 
 use grapnel_core::ids::IntegrationId;
 use grapnel_core::integration::{IntegrationRow, RowState};
+use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::postgres::{PgListener, PgRow};
 
@@ -16,7 +17,9 @@ use crate::deliveries::{self, end};
 use crate::error::{Error, Result};
 
 pub mod epoch;
+pub mod freed_route;
 pub mod retire;
+pub mod waiting;
 
 /// The channel on which a changed row notifies.
 const CHANGE_CHANNEL: &str = "grapnel_integrations";
@@ -29,6 +32,10 @@ pub enum UpsertOutcome {
     Superseded,
     /// Another live integration holds the route.
     RouteTaken,
+    /// The route was freed by another namespace, and stays its own until then.
+    RouteKept {
+        until: Timestamp,
+    },
     /// Another live row holds the namespace and name.
     NameTaken,
 }
@@ -124,6 +131,7 @@ pub async fn upsert(
 ) -> Result<UpsertOutcome> {
     db.bounded(async {
         let mut tx = db.pool().begin().await?;
+        let is_held = freed_route::is_held(&mut tx, row.id, &row.route).await?;
         let applied = sqlx::query(
             "/* integrations::upsert */
             INSERT INTO integrations AS old (
@@ -153,6 +161,9 @@ pub async fn upsert(
             Ok(done) if done.rows_affected() == 0 => return Ok(UpsertOutcome::Superseded),
             Ok(_) => {}
             Err(error) => return taken_by_another(error),
+        }
+        if !is_held && let Some(until) = freed_route::take(&mut tx, &row.route, &row.namespace).await? {
+            return Ok(UpsertOutcome::RouteKept { until });
         }
         deliveries::end_removed(&mut tx, row.id, destinations, end::DESTINATION_REMOVED).await?;
         audit::integration_changed(&mut tx, row.id, "integration.applied", actor, row.generation).await?;

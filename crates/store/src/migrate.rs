@@ -21,6 +21,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "initial", include_str!("../../../migrations/0001_initial.sql")),
     (2, "previous secrets", include_str!("../../../migrations/0002_previous_secrets.sql")),
     (3, "delivery status order", include_str!("../../../migrations/0003_delivery_status_order.sql")),
+    (7, "freed routes", include_str!("../../../migrations/0007_freed_routes.sql")),
 ];
 
 /// The schema version that this binary was written for.
