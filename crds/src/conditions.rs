@@ -68,7 +68,7 @@ pub mod reason {
     pub const INVALID_SPEC: &str = "InvalidSpec";
     /// Accepted, False: this version does not have the provider.
     pub const UNSUPPORTED_PROVIDER: &str = "UnsupportedProvider";
-    /// Accepted, False: another Integration holds the route.
+    /// Accepted, False: another Integration holds the route, or another namespace had it until lately.
     pub const ROUTE_CONFLICT: &str = "RouteConflict";
 
     /// Accepted, False: the namespace has more Integrations than the platform allows, and older ones have the places.

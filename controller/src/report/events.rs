@@ -23,6 +23,8 @@ const MAX_NOTE_BYTES: usize = 1024;
 pub const SCALE_IGNORED: &str = "ScaleIgnored";
 /// Reason: some deliveries were not finished when the object was deleted.
 pub const DELIVERIES_GIVEN_UP: &str = "DeliveriesGivenUp";
+/// Reason: a destination is removed while deliveries wait for it.
+pub const DESTINATION_REMOVED: &str = "DestinationRemoved";
 /// Reason: a deletion left things behind on request.
 pub const ABANDONED: &str = "Abandoned";
 /// Reason: a captured secret is now in its Secret.

@@ -112,6 +112,15 @@ impl IntegrationRow {
     }
 }
 
+impl IntegrationRow {
+    /// Returns the destinations that the row has and a write with these ones removes. A spec that cannot be read has none.
+    pub fn removed_destinations(&self, kept: &[String]) -> Vec<String> {
+        let spec: Option<IntegrationSpec> = serde_json::from_str(&self.spec).ok();
+        let names = spec.into_iter().flat_map(|spec| spec.destinations).map(|destination| destination.name);
+        names.filter(|name| !kept.contains(name)).collect()
+    }
+}
+
 /// Returns the stored form of a spec.
 pub fn spec_text(spec: &IntegrationSpec) -> String {
     serde_json::to_string(spec).expect("a spec has only string keys")

@@ -23,4 +23,4 @@ pub use record::{AttemptResult, RecordedAttempt, record};
 pub use removals::{RemovalProgress, end_if_removed, end_removed};
 pub(crate) use removals::{end_while_waiting, is_being_removed, record_removal};
 pub use replay::NewReplay;
-pub(crate) use replay::{lock_for_replay, take_for_replay};
+pub(crate) use replay::{add_for_replay, lock_for_replay, take_for_replay};

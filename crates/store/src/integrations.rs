@@ -6,6 +6,7 @@
 
 use grapnel_core::ids::IntegrationId;
 use grapnel_core::integration::{IntegrationRow, RowState};
+use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::postgres::{PgListener, PgRow};
 
@@ -17,8 +18,10 @@ use crate::destinations;
 use crate::error::{Error, Result};
 
 pub mod epoch;
+pub mod freed_route;
 pub mod retire;
 pub mod purge;
+pub mod waiting;
 
 /// The channel on which a changed row notifies.
 const CHANGE_CHANNEL: &str = "grapnel_integrations";
@@ -31,6 +34,10 @@ pub enum UpsertOutcome {
     Superseded,
     /// Another live integration holds the route.
     RouteTaken,
+    /// The route was freed by another namespace, and stays its own until then.
+    RouteKept {
+        until: Timestamp,
+    },
     /// Another live row holds the namespace and name.
     NameTaken,
 }
@@ -140,6 +147,7 @@ async fn write(
     actor: &str,
 ) -> Result<(UpsertOutcome, bool)> {
     let mut tx = db.pool().begin().await?;
+    let is_held = freed_route::is_held(&mut tx, row.id, &row.route).await?;
     let mut removed = destinations::lock_for_write(&mut tx, row.id).await?;
     removed.retain(|name| !kept.contains(name));
     let applied = sqlx::query(
@@ -171,6 +179,9 @@ async fn write(
         Ok(done) if done.rows_affected() == 0 => return Ok((UpsertOutcome::Superseded, false)),
         Ok(_) => {}
         Err(error) => return Ok((taken_by_another(error)?, false)),
+    }
+    if !is_held && let Some(until) = freed_route::take(&mut tx, &row.route, &row.namespace).await? {
+        return Ok((UpsertOutcome::RouteKept { until }, false));
     }
     for destination in &removed {
         deliveries::record_removal(&mut tx, row.id, Some(destination)).await?;

@@ -23,6 +23,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "delivery status order", include_str!("../../../migrations/0003_delivery_status_order.sql")),
     (4, "housekeeping", include_str!("../../../migrations/0004_housekeeping.sql")),
     (5, "held deliveries", include_str!("../../../migrations/0005_held_deliveries.sql")),
+    (6, "freed routes", include_str!("../../../migrations/0006_freed_routes.sql")),
 ];
 
 /// The schema version that this binary was written for.
