@@ -20,6 +20,7 @@ async fn a_request_has_exactly_the_headers_of_the_contract() {
     let agent = format!("grapnel/{}", env!("CARGO_PKG_VERSION"));
     let expected = [
         ("accept", "*/*"),
+        ("cdn-loop", "grapnel; hops=1"),
         ("content-length", "55"),
         ("content-type", "application/json"),
         ("host", host.as_str()),
