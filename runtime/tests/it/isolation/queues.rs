@@ -83,7 +83,11 @@ impl Neighbours {
     /// Asserts that the publisher's channel has not ended, and that the log says why the queue failed.
     async fn assert_contained(&self, reason: &str) {
         for of_all_queues in ["disconnected", "no_room", "unconfirmed"] {
-            assert_eq!(self.metric("grapnel_queue_publish_failures_total", of_all_queues).await, 0, "{of_all_queues}");
+            assert_eq!(
+                self.metric("grapnel_queue_publish_failures_total", of_all_queues).await,
+                0,
+                "{of_all_queues}"
+            );
         }
         let log = self.api.log();
         assert!(!log.contains("publishing stopped"), "the channel ended");
