@@ -6,6 +6,7 @@ mod fixtures;
 mod handshakes;
 mod mapping;
 mod tokens;
+mod occurrences;
 mod vectors;
 
 use grapnel_testing::WebhookRequest;
