@@ -41,12 +41,17 @@ async fn change_of_an_integration_does_not_wait_for_an_attempt_that_hangs() {
         }
     })
     .await;
-    let platform = Platform::new().await;
+    let mut platform = Platform::new().await;
+    // A lane that waits for the attempt waits longer than this test.
+    platform.set("GRAPNEL_SHUTDOWN_SECONDS", "250");
     let orders = patient("orders", &receiver.url("/orders"), 2);
     let _running = platform.start_api_and_worker(&integration("acme", "", &[orders.clone()])).await;
     post(&platform, "hangs").await;
     receiver.wait_for(1).await;
     let unfinished = "SELECT count(*) FROM deliveries WHERE destination = 'orders' AND finished_at IS NULL";
+
+    let hanging = "SELECT count(*) FROM deliveries d JOIN events e ON e.id = d.event_id
+        WHERE e.external_event_id = 'hangs' AND d.destination = 'orders' AND d.status = 'processing'";
 
     // The lane of the second destination shows that the worker has read the change.
     let marker = destination("marker", &receiver.url("/marker"));
@@ -56,13 +61,14 @@ async fn change_of_an_integration_does_not_wait_for_an_attempt_that_hangs() {
     post_until_delivered_to(&platform, &receiver, "/marker").await;
     platform.database.execute("UPDATE integrations SET writer_epoch = 0").await;
     platform.wait_for_count(unfinished, 1).await;
-    assert_eq!(gate.available_permits(), 0);
+    assert_eq!(platform.count(hanging).await, 1, "the others did not wait for it");
 
     // A change that deliveries use applies while the earlier attempt is still in flight.
     let moved = patient("orders", &receiver.url("/moved"), 2);
     platform.apply(&integration("acme", "  displayName: Renamed\n", &[moved, marker])).await;
     post_until_delivered_to(&platform, &receiver, "/moved").await;
     platform.wait_for_count(unfinished, 1).await;
+    assert_eq!(platform.count(hanging).await, 1, "nor did the new lane");
     assert_eq!(
         receiver.deliveries_to("/orders").iter().filter(|it| it.body.contains("order-hangs")).count(),
         1
