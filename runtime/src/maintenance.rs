@@ -43,7 +43,10 @@ impl Maintenance {
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut changes = self.integrations.changes();
         loop {
-            let wait = match tokio::time::timeout(ROUND_DEADLINE, self.round()).await {
+            // A round can end anywhere: its connection is closed, and the next round goes on from there.
+            let round = tokio::time::timeout(ROUND_DEADLINE, self.round());
+            let Some(outcome) = stop.run_until_cancelled(round).await else { return };
+            let wait = match outcome {
                 Ok(true) => PERIOD,
                 Ok(false) => RETRY,
                 Err(_elapsed) => {

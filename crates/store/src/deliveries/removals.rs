@@ -39,7 +39,7 @@ const BATCH: i64 = 2_000;
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '500ms'";
 
 /// How long the one who removes waits for the end: enough for some thousands of deliveries.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// What has become of the deliveries of a removal.
 #[derive(Debug, Clone, PartialEq, Eq)]
