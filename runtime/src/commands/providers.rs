@@ -5,7 +5,9 @@ use std::fmt::Write;
 use anyhow::bail;
 use grapnel_crds::{HandshakeAuth, HashAlgorithm, Scheme, SchemeType};
 
-use grapnel_core::preset::{self, Preset};
+use grapnel_core::preset::{
+    self, AttemptTimestamps, Behavior, EventIdOrigin, EventsPerRequest, Preset, RetryWindow,
+};
 
 const HEADER: &str = "\
 <!-- Generated from crates/core/presets. Do not edit; refresh it with:
@@ -21,6 +23,10 @@ A provider is a preset: a YAML file of the same fields as `spec.verification.sch
 The route's URL is `GRAPNEL_PUBLIC_URL` followed by `/api/v1/webhooks/{route}`. The secret goes into the Secret that
 `spec.verification.secretRef` names. To replace it, put the new one there and the old one into `previousSecretRefs`, change it
 at the provider, and remove the old one when it is not used any more.
+
+Each preset lists what was read of its provider, and on which day. What was not read, or is not said there, is unknown. If a
+provider repeats a request with its first timestamp, the preset tolerates that age; if it signs each attempt anew, it need
+not. Without an id, equal requests are the same event, except where a preset says otherwise.
 ";
 
 #[derive(Debug, clap::Args)]
@@ -91,6 +97,12 @@ fn docs() -> String {
             handshakes.join(", ")
         );
     }
+    docs += "\n## How they send\n\n| provider | events in a request | id of the event | retries for | time of a retry |\n\
+             |---|---|---|---|---|\n";
+    for preset in presets() {
+        docs +=
+            &format!("| [`{0}`](#{0}) | {1} |\n", preset.provider, behavior(&preset.behavior).join(" | "));
+    }
     for preset in presets() {
         docs += &section(&preset);
     }
@@ -131,7 +143,46 @@ fn section(preset: &Preset) -> String {
             section += &format!("- The event's {name}: {}\n", sources.join(", else "));
         }
     }
-    section + &format!("\n<{}>\n", preset.documentation)
+    section += &format!("- Content types: {}\n", content_types(&preset.behavior));
+    section += &format!("\n<{}>\n\nSources:\n\n", preset.documentation);
+    for source in &preset.sources {
+        let topics: Vec<String> = source.topics.iter().map(ToString::to_string).collect();
+        section += &format!("- <{}> ({}; read {})\n", source.url, topics.join(", "), source.read);
+    }
+    section
+}
+
+/// Returns the columns of the table: events in a request, id, retries, and their time.
+fn behavior(behavior: &Behavior) -> [String; 4] {
+    let events = match behavior.events_per_request {
+        EventsPerRequest::One => "one",
+        EventsPerRequest::Several => "several",
+        EventsPerRequest::Unknown => "unknown",
+    };
+    let id = match behavior.event_id {
+        EventIdOrigin::Documented => "documented",
+        EventIdOrigin::Unknown => "sent; unknown if unique",
+        EventIdOrigin::None => "none",
+    };
+    let window = match behavior.retries.window {
+        RetryWindow::None => "never".to_owned(),
+        RetryWindow::Unknown => "unknown".to_owned(),
+        RetryWindow::For(window) => format!("{window:#}"),
+    };
+    let timestamp = match behavior.retries.timestamps {
+        AttemptTimestamps::First => "the first attempt's",
+        AttemptTimestamps::Each => "its own",
+        AttemptTimestamps::Unknown => "unknown",
+        AttemptTimestamps::None => "not checked",
+    };
+    [events.to_owned(), id.to_owned(), window, timestamp.to_owned()]
+}
+
+fn content_types(behavior: &Behavior) -> String {
+    match behavior.content_types.as_slice() {
+        [] => "unknown".to_owned(),
+        types => types.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", "),
+    }
 }
 
 fn lower_first(text: &str) -> String {

@@ -5,6 +5,7 @@ mod covered;
 mod fixtures;
 mod handshakes;
 mod mapping;
+mod occurrences;
 mod vectors;
 
 use grapnel_testing::WebhookRequest;

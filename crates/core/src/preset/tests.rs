@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use grapnel_crds::presets;
 
+use super::behavior::Retries;
 use super::*;
 
 #[test]
@@ -25,4 +26,91 @@ fn every_file_is_embedded_under_its_providers_name() {
         assert!(!preset.setup.is_empty() && !preset.secret.is_empty() && !preset.name.is_empty(), "{name}");
     }
     assert!(find("initech").is_none());
+}
+
+fn every_preset() -> impl Iterator<Item = Arc<Preset>> {
+    providers().into_iter().map(|name| find(name).expect("a preset"))
+}
+
+#[test]
+fn every_preset_says_what_was_read_and_when() {
+    for preset in every_preset() {
+        let name = &preset.provider;
+        assert!(!preset.sources.is_empty(), "{name} names no source");
+        for source in &preset.sources {
+            assert!(source.url.starts_with("https://"), "{name}: {}", source.url);
+            assert!(
+                source.read >= jiff::civil::date(2026, 1, 1),
+                "{name}: {} was read {}",
+                source.url,
+                source.read
+            );
+            assert!(!source.topics.is_empty(), "{name}: {} was read for nothing", source.url);
+        }
+    }
+}
+
+#[test]
+fn a_preset_takes_an_id_if_and_only_if_its_provider_sends_one() {
+    for preset in every_preset() {
+        let sources = &preset.mapping.external_event_id;
+        let takes_none = sources.is_empty() || *sources == ["request"];
+        assert_eq!(
+            preset.behavior.event_id == EventIdOrigin::None,
+            takes_none,
+            "{}: {sources:?}",
+            preset.provider
+        );
+    }
+}
+
+/// A repetition with its first timestamp must still be within the tolerance; one that is signed anew needs no more than the
+/// common five or ten minutes, and a longer tolerance would only help whoever replays requests.
+#[test]
+fn every_tolerance_fits_the_retries_of_its_provider() {
+    const LONGEST_TOLERANCE: i64 = 86_400;
+    const USUAL_TOLERANCE: i64 = 600;
+    for preset in every_preset() {
+        let Preset { provider, verification, behavior, .. } = &*preset;
+        let Retries { window, timestamps } = behavior.retries;
+        let Some(timestamp) = &verification.timestamp else {
+            assert_eq!(timestamps, AttemptTimestamps::None, "{provider} signs no time that is checked");
+            continue;
+        };
+        let tolerance = i64::from(timestamp.tolerance_seconds.unwrap_or(300));
+        match (timestamps, window) {
+            (AttemptTimestamps::First, RetryWindow::For(window)) => {
+                let needed = window.as_secs().min(LONGEST_TOLERANCE);
+                assert!(
+                    tolerance >= needed,
+                    "{provider} repeats for {needed} s, but {tolerance} s are tolerated"
+                );
+            }
+            (AttemptTimestamps::First, _) => panic!("{provider} repeats its first time for an unknown time"),
+            (AttemptTimestamps::None, window) => {
+                assert_eq!(
+                    window,
+                    RetryWindow::None,
+                    "{provider} repeats requests that are signed with a time"
+                );
+            }
+            (AttemptTimestamps::Each | AttemptTimestamps::Unknown, _) => {
+                assert!(tolerance <= USUAL_TOLERANCE, "{provider} tolerates {tolerance} s without need");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_request_that_the_preset_accepts_has_a_content_type_of_the_provider() {
+    for preset in every_preset() {
+        let types = &preset.behavior.content_types;
+        let fixture = preset.fixture.headers.get("content-type").expect("a content type");
+        let fixture = fixture.split(';').next().expect("a first part");
+        assert!(
+            types.is_empty() || types.iter().any(|kind| kind == fixture),
+            "{}: {fixture}",
+            preset.provider
+        );
+    }
 }
