@@ -271,6 +271,14 @@ class Traffic(unittest.TestCase):
         with self.assertRaisesRegex(Refused, "webhooks.httpRoute.parentRefs"):
             render("webhooks.httpRoute.enabled=true")
 
+    def test_integrations_set_of_workers_only_what_is_permitted(self):
+        def permitted(*sets):
+            return yaml.safe_load(render(*sets)["ConfigMap", "grapnel-workers"]["data"]["pod.yaml"])["permitted"]
+        nothing = permitted()
+        self.assertEqual(nothing.pop("maxResources"), {"cpu": "2", "memory": "2Gi", "ephemeral-storage": "2Gi"})
+        self.assertEqual(set(map(tuple, nothing.values())), {()})
+        self.assertEqual(permitted("workers.permitted.labels={team}")["labels"], ["team"])
+
     def test_workers_reach_no_private_network_unless_allowed(self):
         def blocks(*sets):
             policy = render(*sets)["NetworkPolicy", "grapnel-worker"]
