@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use grapnel_platform::args::{ConfigError, Networks, required, secret, secret_url};
 use grapnel_platform::clock::VerificationClock;
+use grapnel_platform::http_server::{ConnectionDeadlines, ConnectionSlots, PortBounds};
 use grapnel_platform::telemetry::Environment;
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -73,6 +74,34 @@ pub(crate) struct ApiArgs {
     /// The messages that a destination's queue may have; further deliveries wait in PostgreSQL
     #[arg(long, env = "GRAPNEL_MAX_QUEUE_LENGTH", default_value = "100000", value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
     max_queue_length: u32,
+    #[command(flatten)]
+    pub port: PortArgs,
+}
+
+/// The bounds of the public port. Tests lower them; nothing else needs to.
+#[derive(Debug, Args)]
+pub(crate) struct PortArgs {
+    /// Connections to the public port; one client gets at most a quarter
+    #[arg(long, env = "GRAPNEL_HTTP_CONNECTIONS", default_value = "2048", hide = true)]
+    http_connections: usize,
+    /// Seconds within which a client must read some of an answer
+    #[arg(long, env = "GRAPNEL_HTTP_UNREAD_SECONDS", default_value = "30", hide = true)]
+    http_unread_seconds: u64,
+    /// Seconds after which a connection without requests is closed
+    #[arg(long, env = "GRAPNEL_HTTP_IDLE_SECONDS", default_value = "60", hide = true)]
+    http_idle_seconds: u64,
+}
+
+impl PortArgs {
+    /// Returns the bounds of a port behind these proxies, whose own connections are bounded only all together.
+    pub(crate) fn bounds(&self, proxies: Arc<[IpNet]>) -> PortBounds {
+        let deadlines = ConnectionDeadlines {
+            unread_answer: Duration::from_secs(self.http_unread_seconds),
+            idle: Duration::from_secs(self.http_idle_seconds),
+            ..ConnectionDeadlines::default()
+        };
+        PortBounds { slots: ConnectionSlots::new(self.http_connections, proxies), deadlines }
+    }
 }
 
 /// The default ceiling of rate limits, as a multiple of the platform's limit.

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::Router;
 use axum::routing::{any, get};
-use axum::{Json, Router};
+use bytes::Bytes;
 use grapnel_store::{Database, InvalidUrl};
+use http::header;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use super::wait_for_schema;
-use crate::args::{ApiArgs, RedisArgs};
+use crate::args::{ApiArgs, DeliveryArgs, RedisArgs};
 use crate::delivery::dispatch::{Dispatcher, DispatcherLease};
 use crate::http::{fallback, server};
 use crate::ingress::body::BodyBudget;
@@ -29,9 +31,11 @@ use crate::maintenance::removals::RemovalWorker;
 use crate::management::health::{Health, health};
 use crate::management::{self, ManagementKeys, ManagementState, openapi};
 use crate::rate_limit;
+use grapnel_core::delivery::egress_policy::EgressPolicy;
 use grapnel_core::sealing::SealingKeys;
 use grapnel_platform::args::{CommonArgs, DatabaseArgs, QueueArgs, SealingArgs};
 use grapnel_platform::clock::VerificationClock;
+use grapnel_platform::http_server::{ConnectionSlots, PortBounds};
 use grapnel_platform::ops_server::{ProcessHealth, bind, ops_stage, start_metrics};
 use grapnel_platform::queue::QueueConnection;
 use grapnel_platform::queue::publish;
@@ -73,6 +77,8 @@ pub struct ApiCommand {
     #[command(flatten)]
     api: ApiArgs,
     #[command(flatten)]
+    delivery: DeliveryArgs,
+    #[command(flatten)]
     database: DatabaseArgs,
     #[command(flatten)]
     redis: RedisArgs,
@@ -99,6 +105,8 @@ pub(super) struct ApiConfig {
     /// The platform's bound of every retention, in days.
     pub longest_retention: i32,
     pub max_queue_length: usize,
+    pub port: PortBounds,
+    pub egress: EgressPolicy,
     /// How long requests in flight may take after the stop signal.
     pub drain: Duration,
 }
@@ -109,14 +117,18 @@ impl ApiConfig {
         api: &ApiArgs,
         redis: &RedisArgs,
         queue: &QueueArgs,
+        delivery: &DeliveryArgs,
     ) -> anyhow::Result<Self> {
+        let trusted_proxies: Arc<[IpNet]> = api.trusted_proxies().into();
         Ok(Self {
             environment: common.environment,
             management_keys: api.management_keys()?,
             redis_url: redis.redis_url()?,
             rabbitmq_url: queue.rabbitmq_url()?,
             queue_prefix: queue.queue_prefix()?,
-            trusted_proxies: api.trusted_proxies().into(),
+            port: api.port.bounds(Arc::clone(&trusted_proxies)),
+            egress: EgressPolicy::new(delivery.allowed_destination_cidrs(common.environment)),
+            trusted_proxies,
             rate_limit_per_minute: api.rate_limit_per_minute,
             max_rate_limit_per_minute: api.max_rate_limit_per_minute(),
             public_url: api.public_url(),
@@ -129,12 +141,16 @@ impl ApiConfig {
     }
 }
 
+/// An api whose connections have been used up for this long gets no new ones: other pods may have some left.
+const CROWDED_TOO_LONG: Duration = Duration::from_secs(15);
+
 /// Ready once the schema is current and the integrations are loaded, unless there are some and none can be used: a rollout
-/// must not replace processes that serve by one that cannot.
+/// must not replace processes that serve by one that cannot. Not ready while there are no connections left.
 #[derive(Debug, Clone)]
 struct ApiHealth {
     integrations: IntegrationCache,
     schema: Arc<AtomicBool>,
+    slots: ConnectionSlots,
 }
 
 impl ProcessHealth for ApiHealth {
@@ -149,14 +165,16 @@ impl ProcessHealth for ApiHealth {
         if !self.integrations.is_loaded() {
             return Some("the integrations are not loaded yet".to_owned());
         }
-        self.integrations.load().why_none_is_usable()
+        let is_crowded = self.slots.crowded_for().is_some_and(|time| time >= CROWDED_TOO_LONG);
+        let crowded = is_crowded.then(|| "nearly all connections of the public port are in use".to_owned());
+        self.integrations.load().why_none_is_usable().or(crowded)
     }
 }
 
 /// Runs an api until the stop signal.
 pub async fn run(command: ApiCommand) -> anyhow::Result<()> {
-    let ApiCommand { common, api, database, redis, queue, sealing } = command;
-    let config = ApiConfig::new(&common, &api, &redis, &queue)?;
+    let ApiCommand { common, api, delivery, database, redis, queue, sealing } = command;
+    let config = ApiConfig::new(&common, &api, &redis, &queue, &delivery)?;
     let keys = Arc::new(sealing.sealing_keys(common.environment)?);
     let databases = ApiDatabases::new(&database.database_url()?)?;
     let metrics = start_metrics()?;
@@ -164,7 +182,11 @@ pub async fn run(command: ApiCommand) -> anyhow::Result<()> {
         (bind(api.http_addr, "GRAPNEL_HTTP_ADDR").await?, bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?);
     let (integrations, cache_task) = cache::new(databases.ingest.clone(), Arc::clone(&keys));
     let schema = Arc::new(AtomicBool::new(false));
-    let health = ApiHealth { integrations: integrations.clone(), schema: Arc::clone(&schema) };
+    let health = ApiHealth {
+        integrations: integrations.clone(),
+        schema: Arc::clone(&schema),
+        slots: config.port.slots.clone(),
+    };
     let ops = ops_stage(ops, Arc::new(health), metrics);
     // One listener from here to the end: a signal between two of them would be lost.
     let mut stop = pin!(stop_signal());
@@ -212,7 +234,7 @@ pub(super) fn stages(
             Arc::clone(&keys),
             config.environment == Environment::Development,
         ),
-        provider_client: ProviderClient::new()?,
+        provider_client: ProviderClient::new(config.egress)?,
         clock: config.clock,
     };
     let health_state =
@@ -224,7 +246,7 @@ pub(super) fn stages(
         replays: Arc::clone(&wake),
         queue_prefix: config.queue_prefix.clone(),
     };
-    let router = router(ingress, health_state, management);
+    let router = router(ingress, health_state, management)?;
     let dispatcher = Dispatcher {
         lease: DispatcherLease::new(work.clone(), config.requeue_after),
         db: work.clone(),
@@ -247,7 +269,7 @@ pub(super) fn stages(
 
     let (mut incoming, mut commit, mut publish, mut dispatch) =
         (Stage::default(), Stage::default(), Stage::default(), Stage::default());
-    incoming.spawn("public port", server::serve(public, router, incoming.token(), config.drain));
+    incoming.spawn("public port", server::serve(public, config.port, router, incoming.token(), config.drain));
     commit.spawn("commit", commit_task.run(commit.token()));
     commit.spawn("rate limits", rate_limit_task.run(commit.token()));
     commit.spawn("integrations", cache_task.run(commit.token()));
@@ -260,15 +282,25 @@ pub(super) fn stages(
 }
 
 /// Returns all routes of the public port.
-fn router(ingress: Ingress, health_state: Arc<Health>, management: ManagementState) -> Router {
-    let document = Arc::new(openapi::document(management.delivery_sink));
+fn router(
+    ingress: Ingress,
+    health_state: Arc<Health>,
+    management: ManagementState,
+) -> serde_json::Result<Router> {
+    // Written once: requests for it need no key.
+    let document = Bytes::from(openapi::document(management.delivery_sink).to_json()?);
+    let document = move || {
+        let answer = ([(header::CONTENT_TYPE, "application/json")], document.clone());
+        async move { answer }
+    };
     let routes = Router::new()
         .route("/webhooks/{route}", any(receive).with_state(ingress))
         .route("/health", get(health).with_state(health_state))
         .method_not_allowed_fallback(fallback::method_not_allowed);
-    Router::new()
-        .route("/openapi.json", get(|| async move { Json(document.as_ref().clone()) }))
+    let router = Router::new()
+        .route("/openapi.json", get(document))
         .nest("/api/v1", management::router(management).merge(routes))
         .method_not_allowed_fallback(fallback::method_not_allowed)
-        .fallback(fallback::not_found)
+        .fallback(fallback::not_found);
+    Ok(router)
 }

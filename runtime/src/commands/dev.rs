@@ -19,7 +19,6 @@ use crate::commands::apply::{ApplyOutcome, apply, declare_queues, retire_others}
 use crate::delivery::send::DeliveryClient;
 use crate::delivery::worker::{LaneHealth, Worker};
 use crate::integrations::cache::{self, IntegrationCache};
-use grapnel_core::delivery::egress_policy::EgressPolicy;
 use grapnel_core::error_chain::chain;
 use grapnel_core::manifests::{self, ManifestErrors};
 use grapnel_core::sealing::SealingKeys;
@@ -60,14 +59,13 @@ pub struct DevCommand {
 /// Runs all roles until the stop signal.
 pub async fn run(command: DevCommand) -> anyhow::Result<()> {
     let DevCommand { files, common, api, delivery, database, redis, queue, sealing } = command;
-    let config = ApiConfig::new(&common, &api, &redis, &queue)?;
+    let config = ApiConfig::new(&common, &api, &redis, &queue, &delivery)?;
     let keys = Arc::new(sealing.sealing_keys(common.environment)?);
     let database_url = database.database_url()?;
     let databases = ApiDatabases::new(&database_url)?;
     let db = Database::new(&database_url, "dev", DATABASE_CONNECTIONS)?;
     let claims = Database::for_claims(&database_url, CLAIM_CONNECTIONS)?;
-    let client =
-        DeliveryClient::new(EgressPolicy::new(delivery.allowed_destination_cidrs(common.environment)))?;
+    let client = DeliveryClient::new(config.egress.clone())?;
     // The first read must succeed: there is no last valid state yet.
     let texts = manifest_files::read(&files)?;
     manifests::parse(&texts)?;

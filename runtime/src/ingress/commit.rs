@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use grapnel_store::Database;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::body::BodyShare;
 use grapnel_core::error_chain::chain;
 use grapnel_core::hint::{Hint, QueueKey};
 use grapnel_platform::queue::publish::Publisher;
@@ -47,7 +48,7 @@ struct PendingEvent {
     event: NewEvent,
     since: Instant,
     /// The memory of the body is charged until the commit.
-    _share: OwnedSemaphorePermit,
+    _share: BodyShare,
     reply: oneshot::Sender<Result<IngestOutcome, CommitError>>,
 }
 
@@ -60,7 +61,7 @@ impl Committer {
     pub(crate) async fn commit(
         &self,
         event: NewEvent,
-        share: OwnedSemaphorePermit,
+        share: BodyShare,
     ) -> Result<IngestOutcome, CommitError> {
         let (reply, answer) = oneshot::channel();
         let pending = PendingEvent { event, since: Instant::now(), _share: share, reply };

@@ -1,7 +1,6 @@
 //! The target of deliveries, prepared once, and the headers of each attempt.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +8,7 @@ use http::Uri;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue, USER_AGENT};
 use http::uri::InvalidUri;
 use jiff::Timestamp;
-use url::{Host, Url};
+use url::Url;
 use uuid::Uuid;
 
 use crate::ids::EventId;
@@ -99,16 +98,6 @@ impl DeliveryTarget {
         Uri::try_from(url.as_str()).map_err(TargetError::Uri)?;
         let provider = HeaderValue::from_str(provider).map_err(TargetError::Provider)?;
         Ok(Self { url, provider, timeout, signing_keys })
-    }
-
-    /// Returns the address if the URL has one instead of a name. The client dials such a host without asking the resolver.
-    /// `Url` has already parsed every form of an address, such as `0x7f.1` and `2130706433`.
-    pub fn literal_address(&self) -> Option<IpAddr> {
-        match self.url.host() {
-            Some(Host::Ipv4(address)) => Some(address.into()),
-            Some(Host::Ipv6(address)) => Some(address.into()),
-            Some(Host::Domain(_)) | None => None,
-        }
     }
 }
 
