@@ -176,7 +176,7 @@ impl DestinationQueues {
             self.failed(&key, failure, now);
         }
         for message in returned {
-            self.returned(message, now);
+            self.returned(&message, now);
         }
         for (hint, failure) in failed {
             self.tracker.failed(hint, failure);
@@ -195,7 +195,7 @@ impl DestinationQueues {
     }
 
     /// Hands back the hint that a returned message is of. It has ended with its confirm.
-    fn returned(&mut self, message: BasicReturnMessage, now: Instant) {
+    fn returned(&mut self, message: &BasicReturnMessage, now: Instant) {
         let name = &message.delivery.routing_key;
         let key = self.by_key.iter().find(|(_, queue)| queue.name == *name).map(|(key, _)| key.clone());
         // Only our own messages are returned to us.
