@@ -69,7 +69,7 @@ pub(crate) struct ApiArgs {
     #[arg(long, env = "GRAPNEL_REQUEUE_AFTER_SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=3600))]
     requeue_after_seconds: u64,
     /// Longest retention of events in days, whatever an Integration asks for
-    #[arg(long, env = "GRAPNEL_MAX_RETENTION_DAYS", default_value = "365", value_parser = clap::value_parser!(i32).range(1..=3650))]
+    #[arg(long, env = "GRAPNEL_MAX_RETENTION_DAYS", default_value = "3650", value_parser = clap::value_parser!(i32).range(1..=3650))]
     pub max_retention_days: i32,
     /// The messages that a destination's queue may have; further deliveries wait in PostgreSQL
     #[arg(long, env = "GRAPNEL_MAX_QUEUE_LENGTH", default_value = "100000", value_parser = clap::value_parser!(u32).range(16..=1_000_000))]

@@ -195,7 +195,7 @@ impl Default for IngressLimits {
 #[serde(rename_all = "camelCase")]
 pub struct Retention {
     /// How many days an event, its attempts and its audit entries are kept after the event was received. Default: 30.
-    /// 1 to 3650; a number above the platform's longest retention (365 unless it is configured) counts as that. An event
+    /// 1 to 3650; a number above the platform's longest retention (3650 unless it is configured) counts as that. An event
     /// that still has an unfinished delivery then is kept for up to 7 more days; after that the delivery fails.
     #[serde(default = "int::<30>")]
     #[schemars(range(min = 1, max = 3650))]

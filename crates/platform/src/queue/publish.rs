@@ -4,7 +4,7 @@
 //! neither holds up the other. Only an acknowledgement without a returned message counts.
 //!
 //! A queue's trouble is its own: a refused, returned or unconfirmed message and a failed declaration concern the hints of that queue
-//! ([`DestinationQueue`]), and the channel goes on. It ends when RabbitMQ closes it, when the connection breaks, or when nothing is
+//! (`destination_queue`), and the channel goes on. It ends when RabbitMQ closes it, when the connection breaks, or when nothing is
 //! confirmed on it at all. Failed hints are sent to `unpublished`, for the dispatcher to put back into PostgreSQL; if that is full
 //! too, the hint is dropped, and the requeue pass finds its delivery.
 
