@@ -45,7 +45,8 @@ async fn change_of_an_integration_does_not_wait_for_an_attempt_that_hangs() {
     // A lane that waits for the attempt waits longer than this test.
     platform.set("GRAPNEL_SHUTDOWN_SECONDS", "250");
     let orders = patient("orders", &receiver.url("/orders"), 2);
-    let _running = platform.start_api_and_worker(&integration("acme", "", &[orders.clone()])).await;
+    let _running =
+        platform.start_api_and_worker(&integration("acme", "", std::slice::from_ref(&orders))).await;
     post(&platform, "hangs").await;
     receiver.wait_for(1).await;
     let unfinished = "SELECT count(*) FROM deliveries WHERE destination = 'orders' AND finished_at IS NULL";

@@ -31,7 +31,7 @@ pub(super) enum Answer {
     /// With a message that was returned: mostly this one, but lapin attaches it to whichever confirm comes next.
     WithReturned {
         is_confirmed: bool,
-        returned: BasicReturnMessage,
+        returned: Box<BasicReturnMessage>,
     },
     ChannelFailed(lapin::Error),
 }
@@ -93,10 +93,10 @@ async fn settle(
             answers.push(match confirm.await {
                 Ok(Confirmation::Ack(None)) => Answer::Confirmed,
                 Ok(Confirmation::Ack(Some(returned))) => {
-                    Answer::WithReturned { is_confirmed: true, returned }
+                    Answer::WithReturned { is_confirmed: true, returned: Box::new(returned) }
                 }
                 Ok(Confirmation::Nack(Some(returned))) => {
-                    Answer::WithReturned { is_confirmed: false, returned }
+                    Answer::WithReturned { is_confirmed: false, returned: Box::new(returned) }
                 }
                 Ok(Confirmation::Nack(None) | Confirmation::NotRequested) => Answer::Refused,
                 Err(error) => Answer::ChannelFailed(error),
