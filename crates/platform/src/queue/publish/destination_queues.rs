@@ -153,7 +153,7 @@ impl DestinationQueues {
                         failure = Some(PublishFailure::Refused);
                         failed.push((hint, PublishFailure::Refused));
                     }
-                    returned.push(message);
+                    returned.push(*message);
                 }
                 Some(Answer::Refused) => {
                     failure = Some(PublishFailure::Refused);
