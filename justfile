@@ -40,3 +40,7 @@ check-node *arguments:
 # Tests the API against its description.
 check-openapi *arguments:
     @scripts/check-openapi "$@"
+
+# Measures a neighbour beside what disturbs an installation.
+check-isolation *arguments:
+    @scripts/check-isolation "$@"

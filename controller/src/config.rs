@@ -12,6 +12,8 @@ use k8s_openapi::api::core::v1::{
 use serde::Deserialize;
 use url::Url;
 
+use crate::worker_policy::WorkerPolicy;
+
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// The namespace of the platform, where the worker Deployments and the Lease are. Default: the one that the process
@@ -24,6 +26,12 @@ pub struct RunArgs {
     /// The maximum number of workers of one Integration, regardless of its spec
     #[arg(long, env = "GRAPNEL_MAX_WORKERS_PER_INTEGRATION", default_value = "100", value_parser = clap::value_parser!(i32).range(1..=1000))]
     pub max_workers: i32,
+    /// The maximum number of Integrations in a namespace. More are not accepted until older ones are deleted
+    #[arg(long, env = "GRAPNEL_MAX_INTEGRATIONS_PER_NAMESPACE", default_value = "250", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub max_integrations_per_namespace: u32,
+    /// The maximum number of workers of all Integrations of a namespace together; older Integrations come first
+    #[arg(long, env = "GRAPNEL_MAX_WORKERS_PER_NAMESPACE", default_value = "100", value_parser = clap::value_parser!(i32).range(1..=100_000))]
+    pub max_workers_per_namespace: i32,
     /// Base of the URL that providers call, without a path; shown in the status
     #[arg(long, env = "GRAPNEL_PUBLIC_URL")]
     pub public_url: Option<Url>,
@@ -52,8 +60,7 @@ pub struct RunArgs {
     pub sealing: SealingArgs,
 }
 
-/// The configuration of worker pods. It belongs to the platform: an Integration cannot set any of it, except that its
-/// own resources, node selector, tolerations and priority class take precedence over these.
+/// The configuration of worker pods. It belongs to the platform: an Integration changes only what `permitted` lists.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkerPod {
@@ -85,6 +92,9 @@ pub struct WorkerPod {
     /// The user and group of the process. Default: 65532.
     #[serde(default)]
     pub run_as_user: Option<i64>,
+    /// What Integrations may set.
+    #[serde(default)]
+    pub permitted: WorkerPolicy,
 }
 
 impl WorkerPod {
@@ -111,7 +121,9 @@ mod tests {
             "image: grapnel:1\nenv: [{name: DATABASE_URL, valueFrom: {secretKeyRef: {name: db, key: url}}}]\n",
         );
         assert_eq!(pod.unwrap().env[0].name, "DATABASE_URL");
-        for text in ["env: []", "image: ''", "image: a\nhostNetwork: true"] {
+        for text in
+            ["env: []", "image: ''", "image: a\nhostNetwork: true", "image: a\npermitted: {images: [b]}"]
+        {
             assert!(WorkerPod::parse(text).is_err(), "{text}");
         }
     }

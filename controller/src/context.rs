@@ -25,6 +25,7 @@ use crate::config::WorkerPod;
 use crate::error::{CallError, SchemaError};
 use crate::lease::Leadership;
 use crate::memory::Memory;
+use crate::namespace_limits::NamespaceLimits;
 use crate::namespaces::WatchedNamespaces;
 use crate::object::WatchedObject;
 
@@ -46,6 +47,7 @@ pub struct Settings {
     pub namespace: String,
     pub worker_pod: WorkerPod,
     pub max_workers: i32,
+    pub namespace_limits: NamespaceLimits,
     pub public_url: Option<Url>,
     pub queue_prefix: String,
 }

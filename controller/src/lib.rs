@@ -2,9 +2,11 @@
 //!
 //! Two loops work on one [`context::Context`]. *Reconcile* brings one object to its desired state, step by step; the
 //! *scaler* looks at all of them every few seconds. Decisions are pure functions ([`replicas`], [`report::status`],
-//! [`reconcile::worker_deployment`], [`unused_secrets`]); a few lines next to them perform the result. The data plane
+//! [`reconcile::worker_deployment`], [`worker_policy`], [`namespace_limits`], [`unused_secrets`]); a few lines next to them perform the result. The data plane
 //! keeps running without this program. No two modules of this list import each other.
 
+pub mod worker_policy;
+pub mod namespace_limits;
 pub mod config;
 pub mod namespaces;
 pub mod run;

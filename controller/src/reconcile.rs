@@ -19,10 +19,12 @@ use tokio::time::{Instant, timeout};
 use crate::api::ensure_finalizer;
 use crate::context::Context;
 use crate::error::CallError;
+use crate::namespace_limits::is_within;
 use crate::object::{WatchedObject, id_of, integration_id, object_ref};
 use crate::replicas::{expected_condition, initial_condition, least_replicas};
 use crate::report::status::{CaptureStatus, Observation, ObservedScaling, StepProblem, StepStatus};
 use crate::report::{report, with_newest_status};
+use crate::worker_policy::restriction_message;
 use crate::{backoff, metrics, queues};
 
 pub mod captured_secrets;
@@ -41,6 +43,10 @@ pub const RESYNC: Duration = Duration::from_secs(600);
 
 /// How often a captured secret is retried if its Secret could not be written.
 const CAPTURE_RETRY: Duration = Duration::from_secs(30);
+
+/// How often an object asks for a place in its namespace. The deletion of another one triggers it earlier, unless the cache
+/// still has that one.
+const PLACE_RETRY: Duration = Duration::from_secs(60);
 
 /// Whether the steps after this one may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +117,7 @@ async fn build(
     integration: &Integration,
     observed: &mut Observation,
 ) -> Result<(), CallError> {
-    if validate(integration, observed) == StepOutcome::Blocked {
+    if validate(ctx, integration, observed) == StepOutcome::Blocked {
         return Ok(());
     }
     if register::register(ctx, integration, observed).await? == StepOutcome::Blocked {
@@ -122,16 +128,38 @@ async fn build(
     declared
 }
 
-/// Checks the spec against the rules of this version.
-fn validate(integration: &Integration, observed: &mut Observation) -> StepOutcome {
+/// Checks the spec against the rules of this version, and whether its namespace has a place for it. An object that was
+/// registered before stays registered as it was.
+fn validate(ctx: &Context, integration: &Integration, observed: &mut Observation) -> StepOutcome {
     let errors = integration.validate();
     if !errors.is_empty() {
         observed.accepted = StepStatus::Failed(rejection(integration, &errors));
         return StepOutcome::Blocked;
     }
+    if !has_place(ctx, integration) {
+        let message = format!(
+            "the platform allows {} Integrations in a namespace, and this one has as many that are older",
+            ctx.settings.namespace_limits.integrations
+        );
+        observed.accepted =
+            StepStatus::Failed(StepProblem::stalled(reason::NAMESPACE_LIMIT_REACHED, message));
+        return StepOutcome::Blocked;
+    }
     observed.accepted = StepStatus::Done;
+    observed.restricted =
+        restriction_message(&ctx.settings.worker_pod.permitted.permit(&integration.spec.workers).restricted);
     observed.warning = resolved_provider::warning(&integration.spec);
     StepOutcome::Continue
+}
+
+/// Returns whether an object is among the oldest of its namespace that the platform allows.
+fn has_place(ctx: &Context, integration: &Integration) -> bool {
+    let limit = ctx.settings.namespace_limits.integrations;
+    if ctx.integrations.len() <= limit {
+        return true;
+    }
+    let all = ctx.integrations.state();
+    is_within(&integration.metadata, all.iter().map(|object| object.meta()), limit)
 }
 
 async fn declare_queues(
@@ -177,8 +205,9 @@ fn observe(ctx: &Context, integration: &Integration) -> Observation {
 /// Returns the time until the next pass without a trigger. There is no notification when the right to write a Secret is
 /// granted.
 fn next_pass(observed: &Observation) -> Duration {
-    match &observed.capture {
-        CaptureStatus::Pending(problem) if problem.is_transient() => CAPTURE_RETRY,
+    match (&observed.accepted, &observed.capture) {
+        (StepStatus::Failed(problem), _) if problem.reason == reason::NAMESPACE_LIMIT_REACHED => PLACE_RETRY,
+        (_, CaptureStatus::Pending(problem)) if problem.is_transient() => CAPTURE_RETRY,
         _ => RESYNC,
     }
 }

@@ -30,6 +30,7 @@ use crate::crd_wait::wait_for_crd;
 use crate::lease::{Elector, Identity, Leadership, LeaseEnd};
 use crate::memory::Memory;
 use crate::metrics;
+use crate::namespace_limits::NamespaceLimits;
 use crate::namespaces::WatchedNamespaces;
 use crate::object::wait_until_filled;
 use crate::queues::readings::ManagementApi;
@@ -122,6 +123,10 @@ async fn prepare(args: &RunArgs) -> anyhow::Result<Dependencies> {
         namespace: args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone()),
         worker_pod,
         max_workers: args.max_workers,
+        namespace_limits: NamespaceLimits {
+            integrations: usize::try_from(args.max_integrations_per_namespace).unwrap_or(usize::MAX),
+            workers: args.max_workers_per_namespace,
+        },
         public_url: args.public_url.clone(),
         queue_prefix: args.queue.queue_prefix()?,
     };

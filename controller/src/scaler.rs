@@ -16,11 +16,13 @@ use grapnel_crds::{Integration, ScalingDecision, conditions};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Resource;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::metrics;
+use crate::namespace_limits::{WorkerBudget, age};
 use crate::object::{WatchedObject, integration_id, object_ref, whole_seconds};
 use crate::queues;
 use crate::queues::readings::{ManagementApi, QueueReadings, total_backlog};
@@ -65,7 +67,10 @@ async fn tick(ctx: &Arc<Context>, readings: Option<&QueueReadings>) {
     if !ctx.leadership.is_held() {
         return;
     }
-    let objects = ctx.integrations.state();
+    let mut objects = ctx.integrations.state();
+    // The workers of a namespace go to its oldest Integrations first.
+    objects.sort_unstable_by(|one, other| age(one.meta()).cmp(&age(other.meta())));
+    let mut budget = WorkerBudget::new(ctx.settings.namespace_limits.workers);
     let mut ready = 0;
     let mut changes = Vec::new();
     for object in &objects {
@@ -75,7 +80,7 @@ async fn tick(ctx: &Arc<Context>, readings: Option<&QueueReadings>) {
             continue;
         };
         if scaler_owns_replicas(&deployment) {
-            changes.extend(decide(ctx, object, integration, &deployment, readings));
+            changes.extend(decide(ctx, object, integration, &deployment, readings, &mut budget));
         }
     }
     metrics::objects(objects.len(), ready, ctx.memory.in_backoff());
@@ -111,17 +116,21 @@ fn decide(
     integration: &Integration,
     deployment: &Deployment,
     readings: Option<&QueueReadings>,
+    budget: &mut WorkerBudget,
 ) -> Option<ReplicaChange> {
     let id = integration_id(integration);
     let destinations = integration.spec.destinations.iter().map(|destination| destination.name.as_str());
     let backlog = readings.and_then(|readings| total_backlog(readings.get(&id), destinations));
     let from = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let namespace = integration.namespace_or_default();
+    let platform_max = ctx.settings.max_workers.min(budget.left(&namespace));
     let (decision, condition_changed) = ctx.memory.with(id, |memory| {
         let state = std::mem::take(&mut memory.scaling);
-        let evaluation = evaluate(integration, from, backlog, ctx.settings.max_workers, state, ctx.now());
+        let evaluation = evaluate(integration, from, backlog, platform_max, state, ctx.now());
         memory.scaling = evaluation.state;
         (evaluation.decision, evaluation.condition_changed)
     });
+    budget.take(&namespace, decision.replicas);
     let label = id.to_string();
     if let Some(backlog) = backlog {
         metrics::backlog(&label, backlog.ready, backlog.unacknowledged);

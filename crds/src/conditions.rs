@@ -38,6 +38,9 @@ pub mod condition {
     /// A secret that the provider issued in a handshake is not in its Secret yet; present only while it is True.
     pub const CAPTURE_WAITING: &str = "CaptureWaiting";
 
+    /// Part of spec.workers has no effect, because the platform does not permit it; present only while it is True.
+    pub const RESTRICTED: &str = "Restricted";
+
     /// The types that are always present once the controller has seen the object, in the order of reconciling.
     pub const ALWAYS_PRESENT: [&str; 7] =
         [READY, ACCEPTED, SECRETS_RESOLVED, REGISTERED, QUEUES_READY, WORKERS_AVAILABLE, SCALING_ACTIVE];
@@ -65,8 +68,14 @@ pub mod reason {
     pub const INVALID_SPEC: &str = "InvalidSpec";
     /// Accepted, False: this version does not have the provider.
     pub const UNSUPPORTED_PROVIDER: &str = "UnsupportedProvider";
-    /// Accepted, False: another Integration holds the route.
+    /// Accepted, False: another Integration holds the route, or another namespace had it until lately.
     pub const ROUTE_CONFLICT: &str = "RouteConflict";
+
+    /// Accepted, False: the namespace has more Integrations than the platform allows, and older ones have the places.
+    pub const NAMESPACE_LIMIT_REACHED: &str = "NamespaceLimitReached";
+
+    /// Restricted: the platform does not permit some fields of spec.workers; the message names them.
+    pub const NOT_PERMITTED: &str = "NotPermitted";
 
     /// Accepted, True: the scheme is weak but permitted; the message names the field.
     pub const DOUBTFUL_SCHEME: &str = "DoubtfulScheme";
@@ -127,7 +136,7 @@ pub mod limit {
     pub const MIN_REPLICAS: &str = "MinReplicas";
     /// `maxReplicas` keeps it down.
     pub const MAX_REPLICAS: &str = "MaxReplicas";
-    /// The platform's own limit keeps it down.
+    /// The platform's own limit, for one Integration or for its namespace, keeps it down.
     pub const PLATFORM_LIMIT: &str = "PlatformLimit";
     /// It may not rise faster.
     pub const SCALE_UP_RATE: &str = "ScaleUpRate";

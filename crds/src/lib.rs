@@ -35,7 +35,9 @@ pub use spec::integration::{
     DeletionPolicy, IngressLimits, Integration, IntegrationSpec, IntegrationState, Retention,
 };
 pub use spec::mapping::{Acknowledgement, BodyKind, DeliveryFormat, MappedField, Mapping, TimeFormat};
-pub use spec::resources::{Resources, Toleration, TolerationEffect, TolerationOperator, same_quantity};
+pub use spec::resources::{
+    Resources, Toleration, TolerationEffect, TolerationOperator, exceeds_quantity, same_quantity,
+};
 pub use spec::scheme::{
     BodyDigest, HashAlgorithm, KeyEncoding, KeyFormat, Scheme, SchemeType, Separator, SignatureEncoding,
     SignatureSource, TimeUnit, TimestampSource,

@@ -90,7 +90,7 @@ fn compile(spec: &IntegrationSpec) -> Result<(), ProviderError> {
         }
     }
     if let Some(form) = compiled.mapper.body_form(&request.headers, &request.body) {
-        drop(compiled.mapper.read(&incoming, form));
+        drop(compiled.mapper.read(&incoming, incoming.body, form));
     }
     Ok(())
 }

@@ -91,7 +91,7 @@ impl Subject {
         };
         assert!(!verifies, "{}: an unsigned request verifies by a certificate", self.name);
         if let Some(form) = self.compiled.mapper.body_form(&request.headers, &request.body)
-            && let Ok(fields) = self.compiled.mapper.read(&incoming, form)
+            && let Ok(fields) = self.compiled.mapper.read(&incoming, incoming.body, form)
         {
             assert!(fields.payload.end <= request.body.len(), "{}: the payload is not a slice", self.name);
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use grapnel_platform::args::{ConfigError, Networks, required, secret, secret_url};
 use grapnel_platform::clock::VerificationClock;
+use grapnel_platform::http_server::{ConnectionDeadlines, ConnectionSlots, PortBounds};
 use grapnel_platform::telemetry::Environment;
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -54,6 +55,10 @@ pub(crate) struct ApiArgs {
     /// Webhooks per minute for each route and source address; 0 disables the limit
     #[arg(long, env = "GRAPNEL_RATE_LIMIT_PER_MINUTE", default_value = "6000")]
     pub rate_limit_per_minute: u32,
+    /// The highest limit that an Integration may set, and the one that its 0 means; 0 sets no ceiling. Default: ten times the
+    /// platform's limit
+    #[arg(long, env = "GRAPNEL_MAX_RATE_LIMIT_PER_MINUTE")]
+    max_rate_limit_per_minute: Option<u32>,
     /// Base of the URLs that providers call, such as `https://hooks.example.com`; some providers sign it
     #[arg(long, env = "GRAPNEL_PUBLIC_URL")]
     public_url: Option<Url>,
@@ -63,7 +68,44 @@ pub(crate) struct ApiArgs {
     /// A delivery whose message is lost is queued again within this many seconds
     #[arg(long, env = "GRAPNEL_REQUEUE_AFTER_SECONDS", default_value = "60", value_parser = clap::value_parser!(u64).range(1..=3600))]
     requeue_after_seconds: u64,
+    /// Longest retention of events in days, whatever an Integration asks for
+    #[arg(long, env = "GRAPNEL_MAX_RETENTION_DAYS", default_value = "3650", value_parser = clap::value_parser!(i32).range(1..=3650))]
+    pub max_retention_days: i32,
+    /// The messages that a destination's queue may have; further deliveries wait in PostgreSQL
+    #[arg(long, env = "GRAPNEL_MAX_QUEUE_LENGTH", default_value = "100000", value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
+    max_queue_length: u32,
+    #[command(flatten)]
+    pub port: PortArgs,
 }
+
+/// The bounds of the public port. Tests lower them; nothing else needs to.
+#[derive(Debug, Args)]
+pub(crate) struct PortArgs {
+    /// Connections to the public port; one client gets at most a quarter
+    #[arg(long, env = "GRAPNEL_HTTP_CONNECTIONS", default_value = "2048", hide = true)]
+    http_connections: usize,
+    /// Seconds within which a client must read some of an answer
+    #[arg(long, env = "GRAPNEL_HTTP_UNREAD_SECONDS", default_value = "30", hide = true)]
+    http_unread_seconds: u64,
+    /// Seconds after which a connection without requests is closed
+    #[arg(long, env = "GRAPNEL_HTTP_IDLE_SECONDS", default_value = "60", hide = true)]
+    http_idle_seconds: u64,
+}
+
+impl PortArgs {
+    /// Returns the bounds of a port behind these proxies, whose own connections are bounded only all together.
+    pub(crate) fn bounds(&self, proxies: Arc<[IpNet]>) -> PortBounds {
+        let deadlines = ConnectionDeadlines {
+            unread_answer: Duration::from_secs(self.http_unread_seconds),
+            idle: Duration::from_secs(self.http_idle_seconds),
+            ..ConnectionDeadlines::default()
+        };
+        PortBounds { slots: ConnectionSlots::new(self.http_connections, proxies), deadlines }
+    }
+}
+
+/// The default ceiling of rate limits, as a multiple of the platform's limit.
+const DEFAULT_CEILING: u32 = 10;
 
 /// The shortest key: shorter ones can be guessed.
 const MIN_MANAGEMENT_KEY_CHARS: usize = 16;
@@ -95,6 +137,14 @@ impl ApiArgs {
         Ok(keys)
     }
 
+    /// Returns the ceiling of the limits of Integrations; `None`: there is none. Whoever sets no limit for the platform sets no
+    /// ceiling by that.
+    pub(crate) fn max_rate_limit_per_minute(&self) -> Option<u32> {
+        let ceiling = self.max_rate_limit_per_minute;
+        let ceiling = ceiling.unwrap_or(self.rate_limit_per_minute.saturating_mul(DEFAULT_CEILING));
+        (ceiling > 0).then_some(ceiling)
+    }
+
     /// Returns the public URL without a final slash: paths are appended.
     pub(crate) fn public_url(&self) -> Option<Arc<str>> {
         self.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').into())
@@ -117,6 +167,10 @@ impl ApiArgs {
 
     pub(crate) fn trusted_proxies(&self) -> &[IpNet] {
         &self.trusted_proxies.0
+    }
+
+    pub(crate) fn max_queue_length(&self) -> usize {
+        usize::try_from(self.max_queue_length).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn requeue_after(&self) -> Duration {

@@ -6,6 +6,7 @@
 pub(crate) mod dispatch;
 pub(crate) mod worker;
 pub(crate) mod lane;
+mod lane_permits;
 pub(crate) mod payload_budget;
 pub(crate) mod attempt;
 pub(crate) mod send;

@@ -4,6 +4,7 @@ mod args;
 pub mod commands;
 pub mod http;
 
+mod egress;
 mod integrations;
 mod rate_limit;
 mod ingress;

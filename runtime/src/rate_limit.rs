@@ -1,23 +1,29 @@
 //! Rate limits, and the only module that uses Redis.
 //!
-//! A limit counts the requests to one integration from one source address in a clock minute, over all processes. Requests
-//! that arrive during a call to Redis share the next one: one script call for many requests. Redis is not a source of
-//! truth: while it is unavailable the same limits are counted in this process alone, and no webhook is refused because of
+//! A limit counts the requests to one integration from one client in a clock minute, over all processes. Verified requests
+//! are counted apart: a client that has sent one lately is known (`known_sources`), and is limited only by its verified
+//! requests, so a stranger at the same address does not use up the provider's limit. Requests of a client that is not known
+//! are counted before anything of them is read. Either way a webhook waits for one count.
+//!
+//! Requests that arrive during a call to Redis share the next one: one script call for many requests. Redis is not a source
+//! of truth: while it is unavailable the same limits are counted in this process alone, and no webhook is refused because of
 //! it.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use grapnel_core::ids::IntegrationId;
+use grapnel_platform::client_network::ClientNetwork;
 use jiff::Timestamp;
 use redis::Script;
 use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+mod known_sources;
 mod redis_connection;
 
+use known_sources::{Begun, KnownRequest, KnownSources};
 use redis_connection::RedisConnection;
 
 const WINDOW_SECONDS: i64 = 60;
@@ -48,28 +54,65 @@ const COUNT: &str = "
     end
     return sums";
 
-/// The result of a check.
+/// A request that is over a limit, until the next clock minute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    Allowed,
-    /// Over the limit until the next clock minute.
-    Limited {
-        retry_after_seconds: u64,
-    },
+pub(crate) struct RateLimited {
+    pub(crate) per_minute: u32,
+    pub(crate) retry_after_seconds: u64,
 }
 
 /// A handle that counts requests against their limits.
 #[derive(Debug, Clone)]
-pub struct RateLimiter {
+pub(crate) struct RateLimiter {
     checks: mpsc::Sender<PendingCheck>,
+    known: KnownSources,
     redis: RedisConnection,
+}
+
+/// Who sends requests, and to which integration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Source {
+    integration_id: IntegrationId,
+    client: ClientNetwork,
+}
+
+/// What is counted of a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Counted {
+    /// Requests, before anything is known of them.
+    Received,
+    Verified,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct CounterKey {
-    integration_id: IntegrationId,
-    address: IpAddr,
+    source: Source,
+    counted: Counted,
     minute: i64,
+}
+
+impl CounterKey {
+    fn text(&self) -> String {
+        let Self { source: Source { integration_id, client }, counted, minute } = self;
+        let kind = match counted {
+            Counted::Received => "",
+            Counted::Verified => ":verified",
+        };
+        format!("grapnel:rate:{integration_id}:{client}:{minute}{kind}")
+    }
+}
+
+/// A request that may be read and verified. Dropping it means that it was not verified.
+#[derive(Debug)]
+pub(crate) struct Admission(Option<LimitedAdmission>);
+
+#[derive(Debug)]
+struct LimitedAdmission {
+    limiter: RateLimiter,
+    source: Source,
+    per_minute: u32,
+    /// `None` for a source that is not known, whose request is counted already.
+    known: Option<KnownRequest>,
 }
 
 #[derive(Debug)]
@@ -109,37 +152,65 @@ pub(crate) fn new(url: &SecretString) -> anyhow::Result<(RateLimiter, RateLimitT
         local: HashMap::new(),
         local_minute: 0,
     };
-    Ok((RateLimiter { checks: sender, redis }, task))
+    Ok((RateLimiter { checks: sender, known: KnownSources::default(), redis }, task))
 }
 
 impl RateLimiter {
-    /// Counts a request and returns whether it is within `per_minute`; 0 means no limit.
-    pub async fn check(
+    /// Decides whether a request may be read and verified. A `per_minute` of 0 means no limit.
+    ///
+    /// # Errors
+    /// When the source has sent too much in this minute.
+    pub(crate) async fn admit(
         &self,
         integration_id: IntegrationId,
-        address: IpAddr,
+        client: ClientNetwork,
         per_minute: u32,
         now: Timestamp,
-    ) -> Verdict {
+    ) -> Result<Admission, RateLimited> {
         if per_minute == 0 {
-            return Verdict::Allowed;
+            return Ok(Admission(None));
         }
-        let second = now.as_second();
-        let key = CounterKey { integration_id, address, minute: second.div_euclid(WINDOW_SECONDS) };
-        let (reply, counted) = oneshot::channel();
-        if self.checks.try_send(PendingCheck { key, reply }).is_err() {
-            return Verdict::Allowed;
-        }
-        match counted.await {
-            Ok(count) if count > u64::from(per_minute) => Verdict::Limited {
-                retry_after_seconds: (WINDOW_SECONDS - second.rem_euclid(WINDOW_SECONDS)).unsigned_abs(),
-            },
-            Ok(_) | Err(_) => Verdict::Allowed,
+        let source = Source { integration_id, client };
+        let known = match self.known.begin(&source, per_minute, minute(now)) {
+            Begun::Known(request) => Some(request),
+            Begun::OverLimit => return Err(limited(per_minute, now)),
+            Begun::Unknown => {
+                self.count(&source, Counted::Received, per_minute, now).await?;
+                None
+            }
+        };
+        Ok(Admission(Some(LimitedAdmission { limiter: self.clone(), source, per_minute, known })))
+    }
+
+    /// Counts a request and waits for its position.
+    async fn count(
+        &self,
+        source: &Source,
+        counted: Counted,
+        per_minute: u32,
+        now: Timestamp,
+    ) -> Result<(), RateLimited> {
+        let Some(position) = self.start_count(source, counted, now) else { return Ok(()) };
+        match position.await {
+            Ok(position) if position > u64::from(per_minute) => Err(limited(per_minute, now)),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 
+    /// `None` if too many checks wait: then the request is not counted.
+    fn start_count(
+        &self,
+        source: &Source,
+        counted: Counted,
+        now: Timestamp,
+    ) -> Option<oneshot::Receiver<u64>> {
+        let key = CounterKey { source: source.clone(), counted, minute: minute(now) };
+        let (reply, position) = oneshot::channel();
+        self.checks.try_send(PendingCheck { key, reply }).ok().map(|()| position)
+    }
+
     /// Checks that Redis answers.
-    pub async fn ping(&self) -> anyhow::Result<()> {
+    pub(crate) async fn ping(&self) -> anyhow::Result<()> {
         let ping = async {
             let mut connection = self.redis.connection().await?;
             redis::cmd("PING").query_async::<String>(&mut connection).await
@@ -147,6 +218,35 @@ impl RateLimiter {
         ping.await.inspect_err(|_| self.redis.reset())?;
         Ok(())
     }
+}
+
+impl Admission {
+    /// Counts the request as verified.
+    ///
+    /// # Errors
+    /// When the source has sent too many verified ones in this minute.
+    pub(crate) async fn verified(self, now: Timestamp) -> Result<(), RateLimited> {
+        let Some(LimitedAdmission { limiter, source, per_minute, known }) = self.0 else { return Ok(()) };
+        let Some(known) = known else {
+            limiter.known.remember(source.clone());
+            // It was within the limit as a request, so nobody waits for this.
+            drop(limiter.start_count(&source, Counted::Verified, now));
+            return Ok(());
+        };
+        known.verified();
+        let counted = limiter.count(&source, Counted::Verified, per_minute, now).await;
+        counted.inspect_err(|_| limiter.known.limit(&source, minute(now)))
+    }
+}
+
+fn minute(now: Timestamp) -> i64 {
+    now.as_second().div_euclid(WINDOW_SECONDS)
+}
+
+/// Returns the refusal until the end of the minute.
+fn limited(per_minute: u32, now: Timestamp) -> RateLimited {
+    let passed = now.as_second().rem_euclid(WINDOW_SECONDS);
+    RateLimited { per_minute, retry_after_seconds: (WINDOW_SECONDS - passed).unsigned_abs() }
 }
 
 impl RateLimitTask {
@@ -170,8 +270,7 @@ impl RateLimitTask {
         }
         let mut call = self.script.arg(WINDOW_SECONDS);
         for (key, count) in counts {
-            call.key(format!("grapnel:rate:{}:{}:{}", key.integration_id, key.address, key.minute))
-                .arg(*count);
+            call.key(key.text()).arg(*count);
         }
         let counted = async {
             let mut connection = self.redis.connection().await?;

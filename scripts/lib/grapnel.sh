@@ -27,6 +27,8 @@ build_program() { # name release|dev
 # Exports the settings of a private instance in development mode: loopback only, fresh keys.
 grapnel_settings() { # http-port ops-port
     export GRAPNEL_ENV=development
+    # A whole load comes from one address.
+    export GRAPNEL_MAX_RATE_LIMIT_PER_MINUTE=0
     export GRAPNEL_HTTP_ADDR=127.0.0.1:$1
     export GRAPNEL_OPS_ADDR=127.0.0.1:$2
     MANAGEMENT_API_KEY=$(openssl rand -hex 16)

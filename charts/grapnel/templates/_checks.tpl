@@ -15,4 +15,8 @@
 {{- fail (printf "%s.httpRoute.parentRefs: at least one Gateway is required" $side) -}}
 {{- end -}}
 {{- end -}}
+{{- $webhooks := .Values.webhooks -}}
+{{- if and (or $webhooks.ingress.enabled $webhooks.httpRoute.enabled) (not .Values.api.trustedProxies) -}}
+{{- fail "api.trustedProxies: set the networks of the ingress controller or Gateway (those of its pods), because webhooks.ingress or webhooks.httpRoute is enabled. Without them all webhooks count as sent by the proxy, and one sender can use up the limits of all others" -}}
+{{- end -}}
 {{- end -}}

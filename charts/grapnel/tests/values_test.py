@@ -271,6 +271,31 @@ class Traffic(unittest.TestCase):
         with self.assertRaisesRegex(Refused, "webhooks.httpRoute.parentRefs"):
             render("webhooks.httpRoute.enabled=true")
 
+    def test_integrations_set_of_workers_only_what_is_permitted(self):
+        def permitted(*sets):
+            return yaml.safe_load(render(*sets)["ConfigMap", "grapnel-workers"]["data"]["pod.yaml"])["permitted"]
+        nothing = permitted()
+        self.assertEqual(nothing.pop("maxResources"), {"cpu": "2", "memory": "2Gi", "ephemeral-storage": "2Gi"})
+        self.assertEqual(set(map(tuple, nothing.values())), {()})
+        self.assertEqual(permitted("workers.permitted.labels={team}")["labels"], ["team"])
+
+    def test_a_route_for_webhooks_needs_its_proxies(self):
+        gateway = "webhooks.httpRoute.parentRefs[0].name=public"
+        for sets in (["webhooks.ingress.enabled=true"], ["webhooks.httpRoute.enabled=true", gateway]):
+            with self.subTest(sets):
+                with self.assertRaisesRegex(Refused, "api.trustedProxies: set the networks of the ingress controller"):
+                    render(*sets)
+                objects = render(*sets, "api.trustedProxies={10.0.0.0/8}")
+                container = objects["Deployment", "grapnel-api"]["spec"]["template"]["spec"]["containers"][0]
+                self.assertEqual(variables(container)["GRAPNEL_TRUSTED_PROXIES"]["value"], "10.0.0.0/8")
+        # It limits nothing by the client's address.
+        render("management.ingress.enabled=true")
+
+    def test_api_and_workers_obey_one_egress_policy(self):
+        objects = render("allowedDestinationCidrs={10.0.0.0/8}")
+        container = objects["Deployment", "grapnel-api"]["spec"]["template"]["spec"]["containers"][0]
+        self.assertEqual(variables(container)["GRAPNEL_ALLOWED_DESTINATION_CIDRS"]["value"], "10.0.0.0/8")
+
     def test_workers_reach_no_private_network_unless_allowed(self):
         def blocks(*sets):
             policy = render(*sets)["NetworkPolicy", "grapnel-worker"]
@@ -339,6 +364,8 @@ class Schema(unittest.TestCase):
 
     def test_values_out_of_range_are_refused(self):
         for value in ("environment=test", "allowedDestinationCidrs={10.0.0.0}", "controller.maxWorkersPerIntegration=0",
+                      "controller.maxWorkersPerNamespace=0", "controller.maxIntegrationsPerNamespace=0", "workers.permitted.labels=a",
+                      "workers.permitted.images={a}",
                       "external.postgres.url=mysql://a", "api.service.type=None"):
             with self.subTest(value), self.assertRaises(Refused):
                 render(value)

@@ -1,5 +1,8 @@
 //! The deletion of an Integration: refuse webhooks → let accepted deliveries go out, up to a deadline → stop the
-//! workers → retire the row → delete the queues → delete the history, if requested → release the object.
+//! workers → retire the row → delete the queues → have the history deleted, if requested → release the object.
+//!
+//! What takes time at any size is recorded and done by the api in the background: the end of the deliveries that are left,
+//! and the deletion of the history.
 //!
 //! Workers are stopped after the drain, because they do the draining. Everything is found by the id of the object, so
 //! an object that lost its route, or never had one, owns nothing and touches nothing of the holder. A backend that is
@@ -8,22 +11,23 @@
 
 use std::time::Duration;
 
-use grapnel_core::ids::{EventId, IntegrationId};
 use grapnel_core::integration::RowState;
+use grapnel_crds::conditions::{self, condition, reason};
 use grapnel_crds::{DeletionPolicy, Integration, IntegrationSpec, IntegrationState};
+use grapnel_store::integrations::purge;
 use grapnel_store::integrations::retire::{self, RetireOutcome};
 use grapnel_store::integrations::{self as rows, StoredRow};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::{Resource, ResourceExt};
-use uuid::Uuid;
 
 use super::workers::{delete_workers, observe_cached};
 use crate::api::{has_finalizer, remove_finalizer};
 use crate::context::{Context, MANAGER};
 use crate::error::CallError;
-use crate::object::{WatchedObject, id_of, integration_id, object_ref};
+use crate::object::{WatchedObject, id_of, object_ref};
 use crate::report::status::{DeletionPhase, Observation};
 use crate::report::{events, report, with_newest_status};
 use crate::{metrics, queues};
@@ -52,7 +56,7 @@ pub async fn clean_up(ctx: &Context, object: &WatchedObject) -> Result<Action, C
     match remove(ctx, object).await {
         Ok(DeletionProgress::Removed) => release(ctx, object).await,
         Ok(DeletionProgress::Draining { open, wait }) => {
-            let message = format!("deliveries that are still going out: {open}");
+            let message = format!("deliveries that are still going out: {}", counted(open));
             report_phase(ctx, integration, DeletionPhase::Draining(message)).await?;
             Ok(Action::requeue(wait))
         }
@@ -96,7 +100,8 @@ async fn remove(ctx: &Context, object: &WatchedObject) -> Result<DeletionProgres
     if live.is_some() {
         match ctx.database(retire::retire(&ctx.db, id, ctx.leadership.epoch, MANAGER)).await? {
             RetireOutcome::Now { given_up } if given_up > 0 => {
-                let note = format!("{given_up} deliveries were given up before they were finished");
+                let note =
+                    format!("{} deliveries were given up before they were finished", counted(given_up));
                 publish_warning(ctx, object.0.as_ref().ok(), events::DELIVERIES_GIVEN_UP, &note).await;
             }
             RetireOutcome::Now { .. } | RetireOutcome::Before => {}
@@ -107,7 +112,7 @@ async fn remove(ctx: &Context, object: &WatchedObject) -> Result<DeletionProgres
         let registered: Option<IntegrationSpec> = serde_json::from_str(&found.row.spec).ok();
         queues::delete_all(ctx, id, spec.into_iter().chain(&registered)).await?;
         if spec.is_some_and(|spec| spec.deletion_policy == DeletionPolicy::Delete) {
-            purge(ctx, id).await?;
+            ctx.database(purge::purge(&ctx.db, id, MANAGER)).await?;
         }
     }
     Ok(DeletionProgress::Removed)
@@ -146,32 +151,34 @@ fn time_since_deletion(object: &WatchedObject) -> Duration {
     Duration::try_from(Timestamp::now().duration_since(deleted.0)).unwrap_or(Duration::ZERO)
 }
 
-/// Deletes the history, a batch at a time.
-async fn purge(ctx: &Context, id: IntegrationId) -> Result<(), CallError> {
-    let mut cursor = EventId::new(Uuid::nil());
-    while let Some(next) = ctx.database(retire::purge(&ctx.db, id, cursor, MANAGER)).await? {
-        cursor = next;
-    }
-    Ok(())
+/// Returns a number of open deliveries as text.
+fn counted(open: i64) -> String {
+    if open > retire::COUNTED { format!("more than {}", retire::COUNTED) } else { open.to_string() }
 }
 
-/// Removes the finalizer, and triggers the Integrations that wait for the route.
+/// Removes the finalizer, and triggers the Integrations that wait for the route or for a place in the namespace.
 async fn release(ctx: &Context, object: &WatchedObject) -> Result<Action, CallError> {
     remove_finalizer(ctx, object).await?;
     tracing::info!(integration = %object_ref(object), "removed");
     metrics::removed();
     ctx.memory.forget(id_of(object));
-    if let Ok(integration) = &object.0 {
-        for other in ctx.integrations.state() {
-            if let Ok(waiting) = &other.0
-                && waiting.route() == integration.route()
-                && integration_id(waiting) != integration_id(integration)
-            {
-                ctx.trigger(object_ref(&other));
-            }
+    let route = object.0.as_ref().ok().map(Integration::route);
+    for other in ctx.integrations.state() {
+        if let Ok(waiting) = &other.0
+            && (route == Some(waiting.route()) || waits_for_place(waiting, object.meta()))
+            && id_of(&other) != id_of(object)
+        {
+            ctx.trigger(object_ref(&other));
         }
     }
     Ok(Action::await_change())
+}
+
+fn waits_for_place(integration: &Integration, removed: &ObjectMeta) -> bool {
+    let status = integration.status.as_ref();
+    let accepted = status.and_then(|status| conditions::find(&status.conditions, condition::ACCEPTED));
+    integration.metadata.namespace == removed.namespace
+        && accepted.is_some_and(|accepted| accepted.reason == reason::NAMESPACE_LIMIT_REACHED)
 }
 
 async fn report_phase(

@@ -12,6 +12,7 @@ use grapnel_core::secrets::IntegrationSecrets;
 use grapnel_crds::conditions::reason;
 use grapnel_crds::{Integration, IntegrationSpec, IntegrationState, ScalingMode};
 use grapnel_store::integrations::retire;
+use grapnel_store::integrations::waiting::{WaitingDeliveries, waiting_for};
 use grapnel_store::integrations::{self as rows, StoredRow, UpsertOutcome};
 use kube::ResourceExt;
 use kube::runtime::events::EventType;
@@ -147,6 +148,9 @@ async fn write(
 ) -> Result<RegistrationOutcome, CallError> {
     let destinations: Vec<String> =
         integration.spec.destinations.iter().map(|destination| destination.name.clone()).collect();
+    if let Some(found) = found.as_ref().filter(|found| !found.deleted) {
+        warn_of_waiting(ctx, integration, found, &destinations).await?;
+    }
     let mut outcome = ctx.database(rows::upsert(&ctx.db, &row, &destinations, MANAGER)).await?;
     if outcome == UpsertOutcome::NameTaken && retire_namesake(ctx, integration).await? {
         outcome = ctx.database(rows::upsert(&ctx.db, &row, &destinations, MANAGER)).await?;
@@ -161,6 +165,13 @@ async fn write(
             reason::ROUTE_CONFLICT,
             format!("the route {} belongs to another Integration; choose another route", row.route),
         )),
+        UpsertOutcome::RouteKept { until } => RegistrationOutcome::rejected(StepProblem::stalled(
+            reason::ROUTE_CONFLICT,
+            format!(
+                "the route {} was freed by another namespace and stays its own until {until:.0}; choose another route",
+                row.route
+            ),
+        )),
         UpsertOutcome::NameTaken => RegistrationOutcome::not_registered(StepProblem::stalled(
             reason::NAME_CONFLICT,
             "an Integration that was applied from a file has this namespace and name",
@@ -174,6 +185,25 @@ async fn write(
             RegistrationOutcome::not_registered(StepProblem::stalled(reason::SUPERSEDED, message))
         }
     })
+}
+
+/// Publishes an Event about deliveries that end because their destination is no longer in the spec, before they end.
+async fn warn_of_waiting(
+    ctx: &Context,
+    integration: &Integration,
+    found: &StoredRow,
+    destinations: &[String],
+) -> Result<(), CallError> {
+    let removed = found.row.removed_destinations(destinations);
+    if removed.is_empty() {
+        return Ok(());
+    }
+    let waiting = ctx.database(waiting_for(&ctx.db, found.row.id, &removed)).await?;
+    if let Some(warning) = WaitingDeliveries::warning(&waiting) {
+        let event = events::event(EventType::Warning, "Reconcile", events::DESTINATION_REMOVED, &warning);
+        events::publish(&ctx.recorder, integration, &[event]).await;
+    }
+    Ok(())
 }
 
 /// Retires the row of another object with the same namespace and name, and returns whether there was one. In a cluster

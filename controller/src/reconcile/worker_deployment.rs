@@ -1,13 +1,16 @@
 //! Builds the worker Deployment of an Integration: a function of the object and the platform's configuration.
 //!
 //! Invariants: the pods comply with the restricted Pod Security Standard and have no token for the API server;
-//! the image, the credentials and the account are the platform's; `spec.replicas` is not set here, because another step
+//! the image, the credentials and the account are the platform's; an Integration sets only what the platform's
+//! [`crate::worker_policy`] permits; `spec.replicas` is not set here, because another step
 //! owns it; and the same object gives the same Deployment.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use grapnel_crds::{Integration, Resources, TolerationEffect, TolerationOperator, names};
+use grapnel_crds::{
+    Integration, Resources, TolerationEffect, TolerationOperator, Workers, exceeds_quantity, names,
+};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EnvVar, HTTPGetAction, PodSecurityContext, PodSpec,
@@ -43,9 +46,10 @@ pub fn worker_deployment(integration: &Integration, namespace: &str, pod: &Worke
     let labels = names::worker_labels(id, &integration.namespace_or_default());
     let annotations =
         BTreeMap::from([(names::INTEGRATION_NAME_ANNOTATION.to_owned(), integration.name_any())]);
-    let mut pod_labels = integration.spec.workers.pod_labels.clone();
+    let workers = pod.permitted.permit(&integration.spec.workers).workers;
+    let mut pod_labels = workers.pod_labels.clone();
     pod_labels.extend(labels.clone());
-    let mut pod_annotations = integration.spec.workers.pod_annotations.clone();
+    let mut pod_annotations = workers.pod_annotations.clone();
     pod_annotations.extend(annotations.clone());
     Deployment {
         metadata: ObjectMeta {
@@ -75,7 +79,7 @@ pub fn worker_deployment(integration: &Integration, namespace: &str, pod: &Worke
                     annotations: Some(pod_annotations),
                     ..ObjectMeta::default()
                 }),
-                spec: Some(pod_spec(integration, pod)),
+                spec: Some(pod_spec(integration, &workers, pod)),
             },
             ..DeploymentSpec::default()
         }),
@@ -83,24 +87,22 @@ pub fn worker_deployment(integration: &Integration, namespace: &str, pod: &Worke
     }
 }
 
-fn pod_spec(integration: &Integration, pod: &WorkerPod) -> PodSpec {
-    let workers = &integration.spec.workers;
+/// `workers` is what the platform permits of the Integration's.
+fn pod_spec(integration: &Integration, workers: &Workers, pod: &WorkerPod) -> PodSpec {
     let grace = grace_period(integration);
     let user = pod.run_as_user.unwrap_or(USER);
-    let tolerations: Vec<Toleration> = if workers.tolerations.is_empty() {
-        pod.tolerations.clone()
-    } else {
-        workers.tolerations.iter().map(toleration).collect()
-    };
-    let node_selector =
-        if workers.node_selector.is_empty() { &pod.node_selector } else { &workers.node_selector };
+    let mut tolerations = pod.tolerations.clone();
+    tolerations.extend(workers.tolerations.iter().map(toleration));
+    // The platform's keys stay: an Integration narrows where its workers run.
+    let mut node_selector = workers.node_selector.clone();
+    node_selector.extend(pod.node_selector.clone());
     PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         service_account_name: pod.service_account_name.clone(),
         image_pull_secrets: some_if_any(&pod.image_pull_secrets),
         priority_class_name: workers.priority_class_name.clone().or_else(|| pod.priority_class_name.clone()),
-        node_selector: (!node_selector.is_empty()).then(|| node_selector.clone()),
+        node_selector: (!node_selector.is_empty()).then_some(node_selector),
         tolerations: some_if_any(&tolerations),
         termination_grace_period_seconds: i64::try_from(grace.as_secs()).ok(),
         security_context: Some(PodSecurityContext {
@@ -170,15 +172,31 @@ fn env(integration: &Integration, pod: &WorkerPod, grace: Duration) -> Vec<EnvVa
     given.chain(own).collect()
 }
 
+/// Returns the Integration's quantities where it has them, and the platform's elsewhere: leaving out a limit does not
+/// remove it. A default gives way where it would contradict the Integration's own request or limit.
 fn resources(own: &Resources, default: Option<&ResourceRequirements>) -> Option<ResourceRequirements> {
-    let quantities = |own: &Option<BTreeMap<String, String>>| {
-        own.as_ref()
-            .map(|own| own.iter().map(|(name, value)| (name.clone(), Quantity(value.clone()))).collect())
+    let merged = |own: &Option<BTreeMap<String, String>>, default: &Option<BTreeMap<String, Quantity>>| {
+        let mut merged = default.clone().unwrap_or_default();
+        let own = own.iter().flatten();
+        merged.extend(own.map(|(name, value)| (name.clone(), Quantity(value.clone()))));
+        merged
     };
     let default = default.cloned().unwrap_or_default();
+    let mut requests = merged(&own.requests, &default.requests);
+    let mut limits = merged(&own.limits, &default.limits);
+    for (name, request) in &mut requests {
+        let Some(limit) = limits.get_mut(name).filter(|limit| exceeds_quantity(&request.0, &limit.0)) else {
+            continue;
+        };
+        if own.requests.as_ref().is_some_and(|own| own.contains_key(name)) {
+            limit.clone_from(request);
+        } else {
+            request.clone_from(limit);
+        }
+    }
     let requirements = ResourceRequirements {
-        requests: quantities(&own.requests).or(default.requests),
-        limits: quantities(&own.limits).or(default.limits),
+        requests: (!requests.is_empty()).then_some(requests),
+        limits: (!limits.is_empty()).then_some(limits),
         ..ResourceRequirements::default()
     };
     (requirements != ResourceRequirements::default()).then_some(requirements)

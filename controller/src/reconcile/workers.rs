@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use super::worker_deployment::worker_deployment;
 use crate::context::{Context, MANAGER};
 use crate::error::CallError;
+use crate::namespace_limits::room;
 use crate::object::integration_id;
 use crate::replicas::least_replicas;
 use crate::report::status::{Observation, ObservedWorkers, StepProblem, StepStatus};
@@ -157,7 +158,20 @@ fn initial_replicas(ctx: &Context, integration: &Integration, live: Option<&Depl
         return decision.replicas;
     }
     let current = live.and_then(|live| live.spec.as_ref()?.replicas);
-    current.unwrap_or_else(|| least_replicas(integration, ctx.settings.max_workers))
+    current.unwrap_or_else(|| {
+        let least = least_replicas(integration, ctx.settings.max_workers);
+        if least == 0 {
+            return 0;
+        }
+        let deployments = ctx.deployments.state();
+        let deployments = deployments.iter().map(AsRef::as_ref);
+        // Several objects may take the same room at once. The scaler puts that right at its next tick.
+        least.min(room(
+            &integration.namespace_or_default(),
+            deployments,
+            ctx.settings.namespace_limits.workers,
+        ))
+    })
 }
 
 /// Returns whether everything that is wanted is present. Additions by the API server or others do not count, and

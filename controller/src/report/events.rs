@@ -23,6 +23,8 @@ const MAX_NOTE_BYTES: usize = 1024;
 pub const SCALE_IGNORED: &str = "ScaleIgnored";
 /// Reason: some deliveries were not finished when the object was deleted.
 pub const DELIVERIES_GIVEN_UP: &str = "DeliveriesGivenUp";
+/// Reason: a destination is removed while deliveries wait for it.
+pub const DESTINATION_REMOVED: &str = "DestinationRemoved";
 /// Reason: a deletion left things behind on request.
 pub const ABANDONED: &str = "Abandoned";
 /// Reason: a captured secret is now in its Secret.
@@ -94,6 +96,9 @@ pub fn transitions(before: Option<&IntegrationStatus>, after: &IntegrationStatus
         && secrets.reason == reason::DOUBTFUL_SECRET
     {
         events.push(event(EventType::Warning, "Reconcile", &secrets.reason, &secrets.message));
+    }
+    if let Some((_, restricted)) = changed(condition::RESTRICTED) {
+        events.push(event(EventType::Warning, "Reconcile", &restricted.reason, &restricted.message));
     }
     let verification = |status: Option<&IntegrationStatus>| {
         status.and_then(|status| status.verification.clone()).unwrap_or_default()

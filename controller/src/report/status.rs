@@ -68,6 +68,8 @@ pub struct Observation {
     pub warning: Option<&'static str>,
     /// A warning about a secret that can be used but is probably not what was meant.
     pub secret_warning: Option<String>,
+    /// What the platform leaves out of `spec.workers`.
+    pub restricted: Option<String>,
     pub deletion: Option<DeletionPhase>,
 }
 
@@ -142,6 +144,16 @@ pub fn status(
     let secret_warning = observed.secret_warning.as_ref();
     if let Some(warning) = secret_warning.filter(|_| is_live && observed.secrets == StepStatus::Done) {
         list.set(condition::SECRETS_RESOLVED, TRUE, reason::DOUBTFUL_SECRET, warning);
+    }
+    // Before the spec is accepted, the workers are those of an earlier one.
+    if is_live && observed.accepted == StepStatus::Done {
+        let message = observed.restricted.as_deref();
+        list.set_while(
+            condition::RESTRICTED,
+            message.is_some(),
+            reason::NOT_PERMITTED,
+            message.unwrap_or_default(),
+        );
     }
     let (available, why, message) = workers_available(&observed.workers);
     list.set(condition::WORKERS_AVAILABLE, available, why, &message);

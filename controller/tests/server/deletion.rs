@@ -84,6 +84,32 @@ async fn a_drained_object_is_removed_and_its_history_too_if_requested() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_object_waits_neither_for_the_end_of_its_deliveries_nor_for_the_deletion_of_its_history() {
+    let installation = Installation::new().await;
+    let _controller = installation.start_leader().await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    let spec = json!({"deletionPolicy": "Delete", "drainTimeoutSeconds": 0});
+    installation.apply("orders", merged(acme_spec("orders"), spec)).await;
+    let id = installation.wait_until_ready("orders").await.id();
+    insert_delivery(&installation, id).await;
+    // Nothing can end the delivery as long as its row is locked.
+    let mut holder = installation.database.begin().await;
+    holder.execute("SELECT FROM deliveries FOR UPDATE").await;
+    installation.delete("orders").await;
+    installation.wait_until_gone("orders").await;
+    assert_eq!(open_deliveries(&installation, id).await, 1);
+    let row = installation.row(id).await.expect("the row is retired");
+    assert_eq!(row["deleted"], json!(true));
+    let events = installation.event_reasons("orders").await;
+    assert!(events.iter().any(|reason| reason == "DeliveriesGivenUp"), "{events:?}");
+
+    let _api = installation.start_api();
+    holder.rollback().await;
+    wait_until("the history to be deleted", async || installation.row(id).await.is_none()).await;
+    assert_eq!(installation.database.count("SELECT count(*) FROM events").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_backend_that_is_down_holds_up_only_objects_that_need_it() {
     let mut installation = Installation::new().await;
     let proxy = installation.put_proxy("RABBITMQ_URL").await;

@@ -11,6 +11,7 @@ mod rotation;
 mod captures;
 mod mistakes;
 mod claims;
+mod tenants;
 mod namespaces;
 mod scaling;
 mod owners;

@@ -59,7 +59,8 @@ fn update(names: &mut BTreeSet<String>, object: &Integration, condition: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_objects_settle_and_then_nothing_is_written() {
-    let installation = Installation::of_the_cluster().await;
+    let mut installation = Installation::of_the_cluster().await;
+    installation.set("GRAPNEL_MAX_INTEGRATIONS_PER_NAMESPACE", &COUNT.to_string());
     installation.apply_secret("acme", ACME_SECRET).await;
     let controller = installation.start_leader().await;
     let counts = ReadyCounts::follow(&installation);

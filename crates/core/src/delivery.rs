@@ -4,6 +4,7 @@
 
 pub mod egress_policy;
 pub mod signing;
+pub mod hops;
 pub mod target;
 pub mod outcome;
 pub mod retry;

@@ -15,6 +15,16 @@ pub struct Hint {
     pub event_id: EventId,
 }
 
+/// The destination that a queue belongs to.
+pub type QueueKey = (IntegrationId, Arc<str>);
+
+impl Hint {
+    /// Returns the key of the queue that the hint is for.
+    pub fn queue(&self) -> QueueKey {
+        (self.integration_id, Arc::clone(&self.destination))
+    }
+}
+
 /// The body of a message in JSON. `v` is the version of its format.
 #[derive(Debug, Serialize, Deserialize)]
 struct HintMessage {

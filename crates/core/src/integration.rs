@@ -44,6 +44,11 @@ impl RowState {
         }
     }
 
+    /// Returns whether webhooks are accepted.
+    pub const fn accepts(self) -> bool {
+        matches!(self, Self::Active | Self::DeliveryPaused)
+    }
+
     /// Reads the stored form.
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
@@ -107,6 +112,15 @@ impl IntegrationRow {
     }
 }
 
+impl IntegrationRow {
+    /// Returns the destinations that the row has and a write with these ones removes. A spec that cannot be read has none.
+    pub fn removed_destinations(&self, kept: &[String]) -> Vec<String> {
+        let spec: Option<IntegrationSpec> = serde_json::from_str(&self.spec).ok();
+        let names = spec.into_iter().flat_map(|spec| spec.destinations).map(|destination| destination.name);
+        names.filter(|name| !kept.contains(name)).collect()
+    }
+}
+
 /// Returns the stored form of a spec.
 pub fn spec_text(spec: &IntegrationSpec) -> String {
     serde_json::to_string(spec).expect("a spec has only string keys")
@@ -132,8 +146,8 @@ pub struct CompiledIntegration {
     pub destination_names: Arc<[Arc<str>]>,
 }
 
-/// A destination that events can be delivered to.
-#[derive(Debug)]
+/// A destination that events can be delivered to. Everything that an attempt uses is in it, so two that are equal deliver alike.
+#[derive(Debug, PartialEq)]
 pub struct CompiledDestination {
     pub name: Arc<str>,
     pub target: DeliveryTarget,
@@ -216,6 +230,11 @@ impl CompiledIntegration {
     /// Returns whether webhooks are accepted.
     pub fn accepts(&self) -> bool {
         self.state != IntegrationState::Disabled && !self.draining
+    }
+
+    /// Returns whether accepted events are delivered now.
+    pub fn delivers(&self) -> bool {
+        self.state == IntegrationState::Active
     }
 
     pub fn destination(&self, name: &str) -> Option<&Arc<CompiledDestination>> {

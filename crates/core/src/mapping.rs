@@ -136,11 +136,16 @@ impl Mapper {
         }
     }
 
-    /// Reads the event's fields from the request.
+    /// Reads the event's fields from the request, whose body may be without its token. The identity is of the body as received.
     ///
     /// # Errors
     /// When the body or a field is invalid, or a required field is missing; the error names it.
-    pub fn read(&self, request: &IncomingRequest<'_>, form: BodyForm) -> Result<EventFields, InvalidEvent> {
+    pub fn read(
+        &self,
+        request: &IncomingRequest<'_>,
+        received_body: &[u8],
+        form: BodyForm,
+    ) -> Result<EventFields, InvalidEvent> {
         let body = request.body;
         let found = match form {
             BodyForm::Json => Some(self.parse(body)?),
@@ -165,6 +170,7 @@ impl Mapper {
             is_id_kept: external_event_id.is_some(),
             event_type: &event_type,
             subject: subject.as_ref(),
+            body: received_body,
         };
         let identity = self.identity(&reader, form, &named)?;
         let subject = keep("subject", subject.as_ref(), subject_required, &mut left_out)?;

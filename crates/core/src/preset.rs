@@ -9,9 +9,11 @@ use std::sync::{Arc, LazyLock};
 use grapnel_crds::{Acknowledgement, Handshake, Mapping, Scheme};
 use serde::Deserialize;
 
+pub use behavior::{AttemptTimestamps, Behavior, EventIdOrigin, EventsPerRequest, RetryWindow, Source};
 use embedded::PRESETS;
 pub use fixture::Fixture;
 
+mod behavior;
 mod embedded;
 mod fixture;
 
@@ -31,6 +33,10 @@ pub struct Preset {
     /// Limits, retries, and anything that signatures do not cover.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// What was read of the provider, and when.
+    pub sources: Vec<Source>,
+    /// How the provider sends, according to the sources.
+    pub behavior: Behavior,
     pub verification: Scheme,
     pub mapping: Mapping,
     #[serde(default)]

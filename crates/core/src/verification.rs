@@ -9,7 +9,6 @@
 use std::borrow::Cow;
 
 use grapnel_crds::{Scheme, SchemeType};
-use http::HeaderName;
 use jiff::Timestamp;
 
 use self::candidates::{SignatureFormat, SignatureValues};
@@ -28,6 +27,7 @@ mod candidates;
 mod timestamp;
 mod keys;
 mod basic;
+mod blanking;
 mod certificate_scheme;
 mod certificate;
 mod error;
@@ -216,17 +216,6 @@ impl Verifier {
 
     fn signed_url(&self) -> SignedUrl<'_> {
         self.url.as_deref().map_or(SignedUrl::AsReceived, SignedUrl::Base)
-    }
-
-    /// Returns the header that carries a secret in the clear and must not be stored; `None` if there is none, or if it is
-    /// one that is never stored.
-    pub fn secret_header(&self) -> Option<&HeaderName> {
-        match &self.scheme {
-            CompiledScheme::Token { format, .. } => format.header(),
-            CompiledScheme::Signature { .. } | CompiledScheme::Basic(_) | CompiledScheme::Certificate(_) => {
-                None
-            }
-        }
     }
 
     /// Returns the warning about a scheme that is weak but permitted.

@@ -200,7 +200,7 @@ mod tests {
                 let judged = compiled.verifier.verify(&incoming, now);
                 assert!(judged.is_ok(), "{name}: {judged:?}");
                 let form = compiled.mapper.body_form(&headers, &body).expect("a form");
-                let fields = compiled.mapper.read(&incoming, form).expect("fields");
+                let fields = compiled.mapper.read(&incoming, &body, form).expect("fields");
                 events.push((fields.external_event_id.is_some(), fields.external_event_id, body));
             }
             assert_ne!(events[0].2, events[1].2, "{name}");

@@ -1,35 +1,61 @@
-//! Serves HTTP on a socket, with bounds on connections, headers and time, and drains it on stop. A public port needs all
-//! of these bounds.
+//! Serves HTTP on a socket, with bounds on connections, headers, requests, answers and time, and drains it on stop. A public
+//! port needs all of these bounds.
+//!
+//! What a client can hold is bounded for each connection (by `MAX_HEADER_BYTES`, and over HTTP/2 by `MAX_STREAMS`, the windows
+//! and the send buffer), for each client (a quarter of the connections of the port, an eighth of its requests), and by time (`ConnectionDeadlines`).
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-/// Concurrent connections. Further ones wait in the kernel's backlog.
-const MAX_CONNECTIONS: usize = 10_000;
+mod slots;
+mod activity;
+mod watched_stream;
+
+pub use activity::ConnectionDeadlines;
+pub use slots::ConnectionSlots;
+
+use crate::client_network::ClientNetwork;
+use crate::fair_shares::FairShares;
+use activity::{Activity, AnswerBody, Exchange, Overdue};
+use slots::Slot;
+use watched_stream::{LingeringCloses, WatchedStream};
 
 /// Headers must arrive within this time after the connection or the previous response.
 const HEADER_DEADLINE: Duration = Duration::from_secs(15);
 
-/// The size of all headers of a request together.
-const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// How long a connection that is asked to end may take for it.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The size of all headers of a request together: more than any provider sends, and the default of common servers.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
 const MAX_HEADERS: usize = 100;
 
 /// Concurrent requests on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 256;
+const MAX_STREAMS: u32 = 64;
+
+/// Concurrent requests on all HTTP/2 connections of a port, and the part of them that one client gets at most: one eighth.
+/// Further ones are reset, with the reason that means that they can be sent again. HTTP/1.1 has one for each connection.
+const MAX_REQUESTS: usize = 4_096;
+const CLIENT_REQUESTS_DIVISOR: usize = 8;
+
+/// Bytes that one HTTP/2 connection may send before they are read. A stream may send as many.
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+
+/// Bytes of an answer that one HTTP/2 stream takes for a client whose connection is busy.
+const STREAM_SEND_BUFFER: usize = 16 * 1024;
 
 /// The longest correlation id that a client may send: longer ones, and any that are not visible ASCII, are replaced.
 const MAX_CORRELATION_ID: usize = 128;
@@ -51,15 +77,58 @@ impl CorrelationId {
     }
 }
 
+/// The bounds of a port.
+#[derive(Debug, Clone)]
+pub struct PortBounds {
+    pub slots: ConnectionSlots,
+    pub deadlines: ConnectionDeadlines,
+}
+
 /// Serves until the token is cancelled and the requests in flight are answered, or `drain` has passed.
 ///
 /// `handler` receives each request with its [`CorrelationId`] among the extensions, and the peer's address.
-pub async fn serve<H, F, B>(listener: TcpListener, handler: H, stop: CancellationToken, drain: Duration)
-where
+pub async fn serve<H, F, B>(
+    listener: TcpListener,
+    bounds: PortBounds,
+    handler: H,
+    stop: CancellationToken,
+    drain: Duration,
+) where
     H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
+    B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Unpin + Send + 'static,
 {
+    let port = Arc::new(Port {
+        builder: builder(),
+        deadlines: bounds.deadlines,
+        requests: FairShares::new(MAX_REQUESTS, CLIENT_REQUESTS_DIVISOR),
+        closes: LingeringCloses::default(),
+    });
+    // Each ends with its client, by the deadlines, or by the stop.
+    let connections = TaskTracker::new();
+    while let Some((stream, peer, slot)) = accept(&listener, &bounds.slots, &stop).await {
+        let (port, handler, stop) = (Arc::clone(&port), handler.clone(), stop.clone());
+        connections.spawn(async move {
+            port.serve_connection(stream, peer, &slot, handler, &stop).await;
+            drop(slot);
+        });
+    }
+    drop(listener);
+    connections.close();
+    if tokio::time::timeout(drain, connections.wait()).await.is_err() {
+        tracing::warn!("requests were still in flight at the shutdown deadline");
+    }
+}
+
+/// What the connections of a port share.
+struct Port {
+    builder: Builder<TokioExecutor>,
+    deadlines: ConnectionDeadlines,
+    requests: FairShares<ClientNetwork>,
+    closes: LingeringCloses,
+}
+
+fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -72,61 +141,103 @@ where
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_header_list_size(MAX_HEADER_BYTES as u32)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .initial_stream_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(STREAM_SEND_BUFFER)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(10));
-    let builder = Arc::new(builder);
-    let graceful = GracefulShutdown::new();
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    while let Some((stream, peer, permit)) = accept(&listener, &connections, &stop).await {
-        let handler = handler.clone();
-        let has_request = Arc::new(AtomicBool::new(false));
-        let first_request = Arc::clone(&has_request);
-        let service = service_fn(move |request| {
-            first_request.store(true, Ordering::Relaxed);
-            with_correlation_id(handler.clone(), peer, request)
-        });
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let watched = graceful.watch(connection);
-        // Ends with its connection: the graceful shutdown closes it, or the end of the runtime aborts it.
-        tokio::spawn(async move {
-            tokio::select! {
-                ended = watched => if let Err(error) = ended {
-                    tracing::debug!(error = %grapnel_core::error_chain::chain(&*error), "connection ended");
-                },
-                () = first_request_deadline(&has_request) => tracing::debug!("connection without a request closed"),
+    builder
+}
+
+impl Port {
+    /// Begins a request, unless the client has its part of all.
+    fn begin(
+        &self,
+        activity: &Arc<Activity>,
+        slot: &Slot,
+        request: &Request<Incoming>,
+    ) -> Result<Arc<Exchange>, h2::Error> {
+        if request.version() < Version::HTTP_2 {
+            return Ok(activity.begin(None));
+        }
+        let share = self.requests.take(slot.client, 1).ok_or_else(|| {
+            metrics::counter!("grapnel_requests_refused_total").increment(1);
+            h2::Reason::REFUSED_STREAM
+        })?;
+        Ok(activity.begin(Some(share)))
+    }
+
+    /// Serves one connection to its end.
+    async fn serve_connection<H, F, B>(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        slot: &Slot,
+        handler: H,
+        stop: &CancellationToken,
+    ) where
+        H: Fn(Request<Incoming>, SocketAddr) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Unpin + Send + 'static,
+    {
+        let activity = Activity::new(self.deadlines);
+        let service = service_fn(|request: Request<Incoming>| {
+            let exchange = self.begin(&activity, slot, &request);
+            let handler = handler.clone();
+            async move {
+                let exchange = exchange?;
+                let response = with_correlation_id(handler, peer, request).await;
+                Ok::<_, h2::Error>(response.map(|body| AnswerBody::new(body, exchange)))
             }
-            drop(permit);
         });
-    }
-    drop(listener);
-    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests were still in flight at the shutdown deadline");
+        let stream = TokioIo::new(WatchedStream::new(stream, Arc::clone(&activity), self.closes.clone()));
+        let mut connection = pin!(self.builder.serve_connection(stream, service));
+        let mut is_stopped = false;
+        let overdue = loop {
+            tokio::select! {
+                ended = connection.as_mut() => return log_end(ended),
+                overdue = activity.overdue() => break overdue,
+                () = stop.cancelled(), if !is_stopped => {
+                    is_stopped = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        };
+        metrics::counter!("grapnel_connections_closed_total", "reason" => overdue.label()).increment(1);
+        if overdue == Overdue::NextRequest {
+            // A request that is on its way is still answered, or known not to have been taken.
+            connection.as_mut().graceful_shutdown();
+            if let Ok(ended) = tokio::time::timeout(CLOSE_DEADLINE, connection).await {
+                log_end(ended);
+            }
+        }
     }
 }
 
-/// Completes when the deadline passes without a first request. The library's own deadline begins only when it knows the
-/// HTTP version, which a client can delay indefinitely.
-async fn first_request_deadline(has_request: &AtomicBool) {
-    tokio::time::sleep(HEADER_DEADLINE).await;
-    if has_request.load(Ordering::Relaxed) {
-        std::future::pending().await
+fn log_end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
+    if let Err(error) = ended {
+        tracing::debug!(error = %grapnel_core::error_chain::chain(&*error), "connection ended");
     }
 }
 
-/// Waits for the next connection; `None` after the token is cancelled.
+/// Waits for the next connection; `None` after the token is cancelled. A connection for which there is no slot is closed at
+/// once: in the backlog it would keep out those for which there is one.
 async fn accept(
     listener: &TcpListener,
-    connections: &Arc<Semaphore>,
+    slots: &ConnectionSlots,
     stop: &CancellationToken,
-) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+) -> Option<(TcpStream, SocketAddr, Slot)> {
     loop {
-        let permit = stop.run_until_cancelled(Arc::clone(connections).acquire_owned()).await?.ok()?;
         match stop.run_until_cancelled(listener.accept()).await? {
             Ok((stream, peer)) => {
+                let Some(slot) = slots.take(peer.ip()) else {
+                    metrics::counter!("grapnel_connections_refused_total").increment(1);
+                    continue;
+                };
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "connection without TCP_NODELAY");
                 }
-                return Some((stream, peer, permit));
+                return Some((stream, peer, slot));
             }
             Err(error) => {
                 // Usually out of file descriptors: wait for a free one rather than spin.
@@ -141,7 +252,7 @@ async fn with_correlation_id<H, F, B>(
     handler: H,
     peer: SocketAddr,
     mut request: Request<Incoming>,
-) -> Result<Response<B>, std::convert::Infallible>
+) -> Response<B>
 where
     H: Fn(Request<Incoming>, SocketAddr) -> F,
     F: Future<Output = Response<B>>,
@@ -153,5 +264,5 @@ where
     if let Ok(header) = header {
         response.headers_mut().insert(CORRELATION_HEADER, header);
     }
-    Ok(response)
+    response
 }

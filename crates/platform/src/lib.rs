@@ -6,6 +6,8 @@ pub mod manifest_files;
 pub mod telemetry;
 pub mod clock;
 pub mod shutdown;
+pub mod client_network;
+pub mod fair_shares;
 pub mod http_server;
 pub mod ops_server;
 pub mod queue;

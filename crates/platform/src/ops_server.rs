@@ -13,13 +13,23 @@ use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
-use crate::http_server;
+use crate::http_server::{self, ConnectionDeadlines, ConnectionSlots, PortBounds};
 use crate::shutdown::Stage;
+
+/// Connections to the operations port: those of the kubelet and of whoever reads metrics.
+const OPS_CONNECTIONS: usize = 500;
 
 /// How long the operations port still answers after the stop.
 const OPS_DRAIN: Duration = Duration::from_secs(1);
+
+/// Bytes of answers that the kernel holds for a connection whose client does not read: a container's memory includes them.
+/// By default it may be some megabytes.
+const SEND_BUFFER: u32 = 64 * 1024;
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// How often histograms are compacted, so that they do not grow while nothing scrapes them.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -45,7 +55,15 @@ pub fn start_metrics() -> anyhow::Result<PrometheusHandle> {
 
 /// Binds a port. An error names the option and the address.
 pub async fn bind(address: SocketAddr, name: &str) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{name}: cannot listen on {address}"))
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        // Inherited by the connections.
+        socket.set_send_buffer_size(SEND_BUFFER)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bound().with_context(|| format!("{name}: cannot listen on {address}"))
 }
 
 /// Serves the operations port in a stage of its own, the last to stop.
@@ -57,7 +75,11 @@ pub fn ops_stage(listener: TcpListener, health: Arc<dyn ProcessHealth>, metrics:
         let response = respond(request.method(), request.uri().path(), &*health, &rendered);
         async move { response }
     };
-    stage.spawn("operations port", http_server::serve(listener, answer, token.clone(), OPS_DRAIN));
+    let bounds = PortBounds {
+        slots: ConnectionSlots::new(OPS_CONNECTIONS, Arc::new([])),
+        deadlines: ConnectionDeadlines::default(),
+    };
+    stage.spawn("operations port", http_server::serve(listener, bounds, answer, token.clone(), OPS_DRAIN));
     stage.spawn("metrics upkeep", async move {
         while token.run_until_cancelled(tokio::time::sleep(METRICS_UPKEEP)).await.is_some() {
             metrics.run_upkeep();

@@ -25,8 +25,6 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 pub enum QueueError {
     #[error("RabbitMQ did not answer within {} s", DEADLINE.as_secs())]
     TimedOut,
-    #[error("RabbitMQ returned a message: its queue is missing")]
-    Returned,
     #[error("RABBITMQ_URL: not an AMQP URL")]
     Url,
     #[error("RabbitMQ")]
@@ -46,13 +44,14 @@ pub fn is_url(text: &str) -> bool {
     text.parse::<AMQPUri>().is_ok()
 }
 
-/// Declares a destination's queue. The declaration is the same everywhere: RabbitMQ refuses a second, different one.
-pub async fn declare(channel: &Channel, queue: &str) -> Result<(), QueueError> {
+/// Declares a destination's queue, and returns the number of its ready messages. The declaration is the same everywhere: RabbitMQ
+/// refuses a second, different one.
+pub async fn declare(channel: &Channel, queue: &str) -> Result<u32, QueueError> {
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    within_deadline(channel.queue_declare(queue.into(), options, arguments)).await?;
-    Ok(())
+    let declared = within_deadline(channel.queue_declare(queue.into(), options, arguments)).await?;
+    Ok(declared.message_count())
 }
 
 /// Closes a channel in order; if that fails, it is closed with its connection.

@@ -20,6 +20,15 @@ macro_rules! insert_audit_entries {
 }
 pub(crate) use insert_audit_entries;
 
+/// The actors of entries that Grapnel writes for itself. Whatever begins with `grapnel` or `provider:` is one too.
+const SYSTEM_ACTORS: [&str; 4] = ["system", "worker", "file", "api"];
+
+/// Returns whether the name is that of a component of Grapnel, so that nobody else may act under it.
+pub fn is_system_actor(name: &str) -> bool {
+    let name = name.trim().to_lowercase();
+    SYSTEM_ACTORS.contains(&name.as_str()) || name.starts_with("grapnel") || name.starts_with("provider:")
+}
+
 /// Generates ids for this many entries.
 pub(crate) fn new_ids(count: usize) -> Vec<uuid::Uuid> {
     std::iter::repeat_with(|| AuditEntryId::generate().uuid()).take(count).collect()
@@ -73,4 +82,28 @@ pub async fn message_rejected(
         Ok(())
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_components_are_reserved_in_every_spelling() {
+        for name in [
+            "system",
+            "SYSTEM",
+            " worker ",
+            "file",
+            "grapnel-controller",
+            "Grapnel",
+            "grapnel",
+            "provider:acme",
+        ] {
+            assert!(is_system_actor(name), "{name:?}");
+        }
+        for name in ["api-user", "ops", "jane", "system-team", "filer"] {
+            assert!(!is_system_actor(name), "{name:?}");
+        }
+    }
 }

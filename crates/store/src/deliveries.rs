@@ -5,17 +5,22 @@
 //! delivery is either due, queued or leased.
 
 mod insert;
+mod held;
 mod due;
 mod claim;
 mod record;
 mod replay;
 pub(crate) mod end;
+mod removals;
 
 pub use claim::{ClaimedDelivery, CloudEventFields, claim, long_payload};
-pub use due::{QueueBacklog, RequeuedDelivery, give_back, overdue_queues, take_due, take_overdue};
-pub use end::end_if_removed;
-pub(crate) use end::end_removed;
+pub use due::{QueueBacklog, RequeuedDelivery, Wait, backlogs, give_back, take_due, take_overdue};
+pub(crate) use held::never;
+pub use held::{DeliveryQueue, held_queues, open_queues, release};
+pub use insert::Birth;
 pub(crate) use insert::insert_deliveries;
 pub use record::{AttemptResult, RecordedAttempt, record};
+pub use removals::{RemovalProgress, end_if_removed, end_removed};
+pub(crate) use removals::{end_while_waiting, is_being_removed, record_removal};
 pub use replay::NewReplay;
-pub(crate) use replay::{lock_for_replay, take_for_replay};
+pub(crate) use replay::{add_for_replay, lock_for_replay, take_for_replay};

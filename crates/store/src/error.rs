@@ -59,6 +59,11 @@ impl Error {
         sqlstate(error).is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
     }
 
+    /// Whether the database answered, so that sending the same again cannot help.
+    pub fn is_answer(&self) -> bool {
+        matches!(self, Self::Statement(_) | Self::Corrupt { .. })
+    }
+
     /// Whether two transactions got in each other's way, and the same transaction may succeed when it is run again.
     pub(crate) fn is_collision(&self) -> bool {
         let (Self::Unavailable(error) | Self::Statement(error)) = self else { return false };

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::audit::{self, insert_audit_entries};
 use crate::columns::{Batch, Columns};
 use crate::dedicated_connection::DedicatedConnection;
-use crate::deliveries::insert_deliveries;
+use crate::deliveries::{Birth, insert_deliveries};
 use crate::error::Result;
 
 /// A verified and normalized webhook, ready to be stored.
@@ -56,6 +56,8 @@ pub struct NewEvent {
     pub former_key: Option<FormerKey>,
     /// The details of the audit entry, as JSON text.
     pub audit_details: Option<String>,
+    /// Whether deliveries of its integration are paused: nothing is published for it.
+    pub is_paused: bool,
     /// Names of the destinations, at least one.
     pub destinations: Arc<[Arc<str>]>,
 }
@@ -68,6 +70,8 @@ pub struct FormerKey {
     pub hash: Uuid,
     /// JSON text: `[[name, value], …]`.
     pub headers: String,
+    /// The body as the previous version stored it, if that was with its token.
+    pub body: Option<Bytes>,
 }
 
 /// The outcome of storing one event of a batch.
@@ -84,22 +88,22 @@ pub enum IngestOutcome {
 ///
 /// The events are sorted by key first, so that concurrent writers lock keys in the same order and cannot deadlock.
 ///
-/// `queued` says whether the deliveries' messages are about to be published; otherwise they are due at once.
+/// `birth` says what each delivery is born as.
 pub async fn store(
     connection: &mut DedicatedConnection,
     events: &mut [NewEvent],
-    queued: bool,
+    birth: impl Fn(&NewEvent, &Arc<str>) -> Birth,
 ) -> Result<Vec<IngestOutcome>> {
     events.sort_unstable_by_key(|event| event.key_hash);
-    connection.bounded(async |connection| store_sorted(connection, events, queued).await).await
+    connection.bounded(async |connection| store_sorted(connection, events, birth).await).await
 }
 
 async fn store_sorted(
     connection: &mut PgConnection,
     events: &[NewEvent],
-    queued: bool,
+    birth: impl Fn(&NewEvent, &Arc<str>) -> Birth,
 ) -> Result<Vec<IngestOutcome>> {
-    let settled = insert(connection, events, queued).await?;
+    let settled = insert(connection, events, birth).await?;
     let duplicates: Vec<Uuid> =
         events.iter().filter(|event| !settled.contains_key(&event.id)).map(|event| event.key_hash).collect();
     let first_ids =
@@ -116,16 +120,18 @@ async fn store_sorted(
 async fn insert(
     connection: &mut PgConnection,
     events: &[NewEvent],
-    queued: bool,
+    birth: impl Fn(&NewEvent, &Arc<str>) -> Birth,
 ) -> Result<HashMap<EventId, IngestOutcome>> {
     let mut destination_events = Vec::with_capacity(events.len());
     let mut destination_names = Vec::with_capacity(events.len());
     let mut destination_integrations = Vec::with_capacity(events.len());
+    let mut births = Vec::with_capacity(events.len());
     for event in events {
         for name in event.destinations.iter() {
             destination_events.push(event.id.uuid());
             destination_names.push(&**name);
             destination_integrations.push(event.integration_id.uuid());
+            births.push(birth(event, name).code());
         }
     }
     let batch = Batch(events);
@@ -155,9 +161,10 @@ async fn insert(
         .bind(destination_events)
         .bind(destination_names)
         .bind(destination_integrations)
-        .bind(queued)
+        .bind(births)
         .bind(batch.column(|event| event.former_key.as_ref().map(|former| former.hash)))
         .bind(batch.column(|event| event.former_key.as_ref().map(|former| &*former.headers)))
+        .bind(batch.column(|event| event.former_key.as_ref()?.body.as_deref()))
         .bind(batch.column(|event| event.audit_details.as_deref()))
         .fetch_all(connection)
         .await?;
@@ -178,12 +185,12 @@ const INSERT: &str = concat!(
             $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
             $9::timestamptz[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bytea[], $15::text[],
             $16::int[], $17::int[], $18::smallint[], $19::smallint[], $20::smallint[], $21::text[], $22::uuid[],
-            $27::uuid[], $28::text[], $29::text[]
+            $27::uuid[], $28::text[], $29::bytea[], $30::text[]
         ) AS t (
             key_hash, id, integration_id, provider, external_event_id, event_type, subject, occurred_at,
             received_at, correlation_id, traceparent, source_ip, headers, raw_body, payload_key,
             payload_start, payload_length, body_form, delivered_as, secret_index, idempotency_key, audit_id,
-            former_key_hash, former_headers, audit_details
+            former_key_hash, former_headers, former_body, audit_details
         )
     ), known AS (
         -- Scalar subqueries, so that each is a probe of an index and never a join of whole tables.
@@ -193,7 +200,7 @@ const INSERT: &str = concat!(
                 WHERE events.id = keys.event_id
                     AND events.event_type = input.event_type
                     AND events.subject IS NOT DISTINCT FROM input.subject
-                    AND events.raw_body = input.raw_body
+                    AND events.raw_body = coalesce(input.former_body, input.raw_body)
                     AND events.headers::jsonb @> input.former_headers::jsonb
             )
             FROM idempotency_keys keys WHERE keys.key_hash = input.former_key_hash

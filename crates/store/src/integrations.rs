@@ -1,22 +1,27 @@
 //! The `integrations` rows: read by the data plane, written by the controller, and from files by `dev` and `apply`.
 //!
 //! A write is fenced: an older generation, or a writer of an older epoch, cannot overwrite a newer row. The unique
-//! indexes on live routes and names decide who owns them. Deliveries to a destination that a write removes fail in the
-//! same commit, so that nothing waits forever.
+//! indexes on live routes and names decide who owns them. A write that removes a destination records that in the same commit;
+//! the deliveries to it end after it.
 
 use grapnel_core::ids::IntegrationId;
 use grapnel_core::integration::{IntegrationRow, RowState};
+use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::postgres::{PgListener, PgRow};
 
 use crate::audit;
 use crate::columns::Columns;
 use crate::database::Database;
-use crate::deliveries::{self, end};
+use crate::deliveries;
+use crate::destinations;
 use crate::error::{Error, Result};
 
 pub mod epoch;
+pub mod freed_route;
 pub mod retire;
+pub mod purge;
+pub mod waiting;
 
 /// The channel on which a changed row notifies.
 const CHANGE_CHANNEL: &str = "grapnel_integrations";
@@ -29,6 +34,10 @@ pub enum UpsertOutcome {
     Superseded,
     /// Another live integration holds the route.
     RouteTaken,
+    /// The route was freed by another namespace, and stays its own until then.
+    RouteKept {
+        until: Timestamp,
+    },
     /// Another live row holds the namespace and name.
     NameTaken,
 }
@@ -115,16 +124,33 @@ pub async fn listen(db: &Database) -> Result<ChangeListener> {
     .await
 }
 
-/// Writes the row of an applied object and fails the deliveries to destinations that it no longer has.
+/// Writes the row of an applied object. Deliveries to destinations that it no longer has are given up: here when they are few,
+/// in the background otherwise.
 pub async fn upsert(
     db: &Database,
     row: &IntegrationRow,
     destinations: &[String],
     actor: &str,
 ) -> Result<UpsertOutcome> {
-    db.bounded(async {
-        let mut tx = db.pool().begin().await?;
-        let applied = sqlx::query(
+    let (outcome, is_removal) = db.bounded(write(db, row, destinations, actor)).await?;
+    if is_removal {
+        deliveries::end_while_waiting(db, row.id).await;
+    }
+    Ok(outcome)
+}
+
+/// Writes a row and returns whether that removed a destination.
+async fn write(
+    db: &Database,
+    row: &IntegrationRow,
+    kept: &[String],
+    actor: &str,
+) -> Result<(UpsertOutcome, bool)> {
+    let mut tx = db.pool().begin().await?;
+    let is_held = freed_route::is_held(&mut tx, row.id, &row.route).await?;
+    let mut removed = destinations::lock_for_write(&mut tx, row.id).await?;
+    removed.retain(|name| !kept.contains(name));
+    let applied = sqlx::query(
             "/* integrations::upsert */
             INSERT INTO integrations AS old (
                 id, uid, namespace, name, generation, writer_epoch, provider, route, display_name, state, spec, secrets
@@ -149,17 +175,20 @@ pub async fn upsert(
         .bind(&row.secrets)
         .execute(&mut *tx)
         .await;
-        match applied {
-            Ok(done) if done.rows_affected() == 0 => return Ok(UpsertOutcome::Superseded),
-            Ok(_) => {}
-            Err(error) => return taken_by_another(error),
-        }
-        deliveries::end_removed(&mut tx, row.id, destinations, end::DESTINATION_REMOVED).await?;
-        audit::integration_changed(&mut tx, row.id, "integration.applied", actor, row.generation).await?;
-        tx.commit().await?;
-        Ok(UpsertOutcome::Applied)
-    })
-    .await
+    match applied {
+        Ok(done) if done.rows_affected() == 0 => return Ok((UpsertOutcome::Superseded, false)),
+        Ok(_) => {}
+        Err(error) => return Ok((taken_by_another(error)?, false)),
+    }
+    if !is_held && let Some(until) = freed_route::take(&mut tx, &row.route, &row.namespace).await? {
+        return Ok((UpsertOutcome::RouteKept { until }, false));
+    }
+    for destination in &removed {
+        deliveries::record_removal(&mut tx, row.id, Some(destination)).await?;
+    }
+    audit::integration_changed(&mut tx, row.id, "integration.applied", actor, row.generation).await?;
+    tx.commit().await?;
+    Ok((UpsertOutcome::Applied, !removed.is_empty()))
 }
 
 /// Maps the violation of a unique index to its outcome.
@@ -171,14 +200,32 @@ fn taken_by_another(error: sqlx::Error) -> Result<UpsertOutcome> {
     }
 }
 
-/// Retires a row: its history stays, its route is free again, its unfinished deliveries fail. Returns whether there was
+/// Retires a row: its history stays, its route is free again, its unfinished deliveries are given up. Returns whether there was
 /// a live row with this id.
 pub async fn remove(db: &Database, id: IntegrationId, actor: &str) -> Result<bool> {
-    db.bounded(async {
+    let retired = db.bounded(async {
         let mut tx = db.pool().begin().await?;
         let given_up = retire::retire_in(&mut tx, id, None, actor).await?;
         tx.commit().await?;
         Ok(given_up.is_some())
+    });
+    let is_retired = retired.await?;
+    if is_retired {
+        deliveries::end_while_waiting(db, id).await;
+    }
+    Ok(is_retired)
+}
+
+/// Empties the secrets of retired rows that an older process has retired. Returns how many.
+pub async fn forget_secrets(db: &Database) -> Result<u64> {
+    db.bounded(async {
+        let done = sqlx::query(
+            "/* integrations::forget_secrets */
+            UPDATE integrations SET secrets = '' WHERE deleted_at IS NOT NULL AND secrets <> ''",
+        )
+        .execute(db.pool())
+        .await?;
+        Ok(done.rows_affected())
     })
     .await
 }

@@ -21,6 +21,9 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "initial", include_str!("../../../migrations/0001_initial.sql")),
     (2, "previous secrets", include_str!("../../../migrations/0002_previous_secrets.sql")),
     (3, "delivery status order", include_str!("../../../migrations/0003_delivery_status_order.sql")),
+    (4, "housekeeping", include_str!("../../../migrations/0004_housekeeping.sql")),
+    (5, "held deliveries", include_str!("../../../migrations/0005_held_deliveries.sql")),
+    (6, "freed routes", include_str!("../../../migrations/0006_freed_routes.sql")),
 ];
 
 /// The schema version that this binary was written for.

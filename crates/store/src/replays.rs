@@ -35,19 +35,27 @@
 //! together with the newer. Hence both functions look at all unfinished requests of an event, and none waits forever.
 //! [`settle_leftovers`], which runs periodically, finds the requests that a crash has left behind.
 //!
+//! # A destination that the event did not have
+//!
+//! A replay that names a destination which the integration got after the event, such as the new name of a renamed one, adds
+//! the delivery to it, in the same transaction, with an audit entry of its own. Without a name only the deliveries that
+//! there are count.
+//!
 //! # Deliveries that cannot be replayed
 //!
 //! A delivery whose integration was removed or is `Disabled`, or whose destination the integration no longer has: no
 //! worker would take it. A replay of all destinations leaves such destinations out, unless there is no other. The row of
 //! the integration is locked for the transaction, so that a removal comes before or after, and then ends the deliveries.
+//! Nor is an event whose day has expired: the day is held for the transaction, so that it expires before, or stays.
 
 use grapnel_core::ids::{IntegrationId, ReplayId};
 use uuid::Uuid;
 
 use crate::database::Database;
-use crate::deliveries::{lock_for_replay, take_for_replay};
+use crate::deliveries::{add_for_replay, lock_for_replay, take_for_replay};
 use crate::destinations;
 use crate::error::Result;
+use crate::partitions;
 
 pub use crate::deliveries::NewReplay;
 pub use crate::replay_settlement::{mark_dispatched, settle_leftovers};
@@ -58,7 +66,7 @@ pub enum ReplayOutcome {
     /// Stored under this id; the dispatcher should be woken.
     Accepted(ReplayId),
     UnknownEvent,
-    /// The event was never meant for the destination.
+    /// The event was never meant for the destination, and the integration does not have it either.
     UnknownDestination,
     /// The integration was removed or is disabled.
     InactiveIntegration,
@@ -90,6 +98,10 @@ pub async fn request_replay(db: &Database, replay: &NewReplay) -> Result<ReplayO
 
 async fn try_request(db: &Database, replay: &NewReplay) -> Result<ReplayOutcome> {
     let mut tx = db.begin(BEGIN).await?;
+    // An event whose day is being dropped is as good as gone.
+    if !partitions::hold_day(&mut tx, replay.event_id).await? {
+        return Ok(ReplayOutcome::UnknownEvent);
+    }
     let integration_id: Option<Uuid> =
         sqlx::query_scalar("/* replays::find_event */ SELECT integration_id FROM events WHERE id = $1")
             .bind(replay.event_id.uuid())
@@ -100,9 +112,15 @@ async fn try_request(db: &Database, replay: &NewReplay) -> Result<ReplayOutcome>
     };
     // Locked in this order everywhere: the integration, its deliveries, their replay requests.
     let destinations = destinations::lock(&mut tx, integration_id).await?;
-    let deliveries = lock_for_replay(&mut tx, replay).await?;
+    let mut deliveries = lock_for_replay(&mut tx, replay).await?;
     if deliveries.is_empty() {
-        return Ok(ReplayOutcome::UnknownDestination);
+        let is_configured =
+            |name: &&String| destinations.as_ref().is_some_and(|known| known.names.contains(name));
+        let Some(added) = replay.destination.as_ref().filter(is_configured) else {
+            return Ok(ReplayOutcome::UnknownDestination);
+        };
+        add_for_replay(&mut tx, replay, integration_id, added).await?;
+        deliveries = lock_for_replay(&mut tx, replay).await?;
     }
     let Some(destinations) = destinations.filter(|destinations| !destinations.is_disabled) else {
         return Ok(ReplayOutcome::InactiveIntegration);

@@ -9,7 +9,8 @@ use lapin::options::{
 use lapin::protocol::{AMQPErrorKind, AMQPSoftError};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ErrorKind};
-use serde_json::Value;
+use reqwest::{Method, RequestBuilder};
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use url::Url;
 
@@ -20,11 +21,16 @@ use crate::wait::wait_until;
 pub struct TestQueue {
     broker: Broker,
     name: String,
+    management_url: String,
 }
 
 impl TestQueue {
     pub fn new(services: &TestServices, name: String) -> Self {
-        Self { broker: Broker::new(&services.rabbitmq_url), name }
+        Self {
+            broker: Broker::new(&services.rabbitmq_url),
+            name,
+            management_url: services.management_url.clone(),
+        }
     }
 
     /// Returns the number of ready messages; 0 if there is no such queue.
@@ -96,6 +102,43 @@ impl TestQueue {
         purged.expect("purge the queue")
     }
 
+    /// Sets a policy, as an operator would: further messages than these are refused.
+    pub async fn limit_length(&self, messages: u32) {
+        let policy = json!({
+            "pattern": format!("^{}$", self.name.replace('.', "[.]")),
+            "definition": {"max-length": messages, "overflow": "reject-publish"},
+            "apply-to": "queues",
+        });
+        let request =
+            management_request(&self.management_url, Method::PUT, &self.policy_path()).json(&policy);
+        assert!(request.send().await.expect("a response").status().is_success(), "a policy is set");
+        // It is applied a moment later.
+        wait_until("the policy", async || {
+            let queues = list(&self.management_url, "name,policy").await;
+            queues.iter().any(|queue| queue["name"] == self.name.as_str() && queue["policy"].is_string())
+        })
+        .await;
+    }
+
+    /// Removes the policy.
+    pub async fn lift_limit(&self) {
+        let request = management_request(&self.management_url, Method::DELETE, &self.policy_path());
+        assert!(request.send().await.expect("a response").status().is_success(), "the policy is removed");
+    }
+
+    fn policy_path(&self) -> String {
+        format!("/api/policies/%2F/{}", self.name)
+    }
+
+    /// Declares the queue with arguments that are not ours.
+    pub async fn declare_as_classic(&self) {
+        let channel = self.broker.channel().await;
+        let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        let declared = channel.queue_declare(self.name.as_str().into(), options, FieldTable::default());
+        declared.await.expect("declare a queue");
+        close(channel).await;
+    }
+
     /// Deletes the queue with everything in it.
     pub async fn delete(&self) {
         self.broker.delete(&self.name).await;
@@ -119,7 +162,7 @@ impl TestServices {
 
     /// Returns the number of ready messages in a queue, from the management API, which is some seconds late.
     pub async fn reported_messages(&self, queue: &str) -> Option<u64> {
-        let queues = list(&self.management_url).await;
+        let queues = list(&self.management_url, "name,messages_ready").await;
         queues.iter().find(|found| found["name"] == queue)?["messages_ready"].as_u64()
     }
 
@@ -148,20 +191,25 @@ impl TestServices {
 }
 
 async fn queues(management_url: &str, prefix: &str) -> Vec<String> {
-    let queues = list(management_url).await;
+    let queues = list(management_url, "name").await;
     let names = queues.iter().filter_map(|queue| queue["name"].as_str());
     names.filter(|name| name.starts_with(prefix)).map(str::to_owned).collect()
 }
 
-async fn list(management_url: &str) -> Vec<Value> {
+async fn list(management_url: &str, columns: &str) -> Vec<Value> {
+    let path = format!("/api/queues/%2F?columns={columns}");
+    let request = management_request(management_url, Method::GET, &path);
+    request.send().await.expect("a response").json().await.expect("a list")
+}
+
+/// Returns a request to the management API.
+fn management_request(management_url: &str, method: Method, path: &str) -> RequestBuilder {
     let mut url = Url::parse(management_url).expect("a URL");
     let (user, password) = (url.username().to_owned(), url.password().unwrap_or_default().to_owned());
-    url.set_path("/api/queues/%2F");
-    url.set_query(Some("columns=name,messages_ready"));
     url.set_username("").expect("a URL with a host");
     url.set_password(None).expect("a URL with a host");
-    let request = reqwest::Client::new().get(url).basic_auth(user, Some(password));
-    request.send().await.expect("a response").json().await.expect("a list")
+    let url = url.join(path).expect("a path");
+    reqwest::Client::new().request(method, url).basic_auth(user, Some(password))
 }
 
 /// One connection to RabbitMQ, which is opened again when it was lost.

@@ -132,7 +132,8 @@ pub struct IntegrationSpec {
     pub retention: Retention,
 
     /// Treatment of the history when the object is deleted. Default: Retain. One of Retain (events, attempts and
-    /// audit entries stay until their retention ends; webhooks are rejected) and Delete (they are deleted too).
+    /// audit entries stay until their retention ends; webhooks are rejected) and Delete (they are deleted too, in the
+    /// background: the object does not wait for that).
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 
@@ -161,7 +162,7 @@ pub enum DeletionPolicy {
     /// Events, attempts and audit entries stay until their retention ends.
     #[default]
     Retain,
-    /// Events, attempts and audit entries are deleted with the object.
+    /// Events, attempts and audit entries are deleted in the background, beginning when the object is deleted.
     Delete,
 }
 
@@ -176,7 +177,8 @@ pub struct IngressLimits {
     pub max_body_bytes: i32,
 
     /// Webhooks accepted per minute from one source address; more are answered with 429 and Retry-After. Default: the
-    /// platform's limit. 0 to 1000000; 0 means no limit.
+    /// platform's limit. 0 to 1000000. The platform may have a ceiling, which is also what 0 means; without one, 0 means no
+    /// limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_000_000))]
     pub rate_limit_per_minute: Option<i32>,
@@ -193,7 +195,8 @@ impl Default for IngressLimits {
 #[serde(rename_all = "camelCase")]
 pub struct Retention {
     /// How many days an event, its attempts and its audit entries are kept after the event was received. Default: 30.
-    /// 1 to 3650.
+    /// 1 to 3650; a number above the platform's longest retention (3650 unless it is configured) counts as that. An event
+    /// that still has an unfinished delivery then is kept for up to 7 more days; after that the delivery fails.
     #[serde(default = "int::<30>")]
     #[schemars(range(min = 1, max = 3650))]
     pub days: i32,

@@ -16,7 +16,7 @@ use crate::{formats, rules};
 pub struct Resources {
     /// The resources reserved for a worker, by name: cpu, memory, ephemeral-storage. The values are quantities such as
     /// 250m or 128Mi, of at most 32 characters. Quote those that look like numbers: "1", "0.5". Default: the
-    /// platform's.
+    /// platform's, for each name. The platform has a maximum, to which larger values are lowered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
         "maxProperties" = 8,
@@ -25,7 +25,8 @@ pub struct Resources {
     #[x_kube(validation = rules::RESOURCE_NAMES, validation = rules::RESOURCE_QUANTITIES)]
     pub requests: Option<BTreeMap<String, String>>,
 
-    /// The most that a worker may use, in the same form as requests. Default: the platform's.
+    /// The most that a worker may use, in the same form as requests. Default: the platform's, for each name. The platform
+    /// has a maximum, to which larger values are lowered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend(
         "maxProperties" = 8,
@@ -40,6 +41,14 @@ pub struct Resources {
 pub fn same_quantity(one: &str, other: &str) -> bool {
     one == other
         || matches!((formats::parse_quantity(one), formats::parse_quantity(other)), (Some(one), Some(other)) if one == other)
+}
+
+/// Returns whether a quantity is more than another. Text that is not a quantity exceeds everything, so that it passes no bound.
+pub fn exceeds_quantity(quantity: &str, most: &str) -> bool {
+    match (formats::parse_quantity(quantity), formats::parse_quantity(most)) {
+        (Some(quantity), Some(most)) => quantity > most,
+        _ => true,
+    }
 }
 
 /// A taint that workers tolerate.

@@ -11,7 +11,9 @@ use super::defaults::{int, section};
 use super::resources::{Resources, Toleration};
 use crate::rules;
 
-/// The pods that deliver the events of an Integration, and how many of them run.
+/// The pods that deliver the events of an Integration, and how many of them run. They run in the platform's namespace,
+/// so the platform decides which labels, annotations, nodes, taints and priority classes may be chosen: by default none.
+/// What it does not permit has no effect, and the condition Restricted names it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Workers {
@@ -30,7 +32,8 @@ pub struct Workers {
     #[serde(default)]
     pub resources: Resources,
 
-    /// Labels that a node must have to run workers: at most 16. Default: none.
+    /// Labels that a node must have to run workers, in addition to the platform's: at most 16. The platform decides which
+    /// keys have an effect. Default: none.
     #[serde(default)]
     #[schemars(extend(
         "maxProperties" = 16,
@@ -39,20 +42,22 @@ pub struct Workers {
     #[x_kube(validation = rules::LABEL_VALUES)]
     pub node_selector: BTreeMap<String, String>,
 
-    /// Taints that workers tolerate: at most 16. Default: none.
+    /// Taints that workers tolerate, in addition to the platform's: at most 16. The platform decides which keys have an
+    /// effect. Default: none.
     #[serde(default)]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Atomic)]
     pub tolerations: Vec<Toleration>,
 
-    /// The name of the PriorityClass of the workers. Default: the platform's. At most 253 characters.
+    /// The name of the PriorityClass of the workers. The platform decides which ones have an effect. Default: the
+    /// platform's. At most 253 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = rules::DNS_SUBDOMAIN)]
     pub priority_class_name: Option<String>,
 
     /// Labels added to the worker pods: at most 16, values of at most 63 characters. Keys that begin with grapnel.dev/
-    /// or app.kubernetes.io/ are set by Grapnel. Default: none.
+    /// or app.kubernetes.io/ are set by Grapnel. The platform decides which keys have an effect. Default: none.
     #[serde(default)]
     #[schemars(extend(
         "maxProperties" = 16,
@@ -62,7 +67,7 @@ pub struct Workers {
     pub pod_labels: BTreeMap<String, String>,
 
     /// Annotations added to the worker pods: at most 16, values of at most 1024 characters. Keys that begin with
-    /// grapnel.dev/ are set by Grapnel. Default: none.
+    /// grapnel.dev/ are set by Grapnel. The platform decides which keys have an effect. Default: none.
     #[serde(default)]
     #[schemars(extend(
         "maxProperties" = 16,

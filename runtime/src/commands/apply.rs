@@ -17,7 +17,8 @@ use grapnel_core::secrets::IntegrationSecrets;
 use grapnel_platform::args::{CommonArgs, DatabaseArgs, QueueArgs, SealingArgs};
 use grapnel_platform::manifest_files;
 use grapnel_platform::queue::{self, QueueConnection};
-use grapnel_store::integrations::{self as rows, UpsertOutcome};
+use grapnel_store::integrations::waiting::{WaitingDeliveries, waiting_for};
+use grapnel_store::integrations::{self as rows, StoredRow, UpsertOutcome};
 use grapnel_store::migrate;
 
 /// The actor in audit entries.
@@ -95,6 +96,7 @@ pub(super) async fn apply(
     let row = row(desired, generation, keys);
     let destinations: Vec<String> =
         desired.object.spec.destinations.iter().map(|destination| destination.name.clone()).collect();
+    warn_of_waiting(db, before.as_ref(), desired, &destinations).await?;
     match rows::upsert(db, &row, &destinations, ACTOR).await.context("write the integration's row")? {
         UpsertOutcome::Applied if before.is_some_and(|before| !before.deleted) => Ok(ApplyOutcome::Updated),
         UpsertOutcome::Applied => Ok(ApplyOutcome::Created),
@@ -104,8 +106,29 @@ pub(super) async fn apply(
         UpsertOutcome::RouteTaken => {
             bail!("{}: spec.route: {} belongs to another integration", describe(desired), row.route)
         }
+        UpsertOutcome::RouteKept { until } => bail!(
+            "{}: spec.route: {} was freed by another namespace and stays its own until {until:.0}",
+            describe(desired),
+            row.route
+        ),
         UpsertOutcome::NameTaken => bail!("{}: another integration has this name", describe(desired)),
     }
+}
+
+/// Warns of deliveries that end because their destination is no longer in the file.
+async fn warn_of_waiting(
+    db: &Database,
+    before: Option<&StoredRow>,
+    desired: &DesiredIntegration,
+    destinations: &[String],
+) -> anyhow::Result<()> {
+    let Some(before) = before.filter(|before| !before.deleted) else { return Ok(()) };
+    let removed = before.row.removed_destinations(destinations);
+    let waiting = waiting_for(db, before.row.id, &removed).await.context("count what waits")?;
+    if let Some(warning) = WaitingDeliveries::warning(&waiting) {
+        tracing::warn!("{}: {warning}", describe(desired));
+    }
+    Ok(())
 }
 
 /// Retires the rows of objects that were removed from the files.

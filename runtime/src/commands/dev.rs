@@ -12,14 +12,13 @@ use anyhow::Context;
 use grapnel_store::Database;
 use tokio_util::sync::CancellationToken;
 
-use super::api::{self, ApiConfig};
-use super::worker::CLAIM_CONNECTIONS;
+use super::api::{self, ApiConfig, ApiDatabases};
+use super::worker::{CLAIM_CONNECTIONS, DATABASE_CONNECTIONS};
 use crate::args::{ApiArgs, DeliveryArgs, RedisArgs};
 use crate::commands::apply::{ApplyOutcome, apply, declare_queues, retire_others};
 use crate::delivery::send::DeliveryClient;
 use crate::delivery::worker::{LaneHealth, Worker};
 use crate::integrations::cache::{self, IntegrationCache};
-use grapnel_core::delivery::egress_policy::EgressPolicy;
 use grapnel_core::error_chain::chain;
 use grapnel_core::manifests::{self, ManifestErrors};
 use grapnel_core::sealing::SealingKeys;
@@ -60,13 +59,13 @@ pub struct DevCommand {
 /// Runs all roles until the stop signal.
 pub async fn run(command: DevCommand) -> anyhow::Result<()> {
     let DevCommand { files, common, api, delivery, database, redis, queue, sealing } = command;
-    let config = ApiConfig::new(&common, &api, &redis, &queue)?;
+    let config = ApiConfig::new(&common, &api, &redis, &queue, &delivery)?;
     let keys = Arc::new(sealing.sealing_keys(common.environment)?);
     let database_url = database.database_url()?;
-    let db = Database::new(&database_url, "dev", api::DATABASE_CONNECTIONS)?;
+    let databases = ApiDatabases::new(&database_url)?;
+    let db = Database::new(&database_url, "dev", DATABASE_CONNECTIONS)?;
     let claims = Database::for_claims(&database_url, CLAIM_CONNECTIONS)?;
-    let client =
-        DeliveryClient::new(EgressPolicy::new(delivery.allowed_destination_cidrs(common.environment)))?;
+    let client = DeliveryClient::new(config.egress.clone())?;
     // The first read must succeed: there is no last valid state yet.
     let texts = manifest_files::read(&files)?;
     manifests::parse(&texts)?;
@@ -85,9 +84,9 @@ pub async fn run(command: DevCommand) -> anyhow::Result<()> {
         queue_prefix: config.queue_prefix.clone(),
     };
     watcher.apply(&texts).await?;
-    let (integrations, cache_task) = cache::new(db.clone(), Arc::clone(&keys));
+    let (integrations, cache_task) = cache::new(databases.ingest.clone(), Arc::clone(&keys));
     let worker = Worker {
-        db: db.clone(),
+        db,
         claims,
         integrations: integrations.clone(),
         client,
@@ -104,7 +103,7 @@ pub async fn run(command: DevCommand) -> anyhow::Result<()> {
     work.spawn("worker", worker.run(lanes, work.token()));
     work.spawn("files", watcher.run(texts, work.token()));
     let mut stages = vec![work];
-    stages.extend(api::stages(config, db, keys, integrations, cache_task, public)?);
+    stages.extend(api::stages(config, databases, keys, integrations, cache_task, public)?);
     stages.push(ops);
     supervise(stages, common.shutdown_deadline(), stop_signal()).await
 }
@@ -121,7 +120,10 @@ impl ProcessHealth for DevHealth {
     }
 
     fn not_ready(&self) -> Option<String> {
-        (!self.integrations.is_loaded()).then(|| "the integrations are not loaded yet".to_owned())
+        if !self.integrations.is_loaded() {
+            return Some("the integrations are not loaded yet".to_owned());
+        }
+        self.integrations.load().why_none_is_usable()
     }
 }
 

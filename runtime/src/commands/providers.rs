@@ -5,7 +5,9 @@ use std::fmt::Write;
 use anyhow::bail;
 use grapnel_crds::{HandshakeAuth, HashAlgorithm, Scheme, SchemeType};
 
-use grapnel_core::preset::{self, Preset};
+use grapnel_core::preset::{
+    self, AttemptTimestamps, Behavior, EventIdOrigin, EventsPerRequest, Preset, RetryWindow,
+};
 
 const HEADER: &str = "\
 <!-- Generated from crates/core/presets. Do not edit; refresh it with:
@@ -22,12 +24,17 @@ The route's URL is `GRAPNEL_PUBLIC_URL` followed by `/api/v1/webhooks/{route}`. 
 `spec.verification.secretRef` names. To replace it, put the new one there and the old one into `previousSecretRefs`, change it
 at the provider, and remove the old one when it is not used any more.
 
-A repeated webhook is one event. It is recognized by the provider's id; without one, by its body, its type and its subject.
+A repeated webhook is one event, except where a preset says otherwise. It is recognized by the provider's id; without one, by its
+body, its type and its subject.
 
 Some differences make no difference: one line end after a secret, and other white space around a key in base64 or hexadecimal; a
 public key in PEM; a signature in base64 with either alphabet, with or without padding; the case of an authentication scheme such as
 `Bearer`; a slash after the route; a UTF-8 byte order mark before JSON. An optional field that is longer than 512 bytes or contains
 U+0000 is left out of the event, with a note in it.
+
+Each preset lists what was read of its provider, and on which day. What was not read, or is not said there, is unknown. If a
+provider repeats a request with its first timestamp, the preset tolerates that age; if it signs each attempt anew, it need
+not.
 ";
 
 #[derive(Debug, clap::Args)]
@@ -98,6 +105,12 @@ fn docs() -> String {
             handshakes.join(", ")
         );
     }
+    docs += "\n## How they send\n\n| provider | events in a request | id of the event | retries for | time of a retry |\n\
+             |---|---|---|---|---|\n";
+    for preset in presets() {
+        docs +=
+            &format!("| [`{0}`](#{0}) | {1} |\n", preset.provider, behavior(&preset.behavior).join(" | "));
+    }
     for preset in presets() {
         docs += &section(&preset);
     }
@@ -121,6 +134,7 @@ fn section(preset: &Preset) -> String {
     for note in &preset.notes {
         section += &format!("- {note}\n");
     }
+    section += token_note(&preset.verification);
     for handshake in &preset.handshakes {
         let signed = if handshake.verify == HandshakeAuth::Verified { "signed" } else { "unsigned" };
         let captured = if handshake.capture.is_some() { "; its secret is captured" } else { "" };
@@ -139,7 +153,59 @@ fn section(preset: &Preset) -> String {
             section += &format!("- The event's {name}: {}\n", sources.join(", else "));
         }
     }
-    section + &format!("\n<{}>\n", preset.documentation)
+    section += &format!("- Content types: {}\n", content_types(&preset.behavior));
+    section += &format!("\n<{}>\n\nSources:\n\n", preset.documentation);
+    for source in &preset.sources {
+        let topics: Vec<String> = source.topics.iter().map(ToString::to_string).collect();
+        section += &format!("- <{}> ({}; read {})\n", source.url, topics.join(", "), source.read);
+    }
+    section
+}
+
+/// Returns the columns of the table: events in a request, id, retries, and their time.
+fn behavior(behavior: &Behavior) -> [String; 4] {
+    let events = match behavior.events_per_request {
+        EventsPerRequest::One => "one",
+        EventsPerRequest::Several => "several",
+        EventsPerRequest::Unknown => "unknown",
+    };
+    let id = match behavior.event_id {
+        EventIdOrigin::Documented => "documented",
+        EventIdOrigin::Unknown => "sent; unknown if unique",
+        EventIdOrigin::None => "none",
+    };
+    let window = match behavior.retries.window {
+        RetryWindow::None => "never".to_owned(),
+        RetryWindow::Unknown => "unknown".to_owned(),
+        RetryWindow::For(window) => format!("{window:#}"),
+    };
+    let timestamp = match behavior.retries.timestamps {
+        AttemptTimestamps::First => "the first attempt's",
+        AttemptTimestamps::Each => "its own",
+        AttemptTimestamps::Unknown => "unknown",
+        AttemptTimestamps::None => "not checked",
+    };
+    [events.to_owned(), id.to_owned(), window, timestamp.to_owned()]
+}
+
+fn content_types(behavior: &Behavior) -> String {
+    match behavior.content_types.as_slice() {
+        [] => "unknown".to_owned(),
+        types => types.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// Says what becomes of a token that is not in a header. One in a header is stored as `[redacted]`, whatever the provider.
+fn token_note(scheme: &Scheme) -> &'static str {
+    let from = scheme.signature.as_ref().and_then(|signature| signature.from.as_deref()).unwrap_or_default();
+    match from.split_once(':') {
+        _ if scheme.kind != Some(SchemeType::Token) => "",
+        Some(("json" | "form", _)) => {
+            "- The token is in the body. It is replaced by `*` in what is stored, shown and delivered.\n"
+        }
+        Some(("query", _)) => "- The token is in the URL, which is neither stored nor delivered.\n",
+        _ => "",
+    }
 }
 
 fn lower_first(text: &str) -> String {

@@ -9,16 +9,16 @@ use super::wait_for_schema;
 use crate::args::DeliveryArgs;
 use crate::delivery::send::DeliveryClient;
 use crate::delivery::worker::{LaneHealth, Worker};
-use crate::integrations::cache;
+use crate::integrations::cache::{self, IntegrationCache};
 use grapnel_core::delivery::egress_policy::EgressPolicy;
 use grapnel_platform::args::{CommonArgs, DatabaseArgs, QueueArgs, SealingArgs};
-use grapnel_platform::ops_server::{bind, ops_stage, start_metrics};
+use grapnel_platform::ops_server::{ProcessHealth, bind, ops_stage, start_metrics};
 use grapnel_platform::queue::QueueConnection;
 use grapnel_platform::shutdown::{Stage, stop_signal, supervise};
 use grapnel_store::Database;
 
 /// Shared by the recorder, the settling of replays, the integration cache and its listener.
-const DATABASE_CONNECTIONS: u32 = 5;
+pub(super) const DATABASE_CONNECTIONS: u32 = 5;
 
 /// Lanes that can claim at the same time.
 pub(super) const CLAIM_CONNECTIONS: u32 = 8;
@@ -40,6 +40,30 @@ pub struct WorkerCommand {
     sealing: SealingArgs,
 }
 
+/// Dead when a queue is not consumed; not ready when there are rows to work for and none can be used.
+struct WorkerHealth {
+    integrations: IntegrationCache,
+    only: Option<IntegrationId>,
+    lanes: LaneHealth,
+}
+
+impl ProcessHealth for WorkerHealth {
+    fn dead(&self) -> Option<String> {
+        self.lanes.dead()
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        let integrations = self.integrations.load();
+        match self.only {
+            Some(id) => integrations.is_unusable(id).then(|| {
+                "the integration cannot be used; the log says why, most likely a sealing key is missing"
+                    .to_owned()
+            }),
+            None => integrations.why_none_is_usable(),
+        }
+    }
+}
+
 /// Runs a worker until the stop signal.
 pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
     let WorkerCommand { integration, common, delivery, database, queue, sealing } = command;
@@ -51,8 +75,10 @@ pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
     let client =
         DeliveryClient::new(EgressPolicy::new(delivery.allowed_destination_cidrs(common.environment)))?;
     let metrics = start_metrics()?;
-    let health = LaneHealth::default();
-    let ops = ops_stage(bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?, Arc::new(health.clone()), metrics);
+    let (integrations, cache_task) = cache::new(db.clone(), keys);
+    let lanes = LaneHealth::default();
+    let health = WorkerHealth { integrations: integrations.clone(), only: integration, lanes: lanes.clone() };
+    let ops = ops_stage(bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?, Arc::new(health), metrics);
     // One listener from here to the end: a signal between two of them would be lost.
     let mut stop = pin!(stop_signal());
     tokio::select! {
@@ -60,13 +86,12 @@ pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
         stopped = &mut stop => return stopped,
         () = wait_for_schema(&db) => {}
     }
-    let (integrations, cache_task) = cache::new(db.clone(), keys);
     // Less than the whole deadline, so that the results of the attempts can still be recorded.
     let drain = common.shutdown_deadline().mul_f32(0.8);
     let queues = QueueConnection::new(rabbitmq_url, "grapnel-worker");
     let worker = Worker { db, claims, integrations, client, queues, queue_prefix, only: integration, drain };
     let (mut work, mut cache) = (Stage::default(), Stage::default());
-    work.spawn("worker", worker.run(health, work.token()));
+    work.spawn("worker", worker.run(lanes, work.token()));
     cache.spawn("integrations", cache_task.run(cache.token()));
     tracing::info!("delivering");
     supervise(vec![work, cache, ops], common.shutdown_deadline(), stop).await

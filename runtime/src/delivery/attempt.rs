@@ -4,17 +4,20 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::payload_budget::{BudgetedPayload, PayloadBudget};
+use super::payload_budget::{BudgetedPayload, LanePayloads};
 use crate::delivery::send::{DeliveryClient, MeasuredOutcome};
+use grapnel_core::delivery::hops::{self, CDN_LOOP};
 use grapnel_core::delivery::outcome::AttemptOutcome;
 use grapnel_core::delivery::state::{self, NextState};
 use grapnel_core::delivery::target::DeliveryRequest;
+use grapnel_core::error_chain::chain;
 use grapnel_core::ids::EventId;
 use grapnel_core::integration::CompiledDestination;
-use grapnel_core::payload::{CloudEvent, DeliveredAs, normalized_payload};
+use grapnel_core::payload::{BodyForm, CloudEvent, DeliveredAs, normalized_payload};
 use grapnel_store::deliveries::{AttemptResult, ClaimedDelivery};
 
 /// Sends the delivery once and returns the result to be recorded. The permit is released when the receiver has answered.
@@ -23,35 +26,51 @@ pub(super) async fn run(
     destination: &CompiledDestination,
     permit: OwnedSemaphorePermit,
     client: &DeliveryClient,
-    payloads: &PayloadBudget,
+    payloads: &LanePayloads,
 ) -> AttemptResult {
-    let measured = match payloads.take(&mut claimed).await {
-        Ok(payload) => send(&claimed, payload, destination, client).await,
+    let measured = match prepare(&mut claimed, payloads).await {
+        Ok((payload, forms)) => send(&claimed, payload, forms, destination, client).await,
         Err(message) => {
             MeasuredOutcome { outcome: AttemptOutcome::NotSent { message }, duration: Duration::ZERO }
         }
     };
     drop(permit);
-    let result = result_of(claimed, destination, measured, Timestamp::now(), rand::random());
+    let result = result_of(claimed, destination, measured, rand::random());
     metrics::counter!("grapnel_attempts_total", "outcome" => outcome_label(&result)).increment(1);
     metrics::histogram!("grapnel_attempt_duration_seconds").record(f64::from(result.duration_ms) / 1000.0);
     result
 }
 
+/// Returns what is to be sent, or why it cannot be now. A worker of another version may be able to: the delivery waits, and its
+/// lane goes on.
+async fn prepare(
+    claimed: &mut ClaimedDelivery,
+    payloads: &LanePayloads,
+) -> Result<(BudgetedPayload, (BodyForm, DeliveredAs)), String> {
+    let forms = match &claimed.forms {
+        Ok(forms) => *forms,
+        Err(error) => return Err(format!("the event cannot be read: {}", chain(error))),
+    };
+    Ok((payloads.take(claimed).await?, forms))
+}
+
 async fn send(
     claimed: &ClaimedDelivery,
     payload: BudgetedPayload,
+    forms: (BodyForm, DeliveredAs),
     destination: &CompiledDestination,
     client: &DeliveryClient,
 ) -> MeasuredOutcome {
     let BudgetedPayload { bytes, share: _until_answered } = payload;
-    let (body, content_type) = content(claimed, bytes);
+    let headers = claimed.headers.as_deref().map(stored_headers).unwrap_or_default();
+    let (body, content_type) = content(claimed, forms, bytes, &headers);
     let traceparent = traceparent(claimed);
     let request = DeliveryRequest {
         target: &destination.target,
         event_id: claimed.event_id,
         correlation_id: &claimed.correlation_id,
         traceparent: &traceparent,
+        hops: hops::count(values_of(&headers, CDN_LOOP.as_str()).map(str::as_bytes)),
         body: &body,
         content_type: content_type.as_deref(),
         attempted_at: Timestamp::now(),
@@ -60,10 +79,15 @@ async fn send(
 }
 
 /// Returns the body to deliver, and its content-type if it is not JSON.
-fn content(claimed: &ClaimedDelivery, payload: Vec<u8>) -> (Bytes, Option<String>) {
+fn content(
+    claimed: &ClaimedDelivery,
+    (form, delivered_as): (BodyForm, DeliveredAs),
+    payload: Vec<u8>,
+    headers: &[(String, String)],
+) -> (Bytes, Option<String>) {
     let external_event_id = claimed.external_event_id.as_deref();
-    let received_type = claimed.headers.as_deref().and_then(content_type_of);
-    match (claimed.delivered_as, &claimed.cloud_event) {
+    let received_type = values_of(headers, CONTENT_TYPE.as_str()).next().map(str::to_owned);
+    match (delivered_as, &claimed.cloud_event) {
         (DeliveredAs::Raw, _) => (payload.into(), received_type),
         (DeliveredAs::CloudEvent, Some(fields)) => {
             let event = CloudEvent {
@@ -76,22 +100,25 @@ fn content(claimed: &ClaimedDelivery, payload: Vec<u8>) -> (Bytes, Option<String
                 occurred_at: fields.occurred_at,
                 content_type: received_type.as_deref(),
             };
-            let json = event.to_json(claimed.body_form, &payload);
+            let json = event.to_json(form, &payload);
             (json.into(), Some("application/cloudevents+json".to_owned()))
         }
         (DeliveredAs::Normalized | DeliveredAs::CloudEvent, _) => {
-            let (key, form) = (&claimed.payload_key, claimed.body_form);
             let (provider, event_type) = (&claimed.provider, &claimed.event_type);
+            let key = &claimed.payload_key;
             let json = normalized_payload(provider, event_type, external_event_id, key, form, &payload);
             (json.into(), None)
         }
     }
 }
 
-/// Returns the content-type among stored headers.
-fn content_type_of(headers: &str) -> Option<String> {
-    let pairs: Vec<(String, String)> = serde_json::from_str(headers).ok()?;
-    pairs.into_iter().find(|(name, _)| name == "content-type").map(|(_, value)| value)
+/// Reads the headers of the webhook as they are stored.
+fn stored_headers(json: &str) -> Vec<(String, String)> {
+    serde_json::from_str(json).unwrap_or_default()
+}
+
+fn values_of<'a>(headers: &'a [(String, String)], name: &str) -> impl Iterator<Item = &'a str> {
+    headers.iter().filter(move |(header, _)| header == name).map(|(_, value)| value.as_str())
 }
 
 /// Returns the result to be recorded. Pure.
@@ -99,12 +126,11 @@ fn result_of(
     claimed: ClaimedDelivery,
     destination: &CompiledDestination,
     measured: MeasuredOutcome,
-    now: Timestamp,
     jitter: f64,
 ) -> AttemptResult {
     let MeasuredOutcome { outcome, duration } = measured;
     let in_budget = u32::try_from(claimed.attempts - claimed.budget_start).unwrap_or(0).saturating_add(1);
-    let evaluation = state::evaluate(&destination.retry, in_budget, &outcome, now, jitter);
+    let evaluation = state::evaluate(&destination.retry, in_budget, &outcome, jitter);
     AttemptResult {
         event_id: claimed.event_id,
         destination: destination.name.to_string(),
@@ -128,7 +154,7 @@ fn outcome_label(result: &AttemptResult) -> &'static str {
     match (result.counts, result.next) {
         (false, _) => "not_sent",
         (true, NextState::Succeeded) => "succeeded",
-        (true, NextState::RetryAt(_)) => "retrying",
+        (true, NextState::RetryAfter(_)) => "retrying",
         (true, NextState::Failed) => "failed",
     }
 }

@@ -1,9 +1,11 @@
-//! The dispatcher: queues deliveries that are due or that lost their message.
+//! The dispatcher: queues deliveries that are due, that are held and may be sent, or that lost their message.
 //!
-//! It runs in every api process, and any number of them can run at once: they select under SKIP LOCKED. It takes care of
-//! retries and replays that are due; of hints that could not be published; and of deliveries that were queued longer ago
-//! than the bound while their queue has fewer messages than deliveries. Nothing is added to a queue that is merely long.
-//! Deliveries that wait for a destination that is no longer configured end as failed.
+//! It runs in every api process, and any number of them can run at once: they select under SKIP LOCKED. Each takes care of
+//! retries and replays that are due, and of hints that could not be published. What needs a look at every queue is done by one of
+//! them, which has the [`DispatcherLease`]: it releases what is held ([`held`]) and finds what was lost ([`lost`]).
+//!
+//! Nothing is published for a destination that is paused or no longer configured, whose queue fails or has enough messages: its
+//! deliveries are held, in PostgreSQL.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +15,20 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::integrations::cache::{IntegrationCache, Integrations};
 use grapnel_core::error_chain::chain;
-use grapnel_core::hint::Hint;
-use grapnel_platform::queue::publish::Publisher;
+use grapnel_core::hint::QueueKey;
+use grapnel_core::ids::IntegrationId;
+use grapnel_platform::queue::publish::{Publisher, UnpublishedHint};
 use grapnel_platform::queue::{QueueConnection, QueueError};
-use grapnel_store::deliveries::{self, QueueBacklog, RequeuedDelivery};
+use grapnel_store::deliveries::{self, DeliveryQueue, RequeuedDelivery, Wait};
 use grapnel_store::replays;
+
+mod held;
+mod lease;
+mod lost;
+
+pub(crate) use self::lease::DispatcherLease;
 
 /// How often the database is asked for due deliveries without a notification.
 const TICK: Duration = Duration::from_millis(500);
@@ -29,7 +39,7 @@ const BATCH: usize = 1_000;
 /// How often the dispatcher checks whether there is room again.
 const ROOM_POLL: Duration = Duration::from_millis(5);
 
-/// How long the delivery of a hint that could not be published waits.
+/// How long the delivery of a hint waits that was not published for a reason other than its queue.
 const UNPUBLISHED_DELAY: Duration = Duration::from_secs(1);
 
 /// The requeue pass runs this many times within the bound, so that a loss is found soon after it.
@@ -39,38 +49,59 @@ const PASSES_IN_BOUND: u32 = 4;
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
     pub db: Database,
+    pub lease: DispatcherLease,
+    pub integrations: IntegrationCache,
     pub publisher: Publisher,
     /// Asks queues for their length. Not the publisher's connection, whose channel an error would close.
     pub queues: QueueConnection,
     pub queue_prefix: String,
-    pub unpublished: mpsc::Receiver<Hint>,
+    /// The messages that a queue may have before deliveries are held.
+    pub max_queue_length: usize,
+    pub unpublished: mpsc::Receiver<UnpublishedHint>,
     /// Notified when a delivery that is due now was committed.
     pub wake: Arc<Notify>,
     pub requeue_after: Duration,
+}
+
+/// What this process knows about a destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DestinationState {
+    Delivering,
+    Paused,
+    /// It was removed, or is so new that it was not read yet.
+    Unknown,
 }
 
 impl Dispatcher {
     /// Dispatches until the token is cancelled.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut next_requeue = Instant::now() + self.requeue_after / PASSES_IN_BOUND;
+        let mut next_release = Instant::now();
         let mut next_tick = Instant::now();
         let mut failed = Vec::new();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 count = self.unpublished.recv_many(&mut failed, BATCH) => {
-                    if count > 0 { self.make_due(&mut failed).await; }
+                    if count > 0 { self.return_unpublished(&mut failed).await; }
                     continue;
                 }
                 () = self.wake.notified() => {}
                 () = sleep_until(next_tick) => {}
             }
             next_tick = Instant::now() + TICK;
-            if !self.publisher.is_connected() {
+            // Before the integrations are loaded, every destination would look unknown.
+            if !self.publisher.is_connected() || !self.integrations.is_loaded() {
                 continue;
             }
             if let Err(error) = self.queue_due(&stop).await {
                 tracing::warn!(error = %chain(&error), "due deliveries cannot be queued");
+            }
+            if !self.lease.is_held().await {
+                continue;
+            }
+            if Instant::now() >= next_release {
+                next_release = held::next_pass(self.release_held(&stop).await);
             }
             if Instant::now() >= next_requeue {
                 next_requeue = Instant::now() + self.requeue_after / PASSES_IN_BOUND;
@@ -81,32 +112,56 @@ impl Dispatcher {
         while let Ok(hint) = self.unpublished.try_recv() {
             failed.push(hint);
         }
-        self.make_due(&mut failed).await;
+        self.return_unpublished(&mut failed).await;
+        self.lease.give_up().await;
         self.queues.close().await;
     }
 
-    /// Makes the deliveries of failed hints due again.
-    async fn make_due(&self, failed: &mut Vec<Hint>) {
+    /// Returns the deliveries of failed hints: those whose queue is the reason are held, the others become due again.
+    async fn return_unpublished(&self, failed: &mut Vec<UnpublishedHint>) {
+        let wait = |failed: &UnpublishedHint| match failed.failure.is_of_queue() {
+            true => Wait::Held,
+            false => Wait::For(UNPUBLISHED_DELAY),
+        };
         for hints in failed.chunks(BATCH) {
-            if let Err(error) = deliveries::give_back(&self.db, hints, UNPUBLISHED_DELAY).await {
+            let hints: Vec<_> = hints.iter().map(|failed| (&failed.hint, wait(failed))).collect();
+            if let Err(error) = deliveries::give_back(&self.db, &hints).await {
                 // Their deliveries stay marked as queued, and the requeue pass finds them.
-                tracing::warn!(error = %chain(&error), count = hints.len(), "deliveries of failed hints cannot be made due");
+                tracing::warn!(error = %chain(&error), count = hints.len(), "deliveries of failed hints cannot be returned");
             }
         }
         failed.clear();
     }
 
-    /// Queues all due deliveries.
+    /// Queues all due deliveries, and holds those whose destination should get nothing now.
     async fn queue_due(&self, stop: &CancellationToken) -> grapnel_store::Result<()> {
         while self.has_room(stop).await {
             let taken = deliveries::take_due(&self.db, BATCH as i64).await?;
             let count = taken.len();
-            self.publish(taken).await?;
+            let (ready, held): (Vec<_>, Vec<_>) = {
+                let integrations = self.integrations.load();
+                taken.into_iter().partition(|taken| self.may_publish(&integrations, &taken.hint.queue()))
+            };
+            self.hold(&held).await?;
+            self.publish(ready).await?;
             if count < BATCH {
                 break;
             }
         }
         Ok(())
+    }
+
+    fn may_publish(&self, integrations: &Integrations, queue: &QueueKey) -> bool {
+        state_of(integrations, queue.0, &queue.1) == DestinationState::Delivering
+            && !self.publisher.is_held(queue)
+    }
+
+    async fn hold(&self, held: &[RequeuedDelivery]) -> grapnel_store::Result<()> {
+        if held.is_empty() {
+            return Ok(());
+        }
+        let hints: Vec<_> = held.iter().map(|held| (&held.hint, Wait::Held)).collect();
+        deliveries::give_back(&self.db, &hints).await
     }
 
     /// Waits until there is room for a batch. Returns false when nothing more should be offered.
@@ -134,120 +189,49 @@ impl Dispatcher {
         Ok(())
     }
 
-    async fn requeue_lost(&self, stop: &CancellationToken) {
-        let backlogs = match deliveries::overdue_queues(&self.db, self.requeue_after).await {
-            Ok(backlogs) => backlogs,
-            Err(error) => {
-                tracing::warn!(error = %chain(&error), "queued deliveries cannot be counted");
-                return;
-            }
-        };
-        // All are compared before any is repaired, which may take long: later, the counts would no longer match.
-        let mut losses = Vec::new();
-        for queue in backlogs {
-            if stop.is_cancelled() || !self.publisher.is_connected() {
-                return;
-            }
-            match self.count_lost(&queue).await {
-                Ok(0) => {}
-                Ok(lost) => losses.push((queue, lost)),
-                Err(error) => report(&queue, "lost messages cannot be counted", &error),
-            }
-        }
-        for (queue, lost) in losses {
-            if let Err(error) = self.requeue_queue(&queue, lost, stop).await {
-                report(&queue, "deliveries whose messages were lost cannot be queued again", &error.into());
-            }
-        }
-        if let Err(error) = replays::settle_leftovers(&self.db).await {
-            tracing::warn!(error = %chain(&error), "replay requests cannot be settled");
-        }
-    }
-
-    /// Returns how many of a queue's deliveries have lost their message.
-    async fn count_lost(&self, queue: &QueueBacklog) -> anyhow::Result<i64> {
-        let end_work = deliveries::end_if_removed(&self.db, queue.integration_id, &queue.destination);
-        if end_work.await? {
-            return Ok(0);
-        }
-        let in_flight = self.publisher.in_flight() as i64;
-        let ready = self.ready_messages(queue).await?;
-        Ok(lost_messages(queue, ready + in_flight))
-    }
-
-    async fn requeue_queue(
-        &self,
-        queue: &QueueBacklog,
-        lost: i64,
-        stop: &CancellationToken,
-    ) -> grapnel_store::Result<()> {
-        let mut left = lost;
-        while left > 0 && self.has_room(stop).await {
-            let take = deliveries::take_overdue(&self.db, queue, left.min(BATCH as i64));
-            let taken = take.await?;
-            if taken.is_empty() {
-                break;
-            }
-            metrics::counter!("grapnel_requeued_total").increment(taken.len() as u64);
-            left -= taken.len() as i64;
-            self.publish(taken).await?;
-            // Refilling a long queue must not hold up deliveries that become due meanwhile.
-            self.queue_due(stop).await?;
-        }
-        if left < lost {
-            tracing::info!(
-                integration.id = %queue.integration_id, destination = queue.destination, count = lost - left,
-                "deliveries whose messages were lost are queued again"
-            );
-        }
-        Ok(())
-    }
-
-    async fn ready_messages(&self, queue: &QueueBacklog) -> Result<i64, QueueError> {
+    /// Returns the messages of a queue and those that are on their way to it from this process.
+    async fn messages(&self, queue: &DeliveryQueue) -> Result<i64, QueueError> {
+        let in_flight = self.publisher.in_flight(&key_of(queue)) as i64;
         let name = grapnel_crds::names::queue_name(
             &self.queue_prefix,
             queue.integration_id.uuid(),
             &queue.destination,
         );
-        Ok(self.queues.ready_messages(&name).await?.map_or(0, i64::from))
+        Ok(in_flight + self.queues.ready_messages(&name).await?.map_or(0, i64::from))
+    }
+
+    fn state_of(&self, queue: &DeliveryQueue) -> DestinationState {
+        state_of(&self.integrations.load(), queue.integration_id, &queue.destination)
+    }
+
+    /// Ends the deliveries to a destination that was removed. One that this process has not read yet keeps them.
+    async fn end_if_removed(&self, queue: &DeliveryQueue) {
+        let ended = deliveries::end_if_removed(&self.db, queue.integration_id, &queue.destination);
+        if let Err(error) = ended.await {
+            report(queue, "deliveries to a removed destination cannot be ended", &error.into());
+        }
     }
 }
 
-fn report(queue: &QueueBacklog, message: &str, error: &anyhow::Error) {
+fn state_of(integrations: &Integrations, id: IntegrationId, destination: &str) -> DestinationState {
+    match integrations.get(id) {
+        Some(integration) if integration.destination(destination).is_some() => {
+            if integration.delivers() {
+                DestinationState::Delivering
+            } else {
+                DestinationState::Paused
+            }
+        }
+        _ => DestinationState::Unknown,
+    }
+}
+
+fn key_of(queue: &DeliveryQueue) -> QueueKey {
+    (queue.integration_id, queue.destination.as_str().into())
+}
+
+fn report(queue: &DeliveryQueue, message: &str, error: &anyhow::Error) {
     tracing::warn!(
         error = %format!("{error:#}"), integration.id = %queue.integration_id, destination = queue.destination, "{message}"
     );
-}
-
-/// Returns how many of a queue's overdue deliveries have no message.
-///
-/// Every queued delivery that is not claimed should have a message, in the queue or on its way there: `messages`. Others
-/// may be on their way from other processes, so no more are lost than are overdue. Messages that a worker has fetched but
-/// not started are not ready; their deliveries are counted as lost at most once within the bound, and a second message for
-/// a delivery does nothing.
-fn lost_messages(queue: &QueueBacklog, messages: i64) -> i64 {
-    (queue.queued - messages).clamp(0, queue.overdue)
-}
-
-#[cfg(test)]
-mod tests {
-    use grapnel_core::ids::IntegrationId;
-
-    use super::*;
-
-    #[test]
-    fn only_what_is_overdue_and_missing_is_lost() {
-        let check = |queued, overdue, messages, lost| {
-            let (integration_id, destination) =
-                (IntegrationId::new(uuid::Uuid::nil()), String::from("orders"));
-            let overdue_before = jiff::Timestamp::UNIX_EPOCH;
-            let backlog = QueueBacklog { integration_id, destination, queued, overdue, overdue_before };
-            assert_eq!(lost_messages(&backlog, messages), lost, "{backlog:?} {messages}");
-        };
-        check(50_000, 50_000, 50_000, 0); // long, not lost
-        check(50_000, 50_000, 0, 50_000); // emptied
-        check(50_000, 20_000, 40_000, 10_000);
-        check(100, 10, 0, 10); // messages of the newer 90 may be on their way
-        check(10, 10, 500, 0); // more messages than deliveries
-    }
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::attempt;
-use super::payload_budget::PayloadBudget;
+use super::payload_budget::{LanePayloads, PayloadBudget};
 use super::record::{InFlight, Recorder};
 use crate::delivery::send::DeliveryClient;
 use grapnel_core::error_chain::chain;
@@ -33,6 +33,9 @@ const BATCH: usize = 128;
 
 /// How much longer than its attempt a lease runs: time to record the result.
 const LEASE_MARGIN: Duration = Duration::from_secs(30);
+
+/// How often a claim is tried before its messages go back to the queue, for a worker that may do better.
+const CLAIM_TRIES: usize = 5;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
@@ -83,6 +86,10 @@ pub(super) struct Lane {
     pub context: Arc<LaneContext>,
     pub integration_id: IntegrationId,
     pub destination: Arc<CompiledDestination>,
+    /// One for each delivery in flight; shared with earlier lanes of the destination.
+    pub permits: Arc<Semaphore>,
+    /// Shared with earlier lanes of the destination too.
+    pub payloads: Arc<LanePayloads>,
     pub not_consuming_since: Arc<NotConsumingSince>,
 }
 
@@ -97,7 +104,6 @@ impl Lane {
     /// Consumes until the token is cancelled, reconnecting without end; then lets the attempts in flight finish.
     pub(super) async fn run(self, stop: CancellationToken) {
         let attempts = TaskTracker::new();
-        let permits = Arc::new(Semaphore::new(self.destination.max_concurrency));
         let queue = grapnel_crds::names::queue_name(
             &self.context.queue_prefix,
             self.integration_id,
@@ -109,7 +115,7 @@ impl Lane {
                 Ok(consumer) => {
                     backoff = FIRST_BACKOFF;
                     self.not_consuming_since.set_consuming();
-                    self.consume(consumer, &permits, &attempts, &stop).await;
+                    self.consume(consumer, &attempts, &stop).await;
                     self.not_consuming_since.set_not_consuming();
                 }
                 Err(error) => {
@@ -135,16 +141,12 @@ impl Lane {
     /// On a stop, started attempts finish first, since their messages can only be acknowledged on this channel, and
     /// messages that were fetched but not started go to another worker. If RabbitMQ ended the consumer, there is no
     /// channel left to acknowledge on: the next one begins at once, while earlier attempts are still in flight.
-    async fn consume(
-        &self,
-        mut consumer: QueueConsumer,
-        permits: &Arc<Semaphore>,
-        attempts: &TaskTracker,
-        stop: &CancellationToken,
-    ) {
-        while let Some(batch) = self.next_batch(&mut consumer, permits, stop).await {
+    async fn consume(&self, mut consumer: QueueConsumer, attempts: &TaskTracker, stop: &CancellationToken) {
+        while let Some(batch) = self.next_batch(&mut consumer, stop).await {
             if let Err(batch) = self.claim_and_attempt(batch, attempts, stop).await {
                 give_back(batch.into_iter().map(|message| message.ack).collect()).await;
+                // They may come back at once.
+                let _stopped = stop.run_until_cancelled(tokio::time::sleep(MAX_BACKOFF)).await;
             }
         }
         if stop.is_cancelled() {
@@ -175,16 +177,15 @@ impl Lane {
     async fn next_batch(
         &self,
         consumer: &mut QueueConsumer,
-        permits: &Arc<Semaphore>,
         stop: &CancellationToken,
     ) -> Option<Vec<StartedMessage>> {
         let mut batch = Vec::new();
         while batch.is_empty() {
-            let permit = stop.run_until_cancelled(Arc::clone(permits).acquire_owned()).await?.ok()?;
+            let permit = stop.run_until_cancelled(Arc::clone(&self.permits).acquire_owned()).await?.ok()?;
             let message = stop.run_until_cancelled(consumer.next()).await??;
             batch.extend(self.start(message, permit).await);
             while batch.len() < BATCH
-                && let Ok(permit) = Arc::clone(permits).try_acquire_owned()
+                && let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned()
                 && let Some(message) = consumer.next_ready()
             {
                 batch.extend(self.start(message, permit).await);
@@ -212,7 +213,7 @@ impl Lane {
         }
     }
 
-    /// Claims the batch and starts the attempts. Returns the batch if the token is cancelled before PostgreSQL answers.
+    /// Claims the batch and starts the attempts. Returns the batch if PostgreSQL does not answer, or if the token is cancelled before.
     async fn claim_and_attempt(
         &self,
         batch: Vec<StartedMessage>,
@@ -230,10 +231,11 @@ impl Lane {
             match claimed.remove(&event_id) {
                 Some(claimed) => {
                     let (context, destination) = (Arc::clone(&self.context), Arc::clone(&self.destination));
-                    let message = InFlight { ack, open: attempts.token() };
+                    let (payloads, message) =
+                        (Arc::clone(&self.payloads), InFlight { ack, open: attempts.token() });
                     attempts.spawn(async move {
-                        let LaneContext { client, payloads, recorder, .. } = &*context;
-                        let result = attempt::run(claimed, &destination, permit, client, payloads).await;
+                        let LaneContext { client, recorder, .. } = &*context;
+                        let result = attempt::run(claimed, &destination, permit, client, &payloads).await;
                         recorder.record(result, message).await;
                     });
                 }
@@ -247,16 +249,16 @@ impl Lane {
         Ok(())
     }
 
-    /// Retries until PostgreSQL answers or the token is cancelled.
+    /// Claims the deliveries of a batch. If PostgreSQL does not answer, tries a few times; if it rejects the batch, claims them one by
+    /// one, so that one that it cannot read concerns only itself. `None`: no answer, or the token is cancelled.
     async fn claim(&self, ids: &[EventId], stop: &CancellationToken) -> Option<Vec<ClaimedDelivery>> {
         // One id for all tries: deliveries that an earlier try claimed without our knowledge are ours.
         let lease_id = LeaseId::generate();
         let mut backoff = FIRST_BACKOFF;
-        loop {
-            match deliveries::claim(&self.context.claims, &self.destination.name, ids, lease_id, self.lease())
-                .await
-            {
+        for _ in 0..CLAIM_TRIES {
+            match self.try_claim(ids, lease_id).await {
                 Ok(claimed) => return Some(claimed),
+                Err(error) if error.is_answer() => return Some(self.claim_singly(ids, lease_id).await),
                 Err(error) => {
                     tracing::warn!(error = %chain(&error), "deliveries cannot be claimed");
                     stop.run_until_cancelled(tokio::time::sleep(backoff)).await?;
@@ -264,6 +266,33 @@ impl Lane {
                 }
             }
         }
+        None
+    }
+
+    /// Claims each delivery alone. One that is rejected stays queued: its message is acknowledged, and the dispatcher finds it again
+    /// after the requeue bound.
+    async fn claim_singly(&self, ids: &[EventId], lease_id: LeaseId) -> Vec<ClaimedDelivery> {
+        let mut claimed = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.try_claim(std::slice::from_ref(id), lease_id).await {
+                Ok(one) => claimed.extend(one),
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), event.id = %id, "a delivery cannot be claimed");
+                    if !error.is_answer() {
+                        break;
+                    }
+                }
+            }
+        }
+        claimed
+    }
+
+    async fn try_claim(
+        &self,
+        ids: &[EventId],
+        lease_id: LeaseId,
+    ) -> grapnel_store::Result<Vec<ClaimedDelivery>> {
+        deliveries::claim(&self.context.claims, &self.destination.name, ids, lease_id, self.lease()).await
     }
 }
 

@@ -16,11 +16,11 @@ use http::{Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, timeout_at};
 
+use crate::egress::PermittedResolver;
 use grapnel_core::delivery::egress_policy::EgressPolicy;
 use grapnel_core::delivery::outcome::AttemptOutcome;
 use grapnel_core::delivery::target::{DeliveryRequest, headers_of};
 
-mod resolve;
 mod failure;
 mod response_body;
 mod retry_after;
@@ -74,7 +74,7 @@ impl DeliveryClient {
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
-            .dns_resolver(resolve::PermittedResolver::new(Arc::clone(&policy)))
+            .dns_resolver(PermittedResolver::new(Arc::clone(&policy)))
             .connect_timeout(connect_deadline)
             .tcp_nodelay(true)
             .pool_idle_timeout(IDLE_DEADLINE)
@@ -93,7 +93,7 @@ impl DeliveryClient {
 
     async fn attempt(&self, request: &DeliveryRequest<'_>, started: Instant) -> AttemptOutcome {
         let target = request.target;
-        if let Err(denied) = target.literal_address().map_or(Ok(()), |address| self.policy.permits(address)) {
+        if let Err(denied) = self.policy.permits_literal(&target.url) {
             return AttemptOutcome::Denied { message: denied.to_string() };
         }
         let headers = match headers_of(request) {

@@ -16,12 +16,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::lane::{Lane, LaneContext, NotConsumingSince};
-use super::payload_budget::PayloadBudget;
+use super::lane_permits::LanePermits;
+use super::payload_budget::{LanePayloads, PayloadBudget};
 use super::record;
 use crate::delivery::send::DeliveryClient;
 use crate::integrations::cache::IntegrationCache;
 use grapnel_core::ids::IntegrationId;
-use grapnel_core::integration::{CompiledDestination, CompiledIntegration};
+use grapnel_core::integration::CompiledDestination;
 use grapnel_platform::ops_server::ProcessHealth;
 use grapnel_platform::queue::QueueConnection;
 
@@ -46,9 +47,20 @@ pub(crate) struct Worker {
 /// The destination that a lane serves.
 type LaneKey = (IntegrationId, Arc<str>);
 
-struct RunningLane {
+/// The lanes of one destination: the current one, and earlier ones whose attempts are still in flight.
+struct DestinationLanes {
+    permits: LanePermits,
+    payloads: Arc<LanePayloads>,
+    current: Option<CurrentLane>,
+    /// How many have not ended, the current one included.
+    running: usize,
+}
+
+/// The lane that consumes.
+struct CurrentLane {
+    number: u64,
     stop: CancellationToken,
-    integration: Arc<CompiledIntegration>,
+    destination: Arc<CompiledDestination>,
 }
 
 /// The health of all lanes, for the liveness probe.
@@ -102,14 +114,15 @@ impl Worker {
             drain: self.drain,
         });
         let record_task = tokio::spawn(record_task.run());
-        let mut lanes = Lanes { context, health, running: HashMap::new(), tasks: JoinSet::new() };
+        let mut lanes =
+            Lanes { context, health, by_key: HashMap::new(), tasks: JoinSet::new(), next_number: 0 };
         let mut changes = self.integrations.changes();
         loop {
             lanes.follow(&self.integrations, self.only);
             tokio::select! {
                 () = stop.cancelled() => break,
                 changed = changes.changed() => if changed.is_err() { break },
-                Some(Ok(key)) = lanes.tasks.join_next() => lanes.remove(&key),
+                Some(Ok((key, number))) = lanes.tasks.join_next() => lanes.remove(&key, number),
             }
         }
         lanes.stop().await;
@@ -124,66 +137,94 @@ impl Worker {
 struct Lanes {
     context: Arc<LaneContext>,
     health: LaneHealth,
-    running: HashMap<LaneKey, RunningLane>,
-    tasks: JoinSet<LaneKey>,
+    by_key: HashMap<LaneKey, DestinationLanes>,
+    /// Each task returns its destination and the number of its lane.
+    tasks: JoinSet<(LaneKey, u64)>,
+    /// The number of the next lane.
+    next_number: u64,
 }
 
 impl Lanes {
-    /// Starts lanes for new destinations, stops lanes of removed ones, and restarts lanes of changed ones.
+    /// Starts lanes for new destinations, stops lanes of removed ones, and replaces lanes whose destination has changed in what a
+    /// delivery uses. Another change of its Integration leaves a lane alone.
     fn follow(&mut self, integrations: &IntegrationCache, only: Option<IntegrationId>) {
         let current = integrations.load();
-        let wanted: HashMap<LaneKey, (&Arc<CompiledIntegration>, &Arc<CompiledDestination>)> = current
+        let wanted: HashMap<LaneKey, &Arc<CompiledDestination>> = current
             .iter()
             .filter(|integration| only.is_none_or(|id| id == integration.row.id))
             .filter(|integration| integration.state == IntegrationState::Active)
             .flat_map(|integration| {
-                integration.destinations.iter().map(move |destination| (integration, destination))
-            })
-            .map(|(integration, destination)| {
-                ((integration.row.id, Arc::clone(&destination.name)), (integration, destination))
+                let id = integration.row.id;
+                integration
+                    .destinations
+                    .iter()
+                    .map(move |destination| ((id, Arc::clone(&destination.name)), destination))
             })
             .collect();
-        for (key, running) in &self.running {
-            let is_current = wanted
-                .get(key)
-                .is_some_and(|(integration, _)| Arc::ptr_eq(integration, &running.integration));
-            if !is_current {
-                running.stop.cancel();
+        for (key, lanes) in &mut self.by_key {
+            let is_wanted = |lane: &CurrentLane| wanted.get(key).is_some_and(|it| **it == lane.destination);
+            if let Some(changed) = lanes.current.take_if(|lane| !is_wanted(lane)) {
+                changed.stop.cancel();
+                self.health.unregister(key);
             }
         }
-        // A stopping lane is replaced only after it has ended: two would exceed the concurrency.
-        for (key, (integration, destination)) in wanted {
-            if self.running.contains_key(&key) {
-                continue;
-            }
-            let stop = CancellationToken::new();
-            let lane = Lane {
-                context: Arc::clone(&self.context),
-                integration_id: integration.row.id,
-                destination: Arc::clone(destination),
-                not_consuming_since: self.health.register(key.clone()),
-            };
-            let running = RunningLane { stop: stop.clone(), integration: Arc::clone(integration) };
-            self.running.insert(key.clone(), running);
-            self.tasks.spawn(async move {
-                // In a task of its own: even after a panic the key is returned, and the lane is started again.
-                if let Err(error) = tokio::spawn(lane.run(stop)).await {
-                    tracing::error!(%error, destination = &*key.1, "a lane failed");
-                }
-                key
-            });
+        for (key, destination) in wanted {
+            self.start(key, destination);
         }
-        metrics::gauge!("grapnel_worker_lanes").set(self.running.len() as f64);
+        let count = self.by_key.values().filter(|lanes| lanes.current.is_some()).count();
+        metrics::gauge!("grapnel_worker_lanes").set(count as f64);
     }
 
-    fn remove(&mut self, key: &LaneKey) {
-        self.running.remove(key);
-        self.health.unregister(key);
+    /// Starts a lane unless there is a current one. It begins with the permits that earlier lanes have left.
+    fn start(&mut self, key: LaneKey, destination: &Arc<CompiledDestination>) {
+        let limit = destination.max_concurrency;
+        let lanes = self.by_key.entry(key.clone()).or_insert_with(|| DestinationLanes {
+            permits: LanePermits::new(limit),
+            payloads: Arc::new(self.context.payloads.lane()),
+            current: None,
+            running: 0,
+        });
+        if lanes.current.is_some() {
+            return;
+        }
+        lanes.permits.set_limit(limit);
+        let (stop, number) = (CancellationToken::new(), self.next_number);
+        self.next_number += 1;
+        lanes.running += 1;
+        lanes.current =
+            Some(CurrentLane { number, stop: stop.clone(), destination: Arc::clone(destination) });
+        let lane = Lane {
+            context: Arc::clone(&self.context),
+            integration_id: key.0,
+            destination: Arc::clone(destination),
+            permits: lanes.permits.semaphore(),
+            payloads: Arc::clone(&lanes.payloads),
+            not_consuming_since: self.health.register(key.clone()),
+        };
+        self.tasks.spawn(async move {
+            // In a task of its own: even after a panic the key is returned, and the lane is started again.
+            if let Err(error) = tokio::spawn(lane.run(stop)).await {
+                tracing::error!(%error, destination = &*key.1, "a lane failed");
+            }
+            (key, number)
+        });
+    }
+
+    /// Forgets a lane that has ended.
+    fn remove(&mut self, key: &LaneKey, number: u64) {
+        let Some(lanes) = self.by_key.get_mut(key) else { return };
+        lanes.running -= 1;
+        if lanes.current.take_if(|lane| lane.number == number).is_some() {
+            self.health.unregister(key);
+        }
+        if lanes.running == 0 {
+            self.by_key.remove(key);
+        }
     }
 
     async fn stop(mut self) {
-        for running in self.running.values() {
-            running.stop.cancel();
+        for lane in self.by_key.values().filter_map(|lanes| lanes.current.as_ref()) {
+            lane.stop.cancel();
         }
         while self.tasks.join_next().await.is_some() {}
     }

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use axum::response::Response;
-use grapnel_platform::http_server;
+use grapnel_platform::http_server::{self, PortBounds};
 use http::Request;
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
@@ -15,9 +15,15 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 /// Serves until the token is cancelled and the requests in flight are answered, or `drain` has passed.
-pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken, drain: Duration) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    bounds: PortBounds,
+    router: Router,
+    stop: CancellationToken,
+    drain: Duration,
+) {
     let handler = move |request, peer| respond(router.clone(), request, peer);
-    http_server::serve(listener, handler, stop, drain).await;
+    http_server::serve(listener, bounds, handler, stop, drain).await;
 }
 
 async fn respond(router: Router, mut request: Request<Incoming>, peer: SocketAddr) -> Response {

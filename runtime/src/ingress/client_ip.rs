@@ -1,6 +1,6 @@
 //! Determines the client's address: that of the peer, or the one that a trusted proxy reports.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
@@ -21,12 +21,19 @@ pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> I
         if !is_trusted(source) {
             break;
         }
-        match hop.trim().parse::<IpAddr>() {
-            Ok(address) => source = address.to_canonical(),
-            Err(_) => break,
+        match hop_address(hop.trim()) {
+            Some(address) => source = address.to_canonical(),
+            None => break,
         }
     }
     source
+}
+
+/// Parses an entry: an address, which some proxies write with the client's port, or an IPv6 address in brackets.
+fn hop_address(text: &str) -> Option<IpAddr> {
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
+    let address = text.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|socket| socket.ip()));
+    address.or_else(|| bracketed().map(IpAddr::V6))
 }
 
 #[cfg(test)]
@@ -52,5 +59,11 @@ mod tests {
         check("10.0.0.1", &["nonsense"], "10.0.0.1");
         check("10.0.0.1", &[], "10.0.0.1");
         check("::ffff:10.0.0.1", &["198.51.100.7"], "198.51.100.7");
+        check("10.0.0.1", &["198.51.100.7:5678"], "198.51.100.7");
+        check("10.0.0.1", &["198.51.100.7:5678, 10.0.0.2:443"], "198.51.100.7");
+        check("10.0.0.1", &["2001:db8::1"], "2001:db8::1");
+        check("10.0.0.1", &["[2001:db8::1]"], "2001:db8::1");
+        check("10.0.0.1", &["[2001:db8::1]:443"], "2001:db8::1");
+        check("10.0.0.1", &["198.51.100.7:99999"], "10.0.0.1");
     }
 }

@@ -3,20 +3,22 @@
 //! An idle system waits for nothing, and a busy one shares the disk's flush. A sender is answered only after the commit. The
 //! queue before it is bounded: when it is full, the sender is asked to retry.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use grapnel_store::Database;
 use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::body::BodyShare;
 use grapnel_core::error_chain::chain;
-use grapnel_core::hint::Hint;
+use grapnel_core::hint::{Hint, QueueKey};
 use grapnel_platform::queue::publish::Publisher;
 use grapnel_store::DedicatedConnection;
+use grapnel_store::deliveries::Birth;
 use grapnel_store::events::{self, IngestOutcome, NewEvent};
 
 /// Events that may wait for a commit; at the target rate, less than a second of them.
@@ -46,7 +48,7 @@ struct PendingEvent {
     event: NewEvent,
     since: Instant,
     /// The memory of the body is charged until the commit.
-    _share: OwnedSemaphorePermit,
+    _share: BodyShare,
     reply: oneshot::Sender<Result<IngestOutcome, CommitError>>,
 }
 
@@ -59,7 +61,7 @@ impl Committer {
     pub(crate) async fn commit(
         &self,
         event: NewEvent,
-        share: OwnedSemaphorePermit,
+        share: BodyShare,
     ) -> Result<IngestOutcome, CommitError> {
         let (reply, answer) = oneshot::channel();
         let pending = PendingEvent { event, since: Instant::now(), _share: share, reply };
@@ -117,9 +119,19 @@ impl CommitTask {
             events.push(pending.event);
         }
         metrics::histogram!("grapnel_ingest_batch_events").record(events.len() as f64);
-        // While RabbitMQ is unavailable the deliveries are stored as due, and the dispatcher queues them later.
+        // While RabbitMQ is unavailable the deliveries are stored as due, and the dispatcher queues them later. Those of a paused
+        // integration, and of a queue that should get nothing now, are held from the start.
         let queued = self.publisher.is_connected();
-        let stored = self.store(&mut events, queued).await;
+        let held = self.held_queues(&events);
+        let birth = |event: &NewEvent, destination: &Arc<str>| {
+            let is_held = || held.contains(&(event.integration_id, Arc::clone(destination)));
+            match (event.is_paused || !held.is_empty() && is_held(), queued) {
+                (true, _) => Birth::Held,
+                (false, true) => Birth::Queued,
+                (false, false) => Birth::Due,
+            }
+        };
+        let stored = self.store(&mut events, birth).await;
         // The store sorts the events, so the outcomes are found by id.
         let mut outcomes: HashMap<_, _> = events.iter().map(|event| event.id).zip(stored).collect();
         for (id, reply, _share) in replies {
@@ -134,7 +146,8 @@ impl CommitTask {
             .into_iter()
             .filter(|event| matches!(outcomes.remove(&event.id), Some(Ok(IngestOutcome::New))));
         self.publisher.offer(fresh.flat_map(|event| {
-            let names: Vec<Arc<str>> = event.destinations.to_vec();
+            let mut names: Vec<Arc<str>> = event.destinations.to_vec();
+            names.retain(|name| birth(&event, name) == Birth::Queued);
             names.into_iter().map(move |destination| Hint {
                 integration_id: event.integration_id,
                 destination,
@@ -143,19 +156,29 @@ impl CommitTask {
         }));
     }
 
+    /// Returns the queues of the events that deliveries are held for. Asked once, so that what is stored is what is published.
+    fn held_queues(&self, events: &[NewEvent]) -> HashSet<QueueKey> {
+        if !self.publisher.is_any_held() {
+            return HashSet::new();
+        }
+        let queues = events.iter().flat_map(|event| {
+            event.destinations.iter().map(|destination| (event.integration_id, Arc::clone(destination)))
+        });
+        queues.filter(|queue| self.publisher.is_held(queue)).collect()
+    }
+
     async fn store(
         &mut self,
         events: &mut [NewEvent],
-        queued: bool,
+        birth: impl Fn(&NewEvent, &Arc<str>) -> Birth + Copy,
     ) -> Vec<Result<IngestOutcome, CommitError>> {
-        match events::store(&mut self.connection, events, queued).await {
+        match events::store(&mut self.connection, events, birth).await {
             Ok(stored) => stored.into_iter().map(Ok).collect(),
             // One event that PostgreSQL rejects must not fail the others of its batch.
             Err(error) if events.len() > 1 && error.is_data_error() => {
                 let mut stored = Vec::with_capacity(events.len());
                 for event in events {
-                    let alone =
-                        events::store(&mut self.connection, std::slice::from_mut(event), queued).await;
+                    let alone = events::store(&mut self.connection, std::slice::from_mut(event), birth).await;
                     stored.push(alone.map(|outcomes| outcomes[0]).map_err(|error| commit_failed(&error)));
                 }
                 stored

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
+use grapnel_core::delivery::hops::{CDN_LOOP, MAX_HOPS};
 use grapnel_core::ids::EventId;
 use grapnel_core::integration::CompiledIntegration;
 use grapnel_core::mapping::InvalidEvent;
@@ -14,6 +15,7 @@ use super::body::BodyError;
 use crate::http::RETRY_AFTER_SECONDS;
 use crate::http::envelope::{ApiError, ErrorCode};
 use crate::http::fallback::method_error;
+use crate::rate_limit::RateLimited;
 
 /// The outcome of a request that was served.
 #[derive(Debug)]
@@ -32,10 +34,9 @@ pub(super) enum Refusal {
     /// Neither a webhook nor a handshake has this method.
     WrongMethod,
     UnknownRoute,
-    RateLimited {
-        per_minute: u32,
-        retry_after_seconds: u64,
-    },
+    RateLimited(RateLimited),
+    /// Grapnel has delivered it too often already.
+    Loop,
     Body(BodyError),
     NotVerified(VerifyError),
     /// A handshake that cannot be answered, with the reason.
@@ -44,6 +45,12 @@ pub(super) enum Refusal {
     InvalidEvent(InvalidEvent),
     /// A dependency is unavailable, or the process is overloaded.
     Unavailable,
+}
+
+impl From<RateLimited> for Refusal {
+    fn from(limited: RateLimited) -> Self {
+        Self::RateLimited(limited)
+    }
 }
 
 impl WebhookOutcome {
@@ -76,7 +83,8 @@ impl Refusal {
         match self {
             Self::WrongMethod => "error",
             Self::UnknownRoute => "unknown_route",
-            Self::RateLimited { .. } => "rate_limited",
+            Self::RateLimited(_) => "rate_limited",
+            Self::Loop => "loop",
             Self::Body(BodyError::TooLarge) => "too_large",
             Self::NotVerified(_) => "unauthorized",
             Self::UnsupportedMediaType => "unsupported_media_type",
@@ -93,10 +101,16 @@ impl Refusal {
             Self::UnknownRoute => {
                 ApiError::new(ErrorCode::NotFound, "There is no active integration at this route")
             }
-            Self::RateLimited { per_minute, retry_after_seconds } => {
+            Self::RateLimited(RateLimited { per_minute, retry_after_seconds }) => {
                 let message = format!("More than {per_minute} requests in a minute");
                 ApiError::new(ErrorCode::RateLimited, message).retry_after(retry_after_seconds)
             }
+            Self::Loop => ApiError::invalid(
+                CDN_LOOP.as_str(),
+                format!(
+                    "Grapnel has delivered this more than {MAX_HOPS} times: a destination leads back to its route"
+                ),
+            ),
             Self::Body(error @ BodyError::TooLarge) => {
                 ApiError::new(ErrorCode::PayloadTooLarge, error.to_string())
             }

@@ -1,29 +1,34 @@
 //! Makes the only requests of the ingress: to the URL that a handshake confirms, and for the certificate that a signature
 //! refers to.
 //!
-//! Both URLs come from outside, and were checked to be the provider's own. Only https is called, redirects are not followed,
-//! and time and size are bounded. Certificates are cached, and failures for a while too, so that no sender can cause more
-//! than a few requests.
+//! Both URLs come from outside, and were checked to be the provider's own. Only https is called, only at addresses that the
+//! egress policy permits; redirects are not followed, and time and size are bounded. An unverified request can cause a call,
+//! so one integration has few of them in progress, and those of another do not wait for them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
 use url::Url;
 
+use crate::egress::PermittedResolver;
+use grapnel_core::delivery::egress_policy::EgressPolicy;
+use grapnel_core::ids::IntegrationId;
 use grapnel_core::verification::Certificate;
+use grapnel_platform::fair_shares::FairShares;
+
+mod certificates;
+#[cfg(test)]
+mod tests;
+
+use certificates::CertificateCache;
 
 /// The deadline of a request: a provider waits only a few seconds for its response.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// The cached certificates, more than all providers have at a time. Beyond that the oldest is removed.
-const MAX_CACHED: usize = 64;
-
-/// How long a certificate is used, and how long it is not requested again after a failure.
-const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
-const FAILURE_LIFETIME: Duration = Duration::from_secs(30);
+/// Calls in progress. One integration has at most two of them.
+const MAX_CALLS: usize = 64;
+const CALLS_DIVISOR: usize = 32;
 
 const MAX_CERTIFICATE_BYTES: usize = 64 * 1024;
 
@@ -36,73 +41,67 @@ pub(crate) struct ProviderCallError;
 #[derive(Debug, Clone)]
 pub(crate) struct ProviderClient {
     http: reqwest::Client,
-    /// One request at a time: waiting callers find the result.
-    certificates: Arc<Mutex<Vec<CachedCertificate>>>,
-}
-
-#[derive(Debug)]
-struct CachedCertificate {
-    url: Url,
-    certificate: Option<Certificate>,
-    since: Instant,
-}
-
-impl CachedCertificate {
-    fn is_current(&self) -> bool {
-        self.since.elapsed()
-            < if self.certificate.is_some() { CERTIFICATE_LIFETIME } else { FAILURE_LIFETIME }
-    }
+    policy: Arc<EgressPolicy>,
+    calls: FairShares<IntegrationId>,
+    certificates: CertificateCache,
 }
 
 impl ProviderClient {
     /// # Errors
     /// When TLS cannot be set up.
-    pub(crate) fn new() -> reqwest::Result<Self> {
-        Self::with(reqwest::Client::builder())
+    pub(crate) fn new(policy: EgressPolicy) -> reqwest::Result<Self> {
+        Self::with(reqwest::Client::builder(), policy)
     }
 
     /// Takes a builder, in which tests set hosts and trusted roots.
-    fn with(builder: reqwest::ClientBuilder) -> reqwest::Result<Self> {
+    fn with(builder: reqwest::ClientBuilder, policy: EgressPolicy) -> reqwest::Result<Self> {
+        let policy = Arc::new(policy);
         let http = builder
             .https_only(true)
             .http1_only()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
+            .dns_resolver(PermittedResolver::new(Arc::clone(&policy)))
             .timeout(DEADLINE)
             .build()?;
-        Ok(Self { http, certificates: Arc::default() })
+        let calls = FairShares::new(MAX_CALLS, CALLS_DIVISOR);
+        Ok(Self { http, policy, calls, certificates: CertificateCache::default() })
     }
 
     /// Calls the URL. A success means only that it was called.
-    pub(crate) async fn confirm(&self, url: Url) -> Result<(), ProviderCallError> {
+    pub(crate) async fn confirm(
+        &self,
+        integration_id: IntegrationId,
+        url: Url,
+    ) -> Result<(), ProviderCallError> {
+        let _call = self.calls.take(Some(integration_id), 1).ok_or(ProviderCallError)?;
         self.get(url).await.map(drop)
     }
 
     /// Returns the certificate at the URL.
-    pub(crate) async fn certificate(&self, url: &Url) -> Result<Certificate, ProviderCallError> {
-        let mut cached = self.certificates.lock().await;
-        if let Some(found) = cached.iter().find(|cached| cached.url == *url && cached.is_current()) {
-            return found.certificate.clone().ok_or(ProviderCallError);
-        }
-        let certificate = match self.get(url.clone()).await {
-            Ok(bytes) => Certificate::parse(&bytes),
-            Err(ProviderCallError) => None,
+    pub(crate) async fn certificate(
+        &self,
+        integration_id: IntegrationId,
+        url: &Url,
+    ) -> Result<Certificate, ProviderCallError> {
+        let fetch = || {
+            let call = self.calls.take(Some(integration_id), 1)?;
+            let (client, url) = (self.clone(), url.clone());
+            Some(async move {
+                let _call = call;
+                client.get(url).await.ok().and_then(|bytes| Certificate::parse(&bytes))
+            })
         };
-        cached.retain(|cached| cached.url != *url);
-        if cached.len() >= MAX_CACHED {
-            cached.remove(0);
-        }
-        cached.push(CachedCertificate {
-            url: url.clone(),
-            certificate: certificate.clone(),
-            since: Instant::now(),
-        });
-        certificate.ok_or(ProviderCallError)
+        self.certificates.get(integration_id, url, fetch).await.ok_or(ProviderCallError)
     }
 
     async fn get(&self, url: Url) -> Result<Vec<u8>, ProviderCallError> {
         let host = url.host_str().unwrap_or_default().to_owned();
+        if let Err(denied) = self.policy.permits_literal(&url) {
+            tracing::warn!(host, error = %denied, "a provider's URL was not called");
+            return Err(ProviderCallError);
+        }
         let failed = |error: reqwest::Error| {
             tracing::warn!(host, error = %grapnel_core::error_chain::chain(&error.without_url()), "a provider's URL did not answer");
             ProviderCallError
@@ -128,6 +127,3 @@ impl ProviderClient {
         Ok(body)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,5 +1,6 @@
-//! The handler of webhooks. It refuses a request in this order: 404, 429, 413, 401, 415, 400, 503. Then it commits the event
-//! and acknowledges it. A provider's handshake is answered before or after verification, and is not an event.
+//! The handler of webhooks. It refuses a request in this order: 404, 429, 400 (a loop), 413, 401, 415, 400, 503. A verified
+//! request that is over the limit of verified ones is 429 where another would be 415. Then it commits the event and
+//! acknowledges it. A provider's handshake is answered before or after verification, and is not an event.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -7,20 +8,21 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Extension, OriginalUri, Request, State};
 use axum::response::{IntoResponse, Response};
+use grapnel_core::delivery::hops::{MAX_HOPS, hops_of};
 use grapnel_core::handshake::{CompiledHandshake, HandshakeDecision};
 use grapnel_core::integration::CompiledIntegration;
 use grapnel_core::request::IncomingRequest;
 use grapnel_core::verification::{Evaluation, Verified};
 use grapnel_crds::HandshakeAuth;
+use grapnel_platform::client_network::ClientNetwork;
 use grapnel_platform::clock::VerificationClock;
 use grapnel_platform::http_server::CorrelationId;
 use grapnel_store::events::{IngestOutcome, NewEvent};
 use http::{Method, StatusCode};
 use ipnet::IpNet;
 use jiff::Timestamp;
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::body::{BodyBudget, ReceivedBody};
+use super::body::{self, BodyBudget, BodyShare, ReceivedBody};
 use super::captured_secret::CapturedSecrets;
 use super::client_ip;
 use super::commit::Committer;
@@ -28,7 +30,7 @@ use super::new_event::new_event;
 use super::outcome::{Refusal, WebhookOutcome};
 use super::provider_client::ProviderClient;
 use crate::integrations::cache::IntegrationCache;
-use crate::rate_limit::{RateLimiter, Verdict};
+use crate::rate_limit::{Admission, RateLimiter};
 
 /// The state of the handler.
 #[derive(Debug, Clone)]
@@ -40,6 +42,8 @@ pub(crate) struct Ingress {
     pub trusted_proxies: Arc<[IpNet]>,
     /// The platform's limit, for integrations without one of their own.
     pub rate_limit_per_minute: u32,
+    /// The platform's ceiling, which holds for every integration; `None`: no ceiling.
+    pub max_rate_limit_per_minute: Option<u32>,
     /// The part before the path of the URL that providers call.
     pub public_url: Option<Arc<str>>,
     pub captured_secrets: CapturedSecrets,
@@ -91,8 +95,10 @@ impl Ingress {
         let path = path.strip_suffix('/').unwrap_or(path);
         let route = path.rsplit('/').next().unwrap_or_default();
         let integrations = self.integrations.load();
-        let found = integrations.by_route(route).filter(|integration| integration.accepts());
-        found.cloned().ok_or(Refusal::UnknownRoute)
+        if let Some(found) = integrations.by_route(route).filter(|integration| integration.accepts()) {
+            return Ok(Arc::clone(found));
+        }
+        Err(if integrations.is_route_unusable(route) { Refusal::Unavailable } else { Refusal::UnknownRoute })
     }
 
     async fn receive(
@@ -105,8 +111,13 @@ impl Ingress {
         let (parts, body) = request.into_parts();
         let headers = &parts.headers;
         let client_ip = client_ip::address(peer, headers, &self.trusted_proxies);
-        self.check_rate_limit(&integration, client_ip).await?;
-        let body = self.bodies.read(headers, body, integration.max_body_bytes).await;
+        let client = ClientNetwork::of(client_ip);
+        let admission = self.admit(&integration, client).await?;
+        if hops_of(headers) > MAX_HOPS {
+            return Err(Refusal::Loop);
+        }
+        let share = self.bodies.share(client, integration.row.id);
+        let body = body::read(headers, body, integration.max_body_bytes, share).await;
         let ReceivedBody { bytes, share } = body.map_err(Refusal::Body)?;
         let request = IncomingRequest {
             method: &parts.method,
@@ -117,7 +128,7 @@ impl Ingress {
             public_url: self.public_url.as_deref(),
             json: None,
         };
-        let event = match self.classify(&integration, &request).await? {
+        let event = match self.classify(&integration, &request, admission).await? {
             RequestKind::Handshake(decision) => {
                 let response = self.answer_handshake(&integration, decision, &request).await?;
                 return Ok(WebhookOutcome::Handshake(response));
@@ -132,18 +143,18 @@ impl Ingress {
         self.commit(integration, event, share).await
     }
 
-    async fn check_rate_limit(
+    /// Asks whether the request may be read and verified.
+    async fn admit(
         &self,
         integration: &CompiledIntegration,
-        client_ip: IpAddr,
-    ) -> Result<(), Refusal> {
-        let per_minute = integration.rate_limit_per_minute.unwrap_or(self.rate_limit_per_minute);
-        match self.rate_limiter.check(integration.row.id, client_ip, per_minute, Timestamp::now()).await {
-            Verdict::Allowed => Ok(()),
-            Verdict::Limited { retry_after_seconds } => {
-                Err(Refusal::RateLimited { per_minute, retry_after_seconds })
-            }
-        }
+        client: ClientNetwork,
+    ) -> Result<Admission, Refusal> {
+        let per_minute = effective_limit(
+            integration.rate_limit_per_minute.unwrap_or(self.rate_limit_per_minute),
+            self.max_rate_limit_per_minute,
+        );
+        let admitted = self.rate_limiter.admit(integration.row.id, client, per_minute, Timestamp::now());
+        Ok(admitted.await?)
     }
 
     /// Recognizes a handshake before and after verification; anything else must be a verified POST.
@@ -151,12 +162,14 @@ impl Ingress {
         &self,
         integration: &'a CompiledIntegration,
         request: &IncomingRequest<'_>,
+        admission: Admission,
     ) -> Result<RequestKind<'a>, Refusal> {
         let handshakes = &integration.compiled.handshakes;
         if let Some(decision) = handshakes.recognize(request, HandshakeAuth::Unverified) {
             return Ok(RequestKind::Handshake(decision));
         }
         let verified = self.verify(integration, request).await?;
+        admission.verified(Timestamp::now()).await?;
         if let Some(decision) = handshakes.recognize(request, HandshakeAuth::Verified) {
             return Ok(RequestKind::Handshake(decision));
         }
@@ -177,7 +190,8 @@ impl Ingress {
         let result = match verifier.evaluate(request, self.clock.now()) {
             Ok(Evaluation::Verified(verified)) => Ok(verified),
             Ok(Evaluation::NeedsCertificate(claim)) => {
-                let certificate = self.provider_client.certificate(claim.certificate_url()).await;
+                let certificate =
+                    self.provider_client.certificate(integration.row.id, claim.certificate_url()).await;
                 let certificate = certificate.map_err(|_| Refusal::Unavailable)?;
                 claim.verify_by(&certificate, self.clock.now())
             }
@@ -225,7 +239,8 @@ impl Ingress {
         if let Some(url) = handshake.confirmation_url(request) {
             let reason = "the URL to confirm is not one of the provider's";
             let url = url.map_err(|_| Refusal::InvalidHandshake(reason))?;
-            self.provider_client.confirm(url).await.map_err(|_| Refusal::Unavailable)?;
+            let confirmed = self.provider_client.confirm(integration.row.id, url).await;
+            confirmed.map_err(|_| Refusal::Unavailable)?;
         }
         tracing::info!(integration.id = %integration.row.id, handshake = %handshake.name, "handshake answered");
         let response = handshake.respond(request, &integration.compiled.verifier);
@@ -238,7 +253,7 @@ impl Ingress {
         &self,
         integration: Arc<CompiledIntegration>,
         event: NewEvent,
-        share: OwnedSemaphorePermit,
+        share: BodyShare,
     ) -> Result<WebhookOutcome, Refusal> {
         let event_id = event.id;
         match self.committer.commit(event, share).await {
@@ -251,11 +266,33 @@ impl Ingress {
     }
 }
 
+/// Returns the limit that applies. No limit (0) means the ceiling, if there is one.
+fn effective_limit(per_minute: u32, ceiling: Option<u32>) -> u32 {
+    match (per_minute, ceiling) {
+        (0, Some(ceiling)) => ceiling,
+        (limit, Some(ceiling)) => limit.min(ceiling),
+        (limit, None) => limit,
+    }
+}
+
 fn count_secret(secret: usize) {
     // With literals the key is static, and nothing is allocated.
     if secret == 0 {
         metrics::counter!("grapnel_webhook_secrets_total", "secret" => "current").increment(1);
     } else {
         metrics::counter!("grapnel_webhook_secrets_total", "secret" => "previous").increment(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_limit_means_the_ceiling() {
+        assert_eq!(effective_limit(0, Some(60_000)), 60_000);
+        assert_eq!(effective_limit(600, Some(60_000)), 600);
+        assert_eq!(effective_limit(100_000, Some(60_000)), 60_000);
+        assert_eq!((effective_limit(0, None), effective_limit(600, None)), (0, 600));
     }
 }

@@ -1,10 +1,11 @@
 //! Caches all integrations: they are read from PostgreSQL, compiled once, and replaced as a whole.
 //!
 //! A reader never waits and never sees part of a change. For a row that cannot be compiled (a key is missing, a preset is
-//! unknown) the error is logged and the last valid version stays in use; without one, the row serves nothing. A changed row
-//! sends a notification, and all rows are also read periodically, so a lost notification only causes a delay.
+//! unknown) the error is logged and the last valid version stays in use; without one, the row serves nothing and its route is
+//! known to be unusable, which is not the same as unknown: the fault is ours, and passes. A changed row sends a
+//! notification, and all rows are also read periodically, so a lost notification only causes a delay.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,10 @@ const WAIT_AFTER_READ: u32 = 4;
 pub(crate) struct Integrations {
     by_id: HashMap<IntegrationId, Arc<CompiledIntegration>>,
     by_route: HashMap<String, Arc<CompiledIntegration>>,
+    /// The rows that cannot be compiled and have no valid version.
+    unusable: HashSet<IntegrationId>,
+    /// Their routes, as far as they accept webhooks.
+    unusable_routes: HashSet<String>,
 }
 
 impl Integrations {
@@ -43,6 +48,7 @@ impl Integrations {
         let mut next = Self::default();
         for row in rows {
             let (id, before) = (row.id, self.by_id.get(&row.id));
+            let (route, accepts) = (row.route.clone(), row.state.accepts());
             let compiled = match before {
                 Some(before) if before.row == row => Some(Arc::clone(before)),
                 _ => match CompiledIntegration::compile(row, keys) {
@@ -50,7 +56,7 @@ impl Integrations {
                     Err(error) => {
                         tracing::error!(
                             integration.id = %id, error = %chain(&error),
-                            "integration cannot be compiled; its last valid version stays in use"
+                            "integration cannot be compiled; its last valid version stays in use, if there is one"
                         );
                         metrics::counter!("grapnel_integration_compile_failures_total").increment(1);
                         before.cloned()
@@ -58,8 +64,12 @@ impl Integrations {
                 },
             };
             if let Some(integration) = compiled {
-                next.by_route.insert(integration.row.route.clone(), Arc::clone(&integration));
+                // By the row's own route: that of an earlier version may be another integration's by now.
+                next.by_route.insert(route, Arc::clone(&integration));
                 next.by_id.insert(id, integration);
+            } else {
+                next.unusable.insert(id);
+                next.unusable_routes.extend(accepts.then_some(route));
             }
         }
         next
@@ -67,6 +77,31 @@ impl Integrations {
 
     pub(crate) fn by_route(&self, route: &str) -> Option<&Arc<CompiledIntegration>> {
         self.by_route.get(route)
+    }
+
+    /// Returns whether a route belongs to a row that accepts webhooks and cannot be used here.
+    pub(crate) fn is_route_unusable(&self, route: &str) -> bool {
+        self.unusable_routes.contains(route)
+    }
+
+    /// Returns whether a row cannot be used here.
+    pub(crate) fn is_unusable(&self, id: IntegrationId) -> bool {
+        self.unusable.contains(&id)
+    }
+
+    /// Returns how many rows cannot be used here.
+    pub(crate) fn unusable(&self) -> usize {
+        self.unusable.len()
+    }
+
+    /// Returns why nothing can be served although there are rows: most likely this process lacks their sealing key.
+    pub(crate) fn why_none_is_usable(&self) -> Option<String> {
+        (self.by_id.is_empty() && !self.unusable.is_empty()).then(|| {
+            format!(
+                "none of the {} integrations can be used; the log says why, most likely a sealing key is missing",
+                self.unusable.len()
+            )
+        })
     }
 
     pub(crate) fn get(&self, id: IntegrationId) -> Option<&Arc<CompiledIntegration>> {
@@ -167,7 +202,12 @@ impl CacheTask {
     fn replace(&self, rows: Vec<IntegrationRow>) {
         let before = self.current.load();
         let next = before.next(rows, &self.keys);
+        metrics::gauge!("grapnel_integrations_unusable").set(next.unusable.len() as f64);
         let unchanged = next.by_id.len() == before.by_id.len()
+            && next.unusable == before.unusable
+            && next.unusable_routes == before.unusable_routes
+            && next.by_route.len() == before.by_route.len()
+            && next.by_route.keys().all(|route| before.by_route.contains_key(route))
             && next.iter().all(|integration| {
                 before.get(integration.row.id).is_some_and(|known| Arc::ptr_eq(known, integration))
             });

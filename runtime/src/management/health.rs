@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 
 use super::model::Rfc3339Millis;
 use crate::http::envelope::success;
+use crate::integrations::cache::IntegrationCache;
 use crate::rate_limit::RateLimiter;
 use grapnel_platform::queue::QueueConnection;
 
@@ -33,15 +34,20 @@ pub struct Health {
     db: Database,
     rate_limiter: RateLimiter,
     rabbitmq: QueueConnection,
+    integrations: IntegrationCache,
     last: Mutex<Option<(Instant, HealthReport)>>,
 }
 
 /// `data` of a health check.
 #[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct HealthReport {
     status: HealthStatus,
     timestamp: Rfc3339Millis,
     checks: HealthChecks,
+    /// How many Integrations this process cannot use, and answers with 503: a sealing key is missing, or it is too old for
+    /// them.
+    unusable_integrations: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
@@ -75,8 +81,13 @@ enum CheckStatus {
 }
 
 impl Health {
-    pub fn new(db: Database, rate_limiter: RateLimiter, rabbitmq: QueueConnection) -> Self {
-        Self { db, rate_limiter, rabbitmq, last: Mutex::new(None) }
+    pub(crate) fn new(
+        db: Database,
+        rate_limiter: RateLimiter,
+        rabbitmq: QueueConnection,
+        integrations: IntegrationCache,
+    ) -> Self {
+        Self { db, rate_limiter, rabbitmq, integrations, last: Mutex::new(None) }
     }
 
     async fn report(&self) -> HealthReport {
@@ -92,11 +103,18 @@ impl Health {
             check(async { self.rate_limiter.ping().await.is_ok() }),
             check(async { self.rabbitmq.check().await.is_ok() }),
         );
-        let healthy = [&postgres, &redis, &rabbitmq].iter().all(|check| check.status == CheckStatus::Ok);
+        let (unusable_integrations, serves_none) = {
+            let integrations = self.integrations.load();
+            (integrations.unusable(), integrations.why_none_is_usable().is_some())
+        };
+        let answering = [&postgres, &redis, &rabbitmq].iter().all(|check| check.status == CheckStatus::Ok);
+        // One that cannot be used is its owner's trouble, and the others are served.
+        let healthy = answering && !serves_none;
         let report = HealthReport {
             status: if healthy { HealthStatus::Ok } else { HealthStatus::Degraded },
             timestamp: Rfc3339Millis(Timestamp::now()),
             checks: HealthChecks { postgres, redis, rabbitmq },
+            unusable_integrations,
         };
         *last = Some((Instant::now(), report.clone()));
         report

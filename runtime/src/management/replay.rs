@@ -13,6 +13,7 @@ use super::query::Query;
 use super::{ManagementState, answer, body};
 use crate::http::envelope::{ApiError, Envelope, ErrorCode, ErrorEnvelope, success};
 use grapnel_core::ids::EventId;
+use grapnel_store::audit::is_system_actor;
 use grapnel_store::replays::{NewReplay, ReplayOutcome, request_replay};
 
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -21,13 +22,14 @@ const MAX_BODY_BYTES: usize = 16 * 1024;
 #[derive(Debug, PartialEq, Eq, ToSchema)]
 #[schema(rename_all = "camelCase")]
 struct ReplayBody {
-    /// The one who asks; `api-user` by default.
+    /// The one who asks; `api-user` by default. The names of Grapnel's own components, such as `system`, are reserved.
     #[schema(min_length = 2, max_length = 120, pattern = r"^[^\u0000]*$", nullable = false)]
     requested_by: Option<String>,
     /// The reason, for the audit trail.
     #[schema(min_length = 5, max_length = 500, pattern = r"^[^\u0000]*$")]
     reason: String,
-    /// Deliver to this destination only, instead of to all of the event's.
+    /// Deliver to this destination only, instead of to all of the event's. It may be one that the Integration got after the
+    /// event, such as the new name of a renamed one: a delivery to it is added.
     #[schema(min_length = 1, max_length = 63, pattern = r"^[^\u0000]*$", nullable = false)]
     destination: Option<String>,
 }
@@ -42,6 +44,9 @@ impl ReplayBody {
                 .ok_or_else(|| ApiError::invalid("reason", "is required"))?,
             destination: text(&mut members, "destination", 1, 63)?,
         };
+        if parsed.requested_by.as_deref().is_some_and(is_system_actor) {
+            return Err(ApiError::invalid("requestedBy", "is reserved for a component of Grapnel"));
+        }
         match members.keys().next() {
             Some(unknown) => Err(ApiError::invalid(unknown, "is not a field of this body")),
             None => Ok(parsed),
@@ -117,13 +122,14 @@ pub(super) async fn request(
         }
         ReplayOutcome::UnknownEvent => Err(answer::not_found("event")),
         ReplayOutcome::UnknownDestination => {
-            Err(ApiError::invalid("destination", "the event has no delivery to it"))
+            Err(ApiError::invalid("destination", "neither the event nor its integration has it"))
         }
         ReplayOutcome::InactiveIntegration => {
             Err(ApiError::new(ErrorCode::Conflict, "The event's integration was removed or is disabled"))
         }
         ReplayOutcome::RemovedDestination => {
-            Err(ApiError::new(ErrorCode::Conflict, "The event's integration no longer has the destination"))
+            let message = "The event's integration no longer has the destination; name one that it has";
+            Err(ApiError::new(ErrorCode::Conflict, message))
         }
     }
 }
@@ -162,6 +168,7 @@ mod tests {
         check(r#"{"reason":"nul \u0000 in it"}"#, "reason");
         check(r#"{"reason":"12345","requestedBy":"x"}"#, "requestedBy");
         check(r#"{"reason":"12345","requestedBy":7}"#, "requestedBy");
+        check(r#"{"reason":"12345","requestedBy":"grapnel-controller"}"#, "requestedBy");
         check(r#"{"reason":"12345","destination":""}"#, "destination");
         check(r#"{"reason":"12345","extra":1}"#, "extra");
     }

@@ -82,6 +82,7 @@ async fn empty_variable_counts_as_absent() {
                 "GRAPNEL_REQUEUE_AFTER_SECONDS",
                 "GRAPNEL_SHUTDOWN_SECONDS",
                 "GRAPNEL_QUEUE_PREFIX",
+                "GRAPNEL_ALLOWED_DESTINATION_CIDRS",
             ][..],
         ),
         (

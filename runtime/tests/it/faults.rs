@@ -11,6 +11,7 @@ mod dispatch;
 mod rabbitmq;
 mod redis;
 mod postgres;
+mod readers;
 mod network;
 mod start;
 

@@ -3,6 +3,7 @@
 //! A [`Platform`] is one installation: a database, a queue prefix, Integrations, and the processes that were started
 //! for it. Everything is stopped and removed when it is dropped. Waits are on conditions, with deadlines.
 
+pub(crate) mod frames;
 pub(crate) mod load;
 mod queue;
 pub(crate) mod tally;

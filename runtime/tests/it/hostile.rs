@@ -3,6 +3,7 @@
 
 mod bodies;
 mod heads;
+mod holding;
 mod paths;
 mod slow;
 

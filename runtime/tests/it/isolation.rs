@@ -1,4 +1,8 @@
-//! A destination that hangs does not slow the others.
+//! A destination in trouble does not slow the others.
+
+mod held;
+mod lanes;
+mod queues;
 
 use std::collections::HashMap;
 use std::sync::Arc;

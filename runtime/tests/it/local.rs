@@ -1,6 +1,7 @@
 //! Without Kubernetes: Integrations from files, with `dev` and `apply`, and the migrations.
 
 mod edits;
+mod routes;
 mod schema;
 
 use grapnel_testing::{ACME_SECRET, TestReceiver, acme_event};

@@ -8,6 +8,8 @@ mod identity;
 mod leniency;
 mod mapping;
 mod sent;
+mod tokens;
+mod occurrences;
 mod vectors;
 
 use grapnel_testing::WebhookRequest;

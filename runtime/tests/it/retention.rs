@@ -1,9 +1,17 @@
-//! The partitions of a day are created ahead of it, and dropped as a whole.
+//! The partitions of a day are created ahead of it, and dropped as a whole, with the keys of its events.
 
-use grapnel_store::partitions;
-use grapnel_testing::TestDatabase;
+mod beside_readers;
+mod upgrade;
+
+use grapnel_core::ids::EventId;
+use grapnel_store::replays::{NewReplay, ReplayOutcome, request_replay};
+use grapnel_store::retention::{self, RetentionRound};
+use grapnel_testing::{TestDatabase, wait_until};
 
 use super::harness::{Platform, acme_integration, destination, integration};
+
+/// More than any retention of these tests.
+const LONGEST: i32 = 365;
 
 const OLD_DAYS: [i32; 3] = [40, 39, 20];
 
@@ -39,46 +47,151 @@ async fn platform_with_retention(days: i32) -> Platform {
     platform
 }
 
+/// Runs a round, once no other process does.
+async fn drop_expired(platform: &Platform, longest_days: i32) -> RetentionRound {
+    let mut round = None;
+    wait_until("a turn", async || {
+        round = retention::drop_expired(&platform.db, longest_days).await.expect("a round");
+        round.is_some()
+    })
+    .await;
+    round.expect("a round")
+}
+
+/// The event of an old day.
+fn of_day(days_ago: i32) -> String {
+    format!("(SELECT id FROM events WHERE idempotency_key = '{days_ago}')")
+}
+
+async fn unfinish(platform: &Platform, days_ago: i32) {
+    let event = of_day(days_ago);
+    platform
+        .database
+        .execute(&format!(
+            "UPDATE deliveries SET status = 'pending', finished_at = NULL WHERE event_id = {event}"
+        ))
+        .await;
+}
+
 #[tokio::test]
 async fn days_past_the_retention_are_dropped_with_all_of_their_rows() {
     let platform = platform_with_retention(30).await;
-    let dropped = partitions::drop_expired(&platform.db).await.unwrap();
+    let round = drop_expired(&platform, LONGEST).await;
     // Each day before the retention, from the oldest one, in each table.
-    assert_eq!(dropped.len(), 10 * 5, "{dropped:?}");
+    assert_eq!(round.dropped.len(), 10 * 5, "{round:?}");
     assert_eq!(platform.count("SELECT count(*) FROM events").await, 1);
     assert_eq!(platform.count("SELECT count(*) FROM deliveries").await, 1);
     assert_eq!(
         platform.count("SELECT count(*) FROM audit_entries WHERE action = 'webhook.received'").await,
         1
     );
-    assert_eq!(partitions::prune_keys(&platform.db).await.unwrap(), 2);
+    assert_eq!(round.pruned_keys, 2);
     assert_eq!(platform.count("SELECT count(*) FROM idempotency_keys").await, 1);
-    assert!(partitions::drop_expired(&platform.db).await.unwrap().is_empty());
+    assert_eq!((round.expired_days, round.is_incomplete), (0, false));
+    assert!(drop_expired(&platform, LONGEST).await.dropped.is_empty());
 }
 
 #[tokio::test]
-async fn a_day_with_unfinished_deliveries_is_kept_until_they_end() {
-    let platform = platform_with_retention(30).await;
-    let unfinish = "UPDATE deliveries SET status = 'pending', finished_at = NULL
-        WHERE event_id = (SELECT event_id FROM deliveries ORDER BY event_id LIMIT 1)";
-    platform.database.execute(unfinish).await;
-    let dropped = partitions::drop_expired(&platform.db).await.unwrap();
-    assert_eq!(dropped.len(), 9 * 5, "{dropped:?}");
+async fn a_day_with_unfinished_deliveries_is_kept_and_holds_up_no_other() {
+    let platform = platform_with_retention(35).await;
+    unfinish(&platform, 40).await;
+    let round = drop_expired(&platform, LONGEST).await;
+    assert_eq!(round.dropped.len(), 4 * 5, "{round:?}");
     assert_eq!(platform.count("SELECT count(*) FROM events").await, 2);
+    // The keys of the younger day do not wait for the older one.
+    assert_eq!(round.pruned_keys, 1);
+    let kept = format!("SELECT count(*) FROM idempotency_keys WHERE event_id = {}", of_day(40));
+    assert_eq!(platform.count(&kept).await, 1);
 
     platform
         .database
         .execute("UPDATE deliveries SET status = 'failed', finished_at = now(), last_error = 'gone'")
         .await;
-    assert_eq!(partitions::drop_expired(&platform.db).await.unwrap().len(), 5);
+    let round = drop_expired(&platform, LONGEST).await;
+    assert_eq!((round.dropped.len(), round.pruned_keys), (5, 1), "{round:?}");
+}
+
+#[tokio::test]
+async fn unfinished_deliveries_fail_a_week_after_the_retention_and_a_warning_comes_before() {
+    let platform = platform_with_retention(33).await;
+    unfinish(&platform, 40).await;
+    unfinish(&platform, 39).await;
+    let round = drop_expired(&platform, LONGEST).await;
+    // One day is 7 days past its retention, the other one 6.
+    assert_eq!((round.ending_deliveries, round.ended_deliveries), (2, 0), "{round:?}");
+    let round = drop_expired(&platform, 32).await;
+    assert_eq!((round.ending_deliveries, round.ended_deliveries), (1, 1), "{round:?}");
+    assert_eq!(round.dropped.len(), 2 * 5, "{round:?}");
+    let failed = "SELECT count(*) FROM audit_entries WHERE action = 'event.failed'
+        AND details ->> 'error' = 'the retention of the event ended before it was delivered'";
+    assert_eq!(platform.count(failed).await, 1);
+    assert_eq!(platform.count("SELECT count(*) FROM deliveries WHERE finished_at IS NULL").await, 1);
 }
 
 #[tokio::test]
 async fn a_retired_integration_keeps_its_history_as_long_as_it_asked() {
     let platform = platform_with_retention(60).await;
-    platform.database.execute("UPDATE integrations SET deleted_at = now()").await;
-    assert!(partitions::drop_expired(&platform.db).await.unwrap().is_empty());
+    platform.database.execute("UPDATE integrations SET deleted_at = now() - interval '59 days'").await;
+    assert!(drop_expired(&platform, LONGEST).await.dropped.is_empty());
     assert_eq!(platform.count("SELECT count(*) FROM events").await, 3);
+    // Its last event is past its retention too.
+    platform.database.execute("UPDATE integrations SET deleted_at = now() - interval '61 days'").await;
+    drop_expired(&platform, LONGEST).await;
+    assert_eq!(platform.count("SELECT count(*) FROM events").await, 0);
+}
+
+#[tokio::test]
+async fn no_integration_keeps_days_beyond_the_retention_of_the_platform() {
+    let platform = platform_with_retention(3650).await;
+    let round = drop_expired(&platform, 30).await;
+    assert_eq!(round.dropped.len(), 10 * 5, "{round:?}");
+    let shortened: Vec<i32> = round.shortened.iter().map(|(_, days)| *days).collect();
+    assert_eq!(shortened, [3650]);
+    // Nor does a retired one, once the platform's retention has passed since.
+    platform.database.execute("UPDATE integrations SET deleted_at = now() - interval '31 days'").await;
+    assert!(drop_expired(&platform, 30).await.shortened.is_empty());
+    assert_eq!(platform.count("SELECT count(*) FROM events").await, 0);
+}
+
+#[tokio::test]
+async fn an_unfinished_replay_keeps_its_own_day_as_well_as_that_of_its_event() {
+    let platform = platform_with_retention(35).await;
+    unfinish(&platform, 40).await;
+    let request = format!(
+        "INSERT INTO replay_requests (id, event_id, requested_by, reason, created_at)
+        SELECT {}, {}, 'test', 'because', now()",
+        of_day(39),
+        of_day(40)
+    );
+    platform.database.execute(&request).await;
+    assert_eq!(drop_expired(&platform, LONGEST).await.dropped.len(), 3 * 5);
+    assert_eq!(platform.count("SELECT count(*) FROM replay_requests").await, 1);
+}
+
+#[tokio::test]
+async fn a_replay_of_an_event_comes_before_its_day_expires_or_is_refused() {
+    let platform = platform_with_retention(35).await;
+    let id = platform.database.text(&format!("SELECT {}::text", of_day(40))).await.expect("an id");
+    let replay = NewReplay {
+        event_id: EventId::new(id.parse().expect("a UUID")),
+        destination: None,
+        requested_by: "test".to_owned(),
+        reason: "because".to_owned(),
+    };
+    // One that is under way holds the day, which is tried again later.
+    let mut under_way = platform.database.begin().await;
+    let lock = format!(
+        "SELECT pg_advisory_xact_lock_shared(x'67726170'::int, (uuidv7_time('{id}') AT TIME ZONE 'UTC')::date - DATE '2000-01-01')"
+    );
+    under_way.execute(&lock).await;
+    let round = drop_expired(&platform, LONGEST).await;
+    assert_eq!((round.dropped.len(), round.is_incomplete), (4 * 5, true), "{round:?}");
+    assert!(matches!(request_replay(&platform.db, &replay).await, Ok(ReplayOutcome::Accepted(_))));
+    under_way.rollback().await;
+    assert!(drop_expired(&platform, LONGEST).await.dropped.is_empty(), "the replay is not finished");
+
+    platform.database.execute("INSERT INTO expired_days SELECT current_date - 40").await;
+    assert_eq!(request_replay(&platform.db, &replay).await.expect("an answer"), ReplayOutcome::UnknownEvent);
 }
 
 #[tokio::test]

@@ -28,4 +28,5 @@ tolerations: {{ toYaml . | nindent 2 }}
 {{- with .Values.workers.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
+permitted: {{ toYaml .Values.workers.permitted | nindent 2 }}
 {{- end -}}

@@ -32,6 +32,7 @@ env:
 - {name: GRAPNEL_INTEGRATION, value: not-yours}
 resources: {requests: {cpu: 50m, memory: 64Mi}, limits: {memory: 256Mi}}
 nodeSelector: {pool: general}
+permitted: {labels: [team], annotations: [note], nodeSelector: [disk], tolerations: [dedicated], priorityClassNames: [high]}
 ",
     )
     .unwrap()
@@ -57,9 +58,9 @@ fn an_integration_chooses_where_its_workers_run_and_what_they_cost() {
     let spec = &template["spec"];
     assert_eq!(
         spec["containers"][0]["resources"],
-        json!({"requests": {"cpu": "250m"}, "limits": {"memory": "256Mi"}})
+        json!({"requests": {"cpu": "250m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}})
     );
-    assert_eq!(spec["nodeSelector"], json!({"disk": "fast"}));
+    assert_eq!(spec["nodeSelector"], json!({"disk": "fast", "pool": "general"}));
     assert_eq!(spec["priorityClassName"], "high");
     assert_eq!(
         spec["tolerations"],
@@ -67,6 +68,21 @@ fn an_integration_chooses_where_its_workers_run_and_what_they_cost() {
     );
     assert_eq!(template["metadata"]["labels"]["team"], "orders");
     assert_eq!(template["metadata"]["annotations"]["note"], "hello");
+}
+
+#[test]
+fn a_limit_of_the_platform_cannot_be_left_out() {
+    let resources =
+        |workers: &str| rendered(workers)["spec"]["template"]["spec"]["containers"][0]["resources"].take();
+    assert_eq!(resources("{resources: {limits: {}}}")["limits"], json!({"memory": "256Mi"}));
+    assert_eq!(
+        resources("{resources: {requests: {memory: 512Mi}}}"),
+        json!({"requests": {"cpu": "50m", "memory": "512Mi"}, "limits": {"memory": "512Mi"}})
+    );
+    assert_eq!(
+        resources("{resources: {limits: {cpu: 20m}}}"),
+        json!({"requests": {"cpu": "20m", "memory": "64Mi"}, "limits": {"cpu": "20m", "memory": "256Mi"}})
+    );
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use url::{Host, Url};
 
 /// The platform's policy for the addresses of destinations.
 #[derive(Debug, Clone, Default)]
@@ -54,6 +55,19 @@ impl EgressPolicy {
     /// Refuses addresses that are not globally routable, except in `allowed`.
     pub fn new(allowed: Vec<IpNet>) -> Self {
         Self { allowed }
+    }
+
+    /// Checks the address of a URL that has one instead of a name. A client dials it without asking its resolver. `Url` has
+    /// already parsed every form of an address, such as `0x7f.1` and `2130706433`.
+    ///
+    /// # Errors
+    /// When it may not be dialed.
+    pub fn permits_literal(&self, url: &Url) -> Result<(), DeniedAddress> {
+        match url.host() {
+            Some(Host::Ipv4(address)) => self.permits(address.into()),
+            Some(Host::Ipv6(address)) => self.permits(address.into()),
+            Some(Host::Domain(_)) | None => Ok(()),
+        }
     }
 
     /// Checks whether `address` may be dialed.

@@ -1,5 +1,5 @@
-//! Decides what follows from an attempt's outcome: the delivery is done, retried at some time, or given up. Pure: values,
-//! the time and a random number go in.
+//! Decides what follows from an attempt's outcome: the delivery is done, retried after some wait, or given up. Pure: values and
+//! a random number go in.
 //!
 //! Invariants: a delivery is given up exactly at its policy's last attempt; a wait is never longer than the policy's
 //! longest delay or its bound for `Retry-After`; a failure that is not an attempt uses up nothing.
@@ -11,13 +11,12 @@
 use std::time::Duration;
 
 use grapnel_crds::Backoff;
-use jiff::{SignedDuration, Timestamp};
 
 use crate::delivery::outcome::AttemptOutcome;
 
 /// The smallest share of a step.
 const LEAST_SHARE: f64 = 0.1;
-/// The longest wait under any policy; keeps time arithmetic within its range.
+/// The longest wait under any policy; keeps the times in the database within their range.
 const LONGEST_WAIT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 /// The wait after a failure of ours. It is not part of the policy: that describes the receiver, and this may need an
 /// operator.
@@ -43,8 +42,8 @@ pub struct CompiledRetryPolicy {
 pub enum RetryDecision {
     /// It is done.
     Succeeded,
-    /// It is due again at this time.
-    RetryAt(Timestamp),
+    /// It is due again after this wait.
+    RetryAfter(Duration),
     /// It failed, and its attempts are used up.
     GaveUp {
         /// For an operator: the number of attempts and the last failure.
@@ -54,8 +53,8 @@ pub enum RetryDecision {
     DestinationGone,
     /// Nothing was sent because of a failure of ours. The attempt does not count, and the delivery becomes due again.
     NotAnAttempt {
-        /// When to try again.
-        again_at: Timestamp,
+        /// How long to wait before another try.
+        wait: Duration,
     },
 }
 
@@ -79,15 +78,12 @@ pub fn decide(
     policy: &CompiledRetryPolicy,
     attempts_in_budget: u32,
     outcome: &AttemptOutcome,
-    now: Timestamp,
     jitter: f64,
 ) -> RetryDecision {
     match outcome {
         AttemptOutcome::Succeeded { .. } => RetryDecision::Succeeded,
         AttemptOutcome::Gone { .. } => RetryDecision::DestinationGone,
-        AttemptOutcome::NotSent { .. } => {
-            RetryDecision::NotAnAttempt { again_at: after(now, WAIT_AFTER_OWN_FAILURE) }
-        }
+        AttemptOutcome::NotSent { .. } => RetryDecision::NotAnAttempt { wait: WAIT_AFTER_OWN_FAILURE },
         AttemptOutcome::Refused { .. }
         | AttemptOutcome::Unreachable { .. }
         | AttemptOutcome::TimedOut { .. }
@@ -98,7 +94,7 @@ pub fn decide(
                 return RetryDecision::GaveUp { reason };
             }
             let drawn = with_jitter(policy.step(attempts_in_budget), jitter);
-            RetryDecision::RetryAt(after(now, wait(policy, drawn, requested_wait(outcome))))
+            RetryDecision::RetryAfter(wait(policy, drawn, requested_wait(outcome)))
         }
     }
 }
@@ -124,10 +120,6 @@ fn with_jitter(step: Duration, jitter: f64) -> Duration {
     let share = LEAST_SHARE + (1.0 - LEAST_SHARE) * jitter;
     // If jitter is out of range, wait the full step.
     Duration::try_from_secs_f64(step.as_secs_f64() * share).unwrap_or(step).min(step)
-}
-
-fn after(now: Timestamp, wait: Duration) -> Timestamp {
-    SignedDuration::try_from(wait).ok().and_then(|wait| now.checked_add(wait).ok()).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

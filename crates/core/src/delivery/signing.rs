@@ -76,6 +76,14 @@ impl SigningKey {
     }
 }
 
+/// Two keys are equal when they sign alike.
+impl PartialEq for SigningKey {
+    fn eq(&self, other: &Self) -> bool {
+        // Compared in constant time.
+        self.mac.clone().finalize() == other.mac.clone().finalize()
+    }
+}
+
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SigningKey([REDACTED])")

@@ -4,7 +4,8 @@
 //! |---|---|---|---|
 //! | – | its event is stored | pending | `events::store` |
 //! | pending, retrying | its time has come, or its message was lost | as before, queued | `deliveries::take_due`, `deliveries::take_overdue` |
-//! | pending, retrying | its message could not be published | as before, due again | `deliveries::give_back` |
+//! | pending, retrying | its message could not be published | as before, due again or held | `deliveries::give_back` |
+//! | pending, retrying | it was held, and its destination can have it | as before, queued | `deliveries::release` |
 //! | pending, retrying, processing with an expired lease | a worker claims it | processing | `deliveries::claim` |
 //! | processing | the receiver accepted it | succeeded | `deliveries::record` |
 //! | processing | the attempt failed, and another is allowed | retrying | `deliveries::record` |
@@ -16,7 +17,7 @@
 //! `succeeded` and `failed` are final: only a replay leaves them. A result is written only under the newest claim and while
 //! its lease runs; the statements check that, and the constraints of the table enforce these rules.
 
-use jiff::Timestamp;
+use std::time::Duration;
 
 use super::outcome::AttemptOutcome;
 use super::retry::{self, CompiledRetryPolicy, RetryDecision};
@@ -101,24 +102,24 @@ pub enum NextState {
     Succeeded,
     /// The attempts of the budget are used up, or the receiver is gone.
     Failed,
-    /// The delivery is queued again at this time.
-    RetryAt(Timestamp),
+    /// The delivery is queued again after this wait. The database adds it to its own time, the only clock that all processes share.
+    RetryAfter(Duration),
 }
 
 impl NextState {
-    /// Returns the state without its time.
+    /// Returns the state without its wait.
     pub const fn state(self) -> DeliveryState {
         match self {
             Self::Succeeded => DeliveryState::Succeeded,
             Self::Failed => DeliveryState::Failed,
-            Self::RetryAt(_) => DeliveryState::Retrying,
+            Self::RetryAfter(_) => DeliveryState::Retrying,
         }
     }
 
-    /// Returns when the delivery is due again, if it is.
-    pub const fn due_at(self) -> Option<Timestamp> {
+    /// Returns how long the delivery waits until it is due again, if it will be.
+    pub const fn wait(self) -> Option<Duration> {
         match self {
-            Self::RetryAt(at) => Some(at),
+            Self::RetryAfter(wait) => Some(wait),
             Self::Succeeded | Self::Failed => None,
         }
     }
@@ -144,24 +145,22 @@ pub fn evaluate(
     policy: &CompiledRetryPolicy,
     attempts_in_budget: u32,
     outcome: &AttemptOutcome,
-    now: Timestamp,
     jitter: f64,
 ) -> AttemptEvaluation {
     let error = || outcome.error_message().map(|message| message.into_owned());
-    let (next, error_message, counts) = match retry::decide(policy, attempts_in_budget, outcome, now, jitter)
-    {
+    let (next, error_message, counts) = match retry::decide(policy, attempts_in_budget, outcome, jitter) {
         RetryDecision::Succeeded => (NextState::Succeeded, None, true),
-        RetryDecision::RetryAt(at) => (NextState::RetryAt(at), error(), true),
+        RetryDecision::RetryAfter(wait) => (NextState::RetryAfter(wait), error(), true),
         RetryDecision::GaveUp { reason } => (NextState::Failed, Some(reason), true),
         RetryDecision::DestinationGone => (NextState::Failed, error(), true),
-        RetryDecision::NotAnAttempt { again_at } => (NextState::RetryAt(again_at), error(), false),
+        RetryDecision::NotAnAttempt { wait } => (NextState::RetryAfter(wait), error(), false),
     };
     let next_if_replayed = match next {
-        NextState::Failed => match retry::decide(policy, 1, outcome, now, jitter) {
-            RetryDecision::RetryAt(at) => NextState::RetryAt(at),
-            _ => NextState::RetryAt(now),
+        NextState::Failed => match retry::decide(policy, 1, outcome, jitter) {
+            RetryDecision::RetryAfter(wait) => NextState::RetryAfter(wait),
+            _ => NextState::RetryAfter(Duration::ZERO),
         },
-        NextState::Succeeded | NextState::RetryAt(_) => next,
+        NextState::Succeeded | NextState::RetryAfter(_) => next,
     };
     AttemptEvaluation { next, next_if_replayed, error_message, counts }
 }

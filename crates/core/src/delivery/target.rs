@@ -1,7 +1,6 @@
 //! The target of deliveries, prepared once, and the headers of each attempt.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,11 +8,12 @@ use http::Uri;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, InvalidHeaderValue, USER_AGENT};
 use http::uri::InvalidUri;
 use jiff::Timestamp;
-use url::{Host, Url};
+use url::Url;
 use uuid::Uuid;
 
 use crate::ids::EventId;
 
+use crate::delivery::hops::{CDN_LOOP, next_hop};
 use crate::delivery::signing::{SigningKey, sign};
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("grapnel/", env!("CARGO_PKG_VERSION")));
@@ -27,7 +27,7 @@ static PROVIDER: HeaderName = HeaderName::from_static("x-integration-provider");
 static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// A destination's part of every request to it; made once, when its Integration is compiled.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct DeliveryTarget {
     pub url: Url,
     provider: HeaderValue,
@@ -66,6 +66,8 @@ pub struct DeliveryRequest<'a> {
     pub correlation_id: &'a str,
     /// Sent as `traceparent`.
     pub traceparent: &'a str,
+    /// How often Grapnel had delivered the event when it was received. Sent as `cdn-loop`, one higher.
+    pub hops: u16,
     /// The body, signed and sent unchanged.
     pub body: &'a Bytes,
     /// Sent as `content-type`; `None`: JSON.
@@ -96,16 +98,6 @@ impl DeliveryTarget {
         Uri::try_from(url.as_str()).map_err(TargetError::Uri)?;
         let provider = HeaderValue::from_str(provider).map_err(TargetError::Provider)?;
         Ok(Self { url, provider, timeout, signing_keys })
-    }
-
-    /// Returns the address if the URL has one instead of a name. The client dials such a host without asking the resolver.
-    /// `Url` has already parsed every form of an address, such as `0x7f.1` and `2130706433`.
-    pub fn literal_address(&self) -> Option<IpAddr> {
-        match self.url.host() {
-            Some(Host::Ipv4(address)) => Some(address.into()),
-            Some(Host::Ipv6(address)) => Some(address.into()),
-            Some(Host::Domain(_)) | None => None,
-        }
     }
 }
 
@@ -148,6 +140,7 @@ pub fn headers_of(request: &DeliveryRequest<'_>) -> Result<HeaderMap, HeaderErro
     headers.insert(&CORRELATION_ID, correlation_id);
     headers.insert(&PROVIDER, target.provider.clone());
     headers.insert(&TRACEPARENT, traceparent);
+    headers.insert(&CDN_LOOP, next_hop(request.hops));
     headers.insert(USER_AGENT, AGENT);
     // A provider's own content-type may contain bytes beyond ASCII.
     let content_type = request.content_type.map(|text| HeaderValue::from_bytes(text.as_bytes()));

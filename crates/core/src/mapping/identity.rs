@@ -48,12 +48,14 @@ pub enum FormerName {
     Payload([u8; 32]),
 }
 
-/// The fields that make the identity.
+/// What makes the identity.
 pub(super) struct NamedFields<'f, 's> {
     pub(super) id: Option<&'f FoundText<'s>>,
     pub(super) is_id_kept: bool,
     pub(super) event_type: &'f FoundText<'s>,
     pub(super) subject: Option<&'f FoundText<'s>>,
+    /// The body as received.
+    pub(super) body: &'f [u8],
 }
 
 impl Identity {
@@ -111,7 +113,7 @@ impl Mapper {
         let former = match self.former_id(reader, fields)? {
             Some(former) if name == IdentityName::Id && former == id.text => None,
             Some(former) => Some(FormerName::Id(former)),
-            None => Some(FormerName::Payload(content(form, reader.request.body).0)),
+            None => Some(FormerName::Payload(content(form, fields.body).0)),
         };
         Ok(Identity {
             name,
@@ -126,8 +128,7 @@ impl Mapper {
         fields: &NamedFields<'_, '_>,
         scope: Option<&FoundText<'_>>,
     ) -> Result<Identity, InvalidEvent> {
-        let body = reader.request.body;
-        let (written, is_exact) = content(form, body);
+        let (written, is_exact) = content(form, fields.body);
         let outside = [Some(fields.event_type), fields.subject, scope]
             .map(|field| field.filter(|field| field.source.is_outside_body()));
         let former = self.former_id(reader, fields)?.map(FormerName::Id);
@@ -135,7 +136,7 @@ impl Mapper {
             let former = former.and_then(|name| former_identity(name, &[]));
             return Ok(Identity { name: IdentityName::Digest("payload", written), former });
         }
-        let received: [u8; 32] = if is_exact { written } else { Sha256::digest(body).into() };
+        let received: [u8; 32] = if is_exact { written } else { Sha256::digest(fields.body).into() };
         let mut parts: Vec<&[u8]> = vec![if is_exact { b"written" } else { b"received" }, &received];
         for (name, field) in [&b"type"[..], b"subject", b"scope"].into_iter().zip(&outside) {
             if let Some(field) = field {

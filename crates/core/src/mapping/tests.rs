@@ -8,7 +8,7 @@ fn read(provider: &str, body: &[u8]) -> Result<EventFields, InvalidEvent> {
     let (method, uri, headers) = (http::Method::POST, http::Uri::from_static("/"), HeaderMap::new());
     let request =
         IncomingRequest { method: &method, uri: &uri, headers: &headers, body, public_url: None, json: None };
-    mapper.read(&request, BodyForm::Json)
+    mapper.read(&request, request.body, BodyForm::Json)
 }
 
 fn acme(body: &str) -> Result<EventFields, InvalidEvent> {

@@ -118,6 +118,29 @@ pub fn range_in(body: &[u8], value: &RawValue) -> std::ops::Range<usize> {
     start..start + value.get().len()
 }
 
+/// Returns where the scalars are that the pointer leads to in the body, if an index means every element of its list and a name
+/// every member that has it.
+pub fn ranges_of_scalars(body: &[u8], pointer: &Pointer) -> Vec<std::ops::Range<usize>> {
+    let Ok(value) = serde_json::from_slice::<&RawValue>(without_byte_order_mark(body)) else {
+        return Vec::new();
+    };
+    let mut found = vec![value];
+    for segment in &pointer.segments {
+        found = found.into_iter().flat_map(|value| step_to_all(value, segment)).collect();
+    }
+    let scalars = found.into_iter().filter(|value| scalar(value).is_some());
+    scalars.map(|value| range_in(body, value)).collect()
+}
+
+fn step_to_all<'a>(value: &'a RawValue, segment: &str) -> Vec<&'a RawValue> {
+    if value.get().starts_with('[') {
+        return index(segment).and_then(|_| elements(value)).unwrap_or_default();
+    }
+    let members: serde_json::Result<Members<'a>> = serde_json::from_str(value.get());
+    let members = members.map(|members| members.0).unwrap_or_default();
+    members.into_iter().filter(|(name, _)| **name == *segment.as_bytes()).map(|(_, value)| value).collect()
+}
+
 /// Writes the value so that equal values become equal texts: members in the order of their names, no white space, strings
 /// with the same escapes. Numbers are left as they are, so that none becomes another. The caller must have bounded the
 /// nesting.

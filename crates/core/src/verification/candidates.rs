@@ -138,10 +138,12 @@ impl SignatureFormat {
         self.separator.is_some()
     }
 
-    pub(super) fn header(&self) -> Option<&HeaderName> {
+    /// Whether values are taken from this header.
+    pub(super) fn is_in_header(&self, name: &HeaderName) -> bool {
         match &self.from {
-            SignatureLocation::Source(Source::Header(name)) => Some(name),
-            SignatureLocation::Source(_) | SignatureLocation::HeaderPrefix(_) => None,
+            SignatureLocation::Source(Source::Header(header)) => header == name,
+            SignatureLocation::Source(_) => false,
+            SignatureLocation::HeaderPrefix(prefix) => name.as_str().starts_with(prefix.as_str()),
         }
     }
 

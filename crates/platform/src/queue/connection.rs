@@ -61,6 +61,11 @@ impl QueueConnection {
         within_deadline(channel.close(200, "checked".into())).await
     }
 
+    /// Gives up the current connection without closing it; the next channel is opened on a new one.
+    pub(super) async fn forget(&self) {
+        self.connection.lock().await.take();
+    }
+
     /// Closes the connection in order, so that the broker does not log a broken one.
     pub async fn close(&self) {
         if let Some(connection) = self.connection.lock().await.take()

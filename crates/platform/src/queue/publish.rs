@@ -1,27 +1,43 @@
 //! Publishes hints with confirms: a confirmed hint is in a queue, and every other hint is handed back.
 //!
-//! Hints are offered without waiting; a window of them is unconfirmed at any time. Hints of new events and hints that the
-//! dispatcher found due are queued separately, so that neither holds up the other. Only an acknowledgement without a
-//! returned message counts. Failed hints are sent to `unpublished`, for the dispatcher to put back into PostgreSQL; if
-//! that is full too, the hint is dropped, and the requeue pass finds its delivery.
+//! Hints are offered without waiting. Hints of new events and hints that the dispatcher found due are queued separately, so that
+//! neither holds up the other. Only an acknowledgement without a returned message counts.
+//!
+//! A queue's trouble is its own: a refused, returned or unconfirmed message and a failed declaration concern the hints of that queue
+//! (`destination_queue`), and the channel goes on. It ends when RabbitMQ closes it, when the connection breaks, or when nothing is
+//! confirmed on it at all. Failed hints are sent to `unpublished`, for the dispatcher to put back into PostgreSQL; if that is full
+//! too, the hint is dropped, and the requeue pass finds its delivery.
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use grapnel_core::error_chain::chain;
-use grapnel_core::hint::{self, Hint};
-use grapnel_core::ids::IntegrationId;
-use grapnel_crds::names;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use grapnel_core::hint::{Hint, QueueKey};
+use lapin::Channel;
+use lapin::options::ConfirmSelectOptions;
 use lapin::types::ShortString;
-use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{DEADLINE, QueueConnection, QueueError, declare, within_deadline};
+mod confirms;
+mod destination_queue;
+mod destination_queues;
+mod holds;
+mod intake;
+mod tracker;
+
+use self::confirms::{SettledBatch, publish_batches};
+use self::destination_queues::DestinationQueues;
+use self::holds::QueueHolds;
+use self::intake::HintIntake;
+use self::tracker::HintTracker;
+pub use self::tracker::{PublishFailure, UnpublishedHint};
+use super::{DEADLINE, QueueConnection, QueueError, close, declare, within_deadline};
 
 /// Hints of new events that may wait for the broker; further ones are not accepted, and become due in PostgreSQL.
 const NEW_CAPACITY: usize = 16_384;
@@ -30,14 +46,18 @@ const NEW_CAPACITY: usize = 16_384;
 /// dispatchers of other processes.
 const DUE_CAPACITY: usize = 2_048;
 
-/// Hints that are published and not yet confirmed.
-const WINDOW: usize = 1_024;
-
-/// Messages that are handed to the connection together.
+/// Hints that are handed to the connection together.
 const BATCH: usize = 128;
 
-/// AMQP's delivery mode of a message that survives a restart of the broker.
-const PERSISTENT: u8 = 2;
+/// Hints of all queues that are taken from the intake and not settled yet.
+const MAX_UNSETTLED: usize = 16_384;
+
+/// Queues that are declared at the same time.
+const MAX_DECLARATIONS: usize = 16;
+
+/// A queue that failed is tried again on a channel that is not older: a channel goes on to refuse messages for a queue whose limit was
+/// lifted, and keeps those of a queue that has lost its majority.
+const MAX_AGE_FOR_RETRY: Duration = Duration::from_secs(10);
 
 /// Failed hints that may wait for the dispatcher.
 const UNPUBLISHED_CAPACITY: usize = 65_536;
@@ -45,15 +65,13 @@ const UNPUBLISHED_CAPACITY: usize = 65_536;
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// Hints that were published together, with their pending confirms.
-type PublishedBatch = Vec<(Hint, PublisherConfirm)>;
-
 /// A handle that accepts hints to be published.
 #[derive(Debug, Clone)]
 pub struct Publisher {
     new: mpsc::Sender<Hint>,
     due: mpsc::Sender<Hint>,
     tracker: HintTracker,
+    holds: QueueHolds,
     connected: Arc<AtomicBool>,
 }
 
@@ -78,39 +96,24 @@ impl Publisher {
         self.tracker.begin(&self.due, hints);
     }
 
-    /// Returns how many hints were accepted and are neither confirmed nor handed back.
-    pub fn in_flight(&self) -> usize {
-        self.tracker.in_flight.load(Ordering::Relaxed)
-    }
-}
-
-/// Counts hints in flight. Each ends exactly once: confirmed or handed back.
-#[derive(Debug, Clone)]
-struct HintTracker {
-    unpublished: mpsc::Sender<Hint>,
-    in_flight: Arc<AtomicUsize>,
-}
-
-impl HintTracker {
-    fn begin(&self, waiting: &mpsc::Sender<Hint>, hints: impl IntoIterator<Item = Hint>) {
-        for hint in hints {
-            self.in_flight.fetch_add(1, Ordering::Relaxed);
-            if let Err(error) = waiting.try_send(hint) {
-                self.failed(error.into_inner());
-            }
-        }
+    /// Returns whether there may be a queue for which [`Publisher::is_held`]. Costs next to nothing.
+    pub fn is_any_held(&self) -> bool {
+        self.holds.is_any()
     }
 
-    fn confirmed(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    /// Returns whether deliveries to the queue should be held in PostgreSQL for now: it fails, or is long enough.
+    pub fn is_held(&self, queue: &QueueKey) -> bool {
+        self.holds.is_held(queue)
     }
 
-    fn failed(&self, hint: Hint) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        metrics::counter!("grapnel_queue_publish_failures_total").increment(1);
-        if self.unpublished.try_send(hint).is_err() {
-            metrics::counter!("grapnel_queue_hints_forgotten_total").increment(1);
-        }
+    /// Returns how many deliveries to a queue that were held may be offered together: none while it backs off, and few after that.
+    pub fn allowance(&self, queue: &QueueKey) -> usize {
+        self.holds.allowance(queue)
+    }
+
+    /// Returns how many hints of a queue were accepted and are neither confirmed nor handed back.
+    pub fn in_flight(&self, queue: &QueueKey) -> usize {
+        self.tracker.in_flight(queue)
     }
 }
 
@@ -118,73 +121,34 @@ impl HintTracker {
 #[derive(Debug)]
 pub struct PublishTask {
     connection: QueueConnection,
-    queue_prefix: String,
-    waiting: HintQueues,
-    tracker: HintTracker,
+    intake: HintIntake,
+    queues: DestinationQueues,
     connected: Arc<AtomicBool>,
 }
 
-/// The hints that wait to be published.
-#[derive(Debug)]
-struct HintQueues {
-    new: mpsc::Receiver<Hint>,
-    due: mpsc::Receiver<Hint>,
-    /// Whether the turn is that of `due`.
-    is_due_next: bool,
-}
-
-impl HintQueues {
-    /// Waits for hints and takes all that have arrived, up to a batch. Returns false when all senders are gone.
-    async fn recv_many(&mut self, batch: &mut Vec<Hint>) -> bool {
-        let first = tokio::select! {
-            Some(hint) = self.new.recv() => hint,
-            Some(hint) = self.due.recv() => hint,
-            else => return false,
-        };
-        batch.push(first);
-        while batch.len() < BATCH
-            && let Some(hint) = self.try_recv()
-        {
-            batch.push(hint);
-        }
-        true
-    }
-
-    /// Takes from both in turn, as long as both have hints.
-    fn try_recv(&mut self) -> Option<Hint> {
-        self.is_due_next = !self.is_due_next;
-        let (first, second) =
-            if self.is_due_next { (&mut self.due, &mut self.new) } else { (&mut self.new, &mut self.due) };
-        first.try_recv().or_else(|_| second.try_recv()).ok()
-    }
-
-    /// Hands back all waiting hints.
-    fn hand_back(&mut self, tracker: &HintTracker) {
-        while let Some(hint) = self.try_recv() {
-            tracker.failed(hint);
-        }
-    }
-
-    /// Refuses further hints.
-    fn close(&mut self) {
-        self.new.close();
-        self.due.close();
-    }
-}
-
-/// Returns a publisher, the task that must run for it, and the receiver of failed hints.
+/// Returns a publisher, the task that must run for it, and the receiver of failed hints. A queue of half the maximum length counts as
+/// long enough; the other half is for those who ask for its length first.
 pub fn new(
     connection: QueueConnection,
     queue_prefix: String,
-) -> (Publisher, PublishTask, mpsc::Receiver<Hint>) {
+    max_queue_length: usize,
+) -> (Publisher, PublishTask, mpsc::Receiver<UnpublishedHint>) {
     let (new, new_waiting) = mpsc::channel(NEW_CAPACITY);
     let (due, due_waiting) = mpsc::channel(DUE_CAPACITY);
     let (unpublished, failed) = mpsc::channel(UNPUBLISHED_CAPACITY);
-    let tracker = HintTracker { unpublished, in_flight: Arc::default() };
+    let tracker = HintTracker::new(unpublished);
     let connected = Arc::new(AtomicBool::new(false));
-    let publisher = Publisher { new, due, tracker: tracker.clone(), connected: Arc::clone(&connected) };
-    let waiting = HintQueues { new: new_waiting, due: due_waiting, is_due_next: false };
-    (publisher, PublishTask { connection, queue_prefix, waiting, tracker, connected }, failed)
+    let holds = QueueHolds::default();
+    let publisher = Publisher {
+        new,
+        due,
+        tracker: tracker.clone(),
+        holds: holds.clone(),
+        connected: Arc::clone(&connected),
+    };
+    let intake = HintIntake::new(new_waiting, due_waiting);
+    let queues = DestinationQueues::new(queue_prefix, max_queue_length, tracker, holds);
+    (publisher, PublishTask { connection, intake, queues, connected }, failed)
 }
 
 impl PublishTask {
@@ -192,16 +156,20 @@ impl PublishTask {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut backoff = FIRST_BACKOFF;
         loop {
-            match self.open().await {
+            match open(&self.connection).await {
                 Ok(channel) => {
                     backoff = FIRST_BACKOFF;
                     self.connected.store(true, Ordering::Relaxed);
-                    let ended = self.publish(&channel, &stop).await;
+                    let ended = self.publish(channel, &stop).await;
                     self.connected.store(false, Ordering::Relaxed);
                     match ended {
                         Ok(()) => break,
                         Err(error) => {
-                            tracing::warn!(error = %chain(&error), "publishing stopped, reconnecting")
+                            tracing::warn!(error = %chain(&error), "publishing stopped, reconnecting");
+                            if matches!(error, QueueError::TimedOut) {
+                                // It may answer nothing any more, not even that it closes.
+                                self.connection.forget().await;
+                            }
                         }
                     }
                 }
@@ -211,119 +179,121 @@ impl PublishTask {
                 }
             }
             // Waiting hints would wait for the whole outage: their deliveries become due again instead.
-            self.waiting.hand_back(&self.tracker);
+            self.hand_back_waiting();
             if stop.run_until_cancelled(tokio::time::sleep(backoff)).await.is_none() {
                 break;
             }
             backoff = (backoff * 2).min(MAX_BACKOFF);
         }
-        self.waiting.close();
-        self.waiting.hand_back(&self.tracker);
+        self.intake.close();
+        self.hand_back_waiting();
         self.connection.close().await;
     }
 
-    async fn open(&self) -> Result<Channel, QueueError> {
-        let channel = self.connection.channel().await?;
-        within_deadline(channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        Ok(channel)
+    fn hand_back_waiting(&mut self) {
+        while let Some(hint) = self.intake.try_recv() {
+            self.queues.tracker.failed(hint, PublishFailure::Disconnected);
+        }
     }
 
-    /// Publishes on one channel until it breaks (an error) or the stop is complete.
-    async fn publish(&mut self, channel: &Channel, stop: &CancellationToken) -> Result<(), QueueError> {
-        let (confirms, to_confirm) = mpsc::channel(WINDOW / BATCH);
-        let published = async {
-            // Moved in: it is dropped when publishing ends, which ends the other side.
-            let confirms: mpsc::Sender<PublishedBatch> = confirms;
-            let mut queues = DeclaredQueues { prefix: &self.queue_prefix, names: HashMap::new() };
-            let mut hints = Vec::with_capacity(BATCH);
-            loop {
-                tokio::select! {
-                    biased; // a broken channel publishes nothing, and waiting hints are published before a stop takes effect
-                    () = confirms.closed() => return Ok(()), // the other side returns the cause
-                    any = self.waiting.recv_many(&mut hints) => if !any { return Ok(()) },
-                    () = stop.cancelled() => return Ok(()),
-                }
-                let published = match queues.publish(channel, &hints).await {
-                    Ok(confirms) => hints.drain(..).zip(confirms).collect(),
-                    Err(error) => {
-                        hints.drain(..).for_each(|hint| self.tracker.failed(hint));
-                        return Err(error);
+    /// Publishes until the channel breaks (an error) or the stop is complete.
+    async fn publish(&mut self, mut channel: Channel, stop: &CancellationToken) -> Result<(), QueueError> {
+        let Self { connection, intake, queues, .. } = self;
+        let ended = CancellationToken::new();
+        let mut unconfirmed = FuturesUnordered::new();
+        let (mut to_declare, mut declarations) = (VecDeque::new(), FuturesUnordered::new());
+        let mut hints = Vec::with_capacity(BATCH);
+        let mut is_stopping = false;
+        let mut late: Option<QueueKey> = None;
+        // The one before stays open until what was published on it is settled.
+        let (mut opened_at, mut previous) = (Instant::now(), None);
+        let result = loop {
+            if is_stopping && unconfirmed.is_empty() && declarations.is_empty() {
+                break Ok(());
+            }
+            tokio::select! {
+                biased; // what waits is published before a stop takes effect
+                Some(settled) = unconfirmed.next() => {
+                    let settled: SettledBatch = settled;
+                    let before = late.take();
+                    if settled.is_late() {
+                        late = Some(settled.batch.queue.clone());
                     }
-                };
-                if let Err(unsent) = confirms.send(published).await {
-                    unsent.0.into_iter().for_each(|(hint, _)| self.tracker.failed(hint));
-                    return Ok(());
+                    if let Err(error) = queues.settle(settled, Instant::now()) {
+                        break Err(error);
+                    }
+                    if late.is_some() && before.is_some() && late != before {
+                        // Two queues, and no answer between: the channel is stuck. RabbitMQ reads nothing more while it keeps too
+                        // much for a queue that has lost its majority. All others go on at once on another connection.
+                        break Err(QueueError::TimedOut);
+                    }
+                }
+                Some((queue, declared)) = declarations.next() => {
+                    queues.declared(&queue, declared, Instant::now());
+                }
+                any = intake.recv_many(&mut hints, BATCH), if !is_stopping && queues.unsettled() < MAX_UNSETTLED => {
+                    is_stopping = !any;
+                    queues.admit(hints.drain(..), Instant::now());
+                }
+                () = stop.cancelled(), if !is_stopping => is_stopping = true,
+            }
+            to_declare.extend(queues.take_undeclared());
+            while declarations.len() < MAX_DECLARATIONS
+                && let Some((queue, name)) = to_declare.pop_front()
+            {
+                declarations.push(declare_one(connection, queue, name));
+            }
+            let batches = queues.take_ready();
+            if batches.is_empty() {
+                continue;
+            }
+            if batches.iter().any(|batch| batch.is_retry) && opened_at.elapsed() >= MAX_AGE_FOR_RETRY {
+                match open(connection).await {
+                    Ok(opened) => drop(previous.replace(std::mem::replace(&mut channel, opened))),
+                    Err(error) => {
+                        queues.hand_back(batches);
+                        break Err(error);
+                    }
+                }
+                opened_at = Instant::now();
+            }
+            match publish_batches(&channel, batches, &ended).await {
+                Ok(published) => unconfirmed.extend(published),
+                Err((batches, error)) => {
+                    queues.hand_back(batches);
+                    break Err(error);
                 }
             }
         };
-        let (published, confirmed) = tokio::join!(published, confirm(to_confirm, &self.tracker));
-        confirmed.and(published)
+        ended.cancel();
+        while let Some(settled) = unconfirmed.next().await {
+            // The channel has ended for a reason that is known already.
+            let _other = queues.settle(settled, Instant::now());
+        }
+        queues.channel_ended();
+        result
     }
 }
 
-/// Awaits the confirms in the order of publishing; every hint is confirmed or handed back.
-async fn confirm(
-    mut to_confirm: mpsc::Receiver<PublishedBatch>,
-    tracker: &HintTracker,
-) -> Result<(), QueueError> {
-    let mut result = Ok(());
-    while let Some(batch) = to_confirm.recv().await {
-        let deadline = Instant::now() + DEADLINE;
-        for (hint, confirm) in batch {
-            if result.is_ok() {
-                result = match timeout_at(deadline, confirm).await {
-                    Ok(Ok(Confirmation::Ack(None))) => {
-                        tracker.confirmed();
-                        continue;
-                    }
-                    // Returned: the queue no longer exists. A new channel declares it again.
-                    Ok(Ok(_)) => Err(QueueError::Returned),
-                    Ok(Err(error)) => Err(error.into()),
-                    Err(_) => Err(QueueError::TimedOut),
-                };
-                to_confirm.close();
-            }
-            tracker.failed(hint);
-        }
-    }
-    result
+/// Opens a channel with confirms.
+async fn open(connection: &QueueConnection) -> Result<Channel, QueueError> {
+    let channel = connection.channel().await?;
+    within_deadline(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    Ok(channel)
 }
 
-/// The queues that are declared on one channel.
-struct DeclaredQueues<'a> {
-    prefix: &'a str,
-    names: HashMap<(IntegrationId, Arc<str>), ShortString>,
-}
-
-impl DeclaredQueues<'_> {
-    /// Publishes a message for each hint. All are handed to the connection before any is awaited: awaiting each one
-    /// would switch threads for each.
-    async fn publish(
-        &mut self,
-        channel: &Channel,
-        hints: &[Hint],
-    ) -> Result<Vec<PublisherConfirm>, QueueError> {
-        let mut messages = Vec::with_capacity(hints.len());
-        for hint in hints {
-            messages.push((self.queue_of(channel, hint).await?, hint::encode(hint.event_id)));
-        }
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let properties = BasicProperties::default().with_delivery_mode(PERSISTENT);
-        let published = messages.iter().map(|(queue, message)| {
-            channel.basic_publish(ShortString::default(), queue.clone(), options, message, properties.clone())
-        });
-        within_deadline(futures::future::try_join_all(published)).await
-    }
-
-    async fn queue_of(&mut self, channel: &Channel, hint: &Hint) -> Result<ShortString, QueueError> {
-        let key = (hint.integration_id, Arc::clone(&hint.destination));
-        if let Some(queue) = self.names.get(&key) {
-            return Ok(queue.clone());
-        }
-        let name = names::queue_name(self.prefix, hint.integration_id, &hint.destination);
-        declare(channel, &name).await?;
-        let name = ShortString::from(name);
-        self.names.insert(key, name.clone());
-        Ok(name)
-    }
+/// Declares a queue on a channel of its own, since a failed declaration closes its channel. Returns the number of its messages.
+async fn declare_one(
+    connection: &QueueConnection,
+    queue: QueueKey,
+    name: ShortString,
+) -> (QueueKey, Result<u32, QueueError>) {
+    let declared = async {
+        let channel = connection.channel().await?;
+        let messages = declare(&channel, name.as_str()).await?;
+        close(channel).await;
+        Ok(messages)
+    };
+    let declared = timeout(DEADLINE, declared).await.unwrap_or(Err(QueueError::TimedOut));
+    (queue, declared)
 }

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use grapnel_core::delivery::state::Trigger;
+use grapnel_core::error_chain::chain;
 use grapnel_core::ids::{EventId, IntegrationId, LeaseId, ReplayId};
 use grapnel_core::payload::{BodyForm, DeliveredAs};
 use jiff::Timestamp;
@@ -16,6 +17,7 @@ use uuid::Uuid;
 
 use crate::columns::Columns;
 use crate::database::Database;
+use crate::deliveries::is_being_removed;
 use crate::error::{Error, Result};
 
 /// A claimed delivery with everything that its attempt needs.
@@ -42,11 +44,11 @@ pub struct ClaimedDelivery {
     pub payload: Option<Vec<u8>>,
     /// In bytes.
     pub payload_length: usize,
-    pub body_form: BodyForm,
-    pub delivered_as: DeliveredAs,
+    /// How the body was read and how it is delivered; the error when another version wrote a form that this one does not know.
+    pub forms: Result<(BodyForm, DeliveredAs)>,
     /// Set when it is delivered as a CloudEvent.
     pub cloud_event: Option<CloudEventFields>,
-    /// The headers of the webhook as stored, when its content-type is needed.
+    /// The headers of the webhook as stored, when its content-type is needed, or when they count hops.
     pub headers: Option<String>,
 }
 
@@ -92,7 +94,14 @@ pub async fn claim(
             Ok(rows)
         })
         .await?;
-    rows.iter().map(claimed_delivery).collect()
+    Ok(rows.iter().filter_map(readable).collect())
+}
+
+/// Returns a claimed delivery. One that cannot be read concerns only itself: its lease ends, and it is queued again.
+fn readable(row: &PgRow) -> Option<ClaimedDelivery> {
+    claimed_delivery(row)
+        .inspect_err(|error| tracing::error!(error = %chain(error), "a claimed delivery cannot be read"))
+        .ok()
 }
 
 /// The position in the body of event `e` of what is delivered, as `p`: all of it when it is delivered raw, whose code is the
@@ -134,13 +143,16 @@ const CLAIM: &str = concat!(
             AND d.destination = $4
             AND d.queued_at IS NOT NULL
             AND (d.lease_until IS NULL OR d.lease_until <= now() OR d.lease_id = $5)
+            AND NOT ",
+    is_being_removed!(),
+    "
         RETURNING d.event_id, d.lease_id, d.attempts, d.budget_start, d.triggered_by, d.replay_request_id,
             d.queued_at, d.started_at
     )
     SELECT c.*, e.provider, e.event_type, e.external_event_id, e.correlation_id, e.traceparent, e.payload_key,
         e.body_form, e.delivered_as, p.length AS payload_length,
         CASE WHEN p.length <= $7 THEN substring(e.raw_body FROM p.start + 1 FOR p.length) END AS payload,
-        CASE WHEN e.delivered_as <> $8 THEN e.headers::text END AS headers,
+        CASE WHEN e.delivered_as <> $8 OR strpos(e.headers::text, '\"cdn-loop\"') > 0 THEN e.headers::text END AS headers,
         CASE WHEN e.delivered_as = $10 THEN e.integration_id END AS integration_id,
         CASE WHEN e.delivered_as = $10 THEN e.subject END AS subject,
         CASE WHEN e.delivered_as = $10 THEN e.occurred_at END AS occurred_at
@@ -182,13 +194,16 @@ fn claimed_delivery(row: &PgRow) -> Result<ClaimedDelivery> {
         }),
         _ => None,
     };
+    let body_form = BodyForm::from_code(row.try_get("body_form")?);
+    let delivered_as = DeliveredAs::from_code(row.try_get("delivered_as")?);
     Ok(ClaimedDelivery {
         cloud_event,
         headers: row.try_get("headers")?,
-        body_form: BodyForm::from_code(row.try_get("body_form")?)
-            .ok_or_else(corrupt("events", "body_form"))?,
-        delivered_as: DeliveredAs::from_code(row.try_get("delivered_as")?)
-            .ok_or_else(corrupt("events", "delivered_as"))?,
+        forms: match (body_form, delivered_as) {
+            (Some(body_form), Some(delivered_as)) => Ok((body_form, delivered_as)),
+            (None, _) => Err(corrupt("events", "body_form")()),
+            (_, None) => Err(corrupt("events", "delivered_as")()),
+        },
         event_id,
         lease_id: row.id("lease_id", LeaseId::new)?,
         attempts: row.try_get("attempts")?,

@@ -91,9 +91,9 @@ async fn write(connection: &mut PgConnection, results: &[AttemptResult]) -> Resu
         .bind(batch.column(|result| result.scheduled_at.to_sqlx()))
         .bind(batch.column(|result| result.started_at.to_sqlx()))
         .bind(batch.column(|result| result.next.state().as_str()))
-        .bind(batch.column(|result| result.next.due_at().map(ToSqlx::to_sqlx)))
+        .bind(batch.column(|result| result.next.wait().map(|wait| wait.as_secs_f64())))
         .bind(batch.column(|result| result.next_if_replayed.state().as_str()))
-        .bind(batch.column(|result| result.next_if_replayed.due_at().map(ToSqlx::to_sqlx)))
+        .bind(batch.column(|result| result.next_if_replayed.wait().map(|wait| wait.as_secs_f64())))
         .bind(batch.column(|result| result.counts))
         .bind(batch.column(|result| result.http_status.map(u16::cast_signed)))
         .bind(batch.column(|result| result.response_body.as_deref()))
@@ -126,11 +126,11 @@ const RECORD: &str = concat!(
         SELECT i.*, i.next_text::delivery_status AS next, i.next_if_replayed_text::delivery_status AS next_if_replayed
         FROM unnest(
             $1::uuid[], $2::text[], $3::uuid[], $4::int[], $5::uuid[], $6::text[], $7::timestamptz[],
-            $8::timestamptz[], $9::text[], $10::timestamptz[], $11::text[], $12::timestamptz[], $13::bool[],
+            $8::timestamptz[], $9::text[], $10::float8[], $11::text[], $12::float8[], $13::bool[],
             $14::smallint[], $15::text[], $16::text[], $17::int[], $18::uuid[], $19::uuid[]
         ) AS i (
             event_id, destination, lease_id, budget_start, replay_request_id, triggered_by, scheduled_at,
-            started_at, next_text, due_at, next_if_replayed_text, due_at_if_replayed, counts,
+            started_at, next_text, wait, next_if_replayed_text, wait_if_replayed, counts,
             http_status, response_body, error_message, duration_ms, attempt_id, audit_id
         )
     ), updated AS (
@@ -141,7 +141,8 @@ const RECORD: &str = concat!(
             last_error = i.error_message,
             updated_at = now(),
             status = CASE WHEN d.budget_start = i.budget_start THEN i.next ELSE i.next_if_replayed END,
-            due_at = CASE WHEN d.budget_start = i.budget_start THEN i.due_at ELSE i.due_at_if_replayed END,
+            due_at = now() + make_interval(
+                secs => CASE WHEN d.budget_start = i.budget_start THEN i.wait ELSE i.wait_if_replayed END),
             queued_at = NULL,
             finished_at = CASE
                 WHEN CASE WHEN d.budget_start = i.budget_start THEN i.next ELSE i.next_if_replayed END

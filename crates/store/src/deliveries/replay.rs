@@ -1,6 +1,6 @@
 //! The effect of a replay on the deliveries that it takes; see the table in `crate::replays`.
 
-use grapnel_core::ids::{EventId, ReplayId};
+use grapnel_core::ids::{AuditEntryId, EventId, IntegrationId, ReplayId};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use sqlx::postgres::PgRow;
@@ -14,10 +14,42 @@ use crate::error::Result;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewReplay {
     pub event_id: EventId,
-    /// Only this destination; `None` is all of the event's.
+    /// Only this destination, which the integration may have got after the event; `None` is all of the event's.
     pub destination: Option<String>,
     pub requested_by: String,
     pub reason: String,
+}
+
+/// Adds the delivery of an event to a destination that its integration got later, to be taken by a replay.
+pub(crate) async fn add_for_replay(
+    connection: &mut PgConnection,
+    replay: &NewReplay,
+    integration_id: IntegrationId,
+    destination: &str,
+) -> Result<()> {
+    sqlx::query(concat!(
+        "/* deliveries::add_for_replay */
+        WITH added AS (
+            INSERT INTO deliveries (event_id, destination, integration_id, due_at, updated_at)
+            VALUES ($1, $2, $3, now(), now())
+            -- Another replay may have added it meanwhile.
+            ON CONFLICT DO NOTHING
+            RETURNING event_id, destination
+        )
+        ",
+        insert_audit_entries!(
+            "SELECT $4::uuid, 'event'::audit_entity, event_id, 'event.delivery_added', $5::text, json_build_object('destination', destination)
+        FROM added"
+        )
+    ))
+    .bind(replay.event_id.uuid())
+    .bind(destination)
+    .bind(integration_id.uuid())
+    .bind(AuditEntryId::generate().uuid())
+    .bind(&replay.requested_by)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// A delivery that is locked until the transaction ends.

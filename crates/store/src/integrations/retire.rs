@@ -1,9 +1,9 @@
 //! The end of an integration whose object is deleted: it refuses webhooks while its deliveries are sent, then it is
-//! retired and the remaining deliveries are given up, and its history is purged where that was asked for.
+//! retired and the remaining deliveries are given up.
 //!
 //! Every step is fenced like a write of the row, and can be repeated from any point.
 
-use grapnel_core::ids::{EventId, IntegrationId};
+use grapnel_core::ids::IntegrationId;
 use grapnel_core::integration::{FILE_UID_PREFIX, RowState};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
@@ -11,7 +11,7 @@ use sqlx::{PgConnection, Row};
 use crate::audit;
 use crate::columns::Columns;
 use crate::database::Database;
-use crate::deliveries::{self, end};
+use crate::deliveries;
 use crate::error::Result;
 
 /// The identity of a live row.
@@ -82,25 +82,32 @@ pub async fn start_draining(db: &Database, id: IntegrationId, writer_epoch: i64)
     .await
 }
 
-/// Returns the number of unfinished deliveries of an integration.
+/// The unfinished deliveries that are counted: to know that there are more takes no time, to know how many more does.
+pub const COUNTED: i64 = 100_000;
+
+/// Returns the number of unfinished deliveries of an integration; a number above [`COUNTED`] means that there are more.
 pub async fn open_deliveries(db: &Database, id: IntegrationId) -> Result<i64> {
-    db.bounded(async {
-        sqlx::query_scalar(
-            "/* integrations::retire::open_deliveries */
-            SELECT count(*) FROM deliveries WHERE integration_id = $1 AND finished_at IS NULL",
-        )
-        .bind(id.uuid())
-        .fetch_one(db.pool())
-        .await
-        .map_err(Into::into)
-    })
-    .await
+    db.bounded(async { count_open(&mut *db.pool().acquire().await?, id).await }).await
+}
+
+async fn count_open(connection: &mut PgConnection, id: IntegrationId) -> Result<i64> {
+    let count = sqlx::query_scalar(
+        "/* integrations::retire::count_open */
+        SELECT count(*) FROM (
+            SELECT FROM deliveries WHERE integration_id = $1 AND finished_at IS NULL LIMIT $2
+        ) AS open",
+    )
+    .bind(id.uuid())
+    .bind(COUNTED + 1)
+    .fetch_one(connection)
+    .await?;
+    Ok(count)
 }
 
 /// The outcome of retiring a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetireOutcome {
-    /// It is retired now, and this many deliveries were given up.
+    /// It is retired now, and this many deliveries are given up; a number above [`COUNTED`] means that there are more.
     Now { given_up: i64 },
     /// There was no live row: it was retired before.
     Before,
@@ -108,14 +115,15 @@ pub enum RetireOutcome {
     Superseded,
 }
 
-/// Retires a row: its history stays, its route is free again, its unfinished deliveries fail.
+/// Retires a row: its history stays, its route is free again, its secrets are gone. Its unfinished deliveries are given up:
+/// here when they are few, in the background otherwise.
 pub async fn retire(
     db: &Database,
     id: IntegrationId,
     writer_epoch: i64,
     actor: &str,
 ) -> Result<RetireOutcome> {
-    db.bounded(async {
+    let retired = db.bounded(async {
         let mut tx = db.pool().begin().await?;
         let newest: Option<i64> = sqlx::query_scalar(
             "/* integrations::retire::retire */
@@ -132,11 +140,15 @@ pub async fn retire(
         };
         tx.commit().await?;
         Ok(RetireOutcome::Now { given_up })
-    })
-    .await
+    });
+    let outcome = retired.await?;
+    if matches!(outcome, RetireOutcome::Now { .. }) {
+        deliveries::end_while_waiting(db, id).await;
+    }
+    Ok(outcome)
 }
 
-/// Retires a row in a transaction and returns the number of deliveries that were given up; `None` when there is no live
+/// Retires a row in a transaction and returns the number of deliveries that are given up; `None` when there is no live
 /// row. A row from a file has no writer's epoch.
 pub(super) async fn retire_in(
     tx: &mut PgConnection,
@@ -148,7 +160,7 @@ pub(super) async fn retire_in(
         "/* integrations::retire::retire_in */
         WITH forgotten AS (DELETE FROM captured_secrets WHERE integration_id = $1)
         UPDATE integrations
-        SET deleted_at = now(), updated_at = now(), writer_epoch = COALESCE($2::bigint, writer_epoch)
+        SET deleted_at = now(), updated_at = now(), secrets = '', writer_epoch = COALESCE($2::bigint, writer_epoch)
         WHERE id = $1 AND deleted_at IS NULL
         RETURNING generation",
     )
@@ -157,70 +169,8 @@ pub(super) async fn retire_in(
     .fetch_optional(&mut *tx)
     .await?;
     let Some(generation) = generation else { return Ok(None) };
-    let given_up = deliveries::end_removed(tx, id, &[], end::INTEGRATION_REMOVED).await?;
+    let given_up = count_open(tx, id).await?;
+    deliveries::record_removal(tx, id, None).await?;
     audit::integration_changed(tx, id, "integration.removed", actor, generation).await?;
     Ok(Some(given_up))
-}
-
-/// The number of events that one statement reads. All integrations share the tables, so a batch is bounded by the rows
-/// that it reads, not by those that it finds.
-const PURGE_BATCH: i64 = 5_000;
-
-/// Deletes the history of a retired integration among the events after `cursor`. Returns the next cursor, or `None` at
-/// the end, when the row and its own audit entries are deleted too and one entry records that.
-pub async fn purge(
-    db: &Database,
-    id: IntegrationId,
-    cursor: EventId,
-    actor: &str,
-) -> Result<Option<EventId>> {
-    db.bounded(async {
-        let next: Option<uuid::Uuid> = sqlx::query_scalar(
-            "/* integrations::retire::purge */
-            WITH batch AS (
-                SELECT id, integration_id, idempotency_key FROM events WHERE id > $2 ORDER BY id LIMIT $3
-            ), doomed AS MATERIALIZED (
-                SELECT id, idempotency_key FROM batch WHERE integration_id = $1
-            ), replays AS (
-                DELETE FROM replay_requests WHERE event_id IN (SELECT id FROM doomed) RETURNING id
-            ), audits AS (
-                DELETE FROM audit_entries
-                WHERE entity_id IN (SELECT id FROM doomed UNION ALL SELECT id FROM replays)
-            ), attempts AS (
-                DELETE FROM delivery_attempts WHERE event_id IN (SELECT id FROM doomed)
-            ), gone AS (
-                DELETE FROM deliveries WHERE event_id IN (SELECT id FROM doomed)
-            ), keys AS (
-                DELETE FROM idempotency_keys
-                -- The first 16 bytes of the hash, as events::store writes them.
-                WHERE key_hash IN (
-                    SELECT encode(substring(sha256(convert_to(idempotency_key, 'UTF8')) FOR 16), 'hex')::uuid FROM doomed
-                )
-            ), events_gone AS (
-                DELETE FROM events WHERE id IN (SELECT id FROM doomed)
-            )
-            SELECT id FROM batch ORDER BY id DESC LIMIT 1",
-        )
-        .bind(id.uuid())
-        .bind(cursor.uuid())
-        .bind(PURGE_BATCH)
-        .fetch_optional(db.pool())
-        .await?;
-        if next.is_some() {
-            return Ok(next.map(EventId::new));
-        }
-        let mut tx = db.pool().begin().await?;
-        sqlx::query(
-            "/* integrations::retire::purge, row */
-            WITH audits AS (DELETE FROM audit_entries WHERE entity_id = $1)
-            DELETE FROM integrations WHERE id = $1 AND deleted_at IS NOT NULL",
-        )
-        .bind(id.uuid())
-        .execute(&mut *tx)
-        .await?;
-        audit::integration_changed(&mut tx, id, "integration.purged", actor, 0).await?;
-        tx.commit().await?;
-        Ok(None)
-    })
-    .await
 }

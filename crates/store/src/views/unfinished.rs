@@ -7,6 +7,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use crate::columns::Columns;
+use crate::deliveries::never;
 use crate::error::{Error, Result};
 
 /// A delivery whose next attempt is scheduled or under way.
@@ -24,11 +25,15 @@ pub struct UnfinishedDeliveryRow {
     pub started_at: Option<Timestamp>,
 }
 
-// An event has at most 16 deliveries. One that waits in the broker was scheduled when it was queued.
-const UNFINISHED: &str = "/* views::unfinished_of_event */
+// An event has at most 16 deliveries. One that waits in the broker was scheduled when it was queued, and one that is held since then.
+const UNFINISHED: &str = concat!(
+    "/* views::unfinished_of_event */
     SELECT destination, integration_id, status = 'processing' AS is_running, attempts + 1 AS attempt_no, triggered_by,
-        COALESCE(due_at, queued_at, updated_at) AS scheduled_at, started_at
-    FROM deliveries WHERE event_id = $1 AND finished_at IS NULL ORDER BY destination";
+        COALESCE(NULLIF(due_at, ",
+    never!(),
+    "), queued_at, updated_at) AS scheduled_at, started_at
+    FROM deliveries WHERE event_id = $1 AND finished_at IS NULL ORDER BY destination"
+);
 
 /// Reads the unfinished deliveries of an event, by destination.
 pub(super) async fn unfinished_of_event(

@@ -9,7 +9,7 @@ use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use super::resolve::NameError;
+use crate::egress::NameError;
 use grapnel_core::delivery::outcome::AttemptOutcome;
 
 /// The longest message; longer than any of our own.

@@ -66,6 +66,7 @@ async fn deliver_at(
         event_id: EVENT_ID.parse().unwrap(),
         correlation_id: "corr-1",
         traceparent: TRACEPARENT,
+        hops: 0,
         body: &Bytes::from_static(BODY.as_bytes()),
         content_type: None,
         attempted_at,

@@ -1,7 +1,7 @@
 //! Against a TLS server of our own that goes by the providers' names, with its root for the only one.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
@@ -28,10 +28,34 @@ const TOPIC: &str = "arn:aws:sns:eu-central-1:123456789012:orders";
 const NOW: &str = "2027-01-31T09:00:00Z";
 const HOSTS: [&str; 3] = ["api.paypal.com", "api.sandbox.paypal.com", "sns.eu-central-1.amazonaws.com"];
 
-/// Answers every request with the same.
+/// Answers every request with the same, except for paths with `hangs` in them, which it does not answer.
 struct Server {
     address: SocketAddr,
+    connected: Arc<AtomicUsize>,
     asked: Arc<AtomicUsize>,
+}
+
+/// Serves one connection.
+fn answer(
+    mut stream: StreamOwned<ServerConnection, TcpStream>,
+    asked: &AtomicUsize,
+    head: &str,
+    body: &[u8],
+) {
+    let mut request = [0; 4096];
+    // A client that does not trust it hangs up.
+    let Ok(length @ 1..) = stream.read(&mut request) else { return };
+    asked.fetch_add(1, Ordering::SeqCst);
+    if request[..length].windows(5).any(|part| part == b"hangs") {
+        // Until the client gives up.
+        let _gone = stream.read(&mut request);
+        return;
+    }
+    let head = format!("HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    // It may have read enough before the end.
+    let _sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
+    stream.conn.send_close_notify();
+    let _flushed = stream.flush();
 }
 
 impl Server {
@@ -44,24 +68,19 @@ impl Server {
             .with_single_cert(vec![certificate], key)
             .expect("a server");
         let (config, asked) = (Arc::new(config), Arc::new(AtomicUsize::new(0)));
+        let connected = Arc::new(AtomicUsize::new(0));
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let server = Self { address: listener.local_addr().expect("an address"), asked: Arc::clone(&asked) };
+        let server = Self {
+            address: listener.local_addr().expect("an address"),
+            connected: Arc::clone(&connected),
+            asked: Arc::clone(&asked),
+        };
         std::thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
+                connected.fetch_add(1, Ordering::SeqCst);
                 let connection = ServerConnection::new(Arc::clone(&config)).expect("a connection");
-                let mut stream = StreamOwned::new(connection, stream);
-                // A client that does not trust it hangs up.
-                if stream.read(&mut [0; 4096]).is_ok_and(|length| length > 0) {
-                    asked.fetch_add(1, Ordering::SeqCst);
-                    let head = format!(
-                        "HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
-                        body.len()
-                    );
-                    // It may have read enough before the end.
-                    let _sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
-                    stream.conn.send_close_notify();
-                    let _flushed = stream.flush();
-                }
+                let (stream, asked) = (StreamOwned::new(connection, stream), Arc::clone(&asked));
+                std::thread::spawn(move || answer(stream, &asked, head, body));
             }
         });
         server
@@ -76,7 +95,11 @@ impl Server {
         let builder = HOSTS.iter().fold(reqwest::Client::builder().tls_certs_only(roots), |builder, host| {
             builder.resolve(host, self.address)
         });
-        ProviderClient::with(builder).expect("a client")
+        ProviderClient::with(builder, EgressPolicy::default()).expect("a client")
+    }
+
+    fn connected(&self) -> usize {
+        self.connected.load(Ordering::SeqCst)
     }
 
     fn asked(&self) -> usize {
@@ -86,6 +109,10 @@ impl Server {
 
 fn url(text: &str) -> Url {
     Url::parse(text).expect("a URL")
+}
+
+fn integration(number: u128) -> IntegrationId {
+    IntegrationId::new(uuid::Uuid::from_u128(number))
 }
 
 fn time(text: &str) -> Timestamp {
@@ -160,7 +187,8 @@ async fn judge(
     let Evaluation::NeedsCertificate(claim) = verifier.evaluate(&incoming, time(now))? else {
         panic!("nothing is pinned")
     };
-    let certificate = client.certificate(claim.certificate_url()).await.expect("a certificate");
+    let certificate =
+        client.certificate(integration(1), claim.certificate_url()).await.expect("a certificate");
     claim.verify_by(&certificate, time(now)).map(|verified| verified.secret)
 }
 
@@ -213,12 +241,15 @@ async fn server_that_cannot_prove_its_name_is_not_asked() {
     let server = Server::new("200 OK", file("paypal.pem"));
     // Another root is trusted, or the name is not in the server's certificate.
     let distrustful = server.client_that_trusts(&[file("stranger.pem")]);
-    assert_eq!(distrustful.certificate(&url(PAYPAL)).await, Err(ProviderCallError));
+    assert_eq!(distrustful.certificate(integration(1), &url(PAYPAL)).await, Err(ProviderCallError));
     let sandbox = url("https://api.sandbox.paypal.com/v1/notifications/certs/CERT-1");
-    assert_eq!(server.client().certificate(&sandbox).await, Err(ProviderCallError));
-    assert_eq!(server.client().confirm(url("http://api.paypal.com/")).await, Err(ProviderCallError));
+    assert_eq!(server.client().certificate(integration(1), &sandbox).await, Err(ProviderCallError));
+    assert_eq!(
+        server.client().confirm(integration(1), url("http://api.paypal.com/")).await,
+        Err(ProviderCallError)
+    );
     assert_eq!(server.asked(), 0);
-    assert!(server.client().certificate(&url(PAYPAL)).await.is_ok());
+    assert!(server.client().certificate(integration(1), &url(PAYPAL)).await.is_ok());
 }
 
 #[tokio::test]
@@ -233,8 +264,84 @@ async fn answer_that_is_no_certificate_is_kept_as_none_for_a_while() {
         let server = Server::new(head, body);
         let client = server.client();
         for _ in 0..3 {
-            assert_eq!(client.certificate(&url(PAYPAL)).await, Err(ProviderCallError), "{head}");
+            assert_eq!(
+                client.certificate(integration(1), &url(PAYPAL)).await,
+                Err(ProviderCallError),
+                "{head}"
+            );
         }
         assert_eq!(server.asked(), 1, "{head}");
     }
+}
+
+#[tokio::test]
+async fn hanging_url_holds_up_neither_another_integration_nor_a_kept_certificate() {
+    let server = Server::new("200 OK", file("paypal.pem"));
+    let client = server.client();
+    let hanging = |number: usize| url(&format!("{PAYPAL}-hangs-{number}"));
+    // What anybody who knows a route can send to it.
+    let unsigned: Vec<_> = (0..20)
+        .map(|number| {
+            let (client, url) = (client.clone(), hanging(number));
+            tokio::spawn(async move { client.certificate(integration(1), &url).await })
+        })
+        .collect();
+    while server.asked() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // Both complete while the others hang.
+    assert!(client.certificate(integration(2), &url(PAYPAL)).await.is_ok());
+    assert!(client.certificate(integration(1), &url(PAYPAL)).await.is_ok(), "it is kept");
+    assert_eq!(unsigned.iter().filter(|request| !request.is_finished()).count(), 2, "two wait");
+    assert_eq!(server.asked(), 3, "one integration has two fetches in progress");
+    for request in unsigned {
+        assert_eq!(request.await.expect("no panic"), Err(ProviderCallError));
+    }
+}
+
+#[tokio::test]
+async fn one_url_is_fetched_once_for_all_that_wait_for_it() {
+    let server = Server::new("200 OK", file("paypal.pem"));
+    let client = server.client();
+    let url = url(PAYPAL);
+    let all = (0..20).map(|_| client.certificate(integration(1), &url));
+    assert!(futures::future::join_all(all).await.iter().all(Result::is_ok));
+    assert_eq!(server.asked(), 1);
+}
+
+#[tokio::test]
+async fn failed_urls_displace_no_certificate() {
+    let server = Server::new("200 OK", file("paypal.pem"));
+    let client = server.client();
+    assert!(client.certificate(integration(1), &url(PAYPAL)).await.is_ok());
+    for number in 0..300 {
+        // The name is not in the server's certificate.
+        let failing = url(&format!("https://api.sandbox.paypal.com/v1/notifications/certs/CERT-{number}"));
+        assert_eq!(client.certificate(integration(2), &failing).await, Err(ProviderCallError));
+    }
+    assert!(client.certificate(integration(1), &url(PAYPAL)).await.is_ok());
+    assert_eq!(server.asked(), 1);
+}
+
+#[tokio::test]
+async fn name_that_is_loopback_is_not_called() {
+    let server = Server::new("200 OK", file("paypal.pem"));
+    let local = |scheme: &str| url(&format!("https://{scheme}:{}/", server.address.port()));
+    let client = |policy| {
+        let root = reqwest::Certificate::from_pem(file("root.pem")).expect("a certificate");
+        ProviderClient::with(reqwest::Client::builder().tls_certs_only([root]), policy).expect("a client")
+    };
+    let refusing = client(EgressPolicy::default());
+    for host in ["localhost", "127.0.0.1", "[::ffff:127.0.0.1]"] {
+        assert_eq!(refusing.confirm(integration(1), local(host)).await, Err(ProviderCallError));
+        assert_eq!(refusing.certificate(integration(1), &local(host)).await, Err(ProviderCallError));
+    }
+    assert_eq!(server.connected(), 0, "nothing was dialed");
+    let allowing = client(EgressPolicy::new(vec!["127.0.0.0/8".parse().expect("a network")]));
+    assert_eq!(
+        allowing.confirm(integration(1), local("localhost")).await,
+        Err(ProviderCallError),
+        "its name"
+    );
+    assert_eq!(server.connected(), 1);
 }

@@ -54,6 +54,7 @@ async fn request_carries_exactly_the_headers_of_the_contract() {
 
     let common = [
         "accept",
+        "cdn-loop",
         "content-length",
         "content-type",
         "host",
@@ -71,13 +72,14 @@ async fn request_carries_exactly_the_headers_of_the_contract() {
         names.sort_unstable();
         let mut expected = common.to_vec();
         if path == "/signed" {
-            expected.insert(7, "webhook-signature");
+            expected.insert(8, "webhook-signature");
         }
         assert_eq!(names, expected, "{path}");
         assert_eq!(delivery.header("webhook-id"), accepted.event_id());
         assert_eq!(delivery.header("x-event-id"), accepted.event_id());
         assert_eq!(delivery.header("x-correlation-id"), "order-4711");
         assert_eq!(delivery.header("x-integration-provider"), "acme");
+        assert_eq!(delivery.header("cdn-loop"), "grapnel; hops=1");
         assert_eq!(delivery.header("content-type"), "application/json");
         assert_eq!(delivery.header("content-length"), delivery.body.len().to_string());
         assert_eq!(delivery.header("user-agent"), format!("grapnel/{}", env!("CARGO_PKG_VERSION")));

@@ -70,6 +70,28 @@ impl WireReader {
         Some(Answer { status, headers, text })
     }
 
+    /// Returns the type, flags and payload of the next HTTP/2 frame; `None` if the connection is closed before.
+    pub(super) async fn frame(&mut self) -> Option<(u8, u8, Vec<u8>)> {
+        const HEAD: usize = 9;
+        while self.read.len() < HEAD {
+            self.read_more().await.then_some(())?;
+        }
+        let length = u32::from_be_bytes([0, self.read[0], self.read[1], self.read[2]]) as usize;
+        let (kind, flags) = (self.read[3], self.read[4]);
+        while self.read.len() < HEAD + length {
+            self.read_more().await.then_some(())?;
+        }
+        let rest = self.read.split_off(HEAD + length);
+        let frame = std::mem::replace(&mut self.read, rest);
+        Some((kind, flags, frame[HEAD..].to_vec()))
+    }
+
+    /// Waits for the first bytes of a response, or the end of the connection, and reads none.
+    pub(crate) async fn wait_until_readable(&self) {
+        let readable = timeout(WAIT_TIMEOUT, self.stream.readable()).await;
+        readable.expect("in time").expect("a connection");
+    }
+
     /// Waits until the other side closes the connection, and returns everything that it sent before.
     pub(crate) async fn until_closed(&mut self) -> String {
         while self.read_more().await {}

@@ -12,7 +12,7 @@ use super::Target;
 
 /// The deadlines of the public port, with the delay of a busy machine.
 const HEADER_DEADLINE: Duration = Duration::from_secs(15);
-const BODY_DEADLINE: Duration = Duration::from_secs(10);
+const BODY_PACE: Duration = Duration::from_secs(5);
 const MARGIN: Duration = Duration::from_secs(15);
 
 /// Sends the start, then the piece repeatedly, until the connection is closed. Returns the time that it took, and the
@@ -37,7 +37,7 @@ async fn trickle(port: u16, start: &[u8], piece: &[u8]) -> (Duration, String) {
 }
 
 #[tokio::test]
-async fn body_that_does_not_arrive_in_time_is_cut_off() {
+async fn body_that_arrives_too_slowly_is_cut_off() {
     let target = Target::new().await;
     let port = target.platform.http_port;
     let head = "POST /api/v1/webhooks/acme HTTP/1.1\r\nhost: test\r\n";
@@ -50,7 +50,7 @@ async fn body_that_does_not_arrive_in_time_is_cut_off() {
         trickle(port, chunked.as_bytes(), b"0"),
     ];
     for (took, said) in join_all(attacks).await {
-        assert!(took >= BODY_DEADLINE && took < BODY_DEADLINE + MARGIN, "{took:?}: {said}");
+        assert!(took >= BODY_PACE && took < BODY_PACE + MARGIN, "{took:?}: {said}");
         assert!(said.starts_with("HTTP/1.1 400 ") && said.contains("VALIDATION_ERROR"), "{said}");
     }
     target.assert_unharmed().await;

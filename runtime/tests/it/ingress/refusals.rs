@@ -3,7 +3,7 @@
 use grapnel_testing::{acme_event, unique_name};
 
 use super::super::harness::wire::{Wire, request};
-use super::super::harness::{Platform, acme_integration, integration, integration_named, sign};
+use super::super::harness::{Answer, Platform, acme_integration, integration, integration_named, sign};
 use super::{assert_refused, nowhere};
 
 /// Posts until a request is over a limit of one in a minute; a minute of the clock may end in between.
@@ -96,6 +96,70 @@ async fn over_the_limit_is_429_with_the_seconds_to_wait() {
 
     // Each source address has a limit of its own.
     assert_eq!(post("198.51.100.2", 0).await.status, 202);
+}
+
+/// Posts to a route that a proxy has forwarded for an address.
+async fn post_for(platform: &Platform, path: &str, address: &str, body: &str, signature: &str) -> Answer {
+    platform.post(path, &[("x-acme-signature", signature), ("x-forwarded-for", address)], body).await
+}
+
+#[tokio::test]
+async fn requests_of_strangers_do_not_use_up_the_limit_of_verified_ones() {
+    let mut platform = Platform::new().await;
+    platform.set("GRAPNEL_TRUSTED_PROXIES", "127.0.0.0/8");
+    let name = unique_name("limited");
+    let spec = "  ingress: {rateLimitPerMinute: 5}\n";
+    platform.apply(&integration_named(&name, "acme", spec, &[nowhere()])).await;
+    let _api = platform.start(&["api"]);
+    platform.wait_until_known(&name).await;
+    let path = format!("/api/v1/webhooks/{name}");
+    let signed = async |number: usize| {
+        let body = acme_event(&format!("e-{number}"));
+        post_for(&platform, &path, "198.51.100.1", &body, &sign(body.as_bytes())).await.status
+    };
+    let unsigned = async |address: &str| post_for(&platform, &path, address, "{}", "00").await.status;
+
+    assert_eq!(signed(0).await, 202);
+    // From the provider's own address, as many as it may send and more.
+    for _ in 0..30 {
+        assert_eq!(unsigned("198.51.100.1").await, 401);
+    }
+    for number in 1..5 {
+        assert_eq!(signed(number).await, 202);
+    }
+    // A minute of the clock may end in between.
+    let mut more = 5;
+    while signed(more).await == 202 {
+        more += 1;
+        assert!(more <= 10, "more verified ones than the limit");
+    }
+    // An address that has never sent a verified one is refused before its request is read.
+    let mut refused = 0;
+    for _ in 0..11 {
+        refused += usize::from(unsigned("198.51.100.2").await == 429);
+    }
+    assert!((1..=6).contains(&refused), "{refused} of 11 were refused");
+}
+
+#[tokio::test]
+async fn ipv6_addresses_of_one_network_are_one_client() {
+    let mut platform = Platform::new().await;
+    platform.set("GRAPNEL_TRUSTED_PROXIES", "127.0.0.0/8");
+    let name = unique_name("limited");
+    let spec = "  ingress: {rateLimitPerMinute: 3}\n";
+    platform.apply(&integration_named(&name, "acme", spec, &[nowhere()])).await;
+    let _api = platform.start(&["api"]);
+    platform.wait_until_known(&name).await;
+    let path = format!("/api/v1/webhooks/{name}");
+    let unsigned = async |address: &str| post_for(&platform, &path, address, "{}", "00").await.status;
+    let mut statuses = Vec::new();
+    // Each from another address, of which some proxies also write the port. Two minutes of the clock allow six.
+    for number in 1..8 {
+        statuses.push(unsigned(&format!("[2001:db8:1:2::{number}]:443")).await);
+    }
+    assert!(statuses.contains(&429), "{statuses:?}");
+    assert_eq!(unsigned("2001:db8:1:3::1").await, 401);
+    assert_eq!(unsigned("198.51.100.7:5678").await, 401);
 }
 
 #[tokio::test]

@@ -135,7 +135,7 @@ async fn removed_object_is_retired_with_its_deliveries_and_returns_with_its_file
     platform.write_integrations(&globex);
     platform.wait_for_status("/api/v1/webhooks/acme", 404).await;
     let ended = "SELECT count(*) FROM deliveries WHERE status = 'failed' AND last_error = 'the integration was removed'";
-    assert_eq!(platform.count(ended).await, 1);
+    platform.wait_for_count(ended, 1).await;
     assert_eq!(
         platform.post("/api/v1/webhooks/globex", &[("x-globex-token", GLOBEX_TOKEN)], "{}").await.status,
         400

@@ -13,11 +13,11 @@ use grapnel_core::delivery::state::NextState;
 use grapnel_core::ids::{EventId, IntegrationId, LeaseId};
 use grapnel_core::integration::{IntegrationRow, RowState};
 use grapnel_core::payload::{BodyForm, DeliveredAs};
-use grapnel_store::deliveries::{AttemptResult, ClaimedDelivery, claim, record};
+use grapnel_store::deliveries::{AttemptResult, Birth, ClaimedDelivery, claim, record};
 use grapnel_store::events::{self, IngestOutcome, NewEvent};
 use grapnel_store::{Database, DedicatedConnection};
 use grapnel_testing::{TestDatabase, TestServices};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -117,7 +117,8 @@ impl Api {
     pub(crate) async fn store(&self, event: NewEvent) -> Uuid {
         let id = event.id;
         let mut connection = DedicatedConnection::new(self.db.clone());
-        let stored = events::store(&mut connection, &mut [event], true).await.expect("a commit");
+        let stored =
+            events::store(&mut connection, &mut [event], |_, _| Birth::Queued).await.expect("a commit");
         assert_eq!(stored, [IngestOutcome::New]);
         id.uuid()
     }
@@ -145,7 +146,7 @@ impl Api {
             started_at: claimed.started_at,
             next,
             next_if_replayed: if next == NextState::Failed {
-                NextState::RetryAt(Timestamp::now())
+                NextState::RetryAfter(Duration::ZERO)
             } else {
                 next
             },
@@ -189,7 +190,7 @@ impl Api {
 
 /// An hour from now: due, but not yet.
 pub(crate) fn later() -> NextState {
-    NextState::RetryAt(Timestamp::now() + SignedDuration::from_hours(1))
+    NextState::RetryAfter(Duration::from_secs(3600))
 }
 
 pub(crate) fn state(db: Database, replays: Arc<Notify>) -> ManagementState {
@@ -228,6 +229,7 @@ pub(crate) fn received_at(integration_id: Uuid, received_at: Timestamp) -> NewEv
         key_hash,
         former_key: None,
         audit_details: None,
+        is_paused: false,
         destinations: Arc::from([Arc::from("orders")]),
     }
 }

@@ -181,6 +181,8 @@ async fn nothing_is_stored_or_woken_by_a_refusal() {
         (r#"{"reason":"a \u0000 b"}"#, "reason"),
         (r#"{"reason":"because","requestedBy":"x"}"#, "requestedBy"),
         (r#"{"reason":"because","requestedBy":"\u0000\u0000"}"#, "requestedBy"),
+        (r#"{"reason":"because","requestedBy":"grapnel-controller"}"#, "requestedBy"),
+        (r#"{"reason":"because","requestedBy":"System"}"#, "requestedBy"),
         (r#"{"reason":"because","destination":7}"#, "destination"),
         (r#"{"reason":"because","destination":"elsewhere"}"#, "destination"),
         (r#"{"reason":"because","force":true}"#, "force"),
@@ -260,6 +262,37 @@ async fn what_no_worker_would_take_is_a_conflict() {
     );
     api.post(&path, all).await.refused(409, "CONFLICT");
     assert_eq!(row(&api, id, "b").await, "failed attempts=1 budget_start=1 replay finished");
+}
+
+#[tokio::test]
+async fn a_destination_that_was_added_later_gets_what_waited_for_its_old_name() {
+    let api = Api::start().await;
+    let integration = api.integration("acme", &["old"]).await;
+    let id = api.store(for_destinations(event(integration), &["old"])).await;
+    // The rename ends what waited.
+    api.write_integration(integration, "acme", "Active", &["new"]).await;
+    assert!(row(&api, id, "old").await.starts_with("failed"));
+    api.post(&format!("/events/{id}/replay"), r#"{"reason":"because"}"#).await.refused(409, "CONFLICT");
+
+    let request = replay_to(&api, id, "new").await;
+    assert_eq!(row(&api, id, "new").await, "pending attempts=0 budget_start=0 replay due");
+    assert!(row(&api, id, "old").await.starts_with("failed"));
+    assert_eq!(api.actions(request).await, ["replay.requested"]);
+    let entries = api.get(&format!("/audit-entries?entityId={id}&action=event.delivery_added")).await;
+    assert_eq!(entries.data()[0]["details"], serde_json::json!({"destination": "new"}));
+    // Nobody else's name: the request's.
+    assert_eq!(entries.data()[0]["actor"], "api-user");
+    assert_eq!(dispatch(&api).await, 1);
+    api.attempt(id, "new", NextState::Succeeded).await;
+    assert_eq!(api.get(&format!("/replay-requests/{request}")).await.json["data"]["status"], "completed");
+
+    // From then on it is one of the event's deliveries.
+    replay_to(&api, id, "new").await;
+    assert_eq!(row(&api, id, "new").await, "pending attempts=1 budget_start=1 replay due");
+    assert_eq!(api.text("SELECT count(*)::text FROM deliveries").await.as_deref(), Some("2"));
+    api.post(&format!("/events/{id}/replay"), r#"{"reason":"because","destination":"other"}"#)
+        .await
+        .invalid("destination");
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! How replay requests end, also when there are several for one event.
 
+use std::time::Duration;
+
 use grapnel_core::delivery::state::NextState;
 use grapnel_core::ids::ReplayId;
-use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::harness::{Api, event, for_destinations, later};
@@ -31,7 +32,7 @@ async fn a_replay_ends_when_all_its_deliveries_have() {
         assert_eq!(dispatch(&api).await, 2);
         api.attempt(id, "a", NextState::Succeeded).await;
         assert_eq!(status(&api, request).await, "dispatched");
-        api.attempt(id, "b", NextState::RetryAt(Timestamp::now())).await;
+        api.attempt(id, "b", NextState::RetryAfter(Duration::ZERO)).await;
         assert_eq!(status(&api, request).await, "dispatched");
         assert_eq!(dispatch(&api).await, 1);
         api.attempt(id, "b", end_of_b).await;

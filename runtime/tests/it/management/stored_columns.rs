@@ -2,13 +2,14 @@
 //! one type all differ, so that no two parameters can be exchanged unseen.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use grapnel_core::delivery::state::{NextState, Trigger};
 use grapnel_core::ids::{EventId, IntegrationId, ReplayId};
 use grapnel_core::payload::{BodyForm, DeliveredAs};
 use grapnel_store::DedicatedConnection;
-use grapnel_store::deliveries::{AttemptResult, record};
+use grapnel_store::deliveries::{AttemptResult, Birth, held_queues, record, release};
 use grapnel_store::events::{self, IngestOutcome, NewEvent};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -23,9 +24,9 @@ impl Api {
         serde_json::from_str(&text.expect("a row")).expect("JSON")
     }
 
-    async fn store_batch(&self, batch: &mut [NewEvent], queued: bool) {
+    async fn store_batch(&self, batch: &mut [NewEvent], birth: Birth) {
         let mut connection = DedicatedConnection::new(self.db.clone());
-        let stored = events::store(&mut connection, batch, queued).await.expect("a commit");
+        let stored = events::store(&mut connection, batch, |_, _| birth).await.expect("a commit");
         assert!(stored.iter().all(|outcome| *outcome == IngestOutcome::New), "{stored:?}");
     }
 }
@@ -59,6 +60,7 @@ fn distinct(number: u8, destinations: &[&str]) -> NewEvent {
         key_hash: Uuid::now_v7(),
         former_key: None,
         audit_details: Some(format!(r#"{{"note":"{number}"}}"#)),
+        is_paused: false,
         destinations: destinations.iter().map(|name| Arc::from(*name)).collect(),
     }
 }
@@ -69,7 +71,7 @@ async fn each_value_of_an_event_is_stored_in_its_column() {
     let mut batch = [distinct(3, &["a", "b"]), distinct(5, &["c"])];
     let codes = [batch[0].body_form.code(), batch[0].delivered_as.code(), batch[0].secret_index as i16];
     assert!(codes[0] != codes[1] && codes[1] != codes[2] && codes[0] != codes[2], "{codes:?}");
-    api.store_batch(&mut batch, true).await;
+    api.store_batch(&mut batch, Birth::Queued).await;
     for event in &batch {
         let id = event.id;
         let stored = api
@@ -131,13 +133,21 @@ async fn each_value_of_an_event_is_stored_in_its_column() {
 }
 
 #[tokio::test]
-async fn deliveries_that_are_not_published_at_once_are_due() {
+async fn deliveries_that_are_not_published_at_once_are_due_or_held() {
     let api = Api::start().await;
-    let mut batch = [distinct(1, &["a"])];
-    api.store_batch(&mut batch, false).await;
-    let delivery =
-        api.json("SELECT queued_at IS NULL AS queued, due_at <= now() AS due FROM deliveries").await;
-    assert_eq!(delivery, json!({"queued": true, "due": true}));
+    for (number, birth) in [(1, Birth::Due), (2, Birth::Held)] {
+        let mut batch = [distinct(number, &["a"])];
+        api.store_batch(&mut batch, birth).await;
+        let id = batch[0].id;
+        let sql = format!(
+            "SELECT queued_at IS NULL AS unqueued, due_at <= now() AS due FROM deliveries WHERE event_id = '{id}'"
+        );
+        assert_eq!(api.json(&sql).await, json!({"unqueued": true, "due": birth == Birth::Due}));
+    }
+    let held = held_queues(&api.db).await.expect("an answer");
+    assert_eq!(held.len(), 1);
+    let released = release(&api.db, &held[0], 10).await.expect("an answer");
+    assert_eq!((released.len(), held_queues(&api.db).await.expect("an answer").len()), (1, 0));
 }
 
 #[tokio::test]
@@ -161,8 +171,8 @@ async fn each_value_of_a_result_is_stored_in_its_column() {
             triggered_by: if number == 0 { Trigger::Webhook } else { Trigger::Retry },
             scheduled_at: time(1),
             started_at: time(2),
-            next: if number == 0 { NextState::RetryAt(time(3)) } else { NextState::Failed },
-            next_if_replayed: NextState::RetryAt(time(4)),
+            next: if number == 0 { NextState::RetryAfter(Duration::from_secs(3)) } else { NextState::Failed },
+            next_if_replayed: NextState::RetryAfter(Duration::from_secs(4)),
             counts: true,
             http_status: Some(500 + u16::from(number)),
             response_body: Some(format!("response-{number}")),
@@ -192,14 +202,15 @@ async fn each_value_of_a_result_is_stored_in_its_column() {
         let id = result.event_id;
         let delivery = api
             .json(&format!(
-                "SELECT status, extract(epoch FROM due_at)::bigint AS due_at, queued_at, lease_id, lease_until, finished_at,
+                "SELECT status, extract(epoch FROM due_at - updated_at)::bigint AS wait, queued_at, lease_id, lease_until, finished_at,
                     last_error, attempts, triggered_by
                 FROM deliveries WHERE event_id = '{id}'"
             ))
             .await;
         let expected = json!({
             "status": "retrying",
-            "due_at": next.due_at().unwrap().as_second(),
+            // After the database's own time of the commit.
+            "wait": next.wait().unwrap().as_secs(),
             "queued_at": null,
             "lease_id": null,
             "lease_until": null,
@@ -237,7 +248,7 @@ async fn each_value_of_a_result_is_stored_in_its_column() {
         let audited = api
             .json(&format!(
                 "SELECT entity_type, action, actor, details::jsonb - 'dueAt' AS details,
-                    extract(epoch FROM (details ->> 'dueAt')::timestamptz)::bigint AS due_at
+                    (SELECT (details ->> 'dueAt')::timestamptz = due_at FROM deliveries WHERE event_id = '{id}') AS is_due
                 FROM audit_entries WHERE entity_id = '{id}' AND action <> 'webhook.received'"
             ))
             .await;
@@ -246,7 +257,7 @@ async fn each_value_of_a_result_is_stored_in_its_column() {
             "action": "event.retry_scheduled",
             "actor": "worker",
             "details": {"destination": "orders", "attemptNo": 1, "error": result.error_message},
-            "due_at": next.due_at().unwrap().as_second(),
+            "is_due": true,
         });
         assert_eq!(audited, expected);
     }

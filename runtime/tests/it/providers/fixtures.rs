@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use super::super::harness::Platform;
 use super::{SendTo, documents};
 
-struct Preset {
-    name: String,
-    yaml: Value,
-    signer: Signer,
+pub(super) struct Preset {
+    pub(super) name: String,
+    pub(super) yaml: Value,
+    pub(super) signer: Signer,
 }
 
 /// Returns the presets whose signature is expressed as data.
-fn presets() -> Vec<Preset> {
+pub(super) fn presets() -> Vec<Preset> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/core/presets");
     let mut presets = Vec::new();
     for entry in std::fs::read_dir(folder).expect("a folder") {
@@ -32,7 +32,7 @@ fn presets() -> Vec<Preset> {
 }
 
 impl Preset {
-    fn request(&self) -> WebhookRequest {
+    pub(super) fn request(&self) -> WebhookRequest {
         let fixture = &self.yaml["fixture"];
         let mut request =
             WebhookRequest::new("POST", &self.name).body(fixture["body"].as_str().expect("a body"));

@@ -16,7 +16,8 @@ pub(super) fn scheme(provider: &str) -> Value {
     yaml["verification"].clone()
 }
 
-async fn start(providers: &[&str]) -> (Platform, TestProcess) {
+/// Starts an api with an Integration of each provider, whose secrets are those of a [`Signer`].
+pub(super) async fn start(providers: &[&str]) -> (Platform, TestProcess) {
     let mut platform = Platform::new().await;
     platform.set("GRAPNEL_PUBLIC_URL", PUBLIC_URL);
     let yaml: String = providers
@@ -86,6 +87,49 @@ async fn signed_handshakes_are_answered_only_with_a_right_signature() {
     ask("azure-event-grid", &body, (200, "application/json", r#"{"validationResponse":"512d38b6-c7b8"}"#))
         .await;
     no_event(&platform).await;
+}
+
+#[tokio::test]
+async fn a_signed_challenge_of_twitch_is_echoed_and_its_notifications_are_events() {
+    let (platform, _api) = start(&["twitch"]).await;
+    let signer = Signer::new(&scheme("twitch"));
+    let message = |kind: &str, body: &str| {
+        WebhookRequest::new("POST", "twitch")
+            .header("content-type", "application/json")
+            .header("twitch-eventsub-message-id", "84c1e79a")
+            .header("twitch-eventsub-message-timestamp", "@nowIso@")
+            .header("twitch-eventsub-message-type", kind)
+            .body(body)
+    };
+    let body = r#"{"challenge":"pogchamp-kappa-360noscope","subscription":{"type":"channel.follow"}}"#;
+    let challenge = message("webhook_callback_verification", body);
+    assert_eq!(signer.sign(&challenge, flip).send(&platform).await.status, 401);
+    let answer = signer.sign(&challenge, |signature| signature).send(&platform).await;
+    assert_eq!(
+        (answer.status, answer.header("content-type"), answer.text.as_str()),
+        (200, "text/plain", "pogchamp-kappa-360noscope")
+    );
+    no_event(&platform).await;
+
+    let notification = message("notification", body);
+    assert_eq!(signer.sign(&notification, |signature| signature).send(&platform).await.status, 202);
+}
+
+#[tokio::test]
+async fn a_webhook_of_x_is_verified_by_either_of_its_two_signature_headers() {
+    let (platform, _api) = start(&["x"]).await;
+    for (header, body) in [
+        ("x-twitter-webhooks-signature", r#"{"for_user_id":"1"}"#),
+        ("x-twitter-webhooks-signature-oauth2", r#"{"for_user_id":"2"}"#),
+    ] {
+        let mac = hex::decode(hmac_sha256(SECRET, body.as_bytes())).expect("hex");
+        let signature = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, mac);
+        let request = WebhookRequest::new("POST", "x").header("content-type", "application/json").body(body);
+        let answer = request.clone().header(header, &format!("sha256={signature}")).send(&platform).await;
+        assert_eq!(answer.status, 200, "{header}: {answer:?}");
+        assert_eq!(request.send(&platform).await.status, 401, "without a signature");
+    }
+    assert_eq!(platform.count("SELECT count(*) FROM events").await, 2);
 }
 
 #[tokio::test]

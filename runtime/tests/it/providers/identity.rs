@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
+use grapnel_core::ids::IntegrationId;
+use grapnel_store::integrations::{self, purge};
 use grapnel_testing::WebhookRequest;
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::sent::{Senders, webhook};
 
@@ -143,6 +146,28 @@ async fn an_id_that_is_too_long_is_left_out_and_counts_all_the_same() {
     assert_eq!(kept["webhook"]["leftOut"], Value::Null, "{kept}");
 }
 
+#[tokio::test]
+async fn no_key_outlives_a_deleted_history() {
+    let senders = Senders::start(&["gitlab"]).await;
+    let platform = &senders.platform;
+    senders
+        .are_different(&[
+            gitlab("Note Hook", "uuid-1", "{}"),
+            gitlab("Note Hook", "uuid-1", r#"{"a":1,"a":2}"#),
+            gitlab("Note Hook", "uuid-1", "{}").header("idempotency-key", "key-1"),
+            gitlab("Note Hook", "uuid-1", "{}").header("idempotency-key", &"x".repeat(513)),
+        ])
+        .await;
+    assert_eq!(platform.count("SELECT count(*) FROM idempotency_keys").await, 4);
+    let rows = platform.database.rows("SELECT id FROM integrations").await;
+    let id: Uuid = rows[0]["id"].as_str().expect("an id").parse().expect("a UUID");
+    integrations::remove(&platform.db, IntegrationId::new(id), "test").await.expect("a commit");
+    purge::purge(&platform.db, IntegrationId::new(id), "test").await.expect("a record");
+    platform.wait_for_count("SELECT count(*) FROM purges", 0).await;
+    assert_eq!(platform.count("SELECT count(*) FROM events").await, 0);
+    assert_eq!(platform.count("SELECT count(*) FROM idempotency_keys").await, 0);
+}
+
 /// Gives the stored webhooks the keys that the previous version gave them. `name` is the part after the integration's id.
 async fn as_stored_before(senders: &Senders, name: &str) {
     let sql = format!(
@@ -183,4 +208,26 @@ async fn what_the_previous_version_stored_is_recognized_and_nothing_else_is_take
         senders.are_different(&others).await;
         assert_eq!(senders.post(&stored).await.event_id(), first, "{stored:?}");
     }
+}
+
+/// The previous version stored the token too.
+#[tokio::test]
+async fn a_blanked_token_does_not_hide_what_the_previous_version_stored() {
+    let senders = Senders::start(&["figma"]).await;
+    let body =
+        |text: &str| format!(r#"{{"event_type":"t","passcode":"@signature@","text":"{text} \ud83d"}}"#);
+    let first = senders.post(&webhook("figma", &body("10"))).await.event_id();
+    let token = &senders.signers["figma"].secret;
+    let blanked = "*".repeat(token.len());
+    let stored = format!(
+        "UPDATE events SET raw_body = convert_to(replace(convert_from(raw_body, 'UTF8'), '{blanked}', '{token}'), 'UTF8')
+        WHERE convert_from(raw_body, 'UTF8') LIKE '%{blanked}%'"
+    );
+    assert_eq!(senders.platform.database.execute(&stored).await, 1);
+    let canonical = format!(r#"{{"event_type":"t","passcode":"{token}","text":,}}"#);
+    let digest = ring::digest::digest(&ring::digest::SHA256, canonical.as_bytes());
+    as_stored_before(&senders, &format!("payload:{}", hex::encode(digest))).await;
+    assert_eq!(senders.post(&webhook("figma", &body("10"))).await.event_id(), first);
+    senders.are_different(&[webhook("figma", &body("99"))]).await;
+    assert_eq!(senders.platform.count("SELECT count(*) FROM events").await, 2);
 }

@@ -126,8 +126,8 @@ async fn a_signature_may_be_in_base64_for_urls_and_without_padding() {
         URL_SAFE_NO_PAD.encode(signature.expect("a keyed scheme"))
     };
     // A body whose signature has a character that the alphabets write differently.
-    let bodies = (0..).map(|number| format!(r#"{{"id":{number}}}"#));
-    let body = bodies.filter(|body| signature(body).contains(['-', '_'])).next().expect("one in two has");
+    let mut bodies = (0..).map(|number| format!(r#"{{"id":{number}}}"#));
+    let body = bodies.find(|body| signature(body).contains(['-', '_'])).expect("one in two has");
     let signature = signature(&body);
     let request =
         WebhookRequest::new("POST", "woocommerce").header("content-type", "application/json").body(&body);

@@ -88,6 +88,7 @@ async fn a_refusal_before_the_request_was_read_is_still_an_answer() {
         event_id: EVENT_ID.parse().unwrap(),
         correlation_id: "",
         traceparent: "",
+        hops: 0,
         body: &vec![b' '; 8 * 1024 * 1024].into(),
         content_type: None,
         attempted_at: now(),

@@ -93,6 +93,7 @@ async fn a_request_that_is_not_read_ends_by_the_deadline() {
         event_id: EVENT_ID.parse().unwrap(),
         correlation_id: "",
         traceparent: "",
+        hops: 0,
         body: &vec![b' '; 8 * 1024 * 1024].into(),
         content_type: None,
         attempted_at: now(),

@@ -20,6 +20,7 @@ async fn a_request_has_exactly_the_headers_of_the_contract() {
     let agent = format!("grapnel/{}", env!("CARGO_PKG_VERSION"));
     let expected = [
         ("accept", "*/*"),
+        ("cdn-loop", "grapnel; hops=1"),
         ("content-length", "55"),
         ("content-type", "application/json"),
         ("host", host.as_str()),
@@ -102,6 +103,7 @@ async fn a_value_that_no_header_can_hold_is_not_an_attempt() {
         event_id: EVENT_ID.parse().unwrap(),
         correlation_id: "a\r\nb: c",
         traceparent: TRACEPARENT,
+        hops: 0,
         body: &Bytes::new(),
         content_type: None,
         attempted_at: now(),

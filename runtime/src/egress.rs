@@ -1,4 +1,5 @@
-//! Resolves the names of destinations and returns only permitted addresses.
+//! Resolves the names that the process dials on behalf of others, destinations and the URLs of providers, and returns only
+//! permitted addresses.
 //!
 //! Invariants: the connector dials exactly the addresses returned here, each of which was checked, so a name that changes
 //! between check and connection (DNS rebinding) gains nothing. IP literals are not resolved; they are checked before each
@@ -29,7 +30,7 @@ const NAMES_BEFORE_SWEEP: usize = 1024;
 
 /// A name without a permitted address. It is found again in the chain of the client's error.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(super) enum NameError {
+pub(crate) enum NameError {
     #[error(transparent)]
     Denied(DeniedAddress),
     #[error("the name of the destination could not be resolved: {0}")]
@@ -42,7 +43,7 @@ type LookupResult = Result<Arc<[IpAddr]>, Arc<str>>;
 type LookupFn = fn(&str) -> io::Result<Vec<IpAddr>>;
 
 /// The resolver of the HTTP client.
-pub(super) struct PermittedResolver {
+pub(crate) struct PermittedResolver {
     policy: Arc<EgressPolicy>,
     look_up: LookupFn,
     lookups: Mutex<HashMap<String, Lookup>>,
@@ -94,7 +95,7 @@ impl Drop for LookupGuard {
 }
 
 impl PermittedResolver {
-    pub(super) fn new(policy: Arc<EgressPolicy>) -> Self {
+    pub(crate) fn new(policy: Arc<EgressPolicy>) -> Self {
         Self::with_look_up(policy, ask_system)
     }
 

@@ -1,0 +1,129 @@
+//! Finds deliveries that lost their message: they were queued longer ago than the bound, and their queue has fewer messages than
+//! deliveries. Nothing is added to a queue that is merely long.
+
+use tokio_util::sync::CancellationToken;
+
+use super::{BATCH, DestinationState, Dispatcher, report};
+use grapnel_core::error_chain::chain;
+use grapnel_store::deliveries::{self, DeliveryQueue, QueueBacklog};
+use grapnel_store::replays;
+
+/// Queues whose deliveries are counted by one statement: a bound for its time.
+const CHUNK: usize = 16;
+
+impl Dispatcher {
+    /// Queues the deliveries again that lost their message, and ends those whose destination is gone.
+    pub(super) async fn requeue_lost(&self, stop: &CancellationToken) {
+        // All are compared before any is repaired, which may take long: later, the counts would no longer match.
+        let mut losses = Vec::new();
+        for queues in self.delivering_queues().await.chunks(CHUNK) {
+            if stop.is_cancelled() || !self.publisher.is_connected() {
+                return;
+            }
+            match deliveries::backlogs(&self.db, queues, self.requeue_after).await {
+                Ok(backlogs) => {
+                    for backlog in backlogs {
+                        match self.messages(&backlog.queue).await {
+                            Ok(messages) => losses.push((lost_messages(&backlog, messages), backlog)),
+                            Err(error) => {
+                                report(&backlog.queue, "lost messages cannot be counted", &error.into());
+                            }
+                        }
+                    }
+                }
+                Err(error) => tracing::warn!(error = %chain(&error), "queued deliveries cannot be counted"),
+            }
+        }
+        for (lost, backlog) in losses {
+            if let Err(error) = self.requeue(&backlog, lost, stop).await {
+                let message = "deliveries whose messages were lost cannot be queued again";
+                report(&backlog.queue, message, &error.into());
+            }
+        }
+        if let Err(error) = replays::settle_leftovers(&self.db).await {
+            tracing::warn!(error = %chain(&error), "replay requests cannot be settled");
+        }
+    }
+
+    /// Returns the queues with unfinished deliveries that are delivered now. A paused destination loses nothing that it could have,
+    /// so it is not looked at until it is resumed.
+    async fn delivering_queues(&self) -> Vec<DeliveryQueue> {
+        let open = match deliveries::open_queues(&self.db).await {
+            Ok(open) => open,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "queues with unfinished deliveries cannot be found");
+                return Vec::new();
+            }
+        };
+        let mut delivering = Vec::with_capacity(open.len());
+        for queue in open {
+            match self.state_of(&queue) {
+                DestinationState::Delivering => delivering.push(queue),
+                DestinationState::Paused => {}
+                DestinationState::Unknown => self.end_if_removed(&queue).await,
+            }
+        }
+        delivering
+    }
+
+    async fn requeue(
+        &self,
+        backlog: &QueueBacklog,
+        lost: i64,
+        stop: &CancellationToken,
+    ) -> grapnel_store::Result<()> {
+        let mut left = lost;
+        while left > 0 && self.has_room(stop).await {
+            let taken = deliveries::take_overdue(&self.db, backlog, left.min(BATCH as i64)).await?;
+            if taken.is_empty() {
+                break;
+            }
+            metrics::counter!("grapnel_requeued_total").increment(taken.len() as u64);
+            left -= taken.len() as i64;
+            self.publish(taken).await?;
+            // Refilling a long queue must not hold up deliveries that become due meanwhile.
+            self.queue_due(stop).await?;
+        }
+        if left < lost {
+            tracing::info!(
+                integration.id = %backlog.queue.integration_id, destination = backlog.queue.destination,
+                count = lost - left, "deliveries whose messages were lost are queued again"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Returns how many of a queue's overdue deliveries have no message.
+///
+/// Every queued delivery that is not claimed should have a message, in the queue or on its way there: `messages`. Others
+/// may be on their way from other processes, so no more are lost than are overdue. Messages that a worker has fetched but
+/// not started are not ready; their deliveries are counted as lost at most once within the bound, and a second message for
+/// a delivery does nothing.
+fn lost_messages(backlog: &QueueBacklog, messages: i64) -> i64 {
+    (backlog.queued - messages).clamp(0, backlog.overdue)
+}
+
+#[cfg(test)]
+mod tests {
+    use grapnel_core::ids::IntegrationId;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_overdue_and_missing_is_lost() {
+        let check = |queued, overdue, messages, lost| {
+            let (integration_id, destination) =
+                (IntegrationId::new(uuid::Uuid::nil()), String::from("orders"));
+            let queue = DeliveryQueue { integration_id, destination };
+            let overdue_before = jiff::Timestamp::UNIX_EPOCH;
+            let backlog = QueueBacklog { queue, queued, overdue, overdue_before };
+            assert_eq!(lost_messages(&backlog, messages), lost, "{backlog:?} {messages}");
+        };
+        check(50_000, 50_000, 50_000, 0); // long, not lost
+        check(50_000, 50_000, 0, 50_000); // emptied
+        check(50_000, 20_000, 40_000, 10_000);
+        check(100, 10, 0, 10); // messages of the newer 90 may be on their way
+        check(10, 10, 500, 0); // more messages than deliveries
+    }
+}
