@@ -88,7 +88,7 @@ pub(crate) struct PortArgs {
     #[arg(long, env = "GRAPNEL_HTTP_UNREAD_SECONDS", default_value = "30", hide = true)]
     http_unread_seconds: u64,
     /// Seconds after which a connection without requests is closed
-    #[arg(long, env = "GRAPNEL_HTTP_IDLE_SECONDS", default_value = "60", hide = true)]
+    #[arg(long, env = "GRAPNEL_HTTP_IDLE_SECONDS", default_value = "75", hide = true)]
     http_idle_seconds: u64,
 }
 

@@ -26,7 +26,8 @@ pub struct ConnectionDeadlines {
     pub first_request: Duration,
     /// An answer must be read within this time, or some of it if it is large.
     pub unread_answer: Duration,
-    /// From the end of a request to the next one.
+    /// From the end of a request to the next one. Longer than proxies keep an idle connection (60 s in nginx and in AWS load
+    /// balancers), so that the proxy closes it first and no request meets a closed one.
     pub idle: Duration,
 }
 
@@ -35,7 +36,7 @@ impl Default for ConnectionDeadlines {
         Self {
             first_request: super::HEADER_DEADLINE,
             unread_answer: Duration::from_secs(30),
-            idle: Duration::from_secs(60),
+            idle: Duration::from_secs(75),
         }
     }
 }
