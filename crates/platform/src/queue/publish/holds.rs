@@ -9,7 +9,8 @@ use std::time::Duration;
 use grapnel_core::hint::QueueKey;
 use tokio::time::Instant;
 
-/// How long a queue counts as long after its length was read. Then the next message that is published has it read again.
+/// How long a queue counts as long after its length was read. Then one asks in vain, so that a message is published and has the
+/// length read again.
 const LONG_FOR: Duration = Duration::from_secs(1);
 
 /// What is known about queues that fail or are long.
@@ -39,14 +40,24 @@ impl QueueHolds {
         self.count.load(Ordering::Relaxed) > 0
     }
 
-    /// Returns whether a delivery to the queue should be held.
+    /// Returns whether a delivery to the queue should be held. Of those who ask about a long queue, one in every [`LONG_FOR`] may
+    /// publish.
     pub(super) fn is_held(&self, queue: &QueueKey) -> bool {
         if !self.is_any() {
             return false;
         }
-        let (inner, now) = (self.lock(), Instant::now());
-        inner.failing.get(queue).is_some_and(|failing| now < failing.until)
-            || inner.long_until.get(queue).is_some_and(|until| now < *until)
+        let (mut inner, now) = (self.lock(), Instant::now());
+        if inner.failing.get(queue).is_some_and(|failing| now < failing.until) {
+            return true;
+        }
+        match inner.long_until.get_mut(queue) {
+            Some(until) if now < *until => true,
+            Some(until) => {
+                *until = now + LONG_FOR;
+                false
+            }
+            None => false,
+        }
     }
 
     /// Returns how many held deliveries of a queue may be published together.
@@ -80,10 +91,8 @@ impl QueueHolds {
 
     /// Notes that a queue has as many messages as it should have.
     pub(super) fn set_long(&self, queue: &QueueKey) {
-        let now = Instant::now();
         self.change(|inner| {
-            inner.long_until.retain(|_, until| now < *until);
-            inner.long_until.insert(queue.clone(), now + LONG_FOR);
+            inner.long_until.insert(queue.clone(), Instant::now() + LONG_FOR);
         });
     }
 
@@ -98,7 +107,10 @@ impl QueueHolds {
 
     /// Forgets queues that are no longer used.
     pub(super) fn retain(&self, is_used: impl Fn(&QueueKey) -> bool) {
-        self.change(|inner| inner.failing.retain(|queue, _| is_used(queue)));
+        self.change(|inner| {
+            inner.failing.retain(|queue, _| is_used(queue));
+            inner.long_until.retain(|queue, _| is_used(queue));
+        });
     }
 
     fn change(&self, change: impl FnOnce(&mut Inner)) {
