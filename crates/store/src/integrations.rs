@@ -151,30 +151,30 @@ async fn write(
     let mut removed = destinations::lock_for_write(&mut tx, row.id).await?;
     removed.retain(|name| !kept.contains(name));
     let applied = sqlx::query(
-            "/* integrations::upsert */
-            INSERT INTO integrations AS old (
-                id, uid, namespace, name, generation, writer_epoch, provider, route, display_name, state, spec, secrets
-            )
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::json, $12)
-            ON CONFLICT (id) DO UPDATE
-            SET uid = $2, namespace = $3, name = $4, generation = $5, writer_epoch = $6, provider = $7, route = $8,
-                display_name = $9, state = $10, spec = $11::json, secrets = $12, updated_at = now(), deleted_at = NULL
-            WHERE old.generation <= $5 AND old.writer_epoch <= $6",
+        "/* integrations::upsert */
+        INSERT INTO integrations AS old (
+            id, uid, namespace, name, generation, writer_epoch, provider, route, display_name, state, spec, secrets
         )
-        .bind(row.id.uuid())
-        .bind(&row.uid)
-        .bind(&row.namespace)
-        .bind(&row.name)
-        .bind(row.generation)
-        .bind(row.writer_epoch)
-        .bind(&row.provider)
-        .bind(&row.route)
-        .bind(&row.display_name)
-        .bind(row.state.as_str())
-        .bind(&row.spec)
-        .bind(&row.secrets)
-        .execute(&mut *tx)
-        .await;
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::json, $12)
+        ON CONFLICT (id) DO UPDATE
+        SET uid = $2, namespace = $3, name = $4, generation = $5, writer_epoch = $6, provider = $7, route = $8,
+            display_name = $9, state = $10, spec = $11::json, secrets = $12, updated_at = now(), deleted_at = NULL
+        WHERE old.generation <= $5 AND old.writer_epoch <= $6",
+    )
+    .bind(row.id.uuid())
+    .bind(&row.uid)
+    .bind(&row.namespace)
+    .bind(&row.name)
+    .bind(row.generation)
+    .bind(row.writer_epoch)
+    .bind(&row.provider)
+    .bind(&row.route)
+    .bind(&row.display_name)
+    .bind(row.state.as_str())
+    .bind(&row.spec)
+    .bind(&row.secrets)
+    .execute(&mut *tx)
+    .await;
     match applied {
         Ok(done) if done.rows_affected() == 0 => return Ok((UpsertOutcome::Superseded, false)),
         Ok(_) => {}

@@ -70,12 +70,7 @@ async fn connection_whose_answers_are_not_read_is_closed() {
     }
     let mut streams = Vec::new();
     for _ in 0..5 {
-        let mut wire = Wire::connect(platform.http_port).await;
-        assert!(wire.send(frames::preface(0)).await);
-        for stream in 0..64 {
-            assert!(wire.send(frames::get(stream * 2 + 1, "/openapi.json")).await);
-        }
-        streams.push(wire);
+        streams.push(connection_without_window(&platform).await);
     }
     wait_until("all to be closed", async || closed(&platform, ops_port, "unread_answer").await == 10).await;
     for mut wire in streams {
@@ -88,6 +83,16 @@ async fn connection_whose_answers_are_not_read_is_closed() {
     assert_eq!(platform.post_acme(&acme_event("after")).await.status, 202);
 }
 
+/// Opens an HTTP/2 connection with as many requests as it may have and no window for their answers.
+async fn connection_without_window(platform: &Platform) -> Wire {
+    let mut wire = Wire::connect(platform.http_port).await;
+    assert!(wire.send(frames::preface(0)).await);
+    for stream in 0..64 {
+        assert!(wire.send(frames::get(stream * 2 + 1, "/openapi.json")).await);
+    }
+    wire
+}
+
 /// Over HTTP/2 one connection can have many requests, and their answers can wait for a window.
 #[tokio::test]
 async fn one_client_gets_an_eighth_of_the_requests() {
@@ -95,12 +100,7 @@ async fn one_client_gets_an_eighth_of_the_requests() {
     let _api = platform.start_api(&acme_integration(&[destination("orders", "http://127.0.0.1:9/")])).await;
     let mut held = Vec::new();
     for _ in 0..10 {
-        let mut wire = Wire::connect(platform.http_port).await;
-        assert!(wire.send(frames::preface(0)).await);
-        for stream in 0..64 {
-            assert!(wire.send(frames::get(stream * 2 + 1, "/openapi.json")).await);
-        }
-        held.push(wire);
+        held.push(connection_without_window(&platform).await);
     }
     // An eighth of 4,096 is 512 of these 640.
     wait_until("the rest to be refused", async || {

@@ -1,6 +1,6 @@
 //! The refused requests, with their status, and the order of the checks.
 
-use grapnel_testing::{acme_event, unique_name};
+use grapnel_testing::{TestProcess, acme_event, unique_name};
 
 use super::super::harness::wire::{Wire, request};
 use super::super::harness::{Answer, Platform, acme_integration, integration, integration_named, sign};
@@ -61,16 +61,21 @@ async fn refusals_come_in_the_order_of_the_contract() {
     }
 }
 
-#[tokio::test]
-async fn over_the_limit_is_429_with_the_seconds_to_wait() {
+/// Starts an api behind a trusted proxy, with a route that has this limit; returns its path.
+async fn limited_behind_proxy(per_minute: u32) -> (Platform, TestProcess, String) {
     let mut platform = Platform::new().await;
     platform.set("GRAPNEL_TRUSTED_PROXIES", "127.0.0.0/8");
     let name = unique_name("limited");
-    let spec = "  ingress: {rateLimitPerMinute: 3}\n";
-    platform.apply(&integration_named(&name, "acme", spec, &[nowhere()])).await;
-    let _api = platform.start(&["api"]);
+    let spec = format!("  ingress: {{rateLimitPerMinute: {per_minute}}}\n");
+    platform.apply(&integration_named(&name, "acme", &spec, &[nowhere()])).await;
+    let api = platform.start(&["api"]);
     platform.wait_until_known(&name).await;
-    let path = format!("/api/v1/webhooks/{name}");
+    (platform, api, format!("/api/v1/webhooks/{name}"))
+}
+
+#[tokio::test]
+async fn over_the_limit_is_429_with_the_seconds_to_wait() {
+    let (platform, _api, path) = limited_behind_proxy(3).await;
     let post = async |address: &str, number: usize| {
         let body = acme_event(&format!("{address}-{number}"));
         let signature = sign(body.as_bytes());
@@ -105,14 +110,7 @@ async fn post_for(platform: &Platform, path: &str, address: &str, body: &str, si
 
 #[tokio::test]
 async fn requests_of_strangers_do_not_use_up_the_limit_of_verified_ones() {
-    let mut platform = Platform::new().await;
-    platform.set("GRAPNEL_TRUSTED_PROXIES", "127.0.0.0/8");
-    let name = unique_name("limited");
-    let spec = "  ingress: {rateLimitPerMinute: 5}\n";
-    platform.apply(&integration_named(&name, "acme", spec, &[nowhere()])).await;
-    let _api = platform.start(&["api"]);
-    platform.wait_until_known(&name).await;
-    let path = format!("/api/v1/webhooks/{name}");
+    let (platform, _api, path) = limited_behind_proxy(5).await;
     let signed = async |number: usize| {
         let body = acme_event(&format!("e-{number}"));
         post_for(&platform, &path, "198.51.100.1", &body, &sign(body.as_bytes())).await.status
@@ -143,14 +141,7 @@ async fn requests_of_strangers_do_not_use_up_the_limit_of_verified_ones() {
 
 #[tokio::test]
 async fn ipv6_addresses_of_one_network_are_one_client() {
-    let mut platform = Platform::new().await;
-    platform.set("GRAPNEL_TRUSTED_PROXIES", "127.0.0.0/8");
-    let name = unique_name("limited");
-    let spec = "  ingress: {rateLimitPerMinute: 3}\n";
-    platform.apply(&integration_named(&name, "acme", spec, &[nowhere()])).await;
-    let _api = platform.start(&["api"]);
-    platform.wait_until_known(&name).await;
-    let path = format!("/api/v1/webhooks/{name}");
+    let (platform, _api, path) = limited_behind_proxy(3).await;
     let unsigned = async |address: &str| post_for(&platform, &path, address, "{}", "00").await.status;
     let mut statuses = Vec::new();
     // Each from another address, of which some proxies also write the port. Two minutes of the clock allow six.
