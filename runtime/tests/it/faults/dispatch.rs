@@ -24,19 +24,7 @@ fn start_another_api(platform: &mut Platform) -> TestProcess {
 /// Inserts events with one delivery each, whose message was lost an hour ago, or (`due`) whose time has come.
 async fn insert(platform: &Platform, count: u32, due: bool) {
     let times = if due { "NULL, now()" } else { "now() - interval '1 hour', NULL" };
-    let insert = format!(
-        r#"WITH stored AS (
-            INSERT INTO events (id, integration_id, provider, external_event_id, event_type, occurred_at, received_at,
-                correlation_id, headers, raw_body, payload_key, payload_start, payload_length, idempotency_key)
-            SELECT uuidv7_now(), i.id, 'acme', 'e-' || n, 'order.created', now(), now(), 'test', '[]',
-                convert_to('{{"data":{{}}}}', 'UTF8'), 'data', 8, 2, i.id || ':e-' || n
-            FROM integrations i, generate_series(1, {count}) n
-            RETURNING id, integration_id
-        )
-        INSERT INTO deliveries (event_id, destination, integration_id, queued_at, due_at, updated_at)
-        SELECT id, 'orders', integration_id, {times}, now() FROM stored"#
-    );
-    assert_eq!(platform.database.execute(&insert).await, u64::from(count));
+    platform.insert_deliveries("e", count, &format!("'pending', {times}")).await;
 }
 
 /// Returns the highest number of messages while the dispatchers look for lost ones many times.

@@ -17,19 +17,7 @@ async fn post(platform: &Platform, name: &str, count: usize) {
 
 /// Inserts events of acme with a delivery whose retry is due.
 async fn insert_due(platform: &Platform, count: u32) {
-    let insert = format!(
-        r#"WITH stored AS (
-            INSERT INTO events (id, integration_id, provider, external_event_id, event_type, occurred_at, received_at,
-                correlation_id, headers, raw_body, payload_key, payload_start, payload_length, idempotency_key)
-            SELECT uuidv7_now(), i.id, 'acme', 'due-' || n, 'order.created', now(), now(), 'test', '[]',
-                convert_to('{{"data":{{}}}}', 'UTF8'), 'data', 8, 2, i.id || ':due-' || n
-            FROM integrations i, generate_series(1, {count}) n WHERE i.name = 'acme'
-            RETURNING id, integration_id
-        )
-        INSERT INTO deliveries (event_id, destination, integration_id, status, due_at, updated_at)
-        SELECT id, 'orders', integration_id, 'retrying', now(), now() FROM stored"#
-    );
-    assert_eq!(platform.database.execute(&insert).await, u64::from(count));
+    platform.insert_deliveries("due", count, "'retrying', NULL, now()").await;
 }
 
 fn acme(state: &str, receiver: &TestReceiver) -> String {
