@@ -59,3 +59,26 @@ write_examples() { # directory sink-address
             "$example" >"$1/${example##*/}"
     done
 }
+
+# Prints the value of a secret in an example file.
+secret_of() { # example secret-name
+    sed -n "/^  name: $2\$/,/^---/s/^  \(secret\|token\): //p" "$ROOT_DIR/examples/$1.yaml"
+}
+
+# Creates a database for one measurement and chooses a prefix for its queues. MAINTENANCE_URL is set by the caller.
+create_database() { # name
+    DATABASE=$1_$(openssl rand -hex 4)
+    psql "$MAINTENANCE_URL" --quiet --command "CREATE DATABASE $DATABASE"
+    export DATABASE_URL=${MAINTENANCE_URL%/*}/$DATABASE GRAPNEL_QUEUE_PREFIX=$DATABASE-
+}
+
+# Drops it, with its queues.
+drop_database() {
+    local queue
+    curl -fsS "$RABBITMQ_MANAGEMENT_URL/api/queues?columns=name" |
+        jq -r --arg prefix "$GRAPNEL_QUEUE_PREFIX" '.[].name | select(startswith($prefix)) | @uri' |
+        while read -r queue; do
+            curl -fsS -X DELETE "$RABBITMQ_MANAGEMENT_URL/api/queues/%2F/$queue"
+        done
+    psql "$MAINTENANCE_URL" --quiet --command "DROP DATABASE $DATABASE WITH (FORCE)"
+}
