@@ -41,6 +41,14 @@ check-node *arguments:
 check-openapi *arguments:
     @scripts/check-openapi "$@"
 
+# Tests the console in a browser.
+console *arguments:
+    @scripts/console "$@"
+
+# Makes the pictures of the README.
+pictures *arguments:
+    @scripts/pictures "$@"
+
 # Measures a neighbour beside what disturbs an installation.
 check-isolation *arguments:
     @scripts/check-isolation "$@"

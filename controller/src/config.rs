@@ -32,6 +32,9 @@ pub struct RunArgs {
     /// The maximum number of workers of all Integrations of a namespace together; older Integrations come first
     #[arg(long, env = "GRAPNEL_MAX_WORKERS_PER_NAMESPACE", default_value = "100", value_parser = clap::value_parser!(i32).range(1..=100_000))]
     pub max_workers_per_namespace: i32,
+    /// The longest retention of events in days, as the api has it; the status says where it shortens that of an Integration
+    #[arg(long, env = "GRAPNEL_MAX_RETENTION_DAYS", default_value = "3650", value_parser = clap::value_parser!(i32).range(1..=3650))]
+    pub max_retention_days: i32,
     /// Base of the URL that providers call, without a path; shown in the status
     #[arg(long, env = "GRAPNEL_PUBLIC_URL")]
     pub public_url: Option<Url>,

@@ -12,11 +12,12 @@ use grapnel_crds::Integration;
 use grapnel_platform::queue::QueueConnection;
 use grapnel_store::integrations::epoch;
 use grapnel_store::{Database, migrate};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::Client;
 use kube::api::Api;
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Client, Resource};
 use tokio::sync::{OnceCell, mpsc};
 use tokio::time::{Instant, timeout};
 use url::Url;
@@ -28,6 +29,7 @@ use crate::memory::Memory;
 use crate::namespace_limits::NamespaceLimits;
 use crate::namespaces::WatchedNamespaces;
 use crate::object::WatchedObject;
+use crate::services::Services;
 
 /// The API server must answer within this.
 pub const API_DEADLINE: Duration = Duration::from_secs(10);
@@ -48,6 +50,8 @@ pub struct Settings {
     pub worker_pod: WorkerPod,
     pub max_workers: i32,
     pub namespace_limits: NamespaceLimits,
+    /// The platform's bound of every retention.
+    pub max_retention_days: i32,
     pub public_url: Option<Url>,
     pub queue_prefix: String,
 }
@@ -61,6 +65,7 @@ pub struct Context {
     pub settings: Settings,
     pub integrations: Store<WatchedObject>,
     pub deployments: Store<Deployment>,
+    pub services: Services,
     pub recorder: Recorder,
     /// Objects to reconcile soon.
     pub triggers: mpsc::Sender<ObjectRef<WatchedObject>>,
@@ -115,6 +120,14 @@ impl Context {
     }
 
     pub fn integrations_api(&self, namespace: &str) -> Api<Integration> {
+        self.objects_api(namespace)
+    }
+
+    /// Returns the API of a kind in a namespace.
+    pub fn objects_api<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
         Api::namespaced(self.client.clone(), namespace)
     }
 

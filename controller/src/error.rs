@@ -29,6 +29,11 @@ pub enum CallError {
 pub struct SchemaError(pub String);
 
 impl CallError {
+    /// Returns whether PostgreSQL is the reason.
+    pub fn is_of_database(&self) -> bool {
+        matches!(self, Self::Database(_) | Self::Schema(_) | Self::TimedOut("PostgreSQL"))
+    }
+
     /// A class from a bounded set, for metrics.
     pub fn class(&self) -> &'static str {
         match self {

@@ -1,8 +1,8 @@
 //! The control plane of Grapnel: turns Integrations into rows, queues and workers that follow the backlog.
 //!
-//! Two loops work on one [`context::Context`]. *Reconcile* brings one object to its desired state, step by step; the
-//! *scaler* looks at all of them every few seconds. Decisions are pure functions ([`replicas`], [`report::status`],
-//! [`reconcile::worker_deployment`], [`worker_policy`], [`namespace_limits`], [`unused_secrets`]); a few lines next to them perform the result. The data plane
+//! Three loops work on one [`context::Context`]. *Reconcile* brings one Integration to its desired state, step by step; the
+//! *scaler* looks at all of them every few seconds; [`replays`] makes and reports jobs. Decisions are pure functions ([`replicas`], [`report::status`],
+//! [`reconcile::worker_deployment`], [`worker_policy`], [`namespace_limits`], [`unused_secrets`], [`services::endpoints`], [`filter_problems`]); a few lines next to them perform the result. The data plane
 //! keeps running without this program. No two modules of this list import each other.
 
 pub mod worker_policy;
@@ -17,7 +17,12 @@ pub mod watch;
 pub mod reconcile;
 pub mod queues;
 pub mod unused_secrets;
+pub mod services;
+pub mod filter_problems;
 pub mod report;
+pub mod status_copies;
+
+pub mod replays;
 
 pub mod scaler;
 pub mod replicas;

@@ -25,7 +25,7 @@ struct Cli {
 enum Command {
     /// Watch Integrations and bring them to their desired state
     Run(Box<RunArgs>),
-    /// Print the definition of the custom resource
+    /// Print the definitions of the custom resources
     Crds,
     /// Validate Integrations in files and describe their effect
     Explain(ExplainArgs),
@@ -42,7 +42,11 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run(args) => block_on(Box::pin(run(*args))),
         Command::Crds => {
-            print!("{}", grapnel_crds::crd_yaml());
+            let definitions = grapnel_crds::definitions();
+            print!(
+                "{}",
+                definitions.map(|definition| grapnel_crds::definition_yaml(&definition)).join("---\n")
+            );
             Ok(ExitCode::SUCCESS)
         }
         Command::Explain(args) => explain(&args),

@@ -4,13 +4,16 @@
 //! few calls. The lock is never held across an await.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use grapnel_core::ids::IntegrationId;
 use grapnel_crds::{IntegrationStatus, UnusedSecret};
+use grapnel_store::integrations::status::ObjectStatus;
 
+use crate::filter_problems::FilterProblem;
 use crate::replicas::ScalingState;
+use crate::services::endpoints::ServiceProblem;
 
 /// How long a comparison of the row stays valid: less than the shortest time between two resyncs.
 const COMPARISON_VALID: Duration = Duration::from_secs(450);
@@ -32,6 +35,10 @@ pub struct ObjectMemory {
     pub scaling: ScalingState,
     /// Absent before the first poll.
     pub secrets: Option<SecretFindings>,
+    pub services: ServicesMemory,
+    /// Absent before the first poll.
+    pub filter_problems: Option<Vec<FilterProblem>>,
+    pub copy: CopyMemory,
 }
 
 impl Memory {
@@ -54,9 +61,35 @@ impl Memory {
         self.lock().values().filter(|memory| memory.pass.failures > 0).count()
     }
 
+    /// Returns what was reported about every object that has had a pass.
+    pub fn reported(&self) -> Vec<Reported> {
+        let reported = |(id, memory): (&IntegrationId, &ObjectMemory)| {
+            let CopyMemory { status, backlog } = &memory.copy;
+            Some(Reported { id: *id, status: status.clone()?, backlog: *backlog })
+        };
+        self.lock().iter().filter_map(reported).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<IntegrationId, ObjectMemory>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is to be copied to the database.
+#[derive(Debug, Default)]
+pub struct CopyMemory {
+    /// The status that the object has. Absent before the first pass.
+    pub status: Option<Arc<ObjectStatus>>,
+    /// Deliveries in the queues. Absent before the first tick of the scaler, and while they cannot be read.
+    pub backlog: Option<i64>,
+}
+
+/// What was reported about an object.
+#[derive(Debug, Clone)]
+pub struct Reported {
+    pub id: IntegrationId,
+    pub status: Arc<ObjectStatus>,
+    pub backlog: Option<i64>,
 }
 
 /// The last pass over the object.
@@ -178,30 +211,47 @@ impl QueueMemory {
     }
 }
 
-/// The findings of the last poll about the verification secrets of an object.
+/// The findings of the last poll about the verification secrets of an object, and about its destinations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SecretFindings {
     /// Whether a captured secret is not in its Secret yet.
     pub capture_pending: bool,
     pub unused: Vec<UnusedSecret>,
+    /// The destinations that answered 410 to this generation.
+    pub gone: Vec<String>,
+}
+
+/// The state of the Services of an object that was reported last.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub enum ServicesMemory {
+    /// None yet, or they could not be read.
+    #[default]
+    Unread,
+    Read(Option<ServiceProblem>),
 }
 
 /// The status that was written last. While the cache still shows a version of the object that the write replaced, the
 /// cache is behind.
-#[derive(Debug, Default)]
-pub struct StatusMemory {
-    written: Option<IntegrationStatus>,
+#[derive(Debug)]
+pub struct StatusMemory<S = IntegrationStatus> {
+    written: Option<S>,
     replaced: Vec<String>,
 }
 
-impl StatusMemory {
+impl<S> Default for StatusMemory<S> {
+    fn default() -> Self {
+        Self { written: None, replaced: Vec::new() }
+    }
+}
+
+impl<S> StatusMemory<S> {
     /// Returns the status that replaced the one of this version, if any.
-    pub fn newer_than(&self, version: &str) -> Option<&IntegrationStatus> {
+    pub fn newer_than(&self, version: &str) -> Option<&S> {
         self.written.as_ref().filter(|_| self.replaced.iter().any(|replaced| replaced == version))
     }
 
     /// Records a write and the versions that it replaced.
-    pub fn record(&mut self, status: IntegrationStatus, versions: impl IntoIterator<Item = String>) {
+    pub fn record(&mut self, status: S, versions: impl IntoIterator<Item = String>) {
         let before = std::mem::take(&mut self.replaced);
         self.replaced = versions.into_iter().chain(before).take(REPLACED_VERSIONS).collect();
         self.written = Some(status);

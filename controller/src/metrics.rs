@@ -1,6 +1,7 @@
 //! The metrics of the controller. Labels are bounded: classes of errors, reasons and verbs, and the id of an
 //! Integration only where a number is useless without it.
 
+use std::collections::BTreeMap;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -9,12 +10,29 @@ use kube::client::Body;
 use tower::{Layer, Service};
 
 use crate::error::CallError;
+use crate::replicas::decide::Backlog;
 
 pub fn reconciled(elapsed: Duration, error: Option<&CallError>) {
     metrics::histogram!("grapnel_controller_reconcile_duration_seconds").record(elapsed.as_secs_f64());
     metrics::counter!("grapnel_controller_reconciles_total").increment(1);
     if let Some(error) = error {
         metrics::counter!("grapnel_controller_reconcile_errors_total", "class" => error.class()).increment(1);
+    }
+}
+
+pub fn replay_reconciled(elapsed: Duration, error: Option<&CallError>) {
+    metrics::histogram!("grapnel_controller_replay_reconcile_duration_seconds").record(elapsed.as_secs_f64());
+    metrics::counter!("grapnel_controller_replay_reconciles_total").increment(1);
+    if let Some(error) = error {
+        metrics::counter!("grapnel_controller_replay_reconcile_errors_total", "class" => error.class())
+            .increment(1);
+    }
+}
+
+/// `counts`: Replays by phase, of which there is a fixed number.
+pub fn replays(counts: &BTreeMap<&'static str, usize>) {
+    for (phase, count) in counts {
+        metrics::gauge!("grapnel_controller_replays", "phase" => *phase).set(*count as f64);
     }
 }
 
@@ -58,11 +76,13 @@ pub fn backlog_unreadable() {
     metrics::counter!("grapnel_controller_backlog_read_errors_total").increment(1);
 }
 
-pub fn backlog(integration: &str, ready: u64, unacknowledged: u64) {
+pub fn backlog(integration: &str, backlog: Backlog) {
     let id = || integration.to_owned();
-    metrics::gauge!("grapnel_queue_messages", "integration_id" => id(), "state" => "ready").set(ready as f64);
-    metrics::gauge!("grapnel_queue_messages", "integration_id" => id(), "state" => "unacknowledged")
-        .set(unacknowledged as f64);
+    let messages =
+        |state| metrics::gauge!("grapnel_queue_messages", "integration_id" => id(), "state" => state);
+    messages("ready").set(backlog.ready as f64);
+    messages("unacknowledged").set(backlog.unacknowledged as f64);
+    metrics::gauge!("grapnel_queue_deliveries", "integration_id" => id()).set(backlog.load() as f64);
 }
 
 pub fn replicas(integration: &str, desired: i32, current: i32) {

@@ -16,7 +16,7 @@ use grapnel_platform::queue::{self, QueueError};
 use crate::context::Context;
 use crate::error::CallError;
 use crate::object::{WatchedObject, integration_id, object_ref};
-use crate::report::status::{StepProblem, StepStatus};
+use crate::report::observation::{StepProblem, StepStatus};
 
 pub mod readings;
 

@@ -1,5 +1,5 @@
-//! One pass over one Integration: put a captured secret into its Secret → validate → register (resolve Secrets, claim
-//! the route, write the row) → declare queues → apply the worker Deployment → report.
+//! One pass over one Integration: put a captured secret into its Secret → find the addresses of its Services → validate → register
+//! (resolve Secrets, claim the route, write the row) → declare queues → apply the worker Deployment → report.
 //!
 //! Invariants: a pass may end anywhere and be repeated from the beginning; it writes only what differs; a step
 //! that fails leaves the results of earlier passes in place, so webhooks continue under the last good settings.
@@ -11,7 +11,7 @@ use std::time::Duration;
 use grapnel_core::error_chain::chain;
 use grapnel_core::resolved_provider;
 use grapnel_crds::conditions::reason;
-use grapnel_crds::{FieldError, Integration};
+use grapnel_crds::{FieldError, Integration, IntegrationSpec};
 use kube::runtime::controller::Action;
 use kube::{Resource, ResourceExt};
 use tokio::time::{Instant, timeout};
@@ -22,12 +22,13 @@ use crate::error::CallError;
 use crate::namespace_limits::is_within;
 use crate::object::{WatchedObject, id_of, integration_id, object_ref};
 use crate::replicas::{expected_condition, initial_condition, least_replicas};
-use crate::report::status::{CaptureStatus, Observation, ObservedScaling, StepProblem, StepStatus};
-use crate::report::{report, with_newest_status};
+use crate::report::observation::{CaptureStatus, Observation, ObservedScaling, StepProblem, StepStatus};
+use crate::report::{note_reported, report, with_newest_status};
 use crate::worker_policy::restriction_message;
 use crate::{backoff, metrics, queues};
 
 pub mod captured_secrets;
+pub mod services;
 pub mod register;
 pub mod secrets;
 pub mod workers;
@@ -89,7 +90,15 @@ async fn pass(object: &WatchedObject, ctx: &Context) -> Result<Action, CallError
     }
     let integration = match &object.0 {
         Ok(integration) => with_newest_status(ctx, integration),
-        Err(invalid) => return undecodable::report_undecodable(ctx, object, invalid).await,
+        Err(invalid) => {
+            let conditions = &undecodable::OF_INTEGRATION;
+            let status =
+                undecodable::report_undecodable::<Integration>(ctx, object, invalid, conditions).await?;
+            if let Some(status) = status.and_then(|status| serde_json::from_value(status).ok()) {
+                note_reported(ctx, id, &status);
+            }
+            return Ok(undecodable::next_look());
+        }
     };
     let integration = ensure_finalizer(ctx, integration).await?;
     let mut observed = observe(ctx, &integration);
@@ -117,10 +126,12 @@ async fn build(
     integration: &Integration,
     observed: &mut Observation,
 ) -> Result<(), CallError> {
+    // A Service without addresses concerns its own destinations, and blocks nothing.
+    let endpoints = services::resolve_services(ctx, integration, observed).await;
     if validate(ctx, integration, observed) == StepOutcome::Blocked {
         return Ok(());
     }
-    if register::register(ctx, integration, observed).await? == StepOutcome::Blocked {
+    if register::register(ctx, integration, endpoints.as_ref(), observed).await? == StepOutcome::Blocked {
         return Ok(());
     }
     let declared = declare_queues(ctx, integration, observed).await;
@@ -146,10 +157,19 @@ fn validate(ctx: &Context, integration: &Integration, observed: &mut Observation
         return StepOutcome::Blocked;
     }
     observed.accepted = StepStatus::Done;
-    observed.restricted =
-        restriction_message(&ctx.settings.worker_pod.permitted.permit(&integration.spec.workers).restricted);
+    observed.restricted = restriction_message(&restricted_fields(ctx, &integration.spec));
     observed.warning = resolved_provider::warning(&integration.spec);
     StepOutcome::Continue
+}
+
+/// Returns the fields that have no effect, or less than they ask for.
+fn restricted_fields(ctx: &Context, spec: &IntegrationSpec) -> Vec<String> {
+    let (longest, permitted) = (ctx.settings.max_retention_days, &ctx.settings.worker_pod.permitted);
+    let mut restricted = permitted.permit(&spec.workers).restricted;
+    if spec.retention.days > longest {
+        restricted.push(format!("spec.retention.days (at most {longest})"));
+    }
+    restricted
 }
 
 /// Returns whether an object is among the oldest of its namespace that the platform allows.
@@ -198,7 +218,9 @@ fn observe(ctx: &Context, integration: &Integration) -> Observation {
             last_decision: memory.scaling.last_change.clone(),
         };
         let unused_secrets = memory.secrets.as_ref().map(|secrets| secrets.unused.clone());
-        Observation { workers, scaling, unused_secrets, ..Observation::default() }
+        let gone = memory.secrets.as_ref().map(|found| found.gone.clone());
+        let filter_problems = memory.filter_problems.clone();
+        Observation { workers, scaling, unused_secrets, gone, filter_problems, ..Observation::default() }
     })
 }
 

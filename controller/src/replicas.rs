@@ -207,7 +207,7 @@ mod tests {
     }
 
     fn backlog(ready: u64) -> Option<Backlog> {
-        Some(Backlog { ready, unacknowledged: 0 })
+        Some(Backlog { ready, ..Backlog::default() })
     }
 
     fn reported(state: &ScalingState) -> (&'static str, &'static str) {

@@ -1,17 +1,23 @@
 //! Reports an Integration: writes its status if it differs, and publishes Events for what changed.
 
-use grapnel_crds::Integration;
+use std::sync::Arc;
+
+use grapnel_core::ids::IntegrationId;
+use grapnel_crds::{Integration, IntegrationStatus};
 use jiff::Timestamp;
 
 use crate::api::apply_status;
 use crate::context::Context;
 use crate::error::CallError;
 use crate::object::integration_id;
+use crate::status_copies::bounded::bounded;
 
-pub mod status;
 pub mod events;
+pub mod observation;
+pub mod status;
 
-use self::status::{Observation, status};
+use self::observation::Observation;
+use self::status::status;
 
 /// Writes the status, if it differs, and publishes the Events of the change.
 pub async fn report(
@@ -20,11 +26,14 @@ pub async fn report(
     observed: &Observation,
 ) -> Result<(), CallError> {
     let next = status(integration, observed, ctx.settings.public_url.as_ref(), Timestamp::now());
+    let id = integration_id(integration);
     if integration.status.as_ref() == Some(&next) {
+        note_reported(ctx, id, &next);
         return Ok(());
     }
-    apply_status(ctx, integration, &next).await?;
-    ctx.memory.with(integration_id(integration), |memory| {
+    apply_status::<Integration>(ctx, integration, &next).await?;
+    note_reported(ctx, id, &next);
+    ctx.memory.with(id, |memory| {
         // The version of the cache, and the one that adding the finalizer made of it.
         let versions = [integration.metadata.resource_version.clone(), memory.pass.version().cloned()];
         memory.status.record(next.clone(), versions.into_iter().flatten());
@@ -32,6 +41,12 @@ pub async fn report(
     let events = events::transitions(integration.status.as_ref(), &next);
     events::publish(&ctx.recorder, integration, &events).await;
     Ok(())
+}
+
+/// Notes the status that the object has, which is copied to the database.
+pub fn note_reported(ctx: &Context, id: IntegrationId, status: &IntegrationStatus) {
+    let copy = Arc::new(bounded(status));
+    ctx.memory.with(id, |memory| memory.copy.status = Some(copy));
 }
 
 /// Returns the object with the status that this process wrote last, if the cache is behind it.

@@ -34,8 +34,12 @@ use crate::namespace_limits::NamespaceLimits;
 use crate::namespaces::WatchedNamespaces;
 use crate::object::wait_until_filled;
 use crate::queues::readings::ManagementApi;
+use crate::replays;
 use crate::scaler;
-use crate::watch::{self, sweep, verification_secrets};
+use crate::services::Services;
+use crate::services::datastores::Datastores;
+use crate::status_copies;
+use crate::watch::{self, filter_errors, followed_services, sweep, verification_secrets};
 
 /// Triggers that may wait; the sweep finds those that do not fit.
 const TRIGGERS: usize = 8192;
@@ -78,6 +82,7 @@ struct Dependencies {
     db: Database,
     keys: SealingKeys,
     client: Client,
+    services: Services,
 }
 
 /// Runs until a signal, or until the Lease is lost.
@@ -113,9 +118,12 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
 
 async fn prepare(args: &RunArgs) -> anyhow::Result<Dependencies> {
     let rabbitmq_url = args.queue.rabbitmq_url()?;
-    let management = ManagementApi::new(&args.management.management_url()?, &rabbitmq_url)?;
+    let management_url = args.management.management_url()?;
+    let management = ManagementApi::new(&management_url, &rabbitmq_url)?;
     let keys = args.sealing.sealing_keys(args.common.environment)?;
-    let db = Database::new(&args.database.database_url()?, "controller", DATABASE_CONNECTIONS)?;
+    let database_url = args.database.database_url()?;
+    let db = Database::new(&database_url, "controller", DATABASE_CONNECTIONS)?;
+    let datastores = Datastores::new([&database_url, &rabbitmq_url, &management_url]);
     let worker_pod = WorkerPod::read(&args.worker_pod_file)?;
     let config = Config::infer().await.context("find the API server")?;
     let settings = Settings {
@@ -127,6 +135,7 @@ async fn prepare(args: &RunArgs) -> anyhow::Result<Dependencies> {
             integrations: usize::try_from(args.max_integrations_per_namespace).unwrap_or(usize::MAX),
             workers: args.max_workers_per_namespace,
         },
+        max_retention_days: args.max_retention_days,
         public_url: args.public_url.clone(),
         queue_prefix: args.queue.queue_prefix()?,
     };
@@ -134,7 +143,8 @@ async fn prepare(args: &RunArgs) -> anyhow::Result<Dependencies> {
         .context("create a client of the API server")?
         .with_layer(&metrics::RequestCountLayer);
     let link = QueueConnection::new(rabbitmq_url, MANAGER);
-    Ok(Dependencies { settings, management, link, db, keys, client: client.build() })
+    let services = Services::new(&settings.namespace, datastores);
+    Ok(Dependencies { settings, management, link, db, keys, client: client.build(), services })
 }
 
 async fn acquire_lease(
@@ -163,7 +173,7 @@ fn control_stage(
     concurrency: u16,
     state: &Arc<ProbeState>,
 ) -> Stage {
-    let Dependencies { settings, management, link, db, keys, client } = dependencies;
+    let Dependencies { settings, management, link, db, keys, client, services } = dependencies;
     let (integrations, integrations_writer) = reflector::store();
     let (deployments, deployments_writer) = reflector::store();
     let (triggers, triggered) = mpsc::channel(TRIGGERS);
@@ -178,6 +188,7 @@ fn control_stage(
         settings,
         integrations,
         deployments,
+        services,
         triggers: triggers.clone(),
         memory: Memory::default(),
         backlog_is_readable: AtomicBool::new(false),
@@ -218,6 +229,10 @@ fn control_stage(
         }
     });
     stage.spawn("verification secrets", verification_secrets::run(Arc::clone(&ctx), token.clone()));
+    stage.spawn("Services", followed_services::run(Arc::clone(&ctx), token.clone()));
+    stage.spawn("filter errors", filter_errors::run(Arc::clone(&ctx), token.clone()));
+    stage.spawn("status copies", status_copies::run(Arc::clone(&ctx), token.clone()));
+    stage.spawn("Replays", replays::run(Arc::clone(&ctx), token.clone()));
     stage.spawn("sweep", sweep::run(ctx, token));
     stage
 }

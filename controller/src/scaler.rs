@@ -12,7 +12,7 @@ use futures::future::{OptionFuture, join};
 use grapnel_core::error_chain::chain;
 use grapnel_core::ids::IntegrationId;
 use grapnel_crds::names::worker_deployment;
-use grapnel_crds::{Integration, ScalingDecision, conditions};
+use grapnel_crds::{Destination, Integration, ScalingDecision, conditions};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -25,9 +25,10 @@ use crate::metrics;
 use crate::namespace_limits::{WorkerBudget, age};
 use crate::object::{WatchedObject, integration_id, object_ref, whole_seconds};
 use crate::queues;
-use crate::queues::readings::{ManagementApi, QueueReadings, total_backlog};
+use crate::queues::readings::{ManagementApi, QueueReadings, count_deliveries, total_backlog};
 use crate::replicas::{evaluate, reason_of_change};
 use crate::scale_subresource::{scaler_owns_replicas, set_replicas};
+use crate::services::{ServiceCaches, services_of};
 
 const TICK: Duration = Duration::from_secs(5);
 
@@ -45,12 +46,17 @@ pub async fn run(ctx: Arc<Context>, management: ManagementApi, stop: Cancellatio
             due = ticks.tick() => due,
         };
         let started = Instant::now();
-        let readings = management.read(&ctx.settings.queue_prefix).await;
+        let mut readings = management.read(&ctx.settings.queue_prefix).await;
         if let Err(error) = &readings {
             metrics::backlog_unreadable();
             if was_readable {
                 tracing::warn!(error = %chain(&**error), "cannot read the backlog");
             }
+        }
+        if let Ok(readings) = &mut readings
+            && ctx.leadership.is_held()
+        {
+            count_deliveries(&ctx.db, readings).await;
         }
         was_readable = readings.is_ok();
         ctx.backlog_is_readable.store(was_readable, Ordering::Relaxed);
@@ -119,8 +125,12 @@ fn decide(
     budget: &mut WorkerBudget,
 ) -> Option<ReplicaChange> {
     let id = integration_id(integration);
-    let destinations = integration.spec.destinations.iter().map(|destination| destination.name.as_str());
-    let backlog = readings.and_then(|readings| total_backlog(readings.get(&id), destinations));
+    let backlog_of = |destinations: &[&str]| {
+        readings.and_then(|readings| total_backlog(readings.get(&id), destinations.iter().copied()))
+    };
+    let all: Vec<&str> =
+        integration.spec.destinations.iter().map(|destination| destination.name.as_str()).collect();
+    let (backlog, of_all) = (backlog_of(&served(ctx, id, integration)), backlog_of(&all));
     let from = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let namespace = integration.namespace_or_default();
     let platform_max = ctx.settings.max_workers.min(budget.left(&namespace));
@@ -128,12 +138,13 @@ fn decide(
         let state = std::mem::take(&mut memory.scaling);
         let evaluation = evaluate(integration, from, backlog, platform_max, state, ctx.now());
         memory.scaling = evaluation.state;
+        memory.copy.backlog = of_all.map(|backlog| i64::try_from(backlog.load()).unwrap_or(i64::MAX));
         (evaluation.decision, evaluation.condition_changed)
     });
     budget.take(&namespace, decision.replicas);
     let label = id.to_string();
-    if let Some(backlog) = backlog {
-        metrics::backlog(&label, backlog.ready, backlog.unacknowledged);
+    if let Some(backlog) = of_all {
+        metrics::backlog(&label, backlog);
     }
     metrics::replicas(&label, decision.replicas, from);
     if condition_changed {
@@ -148,6 +159,28 @@ fn decide(
         reason: reason_of_change(integration, from, decision.replicas),
         message: decision.message,
     })
+}
+
+/// Returns the destinations that workers deliver to. Messages for the others wait for something else, whatever workers there are: those for a
+/// Service until it has a ready pod, those for a destination that is gone until the spec changes.
+fn served<'a>(ctx: &Context, id: IntegrationId, integration: &'a Integration) -> Vec<&'a str> {
+    let gone = ctx.memory.with(id, |memory| memory.secrets.as_ref().map(|found| found.gone.clone()));
+    let gone = gone.unwrap_or_default();
+    let services = services_of(integration);
+    let namespace = integration.namespace_or_default();
+    // What is not known yet is counted.
+    let resolved = (!services.is_empty())
+        .then(|| ctx.services.get(&namespace).filter(ServiceCaches::are_filled))
+        .flatten()
+        .map(|caches| ctx.services.resolve(&caches, &namespace, &services).endpoints);
+    let has_receiver = |destination: &Destination| match (&destination.service, &resolved) {
+        (Some(service), Some(endpoints)) => !endpoints.to_dial(&service.into()).is_empty(),
+        _ => true,
+    };
+    let destinations = integration.spec.destinations.iter();
+    let is_served =
+        |destination: &&Destination| has_receiver(destination) && !gone.contains(&destination.name);
+    destinations.filter(is_served).map(|destination| destination.name.as_str()).collect()
 }
 
 impl ReplicaChange {

@@ -1,5 +1,5 @@
-//! Triggers reconciles: watches Integrations, the Secrets that they refer to, and their worker Deployments; a poll of
-//! the database and a sweep find what no watch shows.
+//! Triggers reconciles: watches Integrations, the Secrets that they refer to, the Services that they deliver to, and their worker
+//! Deployments; a poll of the database and a sweep find what no watch shows.
 //!
 //! Secrets are watched as metadata, so no value is kept. Watches end by themselves before a load balancer drops them
 //! and resume within seconds after the API server is back, and an object that cannot be decoded does not hide the
@@ -16,27 +16,32 @@ use grapnel_crds::Integration;
 use grapnel_crds::names::{INTEGRATION_NAME_ANNOTATION, INTEGRATION_NAMESPACE_LABEL};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
-use kube::ResourceExt;
 use kube::api::{Api, PartialObjectMeta};
+use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Resource, ResourceExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::Kind;
 use crate::context::Context;
 use crate::metrics;
-use crate::object::{WatchedObject, id_of};
+use crate::object::{WatchedObject, id_of, keep_last_manager};
 use crate::reconcile::secrets::refers_to;
 use crate::reconcile::workers::{fingerprint, selector};
 use crate::reconcile::{after_error, reconcile};
 use crate::scale_subresource::SCALER;
 
 pub mod merge;
+pub mod followed_services;
+mod polls;
 pub mod verification_secrets;
+pub mod filter_errors;
 pub mod sweep;
 
 use self::merge::merge_watches;
@@ -60,17 +65,10 @@ pub async fn reconcile_all(
     concurrency: u16,
     stop: CancellationToken,
 ) {
-    let watches = ctx.settings.watched.apis(&ctx.client).into_iter().map(|api: Api<WatchedObject>| {
-        watcher(api, config())
-            .modify(|object| object.managed_fields_mut().clear())
-            .backoff(WatchBackoff(FIRST_PAUSE))
-            .boxed()
-    });
-    let objects = merge_watches(watches.collect()).reflect(writer).applied_objects();
-    let objects = without_errors("integrations", objects).map(Ok);
+    let objects = watch_objects(&ctx, "integrations", writer);
     let triggers = futures::stream::poll_fn(move |task| triggers.poll_recv(task));
     Controller::for_stream(objects, ctx.integrations.clone())
-        .with_config(controller::Config::default().debounce(DEBOUNCE).concurrency(concurrency))
+        .with_config(controller_config(concurrency))
         .reconcile_on(triggers)
         .graceful_shutdown_on(stop.cancelled_owned())
         .run(reconcile, after_error, ctx)
@@ -81,6 +79,27 @@ pub async fn reconcile_all(
             }
         })
         .await;
+}
+
+/// Fills the cache of a kind, and returns each object as it changes.
+pub fn watch_objects<K: Kind>(
+    ctx: &Context,
+    kind: &'static str,
+    writer: Writer<DeserializeGuard<K>>,
+) -> impl Stream<Item = Result<DeserializeGuard<K>, watcher::Error>> + Send + use<K> {
+    let watches = ctx.settings.watched.apis(&ctx.client).into_iter().map(|api: Api<DeserializeGuard<K>>| {
+        watcher(api, config())
+            .modify(|object| keep_last_manager(object.meta_mut()))
+            .backoff(WatchBackoff(FIRST_PAUSE))
+            .boxed()
+    });
+    let objects = merge_watches(watches.collect()).reflect(writer).applied_objects();
+    without_errors(kind, objects).map(Ok)
+}
+
+/// Returns how a controller runs its passes.
+pub fn controller_config(concurrency: u16) -> controller::Config {
+    controller::Config::default().debounce(DEBOUNCE).concurrency(concurrency)
 }
 
 /// Triggers the Integrations that refer to a Secret that was created, changed or deleted.

@@ -1,11 +1,13 @@
-//! The condition types of an Integration and the reasons they are reported with. Types and reasons are API: scripts
-//! and alerts match them, so a name may be added but neither changed nor reused.
+//! The condition types of an Integration and the reasons they are reported with, and those of a Replay ([`replay`]). Types and
+//! reasons are API: scripts and alerts match them, so a name may be added but neither changed nor reused.
 //!
 //! A condition follows the metav1 conventions: it is keyed by its type, its status is True, False or Unknown, and its
 //! transition time changes only when its status does.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::{Schema, SchemaGenerator, json_schema};
+
+pub mod replay;
 
 /// Status of a condition that holds.
 pub const TRUE: &str = "True";
@@ -25,6 +27,8 @@ pub mod condition {
     pub const SECRETS_RESOLVED: &str = "SecretsResolved";
     /// The Integration is registered with the api and the workers as this generation of the spec defines it.
     pub const REGISTERED: &str = "Registered";
+    /// Every Service that is a destination has endpoints that can be delivered to; present only if one is.
+    pub const SERVICES_RESOLVED: &str = "ServicesResolved";
     /// Every destination has its queue.
     pub const QUEUES_READY: &str = "QueuesReady";
     /// All requested workers are ready; True when none are requested.
@@ -38,8 +42,15 @@ pub mod condition {
     /// A secret that the provider issued in a handshake is not in its Secret yet; present only while it is True.
     pub const CAPTURE_WAITING: &str = "CaptureWaiting";
 
-    /// Part of spec.workers has no effect, because the platform does not permit it; present only while it is True.
+    /// The filters of the destinations can be evaluated; present only if a destination has one.
+    pub const FILTERS_HEALTHY: &str = "FiltersHealthy";
+
+    /// Part of spec.workers, or of spec.retention, has no effect, because the platform does not permit it; present only while it is
+    /// True.
     pub const RESTRICTED: &str = "Restricted";
+
+    /// A destination answered 410 (Gone), and deliveries to it are held until the spec changes; present only while it is True.
+    pub const DESTINATION_GONE: &str = "DestinationGone";
 
     /// The types that are always present once the controller has seen the object, in the order of reconciling.
     pub const ALWAYS_PRESENT: [&str; 7] =
@@ -68,13 +79,18 @@ pub mod reason {
     pub const INVALID_SPEC: &str = "InvalidSpec";
     /// Accepted, False: this version does not have the provider.
     pub const UNSUPPORTED_PROVIDER: &str = "UnsupportedProvider";
+    /// Accepted, False: the filter of a destination cannot be used; the message names the field and the place in it.
+    pub const FILTER_INVALID: &str = "FilterInvalid";
+    /// FiltersHealthy, False: a filter could not be evaluated for an event of the last day; the message names both.
+    pub const FILTER_FAILED: &str = "FilterFailed";
+
     /// Accepted, False: another Integration holds the route, or another namespace had it until lately.
     pub const ROUTE_CONFLICT: &str = "RouteConflict";
 
     /// Accepted, False: the namespace has more Integrations than the platform allows, and older ones have the places.
     pub const NAMESPACE_LIMIT_REACHED: &str = "NamespaceLimitReached";
 
-    /// Restricted: the platform does not permit some fields of spec.workers; the message names them.
+    /// Restricted: the platform does not permit some fields of spec.workers, or as long a retention; the message names them.
     pub const NOT_PERMITTED: &str = "NotPermitted";
 
     /// Accepted, True: the scheme is weak but permitted; the message names the field.
@@ -90,6 +106,8 @@ pub mod reason {
     pub const SECRET_EMPTY: &str = "SecretEmpty";
     /// SecretsResolved, False: the value of a referenced key is not valid for the provider's scheme.
     pub const SECRET_INVALID: &str = "SecretInvalid";
+    /// SecretsResolved, False: a destination refers to a Secret that lacks the label grapnel.dev/destination: "true".
+    pub const SECRET_NOT_LABELED: &str = "SecretNotLabeled";
     /// SecretsResolved, Unknown, or CaptureWaiting: reading or writing a referenced Secret is forbidden.
     pub const SECRET_FORBIDDEN: &str = "SecretForbidden";
 
@@ -106,6 +124,16 @@ pub mod reason {
     pub const SUPERSEDED: &str = "Superseded";
     /// Registered, False: an Integration that was applied from a file has the same namespace and name.
     pub const NAME_CONFLICT: &str = "NameConflict";
+    /// ServicesResolved, False: a Service does not exist.
+    pub const SERVICE_NOT_FOUND: &str = "ServiceNotFound";
+    /// ServicesResolved, False: a Service does not have the port.
+    pub const SERVICE_PORT_MISSING: &str = "ServicePortMissing";
+    /// ServicesResolved, False: a Service leads out of its namespace, or belongs to the platform; the message says how.
+    pub const SERVICE_NOT_ALLOWED: &str = "ServiceNotAllowed";
+    /// ServicesResolved, False: no pod of a Service is ready. Deliveries to it wait.
+    pub const NO_READY_ENDPOINTS: &str = "NoReadyEndpoints";
+    /// ServicesResolved, Unknown: the Services of the namespace could not be read yet.
+    pub const SERVICES_UNREADABLE: &str = "ServicesUnreadable";
     /// QueuesReady, Unknown or False: RabbitMQ did not respond.
     pub const QUEUE_UNAVAILABLE: &str = "QueueUnavailable";
     /// QueuesReady, False: a queue of that name exists with other properties.
@@ -119,6 +147,9 @@ pub mod reason {
     pub const WORKERS_FAILING: &str = "WorkersFailing";
     /// WorkersAvailable, False: the API server rejected the Deployment; the message is its response.
     pub const DEPLOYMENT_REJECTED: &str = "DeploymentRejected";
+
+    /// DestinationGone: the message names the destinations.
+    pub const GONE: &str = "Gone";
 
     /// ScalingActive, False: the backlog cannot be read, so the number of workers is held.
     pub const METRIC_UNAVAILABLE: &str = "MetricUnavailable";

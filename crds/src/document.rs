@@ -12,7 +12,7 @@ use serde_json::{Number, Value};
 use serde_saphyr::{Error as YamlError, Options, Spanned};
 
 use crate::crd::{API_VERSION, KIND};
-use crate::names::DEFAULT_NAMESPACE;
+use crate::names::{DEFAULT_NAMESPACE, DESTINATION_LABEL};
 use crate::secret::{Secret, SecretValue};
 use crate::spec::integration::Integration;
 use crate::validation::FieldError;
@@ -188,6 +188,7 @@ fn parse_secret(value: &Value) -> Result<Document, Vec<FieldError>> {
     let mut secret = Secret {
         namespace: text(&value["metadata"], "namespace").unwrap_or(DEFAULT_NAMESPACE).to_owned(),
         name: text(&value["metadata"], "name").unwrap_or_default().to_owned(),
+        permits_destinations: value["metadata"]["labels"][DESTINATION_LABEL] == "true",
         values: Default::default(),
     };
     let mut size: usize = 0;

@@ -32,6 +32,10 @@ pub const INTEGRATION_NAME_ANNOTATION: &str = "grapnel.dev/integration-name";
 /// Integration names, once; `"discard"` deletes it. Either way the annotation is removed.
 pub const CAPTURE_ANNOTATION: &str = "grapnel.dev/capture";
 
+/// Label of a Secret: with the value `"true"`, destinations may send what is in it: in their headers, as their credentials, or in
+/// their TLS. Without it, whoever may edit Integrations could send any Secret of the namespace to a URL of his own.
+pub const DESTINATION_LABEL: &str = "grapnel.dev/destination";
+
 const QUEUE_PREFIX: &str = "grapnel.";
 
 /// Returns the id of an Integration in the database, the HTTP API, metrics and logs.
@@ -57,6 +61,12 @@ pub fn integration_id(uid: Option<&str>, namespace: &str, name: &str) -> Uuid {
 /// that share a broker, such as tests.
 pub fn queue_name(prefix: &str, integration_id: impl Into<Uuid>, destination: &str) -> String {
     format!("{prefix}{QUEUE_PREFIX}{}.{destination}", integration_id.into())
+}
+
+/// Returns the queue that shows that a worker is connected: `{prefix}grapnel.worker.{number in hexadecimal}`. It is no queue of a
+/// destination, since `worker` is no id.
+pub fn presence_queue_name(prefix: &str, number: u64) -> String {
+    format!("{prefix}{QUEUE_PREFIX}worker.{number:016x}")
 }
 
 /// Returns the Integration and the destination of a queue; `None` if the queue is not one of ours under this prefix.
@@ -179,6 +189,7 @@ mod tests {
             "other",
             &format!("grapnel.{UID}"),
             &format!("grapnel.{UID}."),
+            &presence_queue_name("", 7),
         ] {
             assert_eq!(parse_queue_name("", queue), None, "{queue}");
         }

@@ -9,7 +9,9 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use kube::core::Rule;
 use regex::Regex;
 
+pub(crate) mod destination;
 pub(crate) mod provider;
+pub(crate) mod replay;
 
 /// A validation rule of the schema.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +32,10 @@ enum Expression {
     Pattern(&'static str),
     /// A pattern that each text of a list must match.
     EachPattern(&'static str),
+    /// A pattern that the text must not match.
+    NotPattern(&'static str),
+    /// A pattern that no text of a list may match.
+    NonePattern(&'static str),
 }
 
 impl CelRule {
@@ -49,11 +55,24 @@ impl CelRule {
         Self { expression: Expression::EachPattern(pattern), message, field: None }
     }
 
-    /// Returns whether the text matches the pattern; true for a rule without one.
+    /// Creates a rule for a text that does not match.
+    pub(crate) const fn not_pattern(pattern: &'static str, message: &'static str) -> Self {
+        Self { expression: Expression::NotPattern(pattern), message, field: None }
+    }
+
+    /// Creates a rule for a list of which no text matches.
+    pub(crate) const fn none_pattern(pattern: &'static str, message: &'static str) -> Self {
+        Self { expression: Expression::NonePattern(pattern), message, field: None }
+    }
+
+    /// Returns whether the text is as the pattern demands; true for a rule without one.
     pub(crate) fn matches(&self, text: &str) -> bool {
         match self.expression {
             Expression::Pattern(pattern) | Expression::EachPattern(pattern) => {
                 compiled(pattern).is_match(text)
+            }
+            Expression::NotPattern(pattern) | Expression::NonePattern(pattern) => {
+                !compiled(pattern).is_match(text)
             }
             Expression::Cel(_) => true,
         }
@@ -72,6 +91,8 @@ impl From<CelRule> for Rule {
             Expression::Cel(cel) => cel.to_owned(),
             Expression::Pattern(pattern) => format!("self.matches('{pattern}')"),
             Expression::EachPattern(pattern) => format!("self.all(item, item.matches('{pattern}'))"),
+            Expression::NotPattern(pattern) => format!("!self.matches('{pattern}')"),
+            Expression::NonePattern(pattern) => format!("self.all(item, !item.matches('{pattern}'))"),
         };
         let cel = Rule::new(cel).message(rule.message);
         match rule.field {
@@ -129,55 +150,8 @@ pub(crate) const SIGNED_URL: CelRule = CelRule::pattern(
     "must be an absolute http or https URL without a query or a fragment",
 );
 
-// Destinations.
-
-pub(crate) const URL_ABSOLUTE: CelRule = CelRule::new(
-    "isURL(self) && url(self).getScheme() in ['http', 'https'] && url(self).getHostname() != ''",
-    "must be an absolute http or https URL with a host, such as https://orders.example.com/hooks",
-);
-
-pub(crate) const URL_ASCII: CelRule = CelRule::new(
-    "self.matches('^[!-~]+$')",
-    "must be ASCII without spaces: write an international host name in its xn-- form and percent-encode the rest",
-);
-
-pub(crate) const URL_USERINFO: CelRule = CelRule::new(
-    "!self.matches('^[^/?#]*//[^/?#]*@')",
-    "must not contain a user name or a password: use signingSecretRef to authenticate deliveries",
-);
-
-pub(crate) const URL_FRAGMENT: CelRule = CelRule::new(
-    "!self.contains('#')",
-    "must not contain a fragment: '#' and the text after it are never sent",
-);
-
-pub(crate) const URL_PORT: CelRule = CelRule::new(
-    "!isURL(self) || url(self).getPort() == '' || (size(url(self).getPort()) <= 5 && \
-     int(url(self).getPort()) >= 1 && int(url(self).getPort()) <= 65535)",
-    "must have a port between 1 and 65535, or none",
-);
-
-// URL libraries read 127.1, 0x7f.0.0.1 and 2130706433 as addresses; a reader of the object should not have to. The host
-// is matched within the URL, because CEL cannot estimate the cost of a host that a function returns: it has no known
-// length.
-pub(crate) const URL_ADDRESS: CelRule = CelRule::new(
-    "!self.matches('^[^/?#]*//([^/?#]*[.])?([0-9]+|0[xX][0-9a-fA-F]*)[.]?(:[0-9]*)?([/?#]|$)') || \
-     self.matches('^[^/?#]*//((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])[.]){3}\
-(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(:[0-9]*)?([/?#]|$)')",
-    "must have a DNS name or a complete IP address such as 192.0.2.10 as its host",
-);
-
-pub(crate) const RETRY_DELAYS: CelRule = CelRule::new(
-    "self.initialDelaySeconds <= self.maxDelaySeconds",
-    "must not be more than maxDelaySeconds: lower it or raise maxDelaySeconds",
-)
-.at_field(".initialDelaySeconds");
-
-pub(crate) const PREVIOUS_SIGNING: CelRule = CelRule::new(
-    "!has(self.previousSigningSecretRef) || has(self.signingSecretRef)",
-    "requires signingSecretRef: set it to the new secret",
-)
-.at_field(".previousSigningSecretRef");
+pub(crate) const METHODS: CelRule =
+    CelRule::new("self.all(method, self.exists_one(other, other == method))", "must have each method once");
 
 // Workers.
 

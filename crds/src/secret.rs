@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use secrecy::{ExposeSecret, SecretSlice};
 
 use crate::conditions::reason;
+use crate::names::DESTINATION_LABEL;
 use crate::spec::verification::SecretRef;
 
 /// The bytes of a secret, which are overwritten when it is dropped.
@@ -36,6 +37,8 @@ pub struct Secret {
     pub namespace: String,
     /// The name of the object.
     pub name: String,
+    /// Whether it has the label that lets destinations send its values.
+    pub permits_destinations: bool,
     /// The values by key, from `data` and `stringData`; the latter takes precedence.
     pub values: BTreeMap<String, SecretValue>,
 }
@@ -49,6 +52,16 @@ pub enum SecretError {
         /// The namespace of the reference.
         namespace: String,
         /// The name in the reference.
+        name: String,
+    },
+    /// A destination may not send what is in the Secret.
+    #[error(
+        "the Secret {namespace}/{name} does not have the label {DESTINATION_LABEL}: \"true\", without which destinations may not send its values"
+    )]
+    NotLabeled {
+        /// The namespace of the Secret.
+        namespace: String,
+        /// The name of the Secret.
         name: String,
     },
     /// The Secret has no such key.
@@ -78,6 +91,7 @@ impl SecretError {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NotFound { .. } => reason::SECRET_NOT_FOUND,
+            Self::NotLabeled { .. } => reason::SECRET_NOT_LABELED,
             Self::KeyMissing { .. } => reason::SECRET_KEY_MISSING,
             Self::Empty { .. } => reason::SECRET_EMPTY,
         }
@@ -106,9 +120,44 @@ pub fn resolve_secret<'a>(
     namespace: &str,
     secrets: &'a [Secret],
 ) -> Result<&'a [u8], SecretError> {
-    let (namespace, name, key) = (namespace.to_owned(), secret_ref.name.clone(), secret_ref.key.clone());
-    let secret = secrets.iter().rev().find(|secret| secret.namespace == namespace && secret.name == name);
-    let Some(secret) = secret else { return Err(SecretError::NotFound { namespace, name }) };
+    value_of(find(secret_ref, namespace, secrets)?, secret_ref)
+}
+
+/// Returns the value that a destination of an Integration in `namespace` sends: like [`resolve_secret`], and only if the
+/// Secret permits it.
+///
+/// # Errors
+/// As of [`resolve_secret`], and when the Secret does not have the label.
+pub fn resolve_sent_secret<'a>(
+    secret_ref: &SecretRef,
+    namespace: &str,
+    secrets: &'a [Secret],
+) -> Result<&'a [u8], SecretError> {
+    let secret = find(secret_ref, namespace, secrets)?;
+    if !secret.permits_destinations {
+        let (namespace, name) = (secret.namespace.clone(), secret.name.clone());
+        return Err(SecretError::NotLabeled { namespace, name });
+    }
+    value_of(secret, secret_ref)
+}
+
+/// Returns whether labels permit destinations to send the values of their Secret.
+pub fn permits_destinations<'a>(mut labels: impl Iterator<Item = (&'a String, &'a String)>) -> bool {
+    labels.any(|(name, value)| name == DESTINATION_LABEL && value == "true")
+}
+
+fn find<'a>(
+    secret_ref: &SecretRef,
+    namespace: &str,
+    secrets: &'a [Secret],
+) -> Result<&'a Secret, SecretError> {
+    let name = &secret_ref.name;
+    let secret = secrets.iter().rev().find(|secret| secret.namespace == namespace && secret.name == *name);
+    secret.ok_or_else(|| SecretError::NotFound { namespace: namespace.to_owned(), name: name.clone() })
+}
+
+fn value_of<'a>(secret: &'a Secret, secret_ref: &SecretRef) -> Result<&'a [u8], SecretError> {
+    let (namespace, name, key) = (secret.namespace.clone(), secret.name.clone(), secret_ref.key.clone());
     match secret.values.get(&key).map(|value| without_line_end(value.expose())) {
         None => Err(SecretError::KeyMissing { namespace, name, key }),
         Some([]) => Err(SecretError::Empty { namespace, name, key }),

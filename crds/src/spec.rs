@@ -1,4 +1,4 @@
-//! The types of the Integration object, a file for each section of its spec.
+//! The types of the objects: a file for each section of the spec of an Integration, and one for that of a Replay.
 
 mod defaults;
 mod source;
@@ -10,3 +10,4 @@ pub mod handshake;
 pub mod destination;
 pub mod workers;
 pub mod resources;
+pub mod replay;

@@ -17,8 +17,9 @@ pub struct IntegrationStatus {
     pub observed_generation: Option<i64>,
 
     /// The conditions. Ready summarizes whether webhooks are accepted and delivered as the spec requires. Accepted,
-    /// SecretsResolved, Registered, QueuesReady, WorkersAvailable and ScalingActive explain why not. Reconciling,
-    /// Stalled and CaptureWaiting are present only while they are True.
+    /// SecretsResolved, Registered, QueuesReady, WorkersAvailable and ScalingActive explain why not, and ServicesResolved,
+    /// which is present only if a destination is a Service. Reconciling, Stalled and CaptureWaiting are present only while
+    /// they are True.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "crate::conditions::schema")]
     pub conditions: Vec<Condition>,

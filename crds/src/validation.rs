@@ -25,6 +25,10 @@ impl Integration {
         let object = serde_json::to_value(self).expect("an Integration has only string keys");
         let mut errors = ErrorCollector::new(schema::check(&schema::INTEGRATION, &object));
         self.check_identity(&mut errors);
+        let methods = &self.spec.ingress.methods;
+        let is_repeated = |(index, method)| methods[..index].contains(method);
+        let is_distinct = !methods.iter().enumerate().any(is_repeated);
+        errors.rule(is_distinct, "spec.ingress.methods", rules::METHODS);
         self.check_provider(&mut errors);
         for (index, destination) in self.spec.destinations.iter().enumerate() {
             errors.destination(&format!("spec.destinations[{index}]"), destination);

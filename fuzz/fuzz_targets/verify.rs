@@ -11,6 +11,7 @@ use std::sync::LazyLock;
 
 use grapnel_core::compiled_provider::CompiledProvider;
 use grapnel_core::handshake::HandshakeDecision;
+use grapnel_core::mapping::EventFields;
 use grapnel_core::preset;
 use grapnel_core::verification::{Certificate, Evaluation};
 use grapnel_crds::HandshakeAuth;
@@ -91,9 +92,14 @@ impl Subject {
         };
         assert!(!verifies, "{}: an unsigned request verifies by a certificate", self.name);
         if let Some(form) = self.compiled.mapper.body_form(&request.headers, &request.body)
-            && let Ok(fields) = self.compiled.mapper.read(&incoming, incoming.body, form)
+            && let Ok(split) = self.compiled.mapper.split(&incoming, incoming.body, form)
         {
-            assert!(fields.payload.end <= request.body.len(), "{}: the payload is not a slice", self.name);
+            let whole = || self.compiled.mapper.read(&incoming, incoming.body, form).ok();
+            let events =
+                split.map_or_else(|| whole().into_iter().collect(), |split| split.events().collect());
+            let events: Vec<EventFields> = events;
+            let is_slice = |event: &EventFields| event.payload.end <= request.body.len();
+            assert!(events.iter().all(is_slice), "{}: the payload is not a slice", self.name);
         }
     }
 

@@ -47,7 +47,16 @@ impl Request {
     /// Returns the request as the verifier sees it.
     pub fn incoming(&self) -> IncomingRequest<'_> {
         let Self { method, uri, headers, body } = self;
-        IncomingRequest { method, uri, headers, body, public_url: Some(PUBLIC_URL), json: None }
+        IncomingRequest {
+            method,
+            uri,
+            headers,
+            body,
+            encoded_body: None,
+            form: None,
+            public_url: Some(PUBLIC_URL),
+            json: None,
+        }
     }
 
     /// Replaces the query.

@@ -2,19 +2,24 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use grapnel_platform::args::{ConfigError, Networks, required, secret, secret_url};
+use grapnel_core::delivery::egress_policy::EgressPolicy;
+use grapnel_platform::args::{ConfigError, Networks, secret, secret_url};
 use grapnel_platform::clock::VerificationClock;
 use grapnel_platform::http_server::{ConnectionDeadlines, ConnectionSlots, PortBounds};
 use grapnel_platform::telemetry::Environment;
 use ipnet::IpNet;
 use jiff::Timestamp;
+use rustls::RootCertStore;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use crate::egress::{Datastores, Egress, EgressProxy, trusted_roots};
+use crate::management::ManagementKeys;
 use crate::rate_limit;
 
 #[derive(Debug, Args)]
@@ -32,26 +37,21 @@ impl RedisArgs {
         let given = secret(name, self.redis_url.as_ref(), self.redis_url_file.as_deref())?;
         secret_url(name, "Redis", given, rate_limit::is_url)
     }
+
+    /// Returns the URL where it is set.
+    pub(crate) fn optional_redis_url(&self) -> Result<Option<SecretString>, ConfigError> {
+        if self.redis_url.is_none() && self.redis_url_file.is_none() {
+            return Ok(None);
+        }
+        self.redis_url().map(Some)
+    }
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ApiArgs {
-    /// Public port: webhooks and management routes
+    /// Public port: webhooks, and management routes where there is a management key
     #[arg(long, env = "GRAPNEL_HTTP_ADDR", default_value = "0.0.0.0:8080")]
     pub http_addr: SocketAddr,
-    /// Key of the management routes, at least 16 characters
-    #[arg(long, env = "MANAGEMENT_API_KEY", hide_env_values = true)]
-    management_api_key: Option<SecretString>,
-    #[arg(long, env = "MANAGEMENT_API_KEY_FILE", hide = true)]
-    management_api_key_file: Option<PathBuf>,
-    /// A second key that is also valid during a rotation
-    #[arg(long, env = "MANAGEMENT_API_KEY_PREVIOUS", hide_env_values = true)]
-    management_api_key_previous: Option<SecretString>,
-    #[arg(long, env = "MANAGEMENT_API_KEY_PREVIOUS_FILE", hide = true)]
-    management_api_key_previous_file: Option<PathBuf>,
-    /// Networks whose `x-forwarded-for` is trusted (comma-separated CIDRs)
-    #[arg(long, env = "GRAPNEL_TRUSTED_PROXIES", default_value = "")]
-    trusted_proxies: Networks,
     /// Webhooks per minute for each route and source address; 0 disables the limit
     #[arg(long, env = "GRAPNEL_RATE_LIMIT_PER_MINUTE", default_value = "6000")]
     pub rate_limit_per_minute: u32,
@@ -74,16 +74,69 @@ pub(crate) struct ApiArgs {
     /// The messages that a destination's queue may have; further deliveries wait in PostgreSQL
     #[arg(long, env = "GRAPNEL_MAX_QUEUE_LENGTH", default_value = "100000", value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
     max_queue_length: u32,
-    #[command(flatten)]
-    pub port: PortArgs,
 }
 
-/// The bounds of the public port. Tests lower them; nothing else needs to.
+/// The port of the management API, and who is let in besides the holders of its key.
+#[derive(Debug, Args)]
+pub(crate) struct ManageArgs {
+    /// Management port: the management routes
+    #[arg(long, env = "GRAPNEL_MANAGEMENT_ADDR", default_value = "0.0.0.0:8081")]
+    pub management_addr: SocketAddr,
+    /// Let people in by their Kubernetes tokens, with the rights that they have in the cluster. The API server is found by the
+    /// pod's own account, or by KUBECONFIG
+    #[arg(long, env = "GRAPNEL_KUBERNETES_ACCESS", default_value = "false", action = clap::ArgAction::Set)]
+    pub kubernetes_access: bool,
+}
+
+/// The keys of the management routes.
+#[derive(Debug, Args)]
+pub(crate) struct ManagementKeyArgs {
+    /// Key of the management routes, at least 16 characters. Whoever has it sees and may do everything
+    #[arg(long, env = "MANAGEMENT_API_KEY", hide_env_values = true)]
+    management_api_key: Option<SecretString>,
+    #[arg(long, env = "MANAGEMENT_API_KEY_FILE", hide = true)]
+    management_api_key_file: Option<PathBuf>,
+    /// A second key that is also valid during a rotation
+    #[arg(long, env = "MANAGEMENT_API_KEY_PREVIOUS", hide_env_values = true)]
+    management_api_key_previous: Option<SecretString>,
+    #[arg(long, env = "MANAGEMENT_API_KEY_PREVIOUS_FILE", hide = true)]
+    management_api_key_previous_file: Option<PathBuf>,
+}
+
+impl ManagementKeyArgs {
+    /// Returns the valid keys; there are none where no key is set.
+    pub(crate) fn management_keys(&self) -> Result<ManagementKeys, ConfigError> {
+        let name = "MANAGEMENT_API_KEY";
+        let current =
+            secret(name, self.management_api_key.as_ref(), self.management_api_key_file.as_deref())?;
+        let current = current.map(|key| long_enough(name, key)).transpose()?;
+        let name = "MANAGEMENT_API_KEY_PREVIOUS";
+        let previous = secret(
+            name,
+            self.management_api_key_previous.as_ref(),
+            self.management_api_key_previous_file.as_deref(),
+        )?;
+        let previous = previous.map(|key| long_enough(name, key)).transpose()?;
+        if previous.is_some() && current.is_none() {
+            let reason = "is only valid beside MANAGEMENT_API_KEY".to_owned();
+            return Err(ConfigError::Invalid { name, reason });
+        }
+        Ok(ManagementKeys::new(current.as_ref(), previous.as_ref()))
+    }
+}
+
+/// The bounds of a port, and the proxies before it. Tests lower the bounds; nothing else needs to.
 #[derive(Debug, Args)]
 pub(crate) struct PortArgs {
+    /// Networks whose `x-forwarded-for` is trusted (comma-separated CIDRs)
+    #[arg(long, env = "GRAPNEL_TRUSTED_PROXIES", default_value = "")]
+    trusted_proxies: Networks,
     /// Connections to the public port; one client gets at most a quarter
     #[arg(long, env = "GRAPNEL_HTTP_CONNECTIONS", default_value = "2048", hide = true)]
     http_connections: usize,
+    /// Seconds from the first byte of a further request to the end of its headers
+    #[arg(long, env = "GRAPNEL_HTTP_HEAD_SECONDS", default_value = "15", hide = true)]
+    http_head_seconds: u64,
     /// Seconds within which a client must read some of an answer
     #[arg(long, env = "GRAPNEL_HTTP_UNREAD_SECONDS", default_value = "30", hide = true)]
     http_unread_seconds: u64,
@@ -93,14 +146,19 @@ pub(crate) struct PortArgs {
 }
 
 impl PortArgs {
-    /// Returns the bounds of a port behind these proxies, whose own connections are bounded only all together.
-    pub(crate) fn bounds(&self, proxies: Arc<[IpNet]>) -> PortBounds {
+    pub(crate) fn trusted_proxies(&self) -> Arc<[IpNet]> {
+        self.trusted_proxies.0.as_slice().into()
+    }
+
+    /// Returns the bounds of a port behind the trusted proxies, whose own connections are bounded only all together.
+    pub(crate) fn bounds(&self) -> PortBounds {
         let deadlines = ConnectionDeadlines {
+            head: Duration::from_secs(self.http_head_seconds),
             unread_answer: Duration::from_secs(self.http_unread_seconds),
             idle: Duration::from_secs(self.http_idle_seconds),
             ..ConnectionDeadlines::default()
         };
-        PortBounds { slots: ConnectionSlots::new(self.http_connections, proxies), deadlines }
+        PortBounds { slots: ConnectionSlots::new(self.http_connections, self.trusted_proxies()), deadlines }
     }
 }
 
@@ -119,24 +177,6 @@ fn long_enough(name: &'static str, key: SecretString) -> Result<SecretString, Co
 }
 
 impl ApiArgs {
-    /// Returns the valid management keys: the current one, then the previous one if it is set.
-    pub(crate) fn management_keys(&self) -> Result<Vec<SecretString>, ConfigError> {
-        let name = "MANAGEMENT_API_KEY";
-        let current =
-            secret(name, self.management_api_key.as_ref(), self.management_api_key_file.as_deref())?;
-        let mut keys = vec![long_enough(name, required(name, current)?)?];
-        let name = "MANAGEMENT_API_KEY_PREVIOUS";
-        let previous = secret(
-            name,
-            self.management_api_key_previous.as_ref(),
-            self.management_api_key_previous_file.as_deref(),
-        )?;
-        if let Some(previous) = previous {
-            keys.push(long_enough(name, previous)?);
-        }
-        Ok(keys)
-    }
-
     /// Returns the ceiling of the limits of Integrations; `None`: there is none. Whoever sets no limit for the platform sets no
     /// ceiling by that.
     pub(crate) fn max_rate_limit_per_minute(&self) -> Option<u32> {
@@ -165,10 +205,6 @@ impl ApiArgs {
         }
     }
 
-    pub(crate) fn trusted_proxies(&self) -> &[IpNet] {
-        &self.trusted_proxies.0
-    }
-
     pub(crate) fn max_queue_length(&self) -> usize {
         usize::try_from(self.max_queue_length).unwrap_or(usize::MAX)
     }
@@ -178,16 +214,70 @@ impl ApiArgs {
     }
 }
 
+/// Servers as comma-separated `host:port`; an empty text is an empty list.
+#[derive(Debug, Clone, Default)]
+struct Servers(Vec<(String, u16)>);
+
+impl FromStr for Servers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let server = |part: &str| {
+            let (host, port) = part.rsplit_once(':')?;
+            let is_host = !host.is_empty() && !host.contains(['/', '@']);
+            Some((host.to_owned(), port.parse().ok().filter(|_| is_host)?))
+        };
+        let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+        parts
+            .map(|part| server(part).ok_or_else(|| format!("{part} is not host:port")))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct DeliveryArgs {
     /// Private networks in which destinations are allowed (comma-separated CIDRs). By default none in production,
     /// loopback in development
     #[arg(long, env = "GRAPNEL_ALLOWED_DESTINATION_CIDRS", default_value = "")]
     allowed_destination_cidrs: Networks,
+    /// HTTP proxy for everything that destinations and providers name, for example `http://user:password@proxy:3128`
+    #[arg(long, env = "GRAPNEL_EGRESS_PROXY", hide_env_values = true)]
+    egress_proxy: Option<SecretString>,
+    #[arg(long, env = "GRAPNEL_EGRESS_PROXY_FILE", hide = true)]
+    egress_proxy_file: Option<PathBuf>,
+    /// What is reached without the proxy: names with their subdomains, addresses and CIDRs (comma-separated)
+    #[arg(long, env = "GRAPNEL_NO_PROXY", default_value = "")]
+    no_proxy: String,
+    /// Hand names to the proxy as they are. It decides then which addresses are reached; otherwise names are resolved and
+    /// their addresses judged here
+    #[arg(long, env = "GRAPNEL_EGRESS_PROXY_RESOLVES", default_value = "false", action = clap::ArgAction::Set)]
+    egress_proxy_resolves: bool,
+    /// Servers that no destination may be, beside the datastores that the process itself uses: `host:port` (comma-separated)
+    #[arg(long, env = "GRAPNEL_DENIED_DESTINATIONS", default_value = "")]
+    denied_destinations: Servers,
+    /// PEM file with certificate authorities that are trusted in addition to the system's
+    #[arg(long, env = "GRAPNEL_EGRESS_CA_FILE")]
+    egress_ca_file: Option<PathBuf>,
 }
 
 impl DeliveryArgs {
-    pub(crate) fn allowed_destination_cidrs(&self, environment: Environment) -> Vec<IpNet> {
+    /// Returns the way out to destinations and providers. It does not lead to the process's own datastores.
+    ///
+    /// # Errors
+    /// When the proxy or the file of authorities cannot be used, or nothing is trusted.
+    pub(crate) fn egress(
+        &self,
+        environment: Environment,
+        datastores: impl IntoIterator<Item = (String, u16)>,
+    ) -> Result<Egress, ConfigError> {
+        let policy = EgressPolicy::new(self.allowed_destination_cidrs(environment));
+        let denied = datastores.into_iter().chain(self.denied_destinations.0.iter().cloned());
+        let egress = Egress::new(policy, self.egress_proxy()?, self.trusted_roots()?);
+        Ok(egress.except(Datastores::new(denied)))
+    }
+
+    fn allowed_destination_cidrs(&self, environment: Environment) -> Vec<IpNet> {
         let given = &self.allowed_destination_cidrs.0;
         if given.is_empty() && environment == Environment::Development {
             return vec![
@@ -196,5 +286,26 @@ impl DeliveryArgs {
             ];
         }
         given.clone()
+    }
+
+    fn egress_proxy(&self) -> Result<Option<EgressProxy>, ConfigError> {
+        let name = "GRAPNEL_EGRESS_PROXY";
+        let given = secret(name, self.egress_proxy.as_ref(), self.egress_proxy_file.as_deref())?;
+        let Some(url) = given else { return Ok(None) };
+        let proxy = EgressProxy::new(&url, &self.no_proxy, self.egress_proxy_resolves);
+        proxy.map(Some).map_err(|error| ConfigError::Invalid { name, reason: error.to_string() })
+    }
+
+    fn trusted_roots(&self) -> Result<RootCertStore, ConfigError> {
+        let name = "GRAPNEL_EGRESS_CA_FILE";
+        let invalid = |reason| ConfigError::Invalid { name, reason };
+        let pem = match &self.egress_ca_file {
+            None => None,
+            Some(path) => {
+                let unreadable = |error| invalid(format!("cannot read {}: {error}", path.display()));
+                Some(std::fs::read(path).map_err(unreadable)?)
+            }
+        };
+        trusted_roots(pem.as_deref()).map_err(|error| invalid(error.to_string()))
     }
 }

@@ -5,9 +5,13 @@ pub mod commands;
 pub mod http;
 
 mod egress;
+mod captured_request;
 mod integrations;
 mod rate_limit;
+mod traffic;
+pub mod rejections;
 mod ingress;
 mod delivery;
 pub mod management;
+mod console;
 mod maintenance;

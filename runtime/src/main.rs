@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use grapnel::commands::{api, dev, worker};
-use grapnel::commands::{apply, providers, verify};
+use grapnel::commands::{api, dev, manage, worker};
+use grapnel::commands::{apply, filter, providers, verify};
 use grapnel_core::error_chain::chain;
 use grapnel_platform::args::{DatabaseArgs, without_empty_variables};
 use grapnel_platform::telemetry::{self, Environment};
@@ -24,8 +24,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Role {
-    /// Accept webhooks and serve the management routes
+    /// Accept webhooks, and serve the management routes as well where there is a management key
     Api(Box<api::ApiCommand>),
+    /// Serve the management routes
+    Manage(Box<manage::ManageCommand>),
     /// Deliver accepted events
     Worker(Box<worker::WorkerCommand>),
     /// Bring the database schema up to date
@@ -38,6 +40,8 @@ enum Role {
     Providers(providers::ProvidersArgs),
     /// Report whether a captured request verifies and, if not, at which step it fails
     Verify(Box<verify::VerifyArgs>),
+    /// Say what each destination of an Integration would do with an event
+    Filter(filter::FilterArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -84,11 +88,13 @@ fn parse() -> Cli {
 async fn run(role: Role) -> anyhow::Result<ExitCode> {
     match role {
         Role::Api(command) => api::run(*command).await?,
+        Role::Manage(command) => manage::run(*command).await?,
         Role::Worker(command) => worker::run(*command).await?,
         Role::Dev(command) => dev::run(*command).await?,
         Role::Apply(args) => apply::run(*args).await?,
         Role::Providers(args) => providers::run(&args)?,
         Role::Verify(args) => return verify::run(&args),
+        Role::Filter(args) => return filter::run(&args),
         Role::Migrate(command) => return migrate(command).await,
     }
     Ok(ExitCode::SUCCESS)

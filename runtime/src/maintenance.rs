@@ -12,7 +12,9 @@ use crate::integrations::cache::IntegrationCache;
 use grapnel_core::error_chain::chain;
 use grapnel_core::sealing::SealingKeys;
 use grapnel_core::secrets::IntegrationSecrets;
-use grapnel_store::{captured_secrets, integrations as rows, partitions, retention};
+use grapnel_store::{
+    captured_secrets, integrations as rows, partitions, replay_jobs, retention, traffic, worker_minutes,
+};
 
 pub(crate) mod removals;
 
@@ -77,6 +79,14 @@ impl Maintenance {
         let resealed = self.is_done("resealing", self.reseal().await);
         let captured = self.is_done("resealing captured secrets", self.reseal_captured().await);
         let forgotten = self.is_done("forgetting secrets", rows::forget_secrets(&self.db).await.map(drop));
+        let traffic = traffic::drop_old(&self.db).await.map(drop);
+        let traffic = self.is_done("dropping old minutes of traffic", traffic);
+        let minutes = worker_minutes::drop_old(&self.db).await.map(drop);
+        let minutes = self.is_done("dropping old minutes of workers", minutes);
+        let states = rows::status::forget_retired(&self.db).await.map(drop);
+        let states = self.is_done("forgetting the states of removed integrations", states);
+        let replays = replay_jobs::forget_ended(&self.db, self.longest_retention).await.map(drop);
+        let replays = self.is_done("deleting old replays", replays);
         let dropped = match self.drop_expired().await {
             Ok(is_complete) => is_complete,
             Err(error) => {
@@ -84,7 +94,7 @@ impl Maintenance {
                 false
             }
         };
-        created && resealed && captured && forgotten && dropped
+        created && resealed && captured && forgotten && traffic && minutes && states && replays && dropped
     }
 
     fn is_done(&self, step: &str, outcome: grapnel_store::Result<()>) -> bool {

@@ -1,25 +1,35 @@
 //! The management API, for operators: events, deliveries, replays and the audit trail.
 //!
-//! Every route but the delivery sink requires a key, which is checked before anything else of the request: without one,
-//! a client learns nothing, not even whether an id exists. Routes and their OpenAPI description come from the same
-//! functions. There is no SQL here, and nothing is published: a replay is committed, and the dispatcher woken.
+//! Every route but the delivery sink requires a credential, a key or a token of the cluster, which is checked before anything else
+//! of the request: without one, a client learns nothing, not even whether an id exists. What a user of the cluster may see and do
+//! is decided by one table (`routes`) before a handler runs; a key may do everything. Routes and their OpenAPI description come
+//! from the same functions. There is no SQL here, and nothing is published: a replay is committed, and the dispatcher woken.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
+use grapnel_access::{ApiServer, Authenticator, Authorizer};
 use grapnel_store::Database;
+use ipnet::IpNet;
 use tokio::sync::Notify;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::http::fallback::{method_not_allowed, not_found};
+use crate::rejections::Rejections;
 
 mod keys;
+mod rights;
+mod routes;
+mod identify;
+mod authorize;
+mod denials;
 pub mod health;
 pub mod openapi;
 mod query;
-mod model;
+mod time_bounds;
+pub(crate) mod model;
 mod cursor;
 mod path;
 mod body;
@@ -30,9 +40,29 @@ mod replay;
 mod deliveries;
 mod audit;
 mod replay_requests;
+mod filter_trial;
+mod test_events;
+mod rejections;
 mod sink;
+mod overview;
+mod series;
+mod operator;
+mod replays;
+mod live;
+mod stream;
 
+pub(crate) use answer::{ListMeta, Listed};
+pub(crate) use body::read as read_body;
+pub use denials::Denials;
+pub(crate) use filter_trial::FilterTrial;
+pub(crate) use identify::{Caller, Unidentified, Who, key_holder, peer, source, token_holder};
 pub use keys::ManagementKeys;
+pub use live::LiveEvents;
+pub(crate) use operator::{Operator, Rights};
+pub(crate) use overview::{DestinationHealth, IntegrationHealth, OverviewCache, RECENT};
+pub(crate) use replays::start::{Begun, EstimateView, EstimatedDestinationView};
+pub(crate) use series::{Series, SeriesWindow};
+pub(crate) use test_events::TestEventSent;
 
 /// Notified when a replay was committed: the dispatcher has work.
 pub type ReplayWaker = Arc<Notify>;
@@ -42,11 +72,37 @@ pub type ReplayWaker = Arc<Notify>;
 pub struct ManagementState {
     pub db: Database,
     pub keys: ManagementKeys,
+    /// Where tokens of a cluster are accepted: who has one, and which rights.
+    pub cluster: Option<Arc<ClusterAccess>>,
+    /// Whose `x-forwarded-for` says where a request comes from.
+    pub trusted_proxies: Arc<[IpNet]>,
+    pub denials: Denials,
+    pub live: LiveEvents,
     /// Whether the delivery sink is routed: never in production.
     pub delivery_sink: bool,
     pub replays: ReplayWaker,
+    /// Where Redis is known.
+    pub rejections: Option<Rejections>,
     /// As in `grapnel_crds::names::queue_name`.
     pub queue_prefix: String,
+}
+
+/// The users of a cluster and their rights.
+pub struct ClusterAccess {
+    authenticator: Authenticator,
+    authorizer: Authorizer,
+}
+
+impl ClusterAccess {
+    /// Uses the API server that the pod's account or KUBECONFIG names. It need not answer yet.
+    pub async fn find() -> anyhow::Result<Self> {
+        let server = ApiServer::find().await?;
+        let random = |_| anyhow::anyhow!("the system gives no random bytes");
+        Ok(Self {
+            authenticator: Authenticator::new(server.clone()).map_err(random)?,
+            authorizer: Authorizer::new(server).map_err(random)?,
+        })
+    }
 }
 
 /// Characters of a name that is filtered by, such as a provider's.
@@ -57,33 +113,21 @@ const MAX_FILTER_CHARS: usize = 255;
 
 /// The routes, relative to `/api/v1`, with answers in the envelope for unknown paths and methods.
 pub fn router(state: ManagementState) -> Router {
-    let require_key = from_fn_with_state(state.keys.clone(), keys::require_key);
-    let (managed, _) = managed_routes().split_for_parts();
-    // In this order, so that without a key nobody can find out which methods a path has.
-    let mut router = managed.method_not_allowed_fallback(method_not_allowed).route_layer(require_key);
+    let identified = from_fn_with_state(state.clone(), identify::identify);
+    // In this order, so that without a credential nobody can find out which methods a path has.
+    let managed = routes::router(&state).method_not_allowed_fallback(method_not_allowed);
+    let mut router = managed.route_layer(identified);
     if state.delivery_sink {
-        let (sink, _) = sink_route().split_for_parts();
-        router = router.merge(sink.method_not_allowed_fallback(method_not_allowed));
+        router = router.merge(delivery_sink());
     }
     router.fallback(not_found).with_state(state)
 }
 
-/// The routes that take a key.
-pub(crate) fn managed_routes() -> OpenApiRouter<ManagementState> {
-    OpenApiRouter::new()
-        .routes(routes!(integrations::list))
-        .routes(routes!(events::list))
-        .routes(routes!(events::read))
-        .routes(routes!(events::status))
-        .routes(routes!(events::processing_status))
-        .routes(routes!(replay::request))
-        .routes(routes!(deliveries::list))
-        .routes(routes!(audit::list))
-        .routes(routes!(replay_requests::list))
-        .routes(routes!(replay_requests::read))
+/// The route that stands in for a destination in development.
+pub(crate) fn delivery_sink<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    sink_route().split_for_parts().0.method_not_allowed_fallback(method_not_allowed)
 }
 
-/// The route that stands in for a destination in development.
-pub(crate) fn sink_route() -> OpenApiRouter<ManagementState> {
+fn sink_route<S: Clone + Send + Sync + 'static>() -> OpenApiRouter<S> {
     OpenApiRouter::new().routes(routes!(sink::deliver))
 }

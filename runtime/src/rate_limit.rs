@@ -1,4 +1,4 @@
-//! Rate limits, and the only module that uses Redis.
+//! Rate limits, and the connection to Redis.
 //!
 //! A limit counts the requests to one integration from one client in a clock minute, over all processes. Verified requests
 //! are counted apart: a client that has sent one lately is known (`known_sources`), and is limited only by its verified
@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 use grapnel_core::ids::IntegrationId;
 use grapnel_platform::client_network::ClientNetwork;
 use jiff::Timestamp;
-use redis::Script;
-use secrecy::SecretString;
+use redis::{ConnectionAddr, Script};
+use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 mod known_sources;
-mod redis_connection;
+pub(crate) mod redis_connection;
 
 use known_sources::{Begun, KnownRequest, KnownSources};
 use redis_connection::RedisConnection;
@@ -135,6 +135,17 @@ pub(crate) struct RateLimitTask {
 /// Returns whether the text is a Redis URL.
 pub(crate) fn is_url(text: &str) -> bool {
     redis::Client::open(text).is_ok()
+}
+
+/// Returns the host and the port of the server that a URL names.
+pub(crate) fn server(url: &SecretString) -> Option<(String, u16)> {
+    let client = redis::Client::open(url.expose_secret()).ok()?;
+    match client.get_connection_info().addr() {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            Some((host.clone(), *port))
+        }
+        _ => None,
+    }
 }
 
 /// Returns a rate limiter and the task that must run for it.

@@ -31,6 +31,8 @@ grapnel_settings() { # http-port ops-port
     export GRAPNEL_MAX_RATE_LIMIT_PER_MINUTE=0
     export GRAPNEL_HTTP_ADDR=127.0.0.1:$1
     export GRAPNEL_OPS_ADDR=127.0.0.1:$2
+    # Any free port: the public one has the management routes too, since there is a key.
+    export GRAPNEL_MANAGEMENT_ADDR=127.0.0.1:0
     MANAGEMENT_API_KEY=$(openssl rand -hex 16)
     GRAPNEL_SEALING_KEYS=local:$(openssl rand -base64 32)
     export MANAGEMENT_API_KEY GRAPNEL_SEALING_KEYS

@@ -1,7 +1,8 @@
--- Fills the tables with events that were received, delivered and audited over the past days, as the product would have
--- written them: 1 KB bodies, ids in the order of time, random deduplication keys, every delivery finished.
+-- Fills the tables with events that were received over the past days, as the product would have written them: 1 KB bodies, ids in
+-- the order of time, random deduplication keys. Each was delivered, or waits as if accepted during a pause.
 --
--- Variables: events (their number), days (the number of days), integration (the name of their Integration).
+-- Variables: events (their number), days (the number of days), integration (the name of their Integration), and waiting (the
+-- destinations that the events wait for, separated by commas; not set: each was delivered to "sink").
 
 SET synchronous_commit = off;
 SET maintenance_work_mem = '512MB';
@@ -38,6 +39,17 @@ ORDER BY n;
 INSERT INTO idempotency_keys (key_hash, event_id)
 SELECT md5('history-' || n)::uuid, id FROM history ORDER BY n;
 
+\if :{?waiting}
+
+INSERT INTO deliveries (event_id, destination, integration_id, status, due_at, updated_at)
+SELECT history.id, destination, integration.id, 'pending', '9999-01-01 00:00:00+00', at
+FROM history
+CROSS JOIN (SELECT id FROM integrations WHERE name = :'integration' AND deleted_at IS NULL) AS integration
+CROSS JOIN unnest(string_to_array(:'waiting', ',')) AS destination
+ORDER BY n;
+
+\else
+
 INSERT INTO deliveries (event_id, destination, integration_id, status, attempts, started_at, finished_at, updated_at)
 SELECT history.id, 'sink', integration.id, 'succeeded', 1, at, at, at
 FROM history CROSS JOIN (SELECT id FROM integrations WHERE name = :'integration' AND deleted_at IS NULL) AS integration
@@ -49,9 +61,6 @@ SELECT overlay(history.id::text placing 'a' from 36)::uuid, history.id, integrat
 FROM history CROSS JOIN (SELECT id FROM integrations WHERE name = :'integration' AND deleted_at IS NULL) AS integration
 ORDER BY n;
 
-INSERT INTO audit_entries (id, entity_type, entity_id, action, actor)
-SELECT overlay(history.id::text placing digit from 35)::uuid, 'event', history.id, action, actor
-FROM history CROSS JOIN (VALUES ('b0', 'webhook.received', 'ingress'), ('b1', 'event.processed', 'worker')) AS kind (digit, action, actor)
-ORDER BY n, digit;
+\endif
 
 DROP TABLE history;

@@ -16,6 +16,7 @@ MANAGEMENT_KEY = os.environ["MANAGEMENT_API_KEY"]
 ACME_SECRET = os.environ["ACME_SECRET"].encode()
 GLOBEX_TOKEN = os.environ["GLOBEX_TOKEN"]
 EVENT_IDS = os.environ["EVENT_IDS"].split()
+INTEGRATION_IDS = os.environ["INTEGRATION_IDS"].split()
 
 
 class Credentials(AuthBase):
@@ -47,13 +48,15 @@ def choice(value, options):
 
 @schemathesis.hook
 def map_path_parameters(context, path_parameters):
-    """Replaces most routes and ids of events by existing ones."""
+    """Replaces most routes and ids of events and integrations by existing ones."""
     if not path_parameters:
         return path_parameters
     if "route" in path_parameters:
         path_parameters["route"] = choice(path_parameters["route"], ["acme", "acme", "globex", path_parameters["route"]])
-    if "id" in path_parameters and EVENT_IDS and context.operation and "/events/" in context.operation.path:
-        path_parameters["id"] = choice(path_parameters["id"], [*EVENT_IDS, path_parameters["id"]])
+    path = context.operation.path if context.operation else ""
+    for part, ids in [("/events/", EVENT_IDS), ("/integrations/", INTEGRATION_IDS)]:
+        if "id" in path_parameters and part in path and ids:
+            path_parameters["id"] = choice(path_parameters["id"], [*ids, path_parameters["id"]])
     return path_parameters
 
 

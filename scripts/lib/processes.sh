@@ -20,12 +20,17 @@ launch() { # name user command…
     printf '%s %s\n' "$pid" "$(start_time "$pid")" >"$RUN_DIR/$name.pid"
 }
 
-# Prints the clock ticks between boot and the start of a process; nothing if it does not run or is a zombie.
+# Prints the clock ticks between boot and the start of a process; nothing if it does not run or is a zombie. A zombie whose other threads
+# have not ended yet still runs: it holds its files and ports.
 start_time() {
-    local stat fields
+    local stat fields tasks
     read -r stat 2>/dev/null <"/proc/$1/stat" || return 0
     read -ra fields <<<"${stat##*) }"
-    [[ ${fields[0]} == Z ]] || printf '%s\n' "${fields[19]}"
+    if [[ ${fields[0]} == Z ]]; then
+        tasks=("/proc/$1/task/"*)
+        ((${#tasks[@]} > 1)) || return 0
+    fi
+    printf '%s\n' "${fields[19]}"
 }
 
 # Prints the id of a recorded process that still runs; fails when there is none.
@@ -38,6 +43,11 @@ running_pid() { # name
 }
 
 is_running() { running_pid "$1" >/dev/null; }
+
+# The largest resident memory so far, in MB.
+peak_mb() { # name
+    awk '/^VmHWM/ { print int($2 / 1024) }' "/proc/$(running_pid "$1")/status"
+}
 is_gone() { ! kill -0 "$1" 2>/dev/null || [[ -z $(start_time "$1") ]]; }
 
 # Prints a process and all of its descendants, parents first.
@@ -57,6 +67,23 @@ process_tree() { # pid
         queue=("${queue[@]:1}" ${children[${queue[0]}]:-})
     done
     printf '%s\n' "${tree[@]}"
+}
+
+# The CPU time of a process and all of its descendants, the ended ones included, in milliseconds.
+cpu_ms() { # pid
+    local pid stat fields ticks=0
+    while read -r pid; do
+        read -r stat 2>/dev/null <"/proc/$pid/stat" || continue
+        read -ra fields <<<"${stat##*) }"
+        ((ticks += fields[11] + fields[12] + fields[13] + fields[14])) || true
+    done < <(process_tree "$1")
+    printf '%d\n' $((ticks * 1000 / $(getconf CLK_TCK)))
+}
+
+# Lets all others have the processors first. The session of a process may have a priority of its own, which then is the one that counts.
+give_way() { # pid
+    renice --priority 19 --pgrp "$1" >/dev/null
+    [[ ! -e /proc/$1/autogroup ]] || echo 19 >"/proc/$1/autogroup"
 }
 
 # Sends a signal to a recorded process, waits until its whole tree is gone, and kills the rest at the deadline.

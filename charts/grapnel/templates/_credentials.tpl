@@ -12,6 +12,27 @@ A credential of the latter comes from the values, from the previous revision, or
 {{- if not (or $external.url $external.existingSecret) }}true{{ end -}}
 {{- end -}}
 
+{{/* The connections that the bundled PostgreSQL accepts. */}}
+{{- define "grapnel.bundledConnections" -}}200{{- end -}}
+
+{{/* The workers that these carry: an api pod has up to 10, a management pod 8, a worker 14, and 20 are for the controller, the migration and
+operators. */}}
+{{- define "grapnel.bundledWorkers" -}}
+{{- $rest := sub (sub (include "grapnel.bundledConnections" . | int) 20) (add (mul 10 (int .Values.api.replicas)) (mul 8 (int .Values.manage.replicas))) -}}
+{{- max 1 (div $rest 14) -}}
+{{- end -}}
+
+{{/* The most workers of a namespace. */}}
+{{- define "grapnel.maxWorkersPerNamespace" -}}
+{{- if not (kindIs "invalid" .Values.controller.maxWorkersPerNamespace) -}}
+{{- int .Values.controller.maxWorkersPerNamespace -}}
+{{- else if include "grapnel.isBundled" (list . "postgres") -}}
+{{- include "grapnel.bundledWorkers" . -}}
+{{- else -}}
+100
+{{- end -}}
+{{- end -}}
+
 {{/* An environment variable that is read from a Secret. Takes (list NAME secret key). */}}
 {{- define "grapnel.secretVariable" -}}
 - name: {{ index . 0 }}
@@ -50,12 +71,42 @@ A credential of the latter comes from the values, from the previous revision, or
 {{ include "grapnel.secretVariable" (list "GRAPNEL_SEALING_KEYS" ($c.existingSecret | default (include "grapnel.secretName" .)) (ternary $c.key "sealing-keys" (ne $c.existingSecret ""))) }}
 {{- end -}}
 
+{{/* Nothing if there is no management key. */}}
 {{- define "grapnel.managementVariables" -}}
 {{- $c := .Values.credentials.managementKey -}}
+{{- if $c.enabled -}}
 {{- $secret := $c.existingSecret | default (include "grapnel.secretName" .) -}}
 {{ include "grapnel.secretVariable" (list "MANAGEMENT_API_KEY" $secret (ternary $c.key "management-key" (ne $c.existingSecret ""))) }}
 {{- if and $c.existingSecret $c.previousKey }}
 {{ include "grapnel.secretVariable" (list "MANAGEMENT_API_KEY_PREVIOUS" $secret $c.previousKey) }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* "true" if the console is served. Without generated credentials, it is where its key is given. */}}
+{{- define "grapnel.hasConsole" -}}
+{{- $c := .Values.manage.console -}}
+{{- if and $c.enabled (or $c.sealingKey.existingSecret .Values.credentials.generate) }}true{{ end -}}
+{{- end -}}
+
+{{/* What the console needs; nothing if it is not served. */}}
+{{- define "grapnel.consoleVariables" -}}
+{{- $c := .Values.manage.console -}}
+{{- if include "grapnel.hasConsole" . -}}
+{{ include "grapnel.secretVariable" (list "GRAPNEL_CONSOLE_SEALING_KEY" ($c.sealingKey.existingSecret | default (include "grapnel.secretName" .)) (ternary $c.sealingKey.key "console-sealing-key" (ne $c.sealingKey.existingSecret ""))) }}
+{{- with $c.prefix }}
+- name: GRAPNEL_CONSOLE_PREFIX
+  value: {{ . | quote }}
+{{- end }}
+{{- if $c.identityProxies }}
+- name: GRAPNEL_IDENTITY_PROXIES
+  value: {{ join "," $c.identityProxies | quote }}
+{{ include "grapnel.secretVariable" (list "GRAPNEL_IDENTITY_PROXY_SECRET" $c.identityProxySecret.existingSecret $c.identityProxySecret.key) }}
+- name: GRAPNEL_IDENTITY_USER_HEADER
+  value: {{ $c.identityHeaders.user | quote }}
+- name: GRAPNEL_IDENTITY_GROUPS_HEADER
+  value: {{ $c.identityHeaders.groups | quote }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -67,11 +118,14 @@ a rendering. The checksum in the pods does not cover generated credentials.
 {{- $there := (lookup "v1" "Secret" .Release.Namespace (include "grapnel.secretName" .)).data | default dict -}}
 {{- $data := dict -}}
 {{- $generated := list -}}
-{{- if not .Values.credentials.managementKey.existingSecret -}}
+{{- if and .Values.credentials.managementKey.enabled (not .Values.credentials.managementKey.existingSecret) -}}
 {{- $generated = append $generated "management-key" -}}
 {{- end -}}
 {{- if not .Values.credentials.sealingKeys.existingSecret -}}
 {{- $generated = append $generated "sealing-keys" -}}
+{{- end -}}
+{{- if and (include "grapnel.hasConsole" .) (not .Values.manage.console.sealingKey.existingSecret) -}}
+{{- $generated = append $generated "console-sealing-key" -}}
 {{- end -}}
 {{- range $store := list "postgres" "redis" "rabbitmq" -}}
 {{- if include "grapnel.isBundled" (list $ $store) -}}
@@ -83,7 +137,7 @@ a rendering. The checksum in the pods does not cover generated credentials.
 {{- $_ := set $data $key (index $there $key | b64dec) -}}
 {{- else if not $.Values.credentials.generate -}}
 {{- fail (printf "credentials.generate is false, and the credential %s is not set: see credentials.*.existingSecret and external.*" $key) -}}
-{{- else if eq $key "sealing-keys" -}}
+{{- else if or (eq $key "sealing-keys") (eq $key "console-sealing-key") -}}
 {{- $_ := set $data $key (printf "first:%s" (randBytes 32)) -}}
 {{- else -}}
 {{- $_ := set $data $key (randAlphaNum 32) -}}

@@ -58,6 +58,10 @@ app.kubernetes.io/component: worker
 {{- .Values.serviceAccounts.controllerName | default (ternary (printf "%s-controller" (include "grapnel.name" .)) "default" .Values.serviceAccounts.create) -}}
 {{- end -}}
 
+{{- define "grapnel.manageAccount" -}}
+{{- .Values.serviceAccounts.manageName | default (ternary (printf "%s-manage" (include "grapnel.name" .)) "default" .Values.serviceAccounts.create) -}}
+{{- end -}}
+
 {{- define "grapnel.runtimeAccount" -}}
 {{- .Values.serviceAccounts.runtimeName | default (ternary (printf "%s-runtime" (include "grapnel.name" .)) "default" .Values.serviceAccounts.create) -}}
 {{- end -}}

@@ -73,7 +73,7 @@ class Rendering(unittest.TestCase):
                     self.assertTrue(spec["securityContext"]["runAsNonRoot"])
                     self.assertGreater(spec["securityContext"]["runAsUser"], 0)
                     self.assertEqual(spec["securityContext"]["seccompProfile"], {"type": "RuntimeDefault"})
-                    self.assertEqual(spec["automountServiceAccountToken"], spec["serviceAccountName"] == "grapnel-controller")
+                    self.assertEqual(spec["automountServiceAccountToken"], spec["serviceAccountName"] in ("grapnel-controller", "grapnel-manage"))
                     for container in spec["containers"]:
                         security = container["securityContext"]
                         self.assertEqual(security["capabilities"], {"drop": ["ALL"]})
@@ -85,13 +85,14 @@ class Rendering(unittest.TestCase):
         objects = render(values=EVERYTHING)
         pods = {key: document["spec"]["template"]["metadata"]["labels"] for key, document in objects.items()
                 if "template" in document.get("spec", {})}
-        for name in ("api", "controller"):
+        for name in ("api", "manage", "controller"):
             deployment = objects["Deployment", f"grapnel-{name}"]
             selector = deployment["spec"]["selector"]["matchLabels"].items()
             selected = [key for key, labels in pods.items() if selector <= labels.items()]
             self.assertEqual(selected, [("Deployment", f"grapnel-{name}")])
-        service = objects["Service", "grapnel-api"]["spec"]["selector"].items()
-        self.assertEqual([key for key, labels in pods.items() if service <= labels.items()], [("Deployment", "grapnel-api")])
+        for name in ("grapnel-api", "grapnel-manage"):
+            service = objects["Service", name]["spec"]["selector"].items()
+            self.assertEqual([key for key, labels in pods.items() if service <= labels.items()], [("Deployment", name)])
 
     def test_names_have_the_release_in_them(self):
         objects = render(release="hooks")
@@ -106,10 +107,11 @@ class Rendering(unittest.TestCase):
                 self.assertEqual(document["metadata"]["labels"].get("team"), "hooks", key)
 
     def test_the_definition_can_be_left_out(self):
-        name = ("CustomResourceDefinition", "integrations.grapnel.dev")
-        self.assertIn(name, render())
-        self.assertNotIn(name, render("crds.enabled=false"))
-        self.assertEqual(render()[name]["metadata"]["annotations"]["helm.sh/resource-policy"], "keep")
+        for definition in ("integrations.grapnel.dev", "replays.grapnel.dev"):
+            name = ("CustomResourceDefinition", definition)
+            self.assertIn(name, render())
+            self.assertNotIn(name, render("crds.enabled=false"))
+            self.assertEqual(render()[name]["metadata"]["annotations"]["helm.sh/resource-policy"], "keep")
 
 
 class KubernetesVersion(unittest.TestCase):
@@ -152,9 +154,64 @@ class Credentials(unittest.TestCase):
         self.assertEqual(secret_of(env["DATABASE_URL"]), ("datastores", "postgres"))
         self.assertEqual(secret_of(env["REDIS_URL"]), ("datastores", "redis"))
         self.assertEqual(secret_of(env["RABBITMQ_URL"]), ("datastores", "rabbitmq"))
+        self.assertEqual(secret_of(env["GRAPNEL_SEALING_KEYS"]), ("grapnel-keys", "sealing-keys"))
+
+        env = variables(objects["Deployment", "grapnel-manage"]["spec"]["template"]["spec"]["containers"][0])
+        self.assertEqual(secret_of(env["DATABASE_URL"]), ("datastores", "postgres"))
         self.assertEqual(secret_of(env["MANAGEMENT_API_KEY"]), ("grapnel-keys", "management-key"))
         self.assertEqual(secret_of(env["MANAGEMENT_API_KEY_PREVIOUS"]), ("grapnel-keys", "previous"))
-        self.assertEqual(secret_of(env["GRAPNEL_SEALING_KEYS"]), ("grapnel-keys", "sealing-keys"))
+
+    def test_only_management_pods_have_the_management_key_and_they_have_no_sealing_key(self):
+        for objects in (render(), render(values=EVERYTHING)):
+            for key, spec in pod_specs(objects):
+                env = {name for container in spec["containers"] for name in variables(container)}
+                is_manage = key == ("Deployment", "grapnel-manage")
+                self.assertEqual("MANAGEMENT_API_KEY" in env, is_manage, key)
+                self.assertFalse(is_manage and "GRAPNEL_SEALING_KEYS" in env)
+            self.assertNotIn("MANAGEMENT", objects["ConfigMap", "grapnel-workers"]["data"]["pod.yaml"])
+
+    def test_the_console_is_there_with_its_own_key_and_only_in_management_pods(self):
+        def manage(objects):
+            return variables(objects["Deployment", "grapnel-manage"]["spec"]["template"]["spec"]["containers"][0])
+        objects = render()
+        self.assertEqual(secret_of(manage(objects)["GRAPNEL_CONSOLE_SEALING_KEY"]), ("grapnel-credentials", "console-sealing-key"))
+        key = base64.b64decode(objects["Secret", "grapnel-credentials"]["data"]["console-sealing-key"]).decode()
+        self.assertRegex(key, r"^first:[A-Za-z0-9+/]{43}=$")
+        self.assertNotIn("GRAPNEL_IDENTITY_PROXIES", manage(objects))
+        for key, spec in pod_specs(objects):
+            env = {name for container in spec["containers"] for name in variables(container)}
+            self.assertEqual("GRAPNEL_CONSOLE_SEALING_KEY" in env, key == ("Deployment", "grapnel-manage"), key)
+
+        env = manage(render(values=EVERYTHING))
+        self.assertEqual(secret_of(env["GRAPNEL_CONSOLE_SEALING_KEY"]), ("grapnel-keys", "console"))
+        self.assertEqual(secret_of(env["GRAPNEL_IDENTITY_PROXY_SECRET"]), ("grapnel-keys", "proxy"))
+        self.assertEqual(env["GRAPNEL_IDENTITY_PROXIES"]["value"], "10.1.0.0/16")
+        self.assertEqual(env["GRAPNEL_IDENTITY_USER_HEADER"]["value"], "x-forwarded-email")
+        self.assertEqual(env["GRAPNEL_IDENTITY_GROUPS_HEADER"]["value"], "x-forwarded-groups")
+
+    def test_there_need_not_be_a_console(self):
+        objects = render("manage.console.enabled=false", "management.ingress.enabled=true")
+        self.assertNotIn("console-sealing-key", objects["Secret", "grapnel-credentials"]["data"])
+        paths = objects["Ingress", "grapnel-management"]["spec"]["rules"][0]["http"]["paths"]
+        self.assertFalse([path for path in paths if "console" in path["path"]])
+        env = variables(objects["Deployment", "grapnel-manage"]["spec"]["template"]["spec"]["containers"][0])
+        self.assertNotIn("GRAPNEL_CONSOLE_SEALING_KEY", env)
+
+    def test_an_identity_proxy_needs_a_secret_and_somebody_who_judges(self):
+        proxies = "manage.console.identityProxies={10.0.0.0/8}"
+        with self.assertRaisesRegex(Refused, "identityProxySecret"):
+            render(proxies)
+        with self.assertRaisesRegex(Refused, "manage.kubernetesAccess"):
+            render(proxies, "manage.console.identityProxySecret.existingSecret=a", "manage.kubernetesAccess=false")
+
+    def test_there_need_not_be_a_management_key(self):
+        objects = render("credentials.managementKey.enabled=false")
+        self.assertNotIn("management-key", objects["Secret", "grapnel-credentials"]["data"])
+        env = variables(objects["Deployment", "grapnel-manage"]["spec"]["template"]["spec"]["containers"][0])
+        self.assertNotIn("MANAGEMENT_API_KEY", env)
+        self.assertEqual(env["GRAPNEL_KUBERNETES_ACCESS"]["value"], "true")
+        with self.assertRaisesRegex(Refused, "nobody could use the management routes"):
+            render("credentials.managementKey.enabled=false", "manage.kubernetesAccess=false")
 
     def test_a_url_goes_into_the_secret_and_not_into_a_pod(self):
         url = "postgres://u:hidden@db.example.com/grapnel"
@@ -212,13 +269,40 @@ class Migration(unittest.TestCase):
 class Access(unittest.TestCase):
     def test_listed_namespaces_get_roles_and_the_cluster_none(self):
         objects = render("controller.watchNamespaces={shop,billing}", "rbac.aggregateRoles=false")
-        self.assertFalse([key for key in objects if key[0].startswith("ClusterRole")])
+        cluster = {key for key in objects if key[0].startswith("ClusterRole")}
+        self.assertEqual(cluster, {("ClusterRole", "platform-grapnel-manage"), ("ClusterRoleBinding", "platform-grapnel-manage")})
         roles = {name for kind, name in objects if kind == "Role"}
         self.assertEqual(roles, {"grapnel-controller", "platform-grapnel-controller@shop", "platform-grapnel-controller@billing"})
 
-    def test_only_the_controller_has_a_token(self):
-        with_token = {key for key, spec in pod_specs(render()) if spec["automountServiceAccountToken"]}
-        self.assertEqual(with_token, {("Deployment", "grapnel-controller"), ("Job", "grapnel-uninstall")})
+    def test_only_the_controller_and_the_management_pods_have_a_token(self):
+        def with_token(*sets):
+            return {key for key, spec in pod_specs(render(*sets)) if spec["automountServiceAccountToken"]}
+        controller = {("Deployment", "grapnel-controller"), ("Job", "grapnel-uninstall")}
+        self.assertEqual(with_token(), controller | {("Deployment", "grapnel-manage")})
+        self.assertEqual(with_token("manage.kubernetesAccess=false"), controller)
+
+    def test_management_pods_may_only_ask(self):
+        objects = render()
+        rules = objects["ClusterRole", "platform-grapnel-manage"]["rules"]
+        granted = {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+        self.assertEqual(granted, {("tokenreviews", "create"), ("subjectaccessreviews", "create")})
+        bound = [key for key, document in objects.items() if key[0].endswith("RoleBinding")
+                 and "grapnel-manage" in {subject["name"] for subject in document["subjects"]}]
+        self.assertEqual(bound, [("ClusterRoleBinding", "platform-grapnel-manage")])
+        self.assertNotIn(("ClusterRole", "platform-grapnel-manage"), render("manage.kubernetesAccess=false"))
+
+    def test_payloads_and_replays_take_the_right_to_edit(self):
+        objects = render()
+        def granted(name):
+            rules = objects["ClusterRole", f"platform-grapnel-{name}"]["rules"]
+            return {(resource, verb) for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+        view, edit, admin = granted("view"), granted("edit"), granted("admin")
+        self.assertLessEqual({("integrations/events", "list"), ("integrations/deliveries", "list"), ("integrations/audit", "list"),
+                              ("integrations/replays", "get")}, view)
+        self.assertFalse({resource for resource, verb in view if verb not in ("get", "list", "watch")})
+        self.assertNotIn("integrations/payloads", {resource for resource, _ in view})
+        self.assertLessEqual({("integrations/payloads", "get"), ("integrations/replays", "create")}, edit)
+        self.assertEqual(admin, {("integrations/events", "delete")})
 
     def test_nobody_may_write_secrets(self):
         for key, document in render().items():
@@ -237,11 +321,22 @@ class Access(unittest.TestCase):
         more = [rule for rule in rules(watched, "controller.captureSecrets=true") if rule not in rules(watched)]
         self.assertEqual(more, [(("Role", "platform-grapnel-controller@shop"), expected)])
 
+    def test_replays_are_seen_by_who_may_view_and_changed_by_who_may_edit(self):
+        objects = render()
+        def granted(name):
+            rules = objects["ClusterRole", f"platform-grapnel-{name}"]["rules"]
+            return {verb for rule in rules if "replays" in rule["resources"] for verb in rule["verbs"]}
+        self.assertEqual(granted("view"), {"get", "list", "watch"})
+        self.assertEqual(granted("edit"), {"create", "update", "patch", "delete", "deletecollection"})
+        labels = objects["ClusterRole", "platform-grapnel-edit"]["metadata"]["labels"]
+        self.assertEqual(labels["rbac.authorization.k8s.io/aggregate-to-admin"], "true")
+        self.assertEqual(granted("controller"), {"get", "list", "watch", "patch", "delete"})
+
     def test_users_may_not_write_status(self):
         for key, document in render().items():
             if "aggregate-to" in yaml.safe_dump(document["metadata"].get("labels", {})):
                 for rule in document["rules"]:
-                    if "integrations/status" in rule["resources"]:
+                    if {"integrations/status", "replays/status"} & set(rule["resources"]):
                         self.assertLessEqual(set(rule["verbs"]), {"get", "list", "watch"}, key)
 
 
@@ -253,6 +348,14 @@ class Traffic(unittest.TestCase):
         self.assertEqual(paths("grapnel-webhooks"), ["/api/v1/webhooks"])
         self.assertFalse([path for path in paths("grapnel-management") if "/api/v1/webhooks".startswith(path)])
 
+    def test_management_routes_lead_to_the_management_pods(self):
+        objects = render(values=EVERYTHING)
+        for side, service in (("webhooks", "grapnel-api"), ("management", "grapnel-manage")):
+            paths = objects["Ingress", f"grapnel-{side}"]["spec"]["rules"][0]["http"]["paths"]
+            self.assertEqual({path["backend"]["service"]["name"] for path in paths}, {service})
+            (rule,) = objects["HTTPRoute", f"grapnel-{side}"]["spec"]["rules"]
+            self.assertEqual([backend["name"] for backend in rule["backendRefs"]], [service])
+
     def test_the_management_paths_are_those_of_the_api(self):
         sources = "".join(path.read_text() for path in (ROOT / "runtime/src/management").rglob("*.rs"))
         served = {"/api/v1/" + name for name in re.findall(r'path = "/(?:api/v1/)?([a-z-]+)', sources)} - {"/api/v1/internal", "/api/v1/webhooks"}
@@ -260,6 +363,12 @@ class Traffic(unittest.TestCase):
         objects = render(values=EVERYTHING)
         routed = {path["path"] for path in objects["Ingress", "grapnel-management"]["spec"]["rules"][0]["http"]["paths"]}
         self.assertLessEqual(served, routed)
+
+    def test_the_console_is_behind_its_prefix(self):
+        for sets, values, path in ((("management.ingress.enabled=true",), None, "/console"), ((), EVERYTHING, "/grapnel/console")):
+            objects = render(*sets, values=values)
+            paths = objects["Ingress", "grapnel-management"]["spec"]["rules"][0]["http"]["paths"]
+            self.assertIn(path, [routed["path"] for routed in paths])
 
     def test_api_and_controller_know_the_public_url(self):
         objects = render("publicUrl=https://hooks.example.com")
@@ -296,6 +405,63 @@ class Traffic(unittest.TestCase):
         container = objects["Deployment", "grapnel-api"]["spec"]["template"]["spec"]["containers"][0]
         self.assertEqual(variables(container)["GRAPNEL_ALLOWED_DESTINATION_CIDRS"]["value"], "10.0.0.0/8")
 
+    def test_redis_and_further_servers_are_no_destinations(self):
+        def denied(*sets):
+            container = render(*sets)["Deployment", "grapnel-api"]["spec"]["template"]["spec"]["containers"][0]
+            return variables(container).get("GRAPNEL_DENIED_DESTINATIONS", {}).get("value")
+
+        self.assertEqual(denied(), "grapnel-redis:6379")
+        self.assertEqual(denied("deniedDestinations={redis.data:6379}"), "redis.data:6379,grapnel-redis:6379")
+        self.assertIsNone(denied("external.redis.url=redis://redis.data:6379/0"))
+
+    def test_api_and_workers_have_one_way_out(self):
+        for sets, expected in (
+            ((), {}),
+            (("egress.noProxy={example.com}",), {}),
+            (("egress.proxy.url=http://proxy:3128", "egress.noProxy={example.com,192.0.2.0/24}"),
+             {"PROXY": "http://proxy:3128", "NO": "example.com,192.0.2.0/24", "RESOLVES": "false"}),
+            (("egress.proxy.existingSecret=proxy", "egress.proxyResolves=true", "egress.ca.secret=ca"),
+             {"PROXY": ("proxy", "url"), "RESOLVES": "true", "CA": "/etc/grapnel/egress-ca/ca.crt"}),
+        ):
+            with self.subTest(sets):
+                objects = render(*sets)
+                api = objects["Deployment", "grapnel-api"]["spec"]["template"]["spec"]
+                worker = yaml.safe_load(objects["ConfigMap", "grapnel-workers"]["data"]["pod.yaml"])
+                names = {"PROXY": "GRAPNEL_EGRESS_PROXY", "NO": "GRAPNEL_NO_PROXY",
+                         "RESOLVES": "GRAPNEL_EGRESS_PROXY_RESOLVES", "CA": "GRAPNEL_EGRESS_CA_FILE"}
+                for container in (api["containers"][0], worker):
+                    found = variables(container)
+                    for short, name in names.items():
+                        variable = found.get(name)
+                        value = variable and (variable.get("value") or secret_of(variable))
+                        self.assertEqual(value, expected.get(short), name)
+                mount = [{"name": "egress-ca", "mountPath": "/etc/grapnel/egress-ca", "readOnly": True}]
+                volume = [{"name": "egress-ca", "secret": {"secretName": "ca"}}]
+                for pod, container in ((api, api["containers"][0]), (worker, worker)):
+                    self.assertEqual(pod.get("volumes", []), volume if "CA" in expected else [])
+                    self.assertEqual(container.get("volumeMounts", []), mount if "CA" in expected else [])
+        for sets in (("egress.proxy.url=http://a", "egress.proxy.existingSecret=b"),
+                     ("egress.ca.secret=a", "egress.ca.configMap=b")):
+            with self.assertRaisesRegex(Refused, "not both"):
+                render(*sets)
+
+    def test_credentials_of_the_proxy_are_only_in_a_secret(self):
+        with self.assertRaisesRegex(Refused, "egress"):
+            render("egress.proxy.url=http://user:word@proxy:3128")
+
+    def test_the_proxy_is_reached_by_the_api_and_workers(self):
+        def rules(*sets):
+            objects = render(*sets)
+            policies = [objects["NetworkPolicy", f"grapnel-{role}"] for role in ("api", "worker")]
+            return [rule for policy in policies for rule in policy["spec"]["egress"]
+                    if {"protocol": "TCP", "port": 8443} in rule.get("ports", [])]
+        self.assertEqual(rules("egress.proxy.port=8443"), [])
+        to_proxy = ("egress.proxy.url=http://proxy:8443", "egress.proxy.port=8443")
+        ports = [{"protocol": "TCP", "port": 8443}]
+        self.assertEqual(rules(*to_proxy), [{"ports": ports}] * 2)
+        to = [{"ipBlock": {"cidr": "10.1.2.3/32"}}]
+        self.assertEqual(rules(*to_proxy, "networkPolicy.proxyTo[0].ipBlock.cidr=10.1.2.3/32"), [{"ports": ports, "to": to}] * 2)
+
     def test_workers_reach_no_private_network_unless_allowed(self):
         def blocks(*sets):
             policy = render(*sets)["NetworkPolicy", "grapnel-worker"]
@@ -303,6 +469,17 @@ class Traffic(unittest.TestCase):
         self.assertIn("10.0.0.0/8", blocks()[0]["except"])
         self.assertEqual([block["cidr"] for block in blocks()], ["0.0.0.0/0", "::/0"])
         self.assertIn({"cidr": "10.0.0.0/8"}, blocks("allowedDestinationCidrs={10.0.0.0/8}"))
+
+    def test_workers_reach_the_pods_of_services_and_none_of_the_platform(self):
+        def pods(*sets):
+            policy = render(*sets)["NetworkPolicy", "grapnel-worker"]
+            return [peer for rule in policy["spec"]["egress"] for peer in rule.get("to", []) if "namespaceSelector" in peer]
+        [peer] = pods()
+        self.assertEqual(peer["namespaceSelector"]["matchExpressions"],
+                         [{"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": ["platform"]}])
+        self.assertEqual(peer["podSelector"]["matchExpressions"],
+                         [{"key": "app.kubernetes.io/name", "operator": "NotIn", "values": ["grapnel"]}])
+        self.assertEqual(pods("networkPolicy.servicePods=false"), [])
 
     def test_the_api_fetches_certificates_from_outside_and_from_nowhere_else(self):
         policy = render()["NetworkPolicy", "grapnel-api"]
@@ -354,6 +531,27 @@ class HelmTest(unittest.TestCase):
         for document in found:
             self.assertEqual(document["metadata"]["annotations"]["helm.sh/hook"], "test")
             self.assertIn("hook-succeeded", document["metadata"]["annotations"]["helm.sh/hook-delete-policy"])
+
+
+class Workers(unittest.TestCase):
+    EXTERNAL = "external.postgres.url=postgres://grapnel@db/grapnel"
+
+    def most(self, *sets):
+        controller = render(*sets)[("Deployment", "grapnel-controller")]
+        environment = variables(controller["spec"]["template"]["spec"]["containers"][0])
+        return environment["GRAPNEL_MAX_WORKERS_PER_NAMESPACE"]["value"]
+
+    def test_the_bundled_postgres_has_connections_for_them(self):
+        self.assertEqual(self.most(), "10")
+        self.assertEqual(self.most("api.replicas=4"), "8")
+        self.assertEqual(self.most("api.replicas=100"), "1")
+        self.assertEqual(self.most("controller.maxWorkersPerNamespace=5"), "5")
+        with self.assertRaisesRegex(Refused, "at most 10 with the bundled PostgreSQL"):
+            render("controller.maxWorkersPerNamespace=11")
+
+    def test_an_external_postgres_bounds_nothing(self):
+        self.assertEqual(self.most(self.EXTERNAL), "100")
+        self.assertEqual(self.most(self.EXTERNAL, "controller.maxWorkersPerNamespace=1000"), "1000")
 
 
 class Schema(unittest.TestCase):

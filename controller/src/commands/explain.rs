@@ -1,11 +1,14 @@
 //! `grapnel-controller explain FILE…`: checks the rules of the API server and of the controller without either, before
 //! anything is applied.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use grapnel_core::resolved_provider;
-use grapnel_crds::{Document, Integration, ScalingMode, names, parse_documents};
+use grapnel_core::filter;
+use grapnel_core::resolved_provider::{self, ResolvedProvider};
+use grapnel_crds::names::{self, DESTINATION_LABEL};
+use grapnel_crds::{Document, Integration, ScalingMode, parse_documents};
 use grapnel_platform::manifest_files;
 
 use crate::reconcile::secrets::references;
@@ -48,6 +51,7 @@ fn describe(integration: &Integration) -> (String, usize) {
     problems.extend(
         resolved_provider::errors(&integration.spec, problems.is_empty()).iter().map(ToString::to_string),
     );
+    problems.extend(filter::errors(&integration.spec).iter().map(ToString::to_string));
     if !problems.is_empty() {
         let lines: String = problems.iter().map(|problem| format!("\n  {problem}")).collect();
         return (format!("{heading} is not valid{lines}"), problems.len());
@@ -66,18 +70,42 @@ fn describe(integration: &Integration) -> (String, usize) {
         spec.state,
         names::webhook_path(integration.route()),
     );
+    if let Ok(provider) = ResolvedProvider::new(spec) {
+        lines += &format!(
+            "\n  a repeated webhook: recognized by {}",
+            resolved_provider::recognized_by(&provider.mapping)
+        );
+    }
     for destination in &spec.destinations {
         lines += &format!(
             "\n  destination {}: {} ({} attempts)",
-            destination.name, destination.url, destination.retry.max_attempts
+            destination.name,
+            destination.request_url(&integration.namespace_or_default()),
+            destination.retry.max_attempts
         );
+        if let Some(service) = &destination.service {
+            lines += &format!(
+                "\n    to the ready pods of the Service {}/{} behind its port {}",
+                integration.namespace_or_default(),
+                service.name,
+                service.port
+            );
+        }
     }
     let mut secrets: Vec<String> = references(integration)
+        .iter()
         .map(|secret_ref| format!("{} (key {})", secret_ref.name, secret_ref.key))
         .collect();
     secrets.sort();
     secrets.dedup();
     lines += &format!("\n  requires the Secrets: {}", secrets.join(", "));
+    let sent = spec.destinations.iter().flat_map(|destination| destination.sent_refs());
+    let labeled: BTreeSet<String> = sent.map(|(_, secret_ref)| secret_ref.name).collect();
+    if !labeled.is_empty() {
+        let labeled: Vec<String> = labeled.into_iter().collect();
+        lines +=
+            &format!("\n  of these with the label {DESTINATION_LABEL}: \"true\": {}", labeled.join(", "));
+    }
     if let Some(warning) = resolved_provider::warning(spec) {
         lines += &format!("\n  warning: {warning}");
     }
@@ -113,6 +141,56 @@ mod tests {
         ] {
             assert!(lines.contains(part), "{lines}");
         }
+        assert!(!lines.contains("with the label"), "{lines}");
+    }
+
+    #[test]
+    fn what_a_repeated_webhook_is_recognized_by_is_explained() {
+        let recognized = |provider: &str, mapping: &str| {
+            let (lines, _) = described(&format!(
+                "{{provider: {provider}, verification: {{secretRef: {{name: s}}}}, mapping: {mapping}, \
+                 destinations: [{{name: a, url: 'https://a.example.com'}}]}}"
+            ));
+            let line =
+                lines.lines().find_map(|line| line.strip_prefix("  a repeated webhook: recognized by "));
+            line.unwrap_or_else(|| panic!("{lines}")).to_owned()
+        };
+        assert_eq!(recognized("acme", "{}"), "its id (/eventId), else its content");
+        assert_eq!(recognized("hubspot", "{}"), "its content without element:/attemptNumber");
+        assert_eq!(
+            recognized(
+                "recurly",
+                "{externalEventId: ['header:x-id', /id], attemptFields: ['json:/n', 'json:/m']}"
+            ),
+            "its id (header:x-id, else /id), else its content without json:/n, json:/m"
+        );
+        assert_eq!(recognized("dropbox", "{}"), "nothing: every one is an event");
+    }
+
+    #[test]
+    fn secrets_that_destinations_send_need_a_label() {
+        let (lines, problems) = described(
+            "{provider: acme, verification: {secretRef: {name: s}}, destinations: [{name: a, url: 'https://a.example.com', \
+             headers: [{name: x, valueFrom: {name: out}}], tls: {clientCertificateRef: {name: cert}}}]}",
+        );
+        assert_eq!(problems, 0, "{lines}");
+        assert!(lines.contains("out (key secret)") && lines.contains("cert (key tls.key)"), "{lines}");
+        assert!(lines.contains("with the label grapnel.dev/destination: \"true\": cert, out"), "{lines}");
+    }
+
+    #[test]
+    fn a_service_is_explained_by_its_url_and_its_pods() {
+        let (lines, problems) = described(
+            "{provider: acme, verification: {secretRef: {name: s}}, \
+             destinations: [{name: a, service: {name: orders, port: 8080, path: /hooks}}]}",
+        );
+        assert_eq!(problems, 0, "{lines}");
+        for part in [
+            "destination a: http://orders.shop.svc:8080/hooks (5 attempts)",
+            "to the ready pods of the Service shop/orders behind its port 8080",
+        ] {
+            assert!(lines.contains(part), "{lines}");
+        }
     }
 
     #[test]
@@ -126,6 +204,16 @@ mod tests {
             lines.contains("warning: spec.verification.scheme.timestamp: the timestamp is not signed"),
             "{lines}"
         );
+    }
+
+    #[test]
+    fn a_filter_that_cannot_be_used_is_a_problem() {
+        let (lines, problems) = described(
+            "{provider: acme, verification: {secretRef: {name: s}}, \
+             destinations: [{name: a, url: 'https://a.example.com', filter: 'payload.total >'}]}",
+        );
+        assert_eq!(problems, 1, "{lines}");
+        assert!(lines.contains("spec.destinations[0].filter: does not parse at line 1"), "{lines}");
     }
 
     #[test]

@@ -1,22 +1,23 @@
 //! `grapnel-controller uninstall`: removes what the controller created and a chart therefore cannot remove: the worker
-//! Deployments, and the finalizers of Integrations, which would block their deletion.
+//! Deployments, and the finalizers of Integrations and Replays, which would block their deletion.
 //!
-//! The controller is stopped first, since it would create everything again. Integrations, rows, queues and history
-//! stay, and a later installation continues with them. Every step may run twice.
+//! The controller is stopped first, since it would create everything again. The objects, rows, queues and history stay, and a later installation continues with them. Every step may run twice.
 
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use grapnel_crds::Integration;
 use grapnel_crds::names::FINALIZER;
+use grapnel_crds::{Integration, Replay};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::{Api, DeleteParams, ListParams, PartialObjectMeta, Patch, PatchParams};
 use kube::{Client, Config, ResourceExt};
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::api::Kind;
 use crate::context::{API_DEADLINE, MANAGER};
+use crate::namespaces::WatchedNamespaces;
 
 /// How long the controller may take to stop; then the uninstallation proceeds anyway.
 const STOP_DEADLINE: Duration = Duration::from_secs(45);
@@ -35,7 +36,7 @@ pub struct UninstallArgs {
     /// The namespace of the platform. Default: the one that the process runs in
     #[arg(long, env = "GRAPNEL_NAMESPACE")]
     namespace: Option<String>,
-    /// Namespaces whose Integrations are watched, separated by commas. Default: all of the cluster
+    /// Namespaces whose Integrations and Replays are watched, separated by commas. Default: all of the cluster
     #[arg(long, env = "GRAPNEL_WATCH_NAMESPACES", value_delimiter = ',')]
     watch_namespaces: Vec<String>,
     /// The Deployment of the controller
@@ -50,15 +51,11 @@ pub async fn uninstall(args: UninstallArgs) -> anyhow::Result<()> {
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &namespace);
     stop_controller(&deployments, &args.controller_deployment).await.context("stop the controller")?;
     delete_workers(&deployments).await.context("delete the workers")?;
-    let integrations: Vec<Api<Integration>> = if args.watch_namespaces.is_empty() {
-        vec![Api::all(client.clone())]
-    } else {
-        args.watch_namespaces.iter().map(|name| Api::namespaced(client.clone(), name)).collect()
-    };
-    for api in &integrations {
-        remove_finalizers(&client, api).await.context("remove the finalizers of Integrations")?;
-    }
-    Ok(())
+    let watched = WatchedNamespaces::new(args.watch_namespaces);
+    remove_finalizers::<Integration>(&client, &watched)
+        .await
+        .context("remove the finalizers of Integrations")?;
+    remove_finalizers::<Replay>(&client, &watched).await.context("remove the finalizers of Replays")
 }
 
 /// Deletes in the foreground: the Deployment exists until its pods are gone.
@@ -89,7 +86,14 @@ async fn delete_workers(deployments: &Api<Deployment>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn remove_finalizers(client: &Client, api: &Api<Integration>) -> anyhow::Result<()> {
+async fn remove_finalizers<K: Kind>(client: &Client, watched: &WatchedNamespaces) -> anyhow::Result<()> {
+    for api in watched.apis::<K>(client) {
+        remove_finalizers_in(client, &api).await?;
+    }
+    Ok(())
+}
+
+async fn remove_finalizers_in<K: Kind>(client: &Client, api: &Api<K>) -> anyhow::Result<()> {
     let mut page = ListParams::default().limit(PAGE);
     loop {
         let found = match call(api.list_metadata(&page)).await {
@@ -99,7 +103,7 @@ async fn remove_finalizers(client: &Client, api: &Api<Integration>) -> anyhow::R
             Err(error) => return Err(error),
         };
         for object in found.items {
-            remove_finalizer(client, object).await?;
+            remove_finalizer::<K>(client, object).await?;
         }
         match found.metadata.continue_ {
             Some(token) if !token.is_empty() => page.continue_token = Some(token),
@@ -108,9 +112,9 @@ async fn remove_finalizers(client: &Client, api: &Api<Integration>) -> anyhow::R
     }
 }
 
-async fn remove_finalizer(client: &Client, mut object: PartialObjectMeta<Integration>) -> anyhow::Result<()> {
+async fn remove_finalizer<K: Kind>(client: &Client, mut object: PartialObjectMeta<K>) -> anyhow::Result<()> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let api: Api<Integration> = Api::namespaced(client.clone(), &namespace);
+    let api: Api<K> = Api::namespaced(client.clone(), &namespace);
     for _ in 0..PATCH_ATTEMPTS {
         if !object.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
             return Ok(());
@@ -121,7 +125,7 @@ async fn remove_finalizer(client: &Client, mut object: PartialObjectMeta<Integra
         let patch = json!({"metadata": {"resourceVersion": object.resource_version(), "finalizers": kept}});
         match call(api.patch_metadata(&name, &PatchParams::default(), &Patch::Merge(patch))).await {
             Ok(_) => {
-                tracing::info!(integration.namespace = namespace, integration.name = name, "released");
+                tracing::info!(kind = %K::kind(&()), namespace, name, "released");
                 return Ok(());
             }
             Err(error) if is_missing(&error) => return Ok(()),

@@ -1,4 +1,5 @@
-//! Reads the backlog of all queues from RabbitMQ's management API, in one request for all Integrations.
+//! Reads the backlog of all queues from RabbitMQ's management API, in one request for all Integrations, and counts the deliveries of
+//! their messages in PostgreSQL.
 //!
 //! AMQP itself reports only ready messages; those that workers hold count too, or the last worker would be stopped
 //! while it still has work. A queue without numbers, or one that is not in the response, is unknown and never zero.
@@ -7,8 +8,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use grapnel_core::error_chain::chain;
 use grapnel_core::ids::IntegrationId;
 use grapnel_crds::names::parse_queue_name;
+use grapnel_store::Database;
+use grapnel_store::deliveries::{self, DeliveryQueue};
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -21,6 +25,12 @@ const DEADLINE: Duration = Duration::from_secs(4);
 
 /// Enough for ten thousand queues and more.
 const MAX_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Queues whose deliveries are counted by one statement.
+const CHUNK: usize = 64;
+
+/// Deliveries of one queue that are counted. A longer queue has this many, or one for each message.
+const MAX_COUNTED: i64 = 20_000;
 
 /// The management API of one vhost.
 #[derive(Debug)]
@@ -105,7 +115,7 @@ fn parse(body: &[u8], prefix: &str) -> anyhow::Result<QueueReadings> {
     for queue in queues {
         let Some((id, destination)) = parse_queue_name(prefix, &queue.name) else { continue };
         let backlog = match (queue.messages_ready, queue.messages_unacknowledged) {
-            (Some(ready), Some(unacknowledged)) => Some(Backlog { ready, unacknowledged }),
+            (Some(ready), Some(unacknowledged)) => Some(Backlog { ready, unacknowledged, deliveries: 0 }),
             _ => None,
         };
         readings.entry(IntegrationId::new(id)).or_default().insert(destination.to_owned(), backlog);
@@ -113,18 +123,41 @@ fn parse(body: &[u8], prefix: &str) -> anyhow::Result<QueueReadings> {
     Ok(readings)
 }
 
+/// Counts the deliveries of queues with messages, since a message can have several. Where they cannot be counted, the messages count.
+pub async fn count_deliveries(db: &Database, readings: &mut QueueReadings) {
+    let with_messages = readings.iter().flat_map(|(id, queues)| {
+        let is_used = |backlog: &Option<Backlog>| backlog.is_some_and(|backlog| backlog.messages() > 0);
+        let used = queues.iter().filter(move |(_, backlog)| is_used(backlog));
+        used.map(|(destination, _)| DeliveryQueue { integration_id: *id, destination: destination.clone() })
+    });
+    let queues: Vec<DeliveryQueue> = with_messages.collect();
+    for chunk in queues.chunks(CHUNK) {
+        match deliveries::queued_counts(db, chunk, MAX_COUNTED).await {
+            Ok(counts) => {
+                for (queue, count) in counts {
+                    let reading = readings
+                        .get_mut(&queue.integration_id)
+                        .and_then(|queues| queues.get_mut(&queue.destination)?.as_mut());
+                    if let Some(reading) = reading {
+                        reading.deliveries = count;
+                    }
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "queued deliveries cannot be counted");
+                return;
+            }
+        }
+    }
+}
+
 /// Returns the backlog over these destinations; `None` unless all of them are known.
 pub fn total_backlog<'a>(
     queues: Option<&BTreeMap<String, Option<Backlog>>>,
     mut destinations: impl Iterator<Item = &'a str>,
 ) -> Option<Backlog> {
-    destinations.try_fold(Backlog::default(), |sum, destination| {
-        let backlog = (*queues?.get(destination)?)?;
-        Some(Backlog {
-            ready: sum.ready.saturating_add(backlog.ready),
-            unacknowledged: sum.unacknowledged.saturating_add(backlog.unacknowledged),
-        })
-    })
+    destinations
+        .try_fold(Backlog::default(), |sum, destination| Some(sum.plus((*queues?.get(destination)?)?)))
 }
 
 #[cfg(test)]
@@ -150,6 +183,15 @@ mod tests {
         );
         assert_eq!(total_backlog(queues, ["a", "c"].into_iter()), None, "and so does one that is missing");
         assert_eq!(total_backlog(None, ["a"].into_iter()), None);
+    }
+
+    #[test]
+    fn deliveries_count_where_they_were_counted_and_messages_elsewhere() {
+        let reading = |ready, deliveries| Some(Backlog { ready, unacknowledged: 1, deliveries });
+        let queues = BTreeMap::from([("a".to_owned(), reading(2, 48)), ("b".to_owned(), reading(4, 0))]);
+        let total = total_backlog(Some(&queues), ["a", "b"].into_iter()).expect("a backlog");
+        assert_eq!((total.load(), total.messages()), (48 + 5, 3 + 5));
+        assert_eq!(total.to_string(), "backlog 53 in messages (ready 6, unacknowledged 2)");
     }
 
     #[test]

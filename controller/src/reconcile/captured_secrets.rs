@@ -22,7 +22,7 @@ use crate::context::{Context, MANAGER};
 use crate::error::CallError;
 use crate::object::{integration_id, whole_seconds};
 use crate::report::events;
-use crate::report::status::{CaptureStatus, Observation, StepProblem};
+use crate::report::observation::{CaptureStatus, Observation, StepProblem};
 
 /// Writes or discards a captured secret, or reports what it is waiting for.
 pub async fn settle(

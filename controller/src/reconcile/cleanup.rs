@@ -14,6 +14,7 @@ use std::time::Duration;
 use grapnel_core::integration::RowState;
 use grapnel_crds::conditions::{self, condition, reason};
 use grapnel_crds::{DeletionPolicy, Integration, IntegrationSpec, IntegrationState};
+use grapnel_store::audit::{self, ObjectEnd};
 use grapnel_store::integrations::purge;
 use grapnel_store::integrations::retire::{self, RetireOutcome};
 use grapnel_store::integrations::{self as rows, StoredRow};
@@ -25,10 +26,10 @@ use kube::{Resource, ResourceExt};
 
 use super::workers::{delete_workers, observe_cached};
 use crate::api::{has_finalizer, remove_finalizer};
-use crate::context::{Context, MANAGER};
+use crate::context::Context;
 use crate::error::CallError;
-use crate::object::{WatchedObject, id_of, object_ref};
-use crate::report::status::{DeletionPhase, Observation};
+use crate::object::{WatchedObject, id_of, last_manager, object_ref};
+use crate::report::observation::{DeletionPhase, Observation};
 use crate::report::{events, report, with_newest_status};
 use crate::{metrics, queues};
 
@@ -73,9 +74,7 @@ pub async fn clean_up(ctx: &Context, object: &WatchedObject) -> Result<Action, C
 
 fn progress_message(error: &CallError) -> &'static str {
     match error {
-        CallError::Database(_) | CallError::Schema(_) | CallError::TimedOut("PostgreSQL") => {
-            "waiting for PostgreSQL"
-        }
+        _ if error.is_of_database() => "waiting for PostgreSQL",
         CallError::Queue(_) => "waiting for RabbitMQ",
         _ => "being removed",
     }
@@ -98,7 +97,12 @@ async fn remove(ctx: &Context, object: &WatchedObject) -> Result<DeletionProgres
     }
     delete_workers(ctx, id).await?;
     if live.is_some() {
-        match ctx.database(retire::retire(&ctx.db, id, ctx.leadership.epoch, MANAGER)).await? {
+        let end = ObjectEnd {
+            deleted_at: object.meta().deletion_timestamp.as_ref().map(|time| time.0),
+            last_manager: last_manager(object.meta()).map(str::to_owned),
+        };
+        match ctx.database(retire::retire(&ctx.db, id, ctx.leadership.epoch, audit::CONTROLLER, &end)).await?
+        {
             RetireOutcome::Now { given_up } if given_up > 0 => {
                 let note =
                     format!("{} deliveries were given up before they were finished", counted(given_up));
@@ -112,7 +116,7 @@ async fn remove(ctx: &Context, object: &WatchedObject) -> Result<DeletionProgres
         let registered: Option<IntegrationSpec> = serde_json::from_str(&found.row.spec).ok();
         queues::delete_all(ctx, id, spec.into_iter().chain(&registered)).await?;
         if spec.is_some_and(|spec| spec.deletion_policy == DeletionPolicy::Delete) {
-            ctx.database(purge::purge(&ctx.db, id, MANAGER)).await?;
+            ctx.database(purge::purge(&ctx.db, id, audit::CONTROLLER)).await?;
         }
     }
     Ok(DeletionProgress::Removed)
@@ -158,7 +162,7 @@ fn counted(open: i64) -> String {
 
 /// Removes the finalizer, and triggers the Integrations that wait for the route or for a place in the namespace.
 async fn release(ctx: &Context, object: &WatchedObject) -> Result<Action, CallError> {
-    remove_finalizer(ctx, object).await?;
+    remove_finalizer::<Integration>(ctx, object).await?;
     tracing::info!(integration = %object_ref(object), "removed");
     metrics::removed();
     ctx.memory.forget(id_of(object));

@@ -4,6 +4,9 @@
 //! The row is compared first and written only if it would change. A row is compiled before it is written, exactly as
 //! the data plane compiles it. The database decides who owns a route, and rejects older generations and older leaders.
 
+use std::collections::BTreeSet;
+
+use grapnel_core::delivery::service_endpoints::{ServiceEndpoints, ServicePort};
 use grapnel_core::error_chain::chain;
 use grapnel_core::integration::{
     CompileError, CompiledIntegration, FILE_UID_PREFIX, IntegrationRow, RowIdentity, RowState, spec_text,
@@ -11,6 +14,7 @@ use grapnel_core::integration::{
 use grapnel_core::secrets::IntegrationSecrets;
 use grapnel_crds::conditions::reason;
 use grapnel_crds::{Integration, IntegrationSpec, IntegrationState, ScalingMode};
+use grapnel_store::audit::{self, ObjectEnd};
 use grapnel_store::integrations::retire;
 use grapnel_store::integrations::waiting::{WaitingDeliveries, waiting_for};
 use grapnel_store::integrations::{self as rows, StoredRow, UpsertOutcome};
@@ -19,17 +23,21 @@ use kube::runtime::events::EventType;
 
 use super::StepOutcome;
 use super::secrets::{ResolvedSecrets, SecretResolutionError, resolve_secrets};
-use crate::context::{Context, MANAGER};
+use crate::context::Context;
 use crate::error::CallError;
-use crate::object::integration_id;
+use crate::object::{integration_id, last_manager};
 use crate::report::events;
-use crate::report::status::{Observation, StepProblem, StepStatus};
+use crate::report::observation::{Observation, StepProblem, StepStatus};
+use crate::services::services_of;
 
 /// Registers an Integration whose row may be out of date. Passes have many causes, and most of them do not concern the
 /// row.
+///
+/// `endpoints` are the addresses of its Services; `None` if they could not be read.
 pub async fn register(
     ctx: &Context,
     integration: &Integration,
+    endpoints: Option<&ServiceEndpoints>,
     observed: &mut Observation,
 ) -> Result<StepOutcome, CallError> {
     let (id, generation, now) = (integration_id(integration), integration.metadata.generation, ctx.now());
@@ -50,14 +58,14 @@ pub async fn register(
         Ok(ResolvedSecrets { secrets, warning }) => (secrets, warning),
         Err(SecretResolutionError::Problem(problem)) => {
             observed.secrets = StepStatus::Failed(problem);
-            disable_row(ctx, integration).await?;
+            disable_row(ctx, integration, endpoints).await?;
             return Ok(StepOutcome::Blocked);
         }
         Err(SecretResolutionError::Call(error)) => return Err(error),
     };
     observed.secrets = StepStatus::Done;
     observed.secret_warning.clone_from(&warning);
-    let registration = match compare_and_write(ctx, integration, &secrets).await {
+    let registration = match compare_and_write(ctx, integration, &secrets, endpoints).await {
         Ok(registration) => registration,
         Err(error) => {
             let problem = StepProblem::transient(reason::DATABASE_UNAVAILABLE, "PostgreSQL is not available");
@@ -113,12 +121,14 @@ async fn compare_and_write(
     ctx: &Context,
     integration: &Integration,
     secrets: &IntegrationSecrets,
+    endpoints: Option<&ServiceEndpoints>,
 ) -> Result<RegistrationOutcome, CallError> {
     let found = ctx.database(rows::find(&ctx.db, integration_id(integration))).await?;
     if found.as_ref().is_some_and(|found| is_up_to_date(ctx, found, integration, secrets)) {
         return Ok(RegistrationOutcome::done(None));
     }
-    let row = row(ctx, integration, secrets.seal(&ctx.keys, integration_id(integration)));
+    let sealed = secrets.seal(&ctx.keys, integration_id(integration));
+    let row = row(ctx, integration, sealed, endpoints_text(integration, endpoints, found.as_ref()));
     if let Err(error) = CompiledIntegration::compile(row.clone(), &ctx.keys) {
         return Ok(compile_problem(&error));
     }
@@ -127,14 +137,19 @@ async fn compare_and_write(
 
 /// Disables the row of an Integration that is to be disabled, even though its Secrets cannot be read: the row keeps the
 /// secrets that it has.
-async fn disable_row(ctx: &Context, integration: &Integration) -> Result<(), CallError> {
+async fn disable_row(
+    ctx: &Context,
+    integration: &Integration,
+    endpoints: Option<&ServiceEndpoints>,
+) -> Result<(), CallError> {
     if integration.spec.state != IntegrationState::Disabled {
         return Ok(());
     }
     let found = ctx.database(rows::find(&ctx.db, integration_id(integration))).await?;
     let is_enabled = |found: &StoredRow| !found.deleted && found.row.state != RowState::Disabled;
     if let Some(found) = found.filter(is_enabled) {
-        let row = row(ctx, integration, found.row.secrets.clone());
+        let endpoints = endpoints_text(integration, endpoints, Some(&found));
+        let row = row(ctx, integration, found.row.secrets.clone(), endpoints);
         write(ctx, integration, row, Some(found)).await?;
     }
     Ok(())
@@ -151,9 +166,10 @@ async fn write(
     if let Some(found) = found.as_ref().filter(|found| !found.deleted) {
         warn_of_waiting(ctx, integration, found, &destinations).await?;
     }
-    let mut outcome = ctx.database(rows::upsert(&ctx.db, &row, &destinations, MANAGER)).await?;
+    let actor = applied_by(integration, found.as_ref());
+    let mut outcome = ctx.database(rows::upsert(&ctx.db, &row, &destinations, &actor)).await?;
     if outcome == UpsertOutcome::NameTaken && retire_namesake(ctx, integration).await? {
-        outcome = ctx.database(rows::upsert(&ctx.db, &row, &destinations, MANAGER)).await?;
+        outcome = ctx.database(rows::upsert(&ctx.db, &row, &destinations, &actor)).await?;
     }
     Ok(match outcome {
         UpsertOutcome::Applied => {
@@ -187,6 +203,17 @@ async fn write(
     })
 }
 
+/// Returns who changed what the row is written for: the field manager of a new generation. Whatever else changes a row, such as a
+/// Secret, is followed by the controller itself.
+fn applied_by(integration: &Integration, found: Option<&StoredRow>) -> String {
+    let is_new = found
+        .is_none_or(|found| found.deleted || Some(found.row.generation) != integration.metadata.generation);
+    match last_manager(&integration.metadata).filter(|_| is_new) {
+        Some(name) => audit::manager(name),
+        None => audit::CONTROLLER.to_owned(),
+    }
+}
+
 /// Publishes an Event about deliveries that end because their destination is no longer in the spec, before they end.
 async fn warn_of_waiting(
     ctx: &Context,
@@ -215,7 +242,8 @@ async fn retire_namesake(ctx: &Context, integration: &Integration) -> Result<boo
         return Ok(false);
     };
     tracing::warn!(integration.id = %holder.id, "retiring the row of an object that no longer exists");
-    ctx.database(retire::retire(&ctx.db, holder.id, ctx.leadership.epoch, MANAGER)).await?;
+    let (epoch, end) = (ctx.leadership.epoch, ObjectEnd::default());
+    ctx.database(retire::retire(&ctx.db, holder.id, epoch, audit::CONTROLLER, &end)).await?;
     Ok(true)
 }
 
@@ -232,18 +260,54 @@ fn is_up_to_date(
         && Some(row.generation) == integration.metadata.generation
         && row.state == RowState::from(integration.spec.state)
         && row.spec == spec_text(&integration.spec)
+        && has_services_of(row, integration)
         && !ctx.keys.needs_reseal(&row.secrets)
         && same_secrets()
 }
 
-fn row(ctx: &Context, integration: &Integration, secrets: Vec<u8>) -> IntegrationRow {
+/// Returns whether a row has the Services of the spec. Their addresses are followed on their own.
+fn has_services_of(row: &IntegrationRow, integration: &Integration) -> bool {
+    let wanted: BTreeSet<ServicePort> = services_of(integration).into_iter().collect();
+    let stored = row.endpoints.as_deref().map(ServiceEndpoints::parse);
+    match stored {
+        None => wanted.is_empty(),
+        Some(stored) => !wanted.is_empty() && stored.is_ok_and(|stored| stored.services().eq(wanted.iter())),
+    }
+}
+
+/// Returns the addresses to write with a row. Those that could not be read are as the row has them.
+fn endpoints_text(
+    integration: &Integration,
+    read: Option<&ServiceEndpoints>,
+    found: Option<&StoredRow>,
+) -> Option<String> {
+    let services = services_of(integration);
+    if services.is_empty() {
+        return None;
+    }
+    let stored = found.and_then(|found| ServiceEndpoints::parse(found.row.endpoints.as_deref()?).ok());
+    let known = read.cloned().or(stored).unwrap_or_default();
+    let mut endpoints = ServiceEndpoints::default();
+    for service in services {
+        let addresses = known.of(&service).unwrap_or_default().to_vec();
+        endpoints.set(service, addresses);
+    }
+    Some(endpoints.to_text())
+}
+
+fn row(
+    ctx: &Context,
+    integration: &Integration,
+    secrets: Vec<u8>,
+    endpoints: Option<String>,
+) -> IntegrationRow {
     let identity = RowIdentity {
         id: integration_id(integration),
         uid: integration.metadata.uid.clone().unwrap_or_default(),
         generation: integration.metadata.generation.unwrap_or_default(),
         writer_epoch: ctx.leadership.epoch,
     };
-    IntegrationRow::new(integration, identity, secrets)
+    IntegrationRow { endpoints, ..IntegrationRow::new(integration, identity, secrets) }
 }
 
 /// Reports a row that the data plane could not use. It is not written.
@@ -253,14 +317,20 @@ fn compile_problem(error: &CompileError) -> RegistrationOutcome {
         CompileError::UnknownProvider(_) => {
             RegistrationOutcome::rejected(StepProblem::stalled(reason::UNSUPPORTED_PROVIDER, message))
         }
-        CompileError::Secrets(_) | CompileError::Verification(_) | CompileError::Signing { .. } => {
+        CompileError::Secrets(_) | CompileError::Verification(_) | CompileError::DestinationSecret { .. } => {
             RegistrationOutcome {
                 secrets: StepStatus::Failed(StepProblem::stalled(reason::SECRET_INVALID, message)),
                 registered: StepStatus::NotTried,
                 ..RegistrationOutcome::done(None)
             }
         }
-        CompileError::Spec(_) | CompileError::Provider(_) | CompileError::Destination { .. } => {
+        CompileError::Filters(_) => {
+            RegistrationOutcome::rejected(StepProblem::stalled(reason::FILTER_INVALID, message))
+        }
+        CompileError::Spec(_)
+        | CompileError::Endpoints(_)
+        | CompileError::Provider(_)
+        | CompileError::Destination { .. } => {
             RegistrationOutcome::rejected(StepProblem::stalled(reason::INVALID_SPEC, message))
         }
     }

@@ -7,14 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use grapnel_core::secrets::IntegrationSecrets;
 use grapnel_crds::conditions::reason;
-use grapnel_crds::{Integration, Secret, SecretRef, SecretValue, resolve_secret, white_space_warning};
+use grapnel_crds::{
+    Integration, Secret, SecretError, SecretRef, SecretValue, permits_destinations, resolve_secret,
+    resolve_sent_secret, white_space_warning,
+};
 use k8s_openapi::api::core::v1::Secret as SecretObject;
 use kube::api::Api;
 use secrecy::zeroize::Zeroizing;
 
 use crate::context::Context;
 use crate::error::CallError;
-use crate::report::status::StepProblem;
+use crate::report::observation::StepProblem;
 
 /// Why the secrets of an Integration could not be resolved.
 #[derive(Debug)]
@@ -33,14 +36,19 @@ pub struct ResolvedSecrets {
 
 /// Returns whether an Integration refers to the Secret of that name.
 pub fn refers_to(integration: &Integration, name: &str) -> bool {
-    references(integration).any(|secret_ref| secret_ref.name == name)
+    references(integration).iter().any(|secret_ref| secret_ref.name == name)
 }
 
 /// Returns every reference of an Integration to a Secret.
-pub fn references(integration: &Integration) -> impl Iterator<Item = &SecretRef> {
-    let signing = integration.spec.destinations.iter().flat_map(|destination| destination.signing_refs());
+pub fn references(integration: &Integration) -> Vec<SecretRef> {
     let verification = &integration.spec.verification;
-    verification.secret_refs().chain(&verification.verify_token_ref).chain(signing)
+    let mut references: Vec<_> =
+        verification.secret_refs().chain(&verification.verify_token_ref).cloned().collect();
+    for destination in &integration.spec.destinations {
+        references.extend(destination.signing_refs().cloned());
+        references.extend(destination.sent_refs().into_iter().map(|(_, secret_ref)| secret_ref));
+    }
+    references
 }
 
 /// Reads all Secrets of an Integration and resolves its references.
@@ -52,8 +60,8 @@ pub async fn resolve_secrets(
     let api: Api<SecretObject> = Api::namespaced(ctx.client.clone(), &namespace);
     let mut secrets = Vec::new();
     for name in referenced_names(integration) {
-        match ctx.api(api.get_opt(name)).await {
-            Ok(Some(object)) => secrets.push(values(&namespace, name, object)),
+        match ctx.api(api.get_opt(&name)).await {
+            Ok(Some(object)) => secrets.push(values(&namespace, &name, object)),
             Ok(None) => {}
             Err(CallError::Api(kube::Error::Api(status))) if status.is_forbidden() => {
                 let message = format!("the controller is not allowed to read the Secret {namespace}/{name}");
@@ -69,14 +77,15 @@ pub async fn resolve_secrets(
 }
 
 /// Returns the names of all Secrets that an Integration refers to.
-fn referenced_names(integration: &Integration) -> BTreeSet<&str> {
-    references(integration).map(|secret_ref| secret_ref.name.as_str()).collect()
+fn referenced_names(integration: &Integration) -> BTreeSet<String> {
+    references(integration).into_iter().map(|secret_ref| secret_ref.name).collect()
 }
 
 fn values(namespace: &str, name: &str, object: SecretObject) -> Secret {
     let data = object.data.unwrap_or_default();
     let values = data.into_iter().map(|(key, value)| (key, SecretValue::new(value.0))).collect();
-    Secret { namespace: namespace.to_owned(), name: name.to_owned(), values }
+    let permits_destinations = permits_destinations(object.metadata.labels.iter().flatten());
+    Secret { namespace: namespace.to_owned(), name: name.to_owned(), permits_destinations, values }
 }
 
 fn collect(
@@ -85,7 +94,7 @@ fn collect(
     secrets: &[Secret],
 ) -> Result<ResolvedSecrets, StepProblem> {
     let mut warning = None;
-    let mut value = |secret_ref: &SecretRef| match resolve_secret(secret_ref, namespace, secrets) {
+    let mut take = |secret_ref: &SecretRef, found: Result<&[u8], SecretError>| match found {
         Ok(value) => {
             let name = format!("the key {} of the Secret {namespace}/{}", secret_ref.key, secret_ref.name);
             warning = warning.take().or_else(|| white_space_warning(&name, value));
@@ -93,6 +102,14 @@ fn collect(
         }
         Err(error) => Err(StepProblem::stalled(error.reason(), error.to_string())),
     };
+    let mut sent = Vec::new();
+    for (_, secret_ref) in
+        integration.spec.destinations.iter().flat_map(|destination| destination.sent_refs())
+    {
+        let value = take(&secret_ref, resolve_sent_secret(&secret_ref, namespace, secrets))?;
+        sent.push((secret_ref, value));
+    }
+    let mut value = |secret_ref: &SecretRef| take(secret_ref, resolve_secret(secret_ref, namespace, secrets));
     let verification = integration
         .spec
         .verification
@@ -109,7 +126,7 @@ fn collect(
     }
     let verify_token = verify_token.as_ref().map(|token| &token[..]);
     let verification = verification.iter().map(|secret| &secret[..]);
-    let secrets = IntegrationSecrets::new(verification, signing, verify_token);
+    let secrets = IntegrationSecrets::new(verification, signing, verify_token).with_sent(sent);
     Ok(ResolvedSecrets { secrets, warning })
 }
 
@@ -127,7 +144,8 @@ mod tests {
             },
         }));
         let values = [("incoming".to_owned(), SecretValue::new(secret.into()))].into();
-        let secret = Secret { namespace: "shop".to_owned(), name: "acme".to_owned(), values };
+        let (namespace, name) = ("shop".to_owned(), "acme".to_owned());
+        let secret = Secret { namespace, name, permits_destinations: false, values };
         collect(&integration.expect("an Integration"), "shop", &[secret]).expect("it has a value")
     }
 

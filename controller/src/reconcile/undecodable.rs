@@ -1,10 +1,10 @@
 //! Reports an object that this version cannot decode, such as one that was stored under another definition of the
 //! resource.
 //!
-//! It is left alone: its row, queues and workers stay as they are, and other objects are not affected. Its conditions
-//! say what cannot be decoded. Nothing is written while they already say so.
+//! It is left alone: what was made for it stays as it is, and other objects are not affected. Its conditions say what cannot be
+//! decoded. Nothing is written while they already say so.
 
-use grapnel_crds::conditions::{self, FALSE, TRUE, condition, reason};
+use grapnel_crds::conditions::{FALSE, TRUE, condition, reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::core::error_boundary::InvalidObject;
@@ -14,40 +14,51 @@ use kube::{Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::RESYNC;
-use crate::api::{apply_status, dynamic_integrations};
+use crate::api::{Kind, apply_status, dynamic_api};
 use crate::context::Context;
 use crate::error::CallError;
-use crate::object::{WatchedObject, object_ref, whole_seconds};
+use crate::object::whole_seconds;
 use crate::report::events;
 use crate::{backoff, metrics};
 
 /// The error may contain a long value; the message is meant to be read by people.
 const MAX_MESSAGE_BYTES: usize = 512;
 
-/// Sets the object's conditions, if they do not report the error yet.
-pub async fn report_undecodable(
+/// The conditions of an Integration that cannot be decoded.
+pub const OF_INTEGRATION: [(&str, &str); 3] =
+    [(condition::ACCEPTED, FALSE), (condition::READY, FALSE), (condition::STALLED, TRUE)];
+
+/// Returns when to look at such an object again.
+pub fn next_look() -> Action {
+    Action::requeue(backoff::jittered(RESYNC, rand::random()))
+}
+
+/// Sets these conditions of the object, if they do not report the error yet. Returns the status that it has then; `None`: there is no such object
+/// any more.
+pub async fn report_undecodable<K: Kind>(
     ctx: &Context,
-    object: &WatchedObject,
+    object: &impl ResourceExt,
     invalid: &InvalidObject,
-) -> Result<Action, CallError> {
+    conditions: &[(&str, &str)],
+) -> Result<Option<Value>, CallError> {
     metrics::undecodable();
-    let resync = Action::requeue(backoff::jittered(RESYNC, rand::random()));
-    let (api, resource) = dynamic_integrations(ctx, &object.namespace().unwrap_or_default());
-    let Some(found) = ctx.api(api.get_opt(&object.name_any())).await? else { return Ok(resync) };
+    let (api, resource) = dynamic_api::<K>(ctx, &object.namespace().unwrap_or_default());
+    let Some(found) = ctx.api(api.get_opt(&object.name_any())).await? else { return Ok(None) };
     if found.uid() != object.uid() {
-        return Ok(resync);
+        return Ok(None);
     }
     let before = &found.data["status"];
     let message = message(&invalid.error);
-    let status = status(before, &message, found.metadata.generation, Timestamp::now());
+    let status = status(before, conditions, &message, found.metadata.generation, Timestamp::now());
     if status == *before {
-        return Ok(resync);
+        return Ok(Some(status));
     }
-    tracing::error!(integration = %object_ref(object), error = %invalid.error, "cannot decode an object");
-    apply_status(ctx, &found, &status).await?;
+    let (kind, namespace, name) = (K::kind(&()), object.namespace().unwrap_or_default(), object.name_any());
+    tracing::error!(%kind, namespace, name, error = %invalid.error, "cannot decode an object");
+    apply_status::<K>(ctx, &found, &status).await?;
     let event = events::event(EventType::Warning, "Reconcile", reason::INVALID_SPEC, &message);
     events::publish_about(&ctx.recorder, &found.object_ref(&resource), &[event]).await;
-    Ok(resync)
+    Ok(Some(status))
 }
 
 fn message(error: &str) -> String {
@@ -58,16 +69,20 @@ fn message(error: &str) -> String {
 }
 
 /// Returns the previous status with the conditions that follow from the error.
-fn status(before: &Value, message: &str, generation: Option<i64>, now: Timestamp) -> Value {
+fn status(
+    before: &Value,
+    conditions: &[(&str, &str)],
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Value {
     let mut list: Vec<Condition> = serde_json::from_value(before["conditions"].clone()).unwrap_or_default();
-    for (type_, status) in
-        [(condition::ACCEPTED, FALSE), (condition::READY, FALSE), (condition::STALLED, TRUE)]
-    {
-        conditions::set(
+    for (type_, status) in conditions {
+        grapnel_crds::conditions::set(
             &mut list,
             Condition {
-                type_: type_.to_owned(),
-                status: status.to_owned(),
+                type_: (*type_).to_owned(),
+                status: (*status).to_owned(),
                 reason: reason::INVALID_SPEC.to_owned(),
                 message: message.to_owned(),
                 observed_generation: generation,
@@ -75,7 +90,7 @@ fn status(before: &Value, message: &str, generation: Option<i64>, now: Timestamp
             },
         );
     }
-    conditions::clear(&mut list, condition::RECONCILING);
+    grapnel_crds::conditions::clear(&mut list, condition::RECONCILING);
     let mut status = if before.is_object() { before.clone() } else { json!({}) };
     status["conditions"] = json!(list);
     status["observedGeneration"] = json!(generation);
@@ -93,14 +108,16 @@ mod tests {
             {"type": "Ready", "status": "True", "reason": "AsDesired", "message": "", "lastTransitionTime": "2026-11-24T10:00:00Z"},
             {"type": "Reconciling", "status": "True", "reason": "Progressing", "message": "", "lastTransitionTime": "2026-11-24T10:00:00Z"},
         ]});
-        let once = status(&before, "why", Some(2), now(10));
+        let status =
+            |before: &Value, generation, now| status(before, &OF_INTEGRATION, "why", generation, now);
+        let once = status(&before, Some(2), now(10));
         assert_eq!((&once["integrationId"], &once["observedGeneration"]), (&json!("1"), &json!(2)));
         let types: Vec<_> =
             once["conditions"].as_array().unwrap().iter().map(|it| it["type"].clone()).collect();
         assert_eq!(types.len(), 3, "{types:?}");
-        assert_eq!(status(&once, "why", Some(2), now(99)), once);
-        assert_ne!(status(&once, "why", Some(3), now(99)), once);
-        assert!(status(&Value::Null, "why", None, now(0))["conditions"].is_array());
+        assert_eq!(status(&once, Some(2), now(99)), once);
+        assert_ne!(status(&once, Some(3), now(99)), once);
+        assert!(status(&Value::Null, None, now(0))["conditions"].is_array());
     }
 
     #[test]

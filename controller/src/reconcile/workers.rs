@@ -21,7 +21,7 @@ use crate::error::CallError;
 use crate::namespace_limits::room;
 use crate::object::integration_id;
 use crate::replicas::least_replicas;
-use crate::report::status::{Observation, ObservedWorkers, StepProblem, StepStatus};
+use crate::report::observation::{Observation, ObservedWorkers, StepProblem, StepStatus};
 use crate::scale_subresource::{scaler_owns_replicas, set_replicas};
 
 /// Annotation with a hash of the applied Deployment: it shows that a field was removed, which differs in nothing else.

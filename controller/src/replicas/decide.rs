@@ -72,17 +72,36 @@ pub struct Backlog {
     pub ready: u64,
     /// Delivered to a worker and not yet finished.
     pub unacknowledged: u64,
+    /// Their deliveries, as far as they were counted: a message has one or several.
+    pub deliveries: u64,
 }
 
 impl Backlog {
-    pub fn load(self) -> u64 {
+    pub fn messages(self) -> u64 {
         self.ready.saturating_add(self.unacknowledged)
+    }
+
+    /// Returns the number of deliveries, at least one for each message.
+    pub fn load(self) -> u64 {
+        self.deliveries.max(self.messages())
+    }
+
+    /// Returns the sum of two.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            ready: self.ready.saturating_add(other.ready),
+            unacknowledged: self.unacknowledged.saturating_add(other.unacknowledged),
+            // Of each the load, so that one that was not counted counts by its messages.
+            deliveries: self.load().saturating_add(other.load()),
+        }
     }
 }
 
 impl fmt::Display for Backlog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "backlog {} (ready {}, unacknowledged {})", self.load(), self.ready, self.unacknowledged)
+        let by = if self.load() > self.messages() { " in messages" } else { "" };
+        let Self { ready, unacknowledged, .. } = self;
+        write!(f, "backlog {}{by} (ready {ready}, unacknowledged {unacknowledged})", self.load())
     }
 }
 

@@ -100,6 +100,9 @@ pub fn transitions(before: Option<&IntegrationStatus>, after: &IntegrationStatus
     if let Some((_, restricted)) = changed(condition::RESTRICTED) {
         events.push(event(EventType::Warning, "Reconcile", &restricted.reason, &restricted.message));
     }
+    if let Some((_, gone)) = changed(condition::DESTINATION_GONE) {
+        events.push(event(EventType::Warning, "Deliver", &gone.reason, &gone.message));
+    }
     let verification = |status: Option<&IntegrationStatus>| {
         status.and_then(|status| status.verification.clone()).unwrap_or_default()
     };

@@ -6,115 +6,20 @@
 
 use grapnel_crds::conditions::{self, FALSE, TRUE, UNKNOWN, condition, reason};
 use grapnel_crds::{
-    Integration, IntegrationState, IntegrationStatus, RouteStatus, ScalingDecision, ScalingMode,
-    ScalingStatus, UnusedSecret, WorkersStatus, names,
+    Integration, IntegrationState, IntegrationStatus, RouteStatus, ScalingMode, ScalingStatus, WorkersStatus,
+    names,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use url::Url;
 
+use crate::filter_problems::{self, FilterProblem};
 use crate::object::{integration_id, whole_seconds};
 use crate::replicas::ScalingCondition;
+use crate::report::observation::{
+    CaptureStatus, DeletionPhase, Observation, ObservedScaling, ObservedWorkers, StepStatus,
+};
 use crate::unused_secrets::verification_status;
-
-/// The outcome of one step of a pass, as its condition reports it.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub enum StepStatus {
-    /// An earlier step did not succeed.
-    #[default]
-    NotTried,
-    Done,
-    Failed(StepProblem),
-}
-
-/// Why a step did not succeed.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StepProblem {
-    /// False if the step failed, Unknown if its outcome could not be determined.
-    pub status: &'static str,
-    pub reason: &'static str,
-    pub message: String,
-}
-
-impl StepProblem {
-    /// A problem that lasts until someone acts.
-    pub fn stalled(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { status: FALSE, reason, message: message.into() }
-    }
-
-    /// A problem that is retried.
-    pub fn transient(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { status: UNKNOWN, reason, message: message.into() }
-    }
-
-    pub fn is_transient(&self) -> bool {
-        self.status == UNKNOWN
-    }
-}
-
-/// The observations of a pass, from which the status follows.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Observation {
-    pub accepted: StepStatus,
-    pub secrets: StepStatus,
-    pub registered: StepStatus,
-    pub queues: StepStatus,
-    pub workers: ObservedWorkers,
-    pub scaling: ObservedScaling,
-    pub capture: CaptureStatus,
-    /// Absent before the first poll.
-    pub unused_secrets: Option<Vec<UnusedSecret>>,
-    /// A warning about a scheme that can be used but is weak.
-    pub warning: Option<&'static str>,
-    /// A warning about a secret that can be used but is probably not what was meant.
-    pub secret_warning: Option<String>,
-    /// What the platform leaves out of `spec.workers`.
-    pub restricted: Option<String>,
-    pub deletion: Option<DeletionPhase>,
-}
-
-/// A secret that the provider sent in a handshake.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub enum CaptureStatus {
-    /// Not polled yet; the previous condition stays.
-    #[default]
-    Unknown,
-    NonePending,
-    /// One is not in its Secret yet, and why.
-    Pending(StepProblem),
-}
-
-/// The worker Deployment.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ObservedWorkers {
-    pub deployment: StepStatus,
-    pub wanted: i32,
-    pub replicas: i32,
-    pub ready: i32,
-    /// The message of Kubernetes about workers that do not become ready.
-    pub failing: Option<String>,
-}
-
-/// The last decision of the scaler.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ObservedScaling {
-    /// Absent before the first tick, unless the spec alone decides.
-    pub condition: Option<ScalingCondition>,
-    /// The condition that the first tick is expected to report.
-    pub expected: Option<ScalingCondition>,
-    pub desired: Option<i32>,
-    pub limited_by: Option<String>,
-    pub last_decision: Option<ScalingDecision>,
-}
-
-/// The phase of the object's deletion.
-#[derive(Debug, Clone, PartialEq)]
-pub enum DeletionPhase {
-    /// Deliveries are still going out.
-    Draining(String),
-    /// Things are being removed, or a backend is awaited.
-    Deleting(String),
-}
 
 /// Builds the status to report now.
 pub fn status(
@@ -138,6 +43,12 @@ pub fn status(
         let (status, reason, message) = step_condition(step);
         list.set(type_, status, reason, &message);
     }
+    if !delivers_to_services(integration) {
+        conditions::clear(&mut list.conditions, condition::SERVICES_RESOLVED);
+    } else if is_live {
+        let (status, reason, message) = step_condition(&observed.services);
+        list.set(condition::SERVICES_RESOLVED, status, reason, &message);
+    }
     if let Some(warning) = observed.warning.filter(|_| is_live && observed.accepted == StepStatus::Done) {
         list.set(condition::ACCEPTED, TRUE, reason::DOUBTFUL_SCHEME, warning);
     }
@@ -155,6 +66,9 @@ pub fn status(
             message.unwrap_or_default(),
         );
     }
+    if let Some(gone) = observed.gone.as_ref().filter(|_| is_live) {
+        list.set_while(condition::DESTINATION_GONE, !gone.is_empty(), reason::GONE, &gone_message(gone));
+    }
     let (available, why, message) = workers_available(&observed.workers);
     list.set(condition::WORKERS_AVAILABLE, available, why, &message);
     if is_live {
@@ -170,6 +84,9 @@ pub fn status(
         CaptureStatus::Pending(problem) => {
             list.set_while(condition::CAPTURE_WAITING, true, problem.reason, &problem.message);
         }
+    }
+    if is_live {
+        set_filters_healthy(&mut list, integration, observed.filter_problems.as_deref());
     }
     IntegrationStatus {
         observed_generation: integration.metadata.generation,
@@ -200,6 +117,22 @@ fn set_scaling_active(list: &mut ConditionList, scaling: &ObservedScaling) {
             let current = current.or_else(|| scaling.expected.clone()).unwrap_or_else(unread);
             list.set(condition::SCALING_ACTIVE, current.status, current.reason, &current.message);
         }
+    }
+}
+
+/// Present if a destination has a filter. Before the first poll the previous condition stays.
+fn set_filters_healthy(
+    list: &mut ConditionList,
+    integration: &Integration,
+    problems: Option<&[FilterProblem]>,
+) {
+    if integration.spec.destinations.iter().all(|destination| destination.filter.is_none()) {
+        return conditions::clear(&mut list.conditions, condition::FILTERS_HEALTHY);
+    }
+    match problems.map(filter_problems::message) {
+        Some(Some(message)) => list.set(condition::FILTERS_HEALTHY, FALSE, reason::FILTER_FAILED, &message),
+        Some(None) => list.set(condition::FILTERS_HEALTHY, TRUE, reason::AS_DESIRED, ""),
+        None => {}
     }
 }
 
@@ -239,6 +172,13 @@ fn step_condition(step: &StepStatus) -> (&'static str, &'static str, String) {
         }
         StepStatus::Failed(problem) => (problem.status, problem.reason, problem.message.clone()),
     }
+}
+
+fn gone_message(destinations: &[String]) -> String {
+    format!(
+        "the receiver of {} answered 410 (Gone): deliveries to it are held until the spec changes",
+        destinations.join(", ")
+    )
 }
 
 fn workers_available(workers: &ObservedWorkers) -> (&'static str, &'static str, String) {
@@ -285,14 +225,9 @@ fn summarize(integration: &Integration, observed: &Observation) -> ReadySummary 
         }
         None => {}
     }
-    let steps = [
-        &observed.accepted,
-        &observed.secrets,
-        &observed.registered,
-        &observed.queues,
-        &observed.workers.deployment,
-    ];
-    for step in steps {
+    let services = delivers_to_services(integration).then_some(&observed.services);
+    let steps = [&observed.accepted, &observed.secrets, &observed.registered].into_iter();
+    for step in steps.chain(services).chain([&observed.queues, &observed.workers.deployment]) {
         match step {
             StepStatus::Done => {}
             StepStatus::NotTried => {
@@ -300,7 +235,8 @@ fn summarize(integration: &Integration, observed: &Observation) -> ReadySummary 
                 return ReadySummary { reconciling: true, ..summary(FALSE, reason::PROGRESSING, message) };
             }
             StepStatus::Failed(problem) => {
-                let stalled = !problem.is_transient();
+                // Pods become ready by themselves.
+                let stalled = !problem.is_transient() && problem.reason != reason::NO_READY_ENDPOINTS;
                 let failed = summary(FALSE, problem.reason, &problem.message);
                 return ReadySummary { reconciling: !stalled, stalled, ..failed };
             }
@@ -325,6 +261,10 @@ fn summarize(integration: &Integration, observed: &Observation) -> ReadySummary 
         }
         _ => ReadySummary { reconciling: true, ..summary(FALSE, why, &message) },
     }
+}
+
+fn delivers_to_services(integration: &Integration) -> bool {
+    integration.spec.destinations.iter().any(|destination| destination.service.is_some())
 }
 
 fn scales_to_zero(integration: &Integration) -> bool {

@@ -14,14 +14,18 @@ use kube::core::DeserializeGuard;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::watcher::{self, Event};
 
-use crate::object::WatchedObject;
+/// An object as it is watched. One that cannot be decoded does not hide the others.
+type Watched<K> = DeserializeGuard<K>;
 
-type WatchStream<'a> = BoxStream<'a, watcher::Result<Event<WatchedObject>>>;
+type WatchStream<'a, K> = BoxStream<'a, watcher::Result<Event<Watched<K>>>>;
 
 /// Merges several watches into one, with one initial list.
-pub fn merge_watches(
-    watches: Vec<WatchStream<'_>>,
-) -> impl Stream<Item = watcher::Result<Event<WatchedObject>>> {
+pub fn merge_watches<K>(
+    watches: Vec<WatchStream<'static, K>>,
+) -> impl Stream<Item = watcher::Result<Event<Watched<K>>>>
+where
+    K: Resource<DynamicType = ()> + Send + 'static,
+{
     let mut merge = WatchMerge::new(watches.len());
     let numbered = watches.into_iter().enumerate().map(|(number, watch)| {
         let watch = watch.map(move |event| (number, event));
@@ -38,7 +42,7 @@ pub fn merge_watches(
 /// Namespace and name.
 type ObjectKey = (Option<String>, Option<String>);
 
-fn key(object: &WatchedObject) -> ObjectKey {
+fn key<K: Resource<DynamicType = ()>>(object: &Watched<K>) -> ObjectKey {
     (object.meta().namespace.clone(), object.meta().name.clone())
 }
 
@@ -70,7 +74,11 @@ impl WatchMerge {
     }
 
     /// Translates an event of one watch into events for the shared cache.
-    fn next(&mut self, number: usize, event: Event<WatchedObject>) -> Vec<Event<WatchedObject>> {
+    fn next<K: Resource<DynamicType = ()>>(
+        &mut self,
+        number: usize,
+        event: Event<Watched<K>>,
+    ) -> Vec<Event<Watched<K>>> {
         let known = &mut self.watches[number];
         match event {
             Event::Init => {
@@ -113,7 +121,7 @@ impl WatchMerge {
         }
     }
 
-    fn applied(&mut self, object: WatchedObject) -> Event<WatchedObject> {
+    fn applied<K: Resource<DynamicType = ()>>(&mut self, object: Watched<K>) -> Event<Watched<K>> {
         if self.listing.is_empty() {
             return Event::Apply(object);
         }
@@ -121,7 +129,7 @@ impl WatchMerge {
         Event::InitApply(object)
     }
 
-    fn removed(&mut self, keys: impl IntoIterator<Item = ObjectKey>) -> Vec<Event<WatchedObject>> {
+    fn removed<K>(&mut self, keys: impl IntoIterator<Item = ObjectKey>) -> Vec<Event<Watched<K>>> {
         if self.listing.is_empty() {
             return keys.into_iter().map(deletion).collect();
         }
@@ -131,7 +139,7 @@ impl WatchMerge {
 }
 
 /// A cache identifies an object by its name alone.
-fn deletion((namespace, name): ObjectKey) -> Event<WatchedObject> {
+fn deletion<K>((namespace, name): ObjectKey) -> Event<Watched<K>> {
     let metadata = ObjectMeta { namespace, name, ..ObjectMeta::default() };
     Event::Delete(DeserializeGuard(Err(InvalidObject {
         error: "the object no longer exists".to_owned(),
@@ -145,6 +153,7 @@ mod tests {
     use kube::runtime::reflector;
 
     use super::*;
+    use crate::object::WatchedObject;
 
     fn object(namespace: &str, name: &str) -> WatchedObject {
         let Event::Delete(object) = deletion((Some(namespace.to_owned()), Some(name.to_owned()))) else {

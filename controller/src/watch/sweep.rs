@@ -11,15 +11,19 @@ use std::time::Duration;
 
 use grapnel_core::error_chain::chain;
 use grapnel_core::ids::IntegrationId;
-use grapnel_crds::IntegrationSpec;
 use grapnel_crds::names::{INTEGRATION_ID_LABEL, INTEGRATION_NAME_ANNOTATION, INTEGRATION_NAMESPACE_LABEL};
+use grapnel_crds::{Integration, IntegrationSpec};
+use grapnel_store::audit::{self, ObjectEnd};
 use grapnel_store::integrations as rows;
 use grapnel_store::integrations::retire;
 use kube::ResourceExt;
+use kube::api::Api;
 use kube::core::Status;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use crate::context::{Context, MANAGER};
+use crate::api::Kind;
+use crate::context::Context;
 use crate::error::CallError;
 use crate::object::{id_of, object_ref};
 use crate::reconcile::workers::delete_workers;
@@ -72,14 +76,16 @@ async fn remove_orphans(ctx: &Context) -> Result<(), CallError> {
         let namespace = deployment.labels().get(INTEGRATION_NAMESPACE_LABEL);
         let name = deployment.annotations().get(INTEGRATION_NAME_ANNOTATION);
         let (Some(id), Some(namespace), Some(name)) = (id, namespace, name) else { continue };
-        if is_missing(&known, id, namespace) && is_deleted(ctx, id, namespace, name).await? {
+        if is_missing(&known, id, namespace)
+            && is_deleted::<Integration>(ctx, id.uuid(), namespace, name).await?
+        {
             tracing::warn!(integration.id = %id, "stopping the workers of an object that no longer exists");
             delete_workers(ctx, id).await?;
         }
     }
     for row in ctx.database(retire::live(&ctx.db)).await? {
         if is_missing(&known, row.id, &row.namespace)
-            && is_deleted(ctx, row.id, &row.namespace, &row.name).await?
+            && is_deleted::<Integration>(ctx, row.id.uuid(), &row.namespace, &row.name).await?
         {
             tracing::warn!(integration.id = %row.id, "retiring the row of an object that no longer exists");
             remove_row(ctx, row.id).await?;
@@ -88,15 +94,16 @@ async fn remove_orphans(ctx: &Context) -> Result<(), CallError> {
     Ok(())
 }
 
-async fn is_deleted(
+/// Returns whether there is no object of this uid any more.
+pub async fn is_deleted<K: Kind>(
     ctx: &Context,
-    id: IntegrationId,
+    uid: Uuid,
     namespace: &str,
     name: &str,
 ) -> Result<bool, CallError> {
-    let api = ctx.integrations_api(namespace);
+    let api: Api<K> = ctx.objects_api(namespace);
     match ctx.api(api.get_metadata(name)).await {
-        Ok(found) => Ok(found.uid().and_then(|uid| uid.parse().ok()) != Some(id)),
+        Ok(found) => Ok(found.uid().and_then(|found| found.parse().ok()) != Some(uid)),
         Err(CallError::Api(kube::Error::Api(status))) if status.code == 404 => Ok(is_about(&status, name)),
         Err(error) => Err(error),
     }
@@ -112,7 +119,8 @@ async fn remove_row(ctx: &Context, id: IntegrationId) -> Result<(), CallError> {
     let found = ctx.database(rows::find(&ctx.db, id)).await?;
     let spec: Option<IntegrationSpec> = found.and_then(|found| serde_json::from_str(&found.row.spec).ok());
     queues::delete_all(ctx, id, &spec).await?;
-    ctx.database(retire::retire(&ctx.db, id, ctx.leadership.epoch, MANAGER)).await?;
+    ctx.database(retire::retire(&ctx.db, id, ctx.leadership.epoch, audit::CONTROLLER, &ObjectEnd::default()))
+        .await?;
     Ok(())
 }
 

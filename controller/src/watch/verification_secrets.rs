@@ -1,45 +1,32 @@
-//! Polls the database for changes to verification secrets that no watch shows: captured secrets that are not in their
-//! Secrets yet, and previous secrets that are no longer used.
+//! Polls the database for what no watch shows: captured secrets that are not in their Secrets yet, previous secrets that are no
+//! longer used, and destinations that are gone.
 //!
-//! Every few seconds two statements ask for all Integrations at once. Their result is remembered, and an object is
+//! Every few seconds three statements ask for all Integrations at once. Their result is remembered, and an object is
 //! triggered only if it changed, so nothing is read or written for an object at rest.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
-use grapnel_core::error_chain::chain;
+use futures::FutureExt;
 use grapnel_core::ids::IntegrationId;
 use grapnel_crds::Integration;
 use grapnel_crds::conditions::{self, condition};
+use grapnel_store::integrations::gone;
 use grapnel_store::{captured_secrets, secret_uses};
 use jiff::Timestamp;
 use kube::Resource;
 use tokio_util::sync::CancellationToken;
 
+use super::polls;
 use crate::context::Context;
 use crate::error::CallError;
 use crate::memory::SecretFindings;
-use crate::object::{WatchedObject, integration_id, object_ref, wait_until_filled};
+use crate::object::{WatchedObject, integration_id, object_ref};
 use crate::unused_secrets::{listed, unused};
-
-/// A provider that waits for its secret to be used sends again within minutes; this is much less.
-const POLL: Duration = Duration::from_secs(10);
 
 /// Runs until stopped.
 pub async fn run(ctx: Arc<Context>, stop: CancellationToken) {
-    let polls = async {
-        wait_until_filled(&ctx.integrations).await;
-        loop {
-            if ctx.leadership.is_held()
-                && let Err(error) = poll(&ctx).await
-            {
-                tracing::warn!(error = %chain(&error), "cannot poll verification secrets");
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    };
-    stop.run_until_cancelled(polls).await;
+    polls::run(ctx, stop, "verification secrets", |ctx| poll(ctx).boxed()).await;
 }
 
 /// Remembers the findings, and triggers the objects whose findings changed.
@@ -55,11 +42,14 @@ async fn poll(ctx: &Context) -> Result<(), CallError> {
     let pending: HashSet<IntegrationId> =
         ctx.database(captured_secrets::waiting(&ctx.db)).await?.into_iter().collect();
     let previous = ctx.database(secret_uses::follow_previous(&ctx.db, &ids, &listed)).await?;
+    let mut gone: HashMap<IntegrationId, Vec<String>> =
+        ctx.database(gone::all(&ctx.db)).await?.into_iter().collect();
     let now = Timestamp::now();
     for (id, object, integration) in readable {
         let findings = SecretFindings {
             capture_pending: pending.contains(&id),
             unused: unused(id, integration, &previous, now),
+            gone: gone.remove(&id).unwrap_or_default(),
         };
         let before = ctx.memory.with(id, |memory| memory.secrets.replace(findings.clone()));
         if before.unwrap_or_else(|| reported_findings(integration)) != findings {
@@ -75,5 +65,10 @@ fn reported_findings(integration: &Integration) -> SecretFindings {
     SecretFindings {
         capture_pending: conditions::find(&status.conditions, condition::CAPTURE_WAITING).is_some(),
         unused: status.verification.clone().unwrap_or_default().unused_previous_secrets,
+        // A sentence and no name: whether it still holds is looked at once.
+        gone: conditions::find(&status.conditions, condition::DESTINATION_GONE)
+            .map(|gone| gone.message.clone())
+            .into_iter()
+            .collect(),
     }
 }

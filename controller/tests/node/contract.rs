@@ -1,5 +1,6 @@
 //! The contract with providers and destinations, from outside.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -34,6 +35,53 @@ pub(crate) async fn examples(node: &Node) -> String {
     })
     .await;
     format!("{} Integrations ready", names.len())
+}
+
+/// A Replay is accepted, ends, and goes when its time is over.
+pub(crate) async fn replay(node: &Node) -> String {
+    let after = jiff::Timestamp::now() - jiff::SignedDuration::from_hours(1);
+    apply_as_user(&format!(
+        "{{apiVersion: grapnel.dev/v1alpha1, kind: Replay, metadata: {{name: outage}}, spec: {{integrationRef: {{name: orders}},
+            select: Failed, receivedAfter: '{after:.0}', reason: a receiver was down}}}}"
+    ));
+    node.kubectl(
+        &format!("wait --namespace {SHOP} --for=condition=Complete --timeout=60s greplay/outage"),
+        &[],
+    );
+    let patch = r#"{"spec":{"ttlSecondsAfterFinished":0}}"#;
+    node.kubectl(&format!("patch --namespace {SHOP} greplay/outage --type=merge"), &["-p", patch]);
+    wait_for("the Replay to be gone", PATIENCE, async || {
+        Ok(node.try_kubectl(&format!("get greplay --namespace {SHOP} -o name"), &[])?.is_empty())
+    })
+    .await;
+    "completed and gone".to_owned()
+}
+
+/// The Service of the api has no management route and no console for anybody, not even with the key.
+pub(crate) async fn public_port(node: &Node) -> String {
+    let public = node.described(&node.api).await;
+    let names: BTreeSet<&str> = public.iter().map(|(_, path)| path.as_str()).collect();
+    assert_eq!(names, ["/api/v1/health", "/api/v1/webhooks/{route}"].into());
+    let managed = node.described(&node.management).await;
+    let managed: Vec<_> = managed.difference(&public).cloned().collect();
+    assert!(managed.len() >= 20, "the management port describes {managed:?}");
+    let pages = ["/console", "/console/", "/console/log-in", "/metrics", "/readyz"];
+    let pages = pages.map(|path| ("GET".to_owned(), path.to_owned()));
+    let key = node.credential("management-key").await.expect("the management key");
+    for (method, path) in managed.iter().chain(&pages) {
+        let path = path.replace("{id}", "019a8c1e-7f6b-7d3a-9c51-2f0e4b6d8a90");
+        let status = node.ask(&node.api, method, &path, &key).await;
+        assert_eq!(status, 404, "{method} {path} at the Service of the api");
+    }
+    // So these are not 404 because they are wrong.
+    for path in ["/api/v1/events", "/console/log-in"] {
+        assert_eq!(
+            node.ask(&node.management, "GET", path, &key).await,
+            200,
+            "{path} at the management Service"
+        );
+    }
+    format!("{} management routes are 404", managed.len())
 }
 
 fn apply_as_user(text: &str) {

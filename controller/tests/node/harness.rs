@@ -36,6 +36,8 @@ pub(crate) struct Node {
     pub(crate) http: reqwest::Client,
     /// `GRAPNEL_API`: the public routes at the NodePort, up to and including `/api/v1`.
     pub(crate) api: String,
+    /// `GRAPNEL_MANAGEMENT`: the management routes at their NodePort, up to and including `/api/v1`.
+    pub(crate) management: String,
     /// `GRAPNEL_HOST_ADDRESS`: this machine, as pods see it.
     pub(crate) host_address: String,
     /// `GRAPNEL_VALUES`: the values of an installation with datastores outside the cluster.
@@ -72,6 +74,7 @@ impl Node {
             client: Client::try_from(config).expect("a client of the API server"),
             http: http.build().expect("an HTTP client"),
             api: variable("GRAPNEL_API"),
+            management: variable("GRAPNEL_MANAGEMENT"),
             host_address: variable("GRAPNEL_HOST_ADDRESS"),
             values: variable("GRAPNEL_VALUES").into(),
             bundled_values: variable("GRAPNEL_BUNDLED_VALUES").into(),

@@ -22,7 +22,11 @@ pub(crate) async fn install(node: &Node) -> String {
     node.start_receiver().await;
     node.apply_acme("orders", "acme", receiver::URL).await;
     node.wait_until_ready("orders").await;
-    let id = node.post("acme", &node.unique("first")).await.event_id(202);
+    let event = node.unique("first");
+    // The api pods, which have just started, may read the new row a few seconds later.
+    wait_for("the route", wait::seconds(20), async || Ok(node.post("acme", &event).await.status != 404))
+        .await;
+    let id = node.post("acme", &event).await.event_id(200);
     wait_for("the first delivery", wait::seconds(60), async || Ok(!node.received(&id).await?.is_empty()))
         .await;
     format!("all ready in {ready}; first delivery {} after helm install began", seconds(started.elapsed()))

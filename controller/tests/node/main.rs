@@ -15,6 +15,7 @@ mod harness;
 
 mod installation;
 mod contract;
+mod service;
 mod scaling;
 mod upgrade;
 mod tenant;
@@ -43,6 +44,9 @@ const CASES: &[Case] = &[
     Case { name: "test", run: |node| installation::helm_test(node).boxed_local() },
     Case { name: "examples", run: |node| contract::examples(node).boxed_local() },
     Case { name: "webhook", run: |node| contract::webhook(node).boxed_local() },
+    Case { name: "public-port", run: |node| contract::public_port(node).boxed_local() },
+    Case { name: "replay", run: |node| contract::replay(node).boxed_local() },
+    Case { name: "service", run: |node| service::service(node).boxed_local() },
     Case { name: "scaling", run: |node| scaling::scaling(node).boxed_local() },
     Case { name: "upgrade", run: |node| upgrade::upgrade(node).boxed_local() },
     Case { name: "unchanged", run: |node| installation::unchanged(node).boxed_local() },

@@ -12,11 +12,15 @@ use crate::harness::{Node, PLATFORM};
 
 const ACCOUNT: &str = "grapnel-controller";
 
-/// Rights that this log cannot show. Applying a new object needs `create` and is logged as `patch`. A single Integration
-/// is read only when the cache lacks one that has left something behind, and an Event is patched when it is repeated:
-/// the controller's own tests cover both.
-const NOT_IN_LOG: [&str; 3] =
-    ["apps/deployments create", "grapnel.dev/integrations get", "events.k8s.io/events patch"];
+/// Rights that this log cannot show. Applying a new object needs `create` and is logged as `patch`. A single Integration or
+/// Replay is read only when the cache lacks one that has left something behind, and an Event is patched when it is repeated:
+/// the controller's own tests cover these.
+const NOT_IN_LOG: [&str; 4] = [
+    "apps/deployments create",
+    "grapnel.dev/integrations get",
+    "grapnel.dev/replays get",
+    "events.k8s.io/events patch",
+];
 
 pub(crate) async fn rights(node: &Node) -> String {
     let requests = requests_of_controller(node);

@@ -58,6 +58,10 @@ async fn deletion_waits_for_deliveries_and_then_gives_them_up() {
     assert_eq!(open_deliveries(&installation, id).await, 0);
     let events = installation.event_reasons("orders").await;
     assert!(events.iter().any(|reason| reason == "DeliveriesGivenUp"), "{events:?}");
+    // Who asked for it is not known; what is known is in the details.
+    let removed = "SELECT actor || ' ' || (details ->> 'lastManager') || ' ' || ((details ->> 'deletedAt')::timestamptz <= now())
+        FROM audit_entries WHERE action = 'integration.removed'";
+    assert_eq!(installation.database.texts(removed).await, ["controller kubectl true"]);
     let kept = installation.database.count("SELECT count(*) FROM events").await;
     assert_eq!(kept, 1, "the history is retained");
 }

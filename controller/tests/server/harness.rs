@@ -3,6 +3,7 @@
 
 pub(crate) mod access;
 pub(crate) mod process;
+pub(crate) mod replays;
 pub(crate) mod setup;
 mod observe;
 mod webhooks;
@@ -78,7 +79,7 @@ impl Installation {
         setup::install_crd(&client).await;
         let is_alone = matches!(access, ClusterAccess::Alone(_));
         if is_alone {
-            setup::remove_all_integrations(&client).await;
+            setup::remove_all_objects(&client).await;
         }
         let (platform, namespace) = (unique_name("grapnel"), unique_name("shop"));
         for name in [&platform, &namespace] {
@@ -109,6 +110,7 @@ impl Installation {
             ("GRAPNEL_SEALING_KEYS", SEALING_KEYS),
             ("GRAPNEL_PUBLIC_URL", "https://hooks.example.com"),
             ("MANAGEMENT_API_KEY", MANAGEMENT_KEY),
+            ("GRAPNEL_MANAGEMENT_ADDR", "127.0.0.1:0"),
         ]);
         let http = reqwest::Client::builder().timeout(WAIT_TIMEOUT).build().expect("a client");
         Self {
@@ -174,6 +176,25 @@ impl Installation {
         environment.set("GRAPNEL_OPS_ADDR", &format!("127.0.0.1:{ops}"));
         environment.set("GRAPNEL_RATE_LIMIT_PER_MINUTE", "0");
         Process::start("grapnel", &["api"], &environment, &self.directory, port)
+    }
+
+    /// Starts a worker for all Integrations.
+    pub(crate) fn start_worker(&self) -> Process {
+        let ops = free_port();
+        let environment = self.environment.with("GRAPNEL_OPS_ADDR", &format!("127.0.0.1:{ops}"));
+        Process::start("grapnel", &["worker"], &environment, &self.directory, ops)
+    }
+
+    /// Starts a management port with changes to the environment.
+    pub(crate) fn start_manage(&self, changes: &[(&str, &str)]) -> Process {
+        let port = free_port();
+        let mut environment = self.environment.with("GRAPNEL_MANAGEMENT_ADDR", &format!("127.0.0.1:{port}"));
+        environment.set("GRAPNEL_OPS_ADDR", "127.0.0.1:0");
+        environment.set("GRAPNEL_KUBERNETES_ACCESS", "true");
+        for (name, value) in changes {
+            environment.set(name, value);
+        }
+        Process::start("grapnel", &["manage"], &environment, &self.directory, port)
     }
 
     pub(crate) fn integrations(&self) -> Api<Integration> {

@@ -46,6 +46,8 @@ fn foreign_row(namespace: &str) -> IntegrationRow {
         state: RowState::Active,
         spec: "{}".to_owned(),
         secrets: vec![1],
+        gone: Vec::new(),
+        endpoints: None,
     }
 }
 

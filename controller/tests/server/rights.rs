@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use grapnel_crds::ReplayPhase;
 use grapnel_testing::{ACME_SECRET, wait_until};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::{Value, json};
 
 use crate::captures;
-use crate::harness::{Installation, access, acme_spec, variable};
+use crate::harness::replays::failed_spec;
+use crate::harness::{Installation, access, acme_spec, merged, variable};
+use crate::services;
 
 /// A resource, with its subresource if any, and a verb.
 type Right = (String, String);
@@ -69,6 +72,30 @@ async fn every_right_is_needed_and_none_is_missing() {
     captures::consent(&installation, "acme", "true").await;
     captures::capture(&installation, id, "a-secret-that-the-provider-gave").await;
     captures::wait_until_settled(&installation, "orders", id).await;
+    services::apply_service(&installation).await;
+    services::apply_pod(&installation, "orders-0", "10.244.1.7", true).await;
+    services::apply_slice(&installation, &[(Some("orders-0"), "10.244.1.7")]).await;
+    installation.apply("orders", services::service_spec("acme")).await;
+    installation.wait_for_condition("orders", "ServicesResolved", "True", "AsDesired").await;
+    // A Replay that waits is deleted, one that has ended deletes itself, and one loses its object.
+    installation.apply_replay("waits", &failed_spec("of-nobody")).await;
+    installation.wait_for_replay("waits", ReplayPhase::Pending, "IntegrationNotFound").await;
+    installation.delete_replay("waits").await;
+    installation.apply_replay("lost", &failed_spec("orders")).await;
+    installation.wait_for_replay("lost", ReplayPhase::Pending, "Pending").await;
+    let cancelled =
+        merged(failed_spec("orders"), json!({"state": "Cancelled", "ttlSecondsAfterFinished": 0}));
+    installation.apply_replay("ended", &cancelled).await;
+    installation.wait_for_replay("ended", ReplayPhase::Cancelling, "Cancelling").await;
+    let end = "UPDATE replay_jobs SET state = 'Cancelled', finished_at = now() WHERE object_name = 'ended'";
+    installation.database.execute(end).await;
+    wait_until("the Replay to be deleted", async || installation.replay("ended").await.is_none()).await;
+    let lose = "UPDATE replay_jobs SET object_uid = gen_random_uuid(), object_name = 'nobody' WHERE object_name = 'lost'";
+    installation.database.execute(lose).await;
+    wait_until("the job without an object to be cancelled", async || {
+        installation.jobs("nobody").await[0]["desired"] == json!("Cancelled")
+    })
+    .await;
     installation.delete("orders").await;
     installation.wait_until_gone("orders").await;
 

@@ -53,6 +53,28 @@ async fn what_the_platform_does_not_permit_has_no_effect_and_is_named() {
 
     // Without these fields nothing is restricted any more.
     installation.apply("orders", acme_spec("acme")).await;
+    wait_for_no_restriction(&installation).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retention_that_the_platform_shortens_is_named() {
+    let mut installation = Installation::new().await;
+    installation.set("GRAPNEL_MAX_RETENTION_DAYS", "30");
+    let _controller = installation.start_leader().await;
+    installation.apply_secret("acme", ACME_SECRET).await;
+    let retention = |days: i32| merged(acme_spec("acme"), json!({"retention": {"days": days}}));
+    installation.apply("orders", retention(31)).await;
+    let object = installation.wait_for_condition("orders", "Restricted", "True", "NotPermitted").await;
+    let status = object.status.as_ref().expect("a status");
+    let message = &conditions::find(&status.conditions, "Restricted").expect("the condition").message;
+    assert!(message.ends_with("spec.retention.days (at most 30)"), "{message}");
+    installation.wait_until_ready("orders").await;
+
+    installation.apply("orders", retention(30)).await;
+    wait_for_no_restriction(&installation).await;
+}
+
+async fn wait_for_no_restriction(installation: &Installation) {
     wait_until("the condition to go", async || {
         let status = installation.get("orders").await.and_then(|object| object.status);
         status.is_some_and(|status| conditions::find(&status.conditions, "Restricted").is_none())

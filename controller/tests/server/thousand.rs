@@ -110,7 +110,7 @@ async fn a_thousand_objects_settle_and_then_nothing_is_written() {
     );
     // About 35 s on an idle machine with two processors; the bound allows for a busy one.
     assert!(all_ready < Duration::from_secs(240), "{all_ready:?}");
-    assert!(controller.memory_mb() < 150, "{} MB", controller.memory_mb());
+    assert!(controller.memory_mb() < 128, "{} MB", controller.memory_mb());
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(controller.api_writes().await - before, 0, "writes in a minute at rest");
     let edited = Instant::now();
@@ -125,5 +125,6 @@ async fn a_thousand_objects_settle_and_then_nothing_is_written() {
     .await;
     let took = edited.elapsed();
     println!("one edit among them took effect after {took:?}");
-    assert!(took < Duration::from_secs(2), "{took:?}");
+    // Half a second on an idle machine.
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }

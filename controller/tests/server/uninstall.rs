@@ -1,10 +1,12 @@
 //! `uninstall` removes the workers and the finalizers, and leaves the rest.
 
+use grapnel_crds::ReplayPhase;
 use grapnel_testing::{ACME_SECRET, wait_until};
 use kube::ResourceExt;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
+use crate::harness::replays::failed_spec;
 use crate::harness::{Installation, acme_spec};
 
 const CONTROLLER: &str = "grapnel-controller";
@@ -48,6 +50,8 @@ async fn uninstall_leaves_objects_that_can_be_deleted_and_a_new_installation_con
         installation.apply(name, acme_spec(name)).await;
         installation.wait_until_ready(name).await;
     }
+    installation.apply_replay("outage", &failed_spec("of-nobody")).await;
+    installation.wait_for_replay("outage", ReplayPhase::Pending, "IntegrationNotFound").await;
     let foreign = "example.com/mine";
     let mut both = finalizers(&installation, "shared").await;
     both.push(foreign.to_owned());
@@ -73,6 +77,8 @@ async fn uninstall_leaves_objects_that_can_be_deleted_and_a_new_installation_con
             .await;
         assert_eq!(finalizers(&installation, "orders").await, Vec::<String>::new());
         assert_eq!(finalizers(&installation, "shared").await, [foreign]);
+        let replay = installation.replay("outage").await.expect("the object stays");
+        assert_eq!(replay.finalizers(), Vec::<String>::new());
         assert_eq!(installation.row(id).await.expect("the row stays"), row);
     }
 

@@ -135,7 +135,7 @@ async fn rows_and_workers_stay_while_the_definition_is_missing() {
     .await;
     // Without any cleanup, as when a cluster is restored from a backup.
     controller.kill();
-    setup::remove_all_integrations(&installation.client).await;
+    setup::remove_all_objects(&installation.client).await;
     setup::remove_crd(&installation.client).await;
     let controller = installation.start_controller_in("pod-1");
     wait_until("it to log that the definition is missing", async || {

@@ -49,6 +49,8 @@ impl Request {
             uri: &self.uri,
             headers: &self.headers,
             body: &self.body,
+            encoded_body: None,
+            form: None,
             public_url: Some("https://hooks.example.com"),
             json: None,
         }

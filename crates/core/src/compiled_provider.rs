@@ -8,7 +8,7 @@ use http::{HeaderValue, StatusCode};
 use thiserror::Error;
 
 use crate::handshake::Handshakes;
-use crate::mapping::Mapper;
+use crate::mapping::{FormerMapping, Mapper};
 use crate::preset::Preset;
 use crate::resolved_provider::{self, ResolvedProvider};
 use crate::verification::{SchemeError, Verifier};
@@ -39,7 +39,7 @@ pub enum ProviderError {
     #[error(transparent)]
     Scheme(#[from] SchemeError),
     #[error(
-        "spec.mapping: unknown source; expected /…, header:…, query:…, form:…, json:/…, literal:… or request"
+        "spec.mapping: unknown source or path; expected /…, header:…, query:…, form:…, json:/…, element:/…, literal:… or request, and /…/* to split"
     )]
     Mapping,
     #[error("spec.handshakes: this scheme cannot answer the handshake {0}")]
@@ -65,9 +65,10 @@ impl CompiledProvider {
         let provider = ResolvedProvider::new(spec).map_err(ProviderError::Spec)?;
         let (tolerance_seconds, url) =
             (spec.verification.tolerance_seconds, spec.verification.url.as_deref());
-        let verifier = Verifier::new(&provider.scheme, tolerance_seconds, url, secrets)?;
-        let former_id = resolved_provider::former_external_event_id(spec);
-        Self::of(&provider, &former_id, verifier, first(secrets), verify_token)
+        let verifier =
+            Verifier::with_split(&provider.scheme, &provider.mapping.split, tolerance_seconds, url, secrets)?;
+        let former = resolved_provider::former_mapping(spec);
+        Self::of(&provider, &former, verifier, first(secrets), verify_token)
     }
 
     /// Compiles a preset without changes.
@@ -76,13 +77,13 @@ impl CompiledProvider {
     /// When a secret is not a key for the preset.
     pub fn of_preset(preset: &Preset, secrets: &[impl AsRef<[u8]>]) -> Result<Self, ProviderError> {
         let provider = ResolvedProvider::of_preset(preset);
-        let verifier = Verifier::new(&provider.scheme, None, None, secrets)?;
-        Self::of(&provider, &preset.former_external_event_id, verifier, first(secrets), None)
+        let verifier = Verifier::with_split(&provider.scheme, &provider.mapping.split, None, None, secrets)?;
+        Self::of(&provider, &preset.former_mapping(), verifier, first(secrets), None)
     }
 
     fn of(
         provider: &ResolvedProvider,
-        former_id: &[String],
+        former: &FormerMapping,
         verifier: Verifier,
         secret: &[u8],
         verify_token: Option<&[u8]>,
@@ -90,7 +91,7 @@ impl CompiledProvider {
         let handshakes = Handshakes::new(&provider.handshakes, &verifier, secret, verify_token)
             .map_err(ProviderError::Handshake)?;
         Ok(Self {
-            mapper: Mapper::new(&provider.mapping, former_id).ok_or(ProviderError::Mapping)?,
+            mapper: Mapper::new(&provider.mapping, former).ok_or(ProviderError::Mapping)?,
             acknowledgement: CompiledAcknowledgement::new(&provider.acknowledgement)
                 .ok_or(ProviderError::Acknowledgement)?,
             verifier,

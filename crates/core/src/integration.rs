@@ -4,19 +4,25 @@
 //! stored row can be served.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::compiled_provider::{CompiledProvider, ProviderError};
-use crate::delivery::retry::CompiledRetryPolicy;
-use crate::delivery::signing::{SigningKey, SigningKeyError};
-use crate::delivery::target::{DeliveryTarget, TargetError};
+use crate::delivery::service_endpoints::ServiceEndpoints;
+use crate::delivery::target::TargetError;
+use crate::filter::{DestinationSet, IntegrationFilters};
 use crate::ids::IntegrationId;
+use crate::payload::DeliveredAs;
 use crate::sealing::SealingKeys;
 use crate::secret_uses::SecretUses;
 use crate::secrets::{IntegrationSecrets, SecretsError};
 use crate::verification::SchemeError;
-use grapnel_crds::{FieldError, Integration, IntegrationSpec, IntegrationState};
+use grapnel_crds::{FieldError, Integration, IntegrationSpec, IntegrationState, WebhookMethod};
+use http::{HeaderValue, Method};
 use thiserror::Error;
+
+mod destination;
+
+pub(crate) use destination::check_sent;
+pub use destination::{CompiledDestination, DestinationSecretError, ForwardedHeaders};
 
 /// The beginning of the uid of an object from a file. Such an object has no leader, and no cluster assigns it a uid.
 pub const FILE_UID_PREFIX: &str = "file:";
@@ -80,6 +86,10 @@ pub struct IntegrationRow {
     pub state: RowState,
     pub spec: String,
     pub secrets: Vec<u8>,
+    /// The destinations that answered 410 since the row has its generation.
+    pub gone: Vec<String>,
+    /// The JSON text of [`ServiceEndpoints`]; `None`: no destination is a Service.
+    pub endpoints: Option<String>,
 }
 
 /// The parts of a row that an object in a cluster and one from a file get in different ways.
@@ -108,6 +118,8 @@ impl IntegrationRow {
             state: object.spec.state.into(),
             spec: spec_text(&object.spec),
             secrets,
+            gone: Vec::new(),
+            endpoints: None,
         }
     }
 }
@@ -133,6 +145,7 @@ pub struct CompiledIntegration {
     pub state: IntegrationState,
     /// The object is being deleted: webhooks are refused, and accepted events are still delivered.
     pub draining: bool,
+    pub methods: WebhookMethods,
     pub max_body_bytes: usize,
     /// `None`: the platform's limit; 0: no limit.
     pub rate_limit_per_minute: Option<u32>,
@@ -144,24 +157,23 @@ pub struct CompiledIntegration {
     pub destinations: Vec<Arc<CompiledDestination>>,
     /// The names of `destinations`, as they are stored with events.
     pub destination_names: Arc<[Arc<str>]>,
+    /// Which of `destinations` get an event, by their positions; `None`: all get all.
+    pub filters: Option<IntegrationFilters>,
+    /// Those of `destinations` to which nothing is delivered now.
+    pub held: DestinationSet,
 }
 
-/// A destination that events can be delivered to. Everything that an attempt uses is in it, so two that are equal deliver alike.
-#[derive(Debug, PartialEq)]
-pub struct CompiledDestination {
-    pub name: Arc<str>,
-    pub target: DeliveryTarget,
-    pub timeout: Duration,
-    /// Concurrent requests from one worker.
-    pub max_concurrency: usize,
-    pub retry: CompiledRetryPolicy,
-}
+/// The methods that webhooks may have.
+#[derive(Debug)]
+pub struct WebhookMethods(Vec<Method>);
 
 /// A row that cannot be compiled.
 #[derive(Debug, Error)]
 pub enum CompileError {
     #[error("the spec has a format that this version does not know")]
     Spec(#[source] serde_json::Error),
+    #[error("the addresses of its Services have a format that this version does not know")]
+    Endpoints(#[source] serde_json::Error),
     #[error(transparent)]
     Secrets(#[from] SecretsError),
     #[error("{0}")]
@@ -171,12 +183,16 @@ pub enum CompileError {
     Verification(SchemeError),
     #[error(transparent)]
     Provider(ProviderError),
-    #[error("the signing secret of destination {destination} cannot be used")]
-    Signing {
+    /// A secret of a destination is missing or cannot be used.
+    #[error("a secret of destination {destination} cannot be used")]
+    DestinationSecret {
         destination: String,
         #[source]
-        source: SigningKeyError,
+        source: DestinationSecretError,
     },
+    /// Expressions of filters cannot be used. The errors name their fields.
+    #[error("{}", joined(.0))]
+    Filters(Vec<FieldError>),
     #[error("destination {destination} cannot be used")]
     Destination {
         destination: String,
@@ -205,14 +221,22 @@ impl CompiledIntegration {
         let verify_token = secrets.verify_token()?;
         let verify_token = verify_token.as_ref().map(|token| &token[..]);
         let compiled = CompiledProvider::new(&spec, &secrets.verification()?, verify_token)?;
+        let filters = IntegrationFilters::new(&spec).map_err(CompileError::Filters)?;
+        let endpoints = match &row.endpoints {
+            Some(text) => ServiceEndpoints::parse(text).map_err(CompileError::Endpoints)?,
+            None => ServiceEndpoints::default(),
+        };
         let destinations: Vec<_> = spec
             .destinations
             .iter()
-            .map(|destination| compile_destination(destination, &row.provider, &secrets).map(Arc::new))
+            .map(|destination| {
+                CompiledDestination::new(destination, &row, &endpoints, &secrets).map(Arc::new)
+            })
             .collect::<Result<_, _>>()?;
-        Ok(Self {
+        let mut compiled = Self {
             state: spec.state,
             draining: row.state == RowState::Draining,
+            methods: WebhookMethods::new(&spec.ingress.methods),
             max_body_bytes: usize::try_from(spec.ingress.max_body_bytes).unwrap_or(0),
             rate_limit_per_minute: spec
                 .ingress
@@ -223,8 +247,16 @@ impl CompiledIntegration {
             uses: SecretUses::new(&spec.verification),
             destination_names: destinations.iter().map(|destination| Arc::clone(&destination.name)).collect(),
             destinations,
+            filters,
             row,
-        })
+            held: DestinationSet::default(),
+        };
+        for (position, destination) in compiled.destinations.iter().enumerate() {
+            if !compiled.delivers_to(destination) {
+                compiled.held.insert(position);
+            }
+        }
+        Ok(compiled)
     }
 
     /// Returns whether webhooks are accepted.
@@ -232,9 +264,20 @@ impl CompiledIntegration {
         self.state != IntegrationState::Disabled && !self.draining
     }
 
-    /// Returns whether accepted events are delivered now.
-    pub fn delivers(&self) -> bool {
+    /// Returns whether accepted events are delivered to a destination of it now: not while it is paused, not to one that is gone, and not
+    /// to a Service without ready pods.
+    pub fn delivers_to(&self, destination: &CompiledDestination) -> bool {
         self.state == IntegrationState::Active
+            && destination.has_receiver()
+            && !self.row.gone.iter().any(|gone| **gone == *destination.name)
+    }
+
+    /// Returns whether a destination gets events as they came.
+    pub fn delivers_raw(&self) -> bool {
+        let stored = self.compiled.mapper.delivered_as;
+        self.destinations
+            .iter()
+            .any(|destination| destination.delivered_as.unwrap_or(stored) == DeliveredAs::Raw)
     }
 
     pub fn destination(&self, name: &str) -> Option<&Arc<CompiledDestination>> {
@@ -242,30 +285,27 @@ impl CompiledIntegration {
     }
 }
 
-fn compile_destination(
-    spec: &grapnel_crds::Destination,
-    provider: &str,
-    secrets: &IntegrationSecrets,
-) -> Result<CompiledDestination, CompileError> {
-    let signing = |source| CompileError::Signing { destination: spec.name.clone(), source };
-    let mut signing_keys = Vec::new();
-    for secret in secrets.signing(&spec.name)? {
-        let text = std::str::from_utf8(&secret).map_err(|_| signing(SigningKeyError::Base64))?;
-        signing_keys.push(SigningKey::parse(text).map_err(signing)?);
+impl WebhookMethods {
+    pub fn new(methods: &[WebhookMethod]) -> Self {
+        let method = |method: &WebhookMethod| match method {
+            WebhookMethod::Post => Method::POST,
+            WebhookMethod::Get => Method::GET,
+            WebhookMethod::Put => Method::PUT,
+        };
+        Self(methods.iter().map(method).collect())
     }
-    let target = DeliveryTarget::new(&spec.url, spec.timeout(), provider, signing_keys)
-        .map_err(|source| CompileError::Destination { destination: spec.name.clone(), source })?;
-    Ok(CompiledDestination {
-        name: spec.name.as_str().into(),
-        target,
-        timeout: spec.timeout(),
-        max_concurrency: spec.concurrency(),
-        retry: CompiledRetryPolicy {
-            max_attempts: spec.retry.attempts(),
-            backoff: spec.retry.backoff,
-            initial_delay: spec.retry.initial_delay(),
-            max_delay: spec.retry.max_delay(),
-            retry_after_max: spec.retry.retry_after_max(),
-        },
-    })
+
+    pub fn contains(&self, method: &Method) -> bool {
+        self.0.contains(method)
+    }
+
+    /// Returns the value of the header `allow`.
+    pub fn allow(&self) -> HeaderValue {
+        let names: Vec<&str> = self.0.iter().map(Method::as_str).collect();
+        HeaderValue::try_from(names.join(", ")).expect("the names of methods are ASCII")
+    }
+}
+
+fn joined(errors: &[FieldError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }

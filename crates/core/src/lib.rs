@@ -11,8 +11,10 @@ pub mod constant_time;
 pub mod host_pattern;
 pub mod verification;
 pub mod handshake;
+pub mod header_values;
 pub mod payload;
 pub mod mapping;
+pub mod filter;
 
 pub mod preset;
 pub mod resolved_provider;
@@ -20,6 +22,7 @@ pub mod compiled_provider;
 
 pub mod hint;
 pub mod delivery;
+pub mod replay;
 
 pub mod sealing;
 pub mod secrets;

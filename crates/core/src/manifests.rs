@@ -8,13 +8,15 @@ use std::fmt;
 use std::path::PathBuf;
 
 use grapnel_crds::{
-    Document, Integration, IntegrationSpec, Secret, SecretRef, parse_documents, resolve_secret,
-    white_space_warning,
+    Document, Integration, IntegrationSpec, Secret, SecretError, SecretRef, parse_documents, resolve_secret,
+    resolve_sent_secret, white_space_warning,
 };
 use secrecy::zeroize::Zeroizing;
 
 use crate::compiled_provider::CompiledProvider;
 use crate::delivery::signing::SigningKey;
+use crate::filter;
+use crate::integration::check_sent;
 use crate::resolved_provider;
 use crate::secrets::IntegrationSecrets;
 
@@ -106,7 +108,9 @@ fn check(object: &Integration, secrets: &[Secret]) -> Result<IntegrationSecrets,
     let mut problems: Vec<String> = object.validate().iter().map(ToString::to_string).collect();
     let provider_errors = resolved_provider::errors(spec, problems.is_empty());
     problems.extend(provider_errors.iter().map(ToString::to_string));
-    let ResolvedSecrets { verification, verify_token, signing } =
+    problems.extend(filter::errors(spec).iter().map(ToString::to_string));
+    problems.extend(service_problems(spec));
+    let ResolvedSecrets { verification, verify_token, signing, sent } =
         resolve_secrets(object, secrets, &mut problems);
     problems.extend(signing_key_problems(spec, &signing));
     let verify_token = verify_token.as_ref().map(|token| &token[..]);
@@ -120,11 +124,23 @@ fn check(object: &Integration, secrets: &[Secret]) -> Result<IntegrationSecrets,
             Err(error) => problems.push(error.to_string()),
         }
     }
+    let verification = verification.iter().map(|secret| &secret[..]);
+    let secrets = IntegrationSecrets::new(verification, signing, verify_token).with_sent(sent);
     if problems.is_empty() {
-        let verification = verification.iter().map(|secret| &secret[..]);
-        return Ok(IntegrationSecrets::new(verification, signing, verify_token));
+        problems.extend(sent_problems(spec, &secrets));
     }
-    Err(problems)
+    if problems.is_empty() { Ok(secrets) } else { Err(problems) }
+}
+
+/// Returns an error for each destination whose receiver is known in a cluster only.
+fn service_problems(spec: &IntegrationSpec) -> impl Iterator<Item = String> {
+    let services =
+        spec.destinations.iter().enumerate().filter(|(_, destination)| destination.service.is_some());
+    services.map(|(index, _)| {
+        format!(
+            "spec.destinations[{index}].service: a Service needs the controller, which follows its pods; without a cluster use url"
+        )
+    })
 }
 
 /// The secrets of one object.
@@ -132,24 +148,35 @@ struct ResolvedSecrets {
     verification: Vec<SecretBytes>,
     verify_token: Option<SecretBytes>,
     signing: SigningSecrets,
+    /// What destinations send, by its references.
+    sent: Vec<(SecretRef, SecretBytes)>,
 }
 
 /// Returns the secrets, and reports those that cannot be resolved.
 fn resolve_secrets(object: &Integration, secrets: &[Secret], problems: &mut Vec<String>) -> ResolvedSecrets {
     let namespace = object.namespace_or_default();
+    let mut take = |field: String, found: Result<&[u8], SecretError>| match found {
+        Ok(value) => {
+            if let Some(warning) = white_space_warning(&field, value) {
+                tracing::warn!(integration.name = %object.route(), "{warning}");
+            }
+            Some(Zeroizing::new(value.to_vec()))
+        }
+        Err(error) => {
+            problems.push(format!("{field}: {error}"));
+            None
+        }
+    };
+    let mut sent = Vec::new();
+    for (index, destination) in object.spec.destinations.iter().enumerate() {
+        for (field, secret_ref) in destination.sent_refs() {
+            let found = resolve_sent_secret(&secret_ref, &namespace, secrets);
+            let value = take(format!("spec.destinations[{index}].{field}"), found);
+            sent.extend(value.map(|value| (secret_ref, value)));
+        }
+    }
     let mut resolve =
-        |field: String, secret_ref: &SecretRef| match resolve_secret(secret_ref, &namespace, secrets) {
-            Ok(value) => {
-                if let Some(warning) = white_space_warning(&field, value) {
-                    tracing::warn!(integration.name = %object.route(), "{warning}");
-                }
-                Some(Zeroizing::new(value.to_vec()))
-            }
-            Err(error) => {
-                problems.push(format!("{field}: {error}"));
-                None
-            }
-        };
+        |field: String, secret_ref: &SecretRef| take(field, resolve_secret(secret_ref, &namespace, secrets));
     let mut verification = Vec::new();
     for (index, secret_ref) in object.spec.verification.secret_refs().enumerate() {
         let field = match index.checked_sub(1) {
@@ -168,7 +195,7 @@ fn resolve_secrets(object: &Integration, secrets: &[Secret], problems: &mut Vec<
             signing.entry(destination.name.clone()).or_default().extend(resolve(field, secret_ref));
         }
     }
-    ResolvedSecrets { verification, verify_token, signing }
+    ResolvedSecrets { verification, verify_token, signing, sent }
 }
 
 fn signing_key_problems(spec: &IntegrationSpec, signing: &SigningSecrets) -> Vec<String> {
@@ -186,3 +213,17 @@ fn signing_key_problems(spec: &IntegrationSpec, signing: &SigningSecrets) -> Vec
     }
     problems
 }
+
+/// Returns what is wrong with the values that destinations send.
+fn sent_problems(spec: &IntegrationSpec, secrets: &IntegrationSecrets) -> Vec<String> {
+    let destinations = spec.destinations.iter().enumerate();
+    destinations
+        .filter_map(|(index, destination)| {
+            let error = check_sent(destination, secrets).err()?;
+            Some(format!("spec.destinations[{index}]: {error}"))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,13 +4,20 @@
 //! inside it is a slice of the body as received and is never parsed and written again, so big integers keep every digit and
 //! members keep their order.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::header_values::cloud_event_value;
 use crate::request::form;
+
+/// The attribute that is the `content-type` in binary mode.
+const CONTENT_TYPE: &str = "datacontenttype";
 
 /// The way in which the body of an event was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +36,8 @@ pub enum DeliveredAs {
     /// The body as received, with its content type.
     Raw = 1,
     CloudEvent = 2,
+    /// The payload, with the attributes of a CloudEvent in headers. Never stored with an event: a destination asks for it.
+    CloudEventBinary = 3,
 }
 
 impl BodyForm {
@@ -45,7 +54,7 @@ impl BodyForm {
 }
 
 impl DeliveredAs {
-    const ALL: [Self; 3] = [Self::Normalized, Self::Raw, Self::CloudEvent];
+    const ALL: [Self; 4] = [Self::Normalized, Self::Raw, Self::CloudEvent, Self::CloudEventBinary];
 
     /// The stored value.
     pub fn code(self) -> i16 {
@@ -55,6 +64,16 @@ impl DeliveredAs {
     pub fn from_code(code: i16) -> Option<Self> {
         Self::ALL.into_iter().find(|form| form.code() == code)
     }
+}
+
+/// Returns what the normalized payload carries under its payload key, as JSON: null for bytes that are carried in base64, under
+/// another key.
+pub fn payload_json(form: BodyForm, payload: &[u8]) -> Cow<'_, [u8]> {
+    if form == BodyForm::Json {
+        return Cow::Borrowed(payload);
+    }
+    let value = readable_value(form, payload).unwrap_or_default();
+    Cow::Owned(serde_json::to_vec(&value).expect("a value can be written to a vector"))
 }
 
 /// Builds the normalized payload: `{"provider":…,"eventType":…,"externalEventId":…,"<payload_key>":<payload>}`.
@@ -105,30 +124,11 @@ impl CloudEvent<'_> {
     pub fn to_json(&self, form: BodyForm, payload: &[u8]) -> Vec<u8> {
         let mut json = Vec::with_capacity(payload.len() + 512);
         json.extend_from_slice(b"{\"specversion\":\"1.0\"");
-        let source = format!("/integrations/{}", self.integration_id);
-        let (id, time) = (self.id.to_string(), self.occurred_at.to_string());
-        let content_type = match form {
-            BodyForm::Json | BodyForm::Form => Some("application/json"),
-            BodyForm::Opaque => self.content_type,
-        };
-        let attributes = [
-            ("id", Some(id.as_str())),
-            ("source", Some(&source)),
-            ("type", Some(self.event_type)),
-            ("time", Some(&time)),
-            // Both may be missing, but not empty.
-            ("subject", self.subject),
-            ("datacontenttype", content_type),
-            ("provider", Some(self.provider)),
-            ("externaleventid", self.external_event_id),
-        ];
-        for (name, value) in attributes {
-            if let Some(value) = value.filter(|value| !value.is_empty()) {
-                json.push(b',');
-                push_string(&mut json, name);
-                json.push(b':');
-                push_string(&mut json, value);
-            }
+        for (name, value) in self.attributes(form) {
+            json.push(b',');
+            push_string(&mut json, name);
+            json.push(b':');
+            push_string(&mut json, &value);
         }
         // Data may be missing, which is not the same as an empty text.
         if !payload.is_empty() || form == BodyForm::Form {
@@ -138,25 +138,80 @@ impl CloudEvent<'_> {
         json.push(b'}');
         json
     }
+
+    /// Returns the headers and the body of an event in the binary mode of the HTTP binding. The type of the body is that of
+    /// the attribute `datacontenttype`, which is the second value.
+    pub fn to_binary(
+        &self,
+        form: BodyForm,
+        payload: Vec<u8>,
+    ) -> (Vec<(HeaderName, HeaderValue)>, Option<String>, Vec<u8>) {
+        let mut headers = vec![(HeaderName::from_static("ce-specversion"), HeaderValue::from_static("1.0"))];
+        let mut content_type = None;
+        for (name, value) in self.attributes(form) {
+            match HeaderName::try_from(format!("ce-{name}")) {
+                _ if name == CONTENT_TYPE => content_type = Some(value.into_owned()),
+                Ok(header) => headers.push((header, cloud_event_value(&value))),
+                // No attribute has such a name.
+                Err(_) => {}
+            }
+        }
+        let body = match form {
+            BodyForm::Json | BodyForm::Opaque => payload,
+            BodyForm::Form => {
+                serde_json::to_vec(&form_object(&payload)).expect("a value can be written to a vector")
+            }
+        };
+        (headers, content_type, body)
+    }
+
+    /// Returns the attributes after `specversion`. An optional one may be missing, but not empty.
+    fn attributes(&self, form: BodyForm) -> impl Iterator<Item = (&'static str, Cow<'_, str>)> {
+        let content_type = match form {
+            BodyForm::Json | BodyForm::Form => Some("application/json"),
+            BodyForm::Opaque => self.content_type,
+        };
+        let attributes: [(&'static str, Option<Cow<'_, str>>); 8] = [
+            ("id", Some(self.id.to_string().into())),
+            ("source", Some(format!("/integrations/{}", self.integration_id).into())),
+            ("type", Some(self.event_type.into())),
+            ("time", Some(self.occurred_at.to_string().into())),
+            ("subject", self.subject.map(Cow::from)),
+            (CONTENT_TYPE, content_type.map(Cow::from)),
+            ("provider", Some(self.provider.into())),
+            ("externaleventid", self.external_event_id.map(Cow::from)),
+        ];
+        attributes
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .filter(|(_, value)| !value.is_empty())
+    }
 }
 
 fn push_member(json: &mut Vec<u8>, name: &str, base64_suffix: &str, form: BodyForm, payload: &[u8]) {
-    let (name, value) = match (form, std::str::from_utf8(payload)) {
-        (BodyForm::Json, _) => {
-            push_string(json, name);
-            json.push(b':');
-            return json.extend_from_slice(payload);
-        }
-        (BodyForm::Form, _) => (name.to_owned(), form_object(payload)),
-        (BodyForm::Opaque, Ok("")) => (name.to_owned(), Value::Null),
-        (BodyForm::Opaque, Ok(text)) => (name.to_owned(), Value::from(text)),
-        (BodyForm::Opaque, Err(_)) => {
-            (format!("{name}{base64_suffix}"), Value::from(STANDARD.encode(payload)))
-        }
+    if form == BodyForm::Json {
+        push_string(json, name);
+        json.push(b':');
+        return json.extend_from_slice(payload);
+    }
+    let (name, value) = match readable_value(form, payload) {
+        Some(value) => (name.to_owned(), value),
+        None => (format!("{name}{base64_suffix}"), Value::from(STANDARD.encode(payload))),
     };
     push_string(json, &name);
     json.push(b':');
     serde_json::to_writer(json, &value).expect("a value can be written to a vector");
+}
+
+/// Returns a payload that is not JSON as a value: the fields of a form, else a text, or null for no bytes at all. `None` if the bytes
+/// are no text.
+fn readable_value(form: BodyForm, payload: &[u8]) -> Option<Value> {
+    match (form, std::str::from_utf8(payload)) {
+        (BodyForm::Form, _) => Some(form_object(payload)),
+        (_, Ok("")) => Some(Value::Null),
+        (_, Ok(text)) => Some(Value::from(text)),
+        (_, Err(_)) => None,
+    }
 }
 
 /// Returns an object with the fields of a form. The value of a repeated field is a list.
@@ -236,23 +291,55 @@ mod tests {
         assert_eq!(data(BodyForm::Opaque, b""), r#""data":null}"#);
     }
 
-    #[test]
-    fn a_cloud_event_has_the_required_attributes_and_the_payload_as_it_came() {
-        let id = Uuid::nil();
-        let event = CloudEvent {
-            id,
-            integration_id: id,
+    fn cloud_event<'a>(event_type: &'a str, content_type: &'a str) -> CloudEvent<'a> {
+        CloudEvent {
+            id: Uuid::nil(),
+            integration_id: Uuid::nil(),
             provider: "acme",
-            event_type: "order.created",
+            event_type,
             external_event_id: Some("e-1"),
             subject: None,
             occurred_at: "2026-01-31T10:00:00Z".parse().unwrap(),
-            content_type: Some("application/json"),
-        };
-        let json = event.to_json(BodyForm::Json, b"{\"total\": 1.50}");
+            content_type: Some(content_type),
+        }
+    }
+
+    #[test]
+    fn a_cloud_event_has_the_required_attributes_and_the_payload_as_it_came() {
+        let json =
+            cloud_event("order.created", "application/json").to_json(BodyForm::Json, b"{\"total\": 1.50}");
         insta::assert_snapshot!(
             String::from_utf8(json).unwrap(),
             @r#"{"specversion":"1.0","id":"00000000-0000-0000-0000-000000000000","source":"/integrations/00000000-0000-0000-0000-000000000000","type":"order.created","time":"2026-01-31T10:00:00Z","datacontenttype":"application/json","provider":"acme","externaleventid":"e-1","data":{"total": 1.50}}"#
         );
+    }
+
+    #[test]
+    fn in_binary_mode_the_attributes_are_headers_and_the_body_is_the_payload() {
+        let binary = |form, payload: &[u8]| {
+            let (headers, content_type, body) =
+                cloud_event("caf\u{e9} 1", "text/xml").to_binary(form, payload.to_vec());
+            (headers, content_type.unwrap(), String::from_utf8(body).unwrap())
+        };
+        let (headers, content_type, body) = binary(BodyForm::Json, b"{\"total\": 1.50}");
+        assert_eq!((content_type.as_str(), body.as_str()), ("application/json", "{\"total\": 1.50}"));
+        let headers: Vec<(&str, &str)> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
+        assert_eq!(
+            headers,
+            [
+                ("ce-specversion", "1.0"),
+                ("ce-id", "00000000-0000-0000-0000-000000000000"),
+                ("ce-source", "/integrations/00000000-0000-0000-0000-000000000000"),
+                ("ce-type", "caf%C3%A9%201"),
+                ("ce-time", "2026-01-31T10:00:00Z"),
+                ("ce-provider", "acme"),
+                ("ce-externaleventid", "e-1"),
+            ]
+        );
+        let (_, content_type, body) = binary(BodyForm::Form, b"a=1&b=x+y");
+        assert_eq!((content_type.as_str(), body.as_str()), ("application/json", r#"{"a":"1","b":"x y"}"#));
+        let (_, content_type, body) = binary(BodyForm::Opaque, b"<a/>");
+        assert_eq!((content_type.as_str(), body.as_str()), ("text/xml", "<a/>"));
     }
 }

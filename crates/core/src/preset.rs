@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 use grapnel_crds::{Acknowledgement, Handshake, Mapping, Scheme};
 use serde::Deserialize;
 
+use crate::mapping::FormerMapping;
 pub use behavior::{AttemptTimestamps, Behavior, EventIdOrigin, EventsPerRequest, RetryWindow, Source};
 use embedded::PRESETS;
 pub use fixture::Fixture;
@@ -45,9 +46,25 @@ pub struct Preset {
     pub acknowledgement: Acknowledgement,
     /// Where the previous version found the id of the event, if elsewhere: what it stored is still recognized.
     #[serde(default)]
-    pub former_external_event_id: Vec<String>,
+    former_external_event_id: Vec<String>,
+    /// Whether the previous version stored every request as one event, although it may carry several.
+    #[serde(default)]
+    formerly_whole: bool,
+    /// The headers that receivers of the body as it came need, in lower case: without them they cannot tell what it is.
+    #[serde(default)]
+    pub forward_headers: Vec<String>,
     /// A webhook as the provider sends it, and its event.
     pub fixture: Fixture,
+}
+
+impl Preset {
+    /// How the previous version identified the events, where that was in another way.
+    pub fn former_mapping(&self) -> FormerMapping {
+        FormerMapping {
+            external_event_id: self.former_external_event_id.clone(),
+            is_whole: self.formerly_whole,
+        }
+    }
 }
 
 static BY_PROVIDER: LazyLock<HashMap<Arc<str>, Arc<Preset>>> = LazyLock::new(|| {

@@ -4,6 +4,7 @@
 
 use grapnel_crds::{Acknowledgement, FieldError, Handshake, IntegrationSpec, Mapping, Scheme, presets};
 
+use crate::mapping::FormerMapping;
 use crate::preset::{self, Preset};
 use crate::verification;
 
@@ -40,7 +41,7 @@ impl ResolvedProvider {
                 .with_defaults_from(&lower.acknowledgement),
         };
         let mut missing = provider.scheme.missing();
-        missing.extend(provider.mapping.missing());
+        missing.extend(provider.mapping.missing(&provider.scheme));
         if missing.is_empty() { Ok(provider) } else { Err(missing) }
     }
 
@@ -55,12 +56,38 @@ impl ResolvedProvider {
     }
 }
 
-/// Returns where the previous version found the id of the event, if the preset says that it was elsewhere, and the Integration
-/// does not say where it is.
-pub fn former_external_event_id(spec: &IntegrationSpec) -> Vec<String> {
-    let is_own = spec.mapping.as_ref().is_some_and(|mapping| !mapping.external_event_id.is_empty());
+/// Returns in words what a repeated webhook is recognized by.
+pub fn recognized_by(mapping: &Mapping) -> String {
+    let is_of_request = |source: &&String| *source == "request";
+    let ids: Vec<&str> = mapping
+        .external_event_id
+        .iter()
+        .filter(|source| !is_of_request(source))
+        .map(String::as_str)
+        .collect();
+    let mut words = match ids.as_slice() {
+        [] => String::new(),
+        ids => format!("its id ({}), else ", ids.join(", else ")),
+    };
+    if mapping.external_event_id.iter().any(|source| is_of_request(&source)) {
+        return words + "nothing: every one is an event";
+    }
+    words += "its content";
+    if !mapping.attempt_fields.is_empty() {
+        words += &format!(" without {}", mapping.attempt_fields.join(", "));
+    }
+    words
+}
+
+/// Returns how the previous version identified the events, if the preset says that it did so in another way, and the Integration
+/// does not say itself where the id is, or how a request is split.
+pub fn former_mapping(spec: &IntegrationSpec) -> FormerMapping {
+    let is_own = spec
+        .mapping
+        .as_ref()
+        .is_some_and(|mapping| !mapping.external_event_id.is_empty() || !mapping.split.is_empty());
     let preset = preset::find(&spec.provider).filter(|_| !is_own);
-    preset.map(|preset| preset.former_external_event_id.clone()).unwrap_or_default()
+    preset.map(|preset| preset.former_mapping()).unwrap_or_default()
 }
 
 /// Returns the errors of an Integration's provider that its own validation does not find. With `is_valid` false there are none:

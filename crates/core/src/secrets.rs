@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use grapnel_crds::SecretRef;
 use secrecy::ExposeSecret;
 use secrecy::zeroize::{Zeroize, Zeroizing};
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,9 @@ pub struct IntegrationSecrets {
     /// The text that the provider repeats in a handshake, if the owner chose one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     verify_token: Option<EncodedSecret>,
+    /// By the names of their references, `SECRET/KEY`: what destinations send in headers, as credentials, or in TLS.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    sent: BTreeMap<String, EncodedSecret>,
 }
 
 #[derive(Serialize, Deserialize, PartialEq, Eq)]
@@ -63,7 +67,18 @@ impl IntegrationSecrets {
                 })
                 .collect(),
             verify_token: verify_token.map(encode),
+            sent: BTreeMap::new(),
         }
+    }
+
+    /// Adds what destinations send, by its references.
+    #[must_use]
+    pub fn with_sent(mut self, sent: Vec<(SecretRef, Zeroizing<Vec<u8>>)>) -> Self {
+        let encoded = sent.into_iter().map(|(secret_ref, secret)| {
+            (reference_name(&secret_ref), EncodedSecret(STANDARD.encode(&secret)))
+        });
+        self.sent = encoded.collect();
+        self
     }
 
     /// Seals the secrets for the row of one integration: a value that is copied to another row cannot be opened there.
@@ -95,6 +110,15 @@ impl IntegrationSecrets {
     pub fn signing(&self, destination: &str) -> Result<Vec<Zeroizing<Vec<u8>>>, SecretsError> {
         self.signing.get(destination).into_iter().flatten().map(EncodedSecret::decode).collect()
     }
+
+    /// Returns what a destination sends by this reference, if it is here.
+    pub fn sent(&self, secret_ref: &SecretRef) -> Result<Option<Zeroizing<Vec<u8>>>, SecretsError> {
+        self.sent.get(&reference_name(secret_ref)).map(EncodedSecret::decode).transpose()
+    }
+}
+
+fn reference_name(secret_ref: &SecretRef) -> String {
+    format!("{}/{}", secret_ref.name, secret_ref.key)
 }
 
 impl EncodedSecret {

@@ -1,4 +1,5 @@
-//! Verifies that a request comes from the provider: over the raw bytes, before anything is parsed that is not signed itself.
+//! Verifies that a request comes from the provider: over the bytes of its body, before anything is parsed that is not signed
+//! itself. The body of a request with a content coding is the decoded one, unless the scheme names the one that was sent.
 //!
 //! A [`Verifier`] is a scheme with an integration's secrets, compiled once for each version of the integration. What always
 //! holds: comparisons are in constant time; every live secret is tried against every candidate; a candidate that does not
@@ -8,7 +9,7 @@
 
 use std::borrow::Cow;
 
-use grapnel_crds::{Scheme, SchemeType};
+use grapnel_crds::{Scheme, SchemeType, SignedBody};
 use jiff::Timestamp;
 
 use self::candidates::{SignatureFormat, SignatureValues};
@@ -24,6 +25,7 @@ use crate::request::{IncomingRequest, Source};
 
 mod scheme;
 mod candidates;
+mod element_token;
 mod timestamp;
 mod keys;
 mod basic;
@@ -43,6 +45,8 @@ pub struct Verifier {
     json: PointerSet,
     timestamp: Option<TimestampRule>,
     body_digest: Option<CompiledBodyDigest>,
+    /// Whether a body with a content coding is signed as it came.
+    signs_encoded_body: bool,
     /// In place of the platform's public URL and the path.
     url: Option<String>,
     url_port_variants: bool,
@@ -85,6 +89,20 @@ impl Verifier {
         url: Option<&str>,
         secrets: &[impl AsRef<[u8]>],
     ) -> Result<Self, SchemeError> {
+        Self::with_split(scheme, &[], tolerance_seconds, url, secrets)
+    }
+
+    /// Compiles a scheme that may have a token in each element of a request. `split` says where the elements are.
+    ///
+    /// # Errors
+    /// As [`Verifier::new`].
+    pub fn with_split(
+        scheme: &Scheme,
+        split: &[String],
+        tolerance_seconds: Option<i32>,
+        url: Option<&str>,
+        secrets: &[impl AsRef<[u8]>],
+    ) -> Result<Self, SchemeError> {
         if secrets.is_empty() || secrets.iter().any(|secret| secret.as_ref().is_empty()) {
             return Err(SchemeError::EmptySecret);
         }
@@ -94,7 +112,7 @@ impl Verifier {
         let timestamp = scheme.timestamp.as_ref();
         let timestamp = timestamp.map(|source| TimestampRule::new(source, tolerance_seconds)).transpose()?;
         let body_digest = scheme.body_digest.as_ref().map(CompiledBodyDigest::new).transpose()?;
-        let compiled = CompiledScheme::new(scheme, timestamp.as_ref(), &secrets)?;
+        let compiled = CompiledScheme::new(scheme, split, timestamp.as_ref(), &secrets)?;
         let sources = [&require, &forbid].into_iter().flatten().chain(compiled.sources());
         let sources = sources.chain(timestamp.iter().filter_map(TimestampRule::source));
         let sources = sources.chain(body_digest.iter().map(CompiledBodyDigest::source));
@@ -106,6 +124,7 @@ impl Verifier {
             json,
             timestamp,
             body_digest,
+            signs_encoded_body: scheme.body == Some(SignedBody::Received),
             url: url.map(str::to_owned),
             url_port_variants: scheme.url_port_variants.unwrap_or(false),
         })
@@ -154,6 +173,7 @@ impl Verifier {
                 format.for_each_text(&values, |text| secret = secret.or(tokens.position(text)));
                 secret.ok_or(VerifyError::WrongToken)?
             }
+            CompiledScheme::ElementToken { tokens, token } => token.secret(tokens, request.body)?,
             CompiledScheme::Basic(tokens) => {
                 tokens.position(&basic::credentials(request)?).ok_or(VerifyError::WrongToken)?
             }
@@ -224,6 +244,11 @@ impl Verifier {
         scheme::unsigned_timestamp(message, self.timestamp.as_ref()?)
     }
 
+    /// Whether a body with a content coding is signed as it came, and not without the coding.
+    pub fn signs_encoded_body(&self) -> bool {
+        self.signs_encoded_body
+    }
+
     /// Whether the scheme has the step.
     pub fn has_step(&self, step: VerificationStep) -> bool {
         match step {
@@ -239,7 +264,9 @@ impl Verifier {
         let (message, format) = match &self.scheme {
             CompiledScheme::Signature { message, format, .. } => (message, format),
             CompiledScheme::Certificate(scheme) => return scheme.message(request),
-            CompiledScheme::Token { .. } | CompiledScheme::Basic(_) => return None,
+            CompiledScheme::Token { .. } | CompiledScheme::ElementToken { .. } | CompiledScheme::Basic(_) => {
+                return None;
+            }
         };
         let signatures = format.values(request).ok()?;
         let timestamp = self.timestamp.as_ref().and_then(|rule| rule.find(request, format, &signatures));
@@ -256,7 +283,10 @@ impl Verifier {
     pub fn mac(&self) -> Option<&dyn Mac> {
         match &self.scheme {
             CompiledScheme::Signature { keys, .. } => Some(keys),
-            CompiledScheme::Token { .. } | CompiledScheme::Basic(_) | CompiledScheme::Certificate(_) => None,
+            CompiledScheme::Token { .. }
+            | CompiledScheme::ElementToken { .. }
+            | CompiledScheme::Basic(_)
+            | CompiledScheme::Certificate(_) => None,
         }
     }
 

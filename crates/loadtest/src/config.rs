@@ -119,7 +119,9 @@ pub struct Config {
     pub amount: Amount,
     /// How fast they are sent.
     pub pace: Pace,
-    /// Size of a request's body, within a few bytes.
+    /// Events in each request, as a list; 1: the request is the event. The route must split such a list (`/*`).
+    pub elements: u32,
+    /// Size of an event, within a few bytes.
     pub body_bytes: usize,
     /// Receiver of the deliveries. `None`: they go elsewhere and are not counted.
     pub sink: Option<SinkConfig>,
@@ -147,6 +149,7 @@ impl Config {
             secret,
             amount,
             pace: Pace::Closed { clients: 64 },
+            elements: 1,
             body_bytes: 1024,
             sink: Some(SinkConfig::default()),
             settle: Duration::from_secs(60),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -80,6 +80,12 @@ impl Connection {
             Err(error) if error.message().is_some() => Err(SendFailure::NotSent),
             Err(_) => Err(SendFailure::Broken),
         }
+    }
+
+    /// Reads the body of an answer; `None` when it is too long or breaks off.
+    pub(crate) async fn read(&mut self, response: Response<Incoming>) -> Option<Bytes> {
+        let body = Limited::new(response.into_body(), MAX_ANSWER_BYTES).collect();
+        drive(&mut self.driver, body).await.ok().map(Collected::to_bytes)
     }
 
     /// Reads the rest of an answer. Returns whether the connection can be used again.

@@ -245,11 +245,6 @@ impl Ledger {
         DeliveryKind::First(arrived.saturating_duration_since(self.origin).saturating_sub(scheduled))
     }
 
-    /// Records a delivery of this run whose number is not one of its numbers.
-    pub(crate) fn record_out_of_range(&self) {
-        self.sink.out_of_range.fetch_add(1, Ordering::Relaxed);
-    }
-
     /// Returns the counters of this moment. It is cheap enough to be called at any time.
     pub(crate) fn progress(&self) -> Progress {
         // `fulfilled` first: both only grow, so `outstanding` is never less than it was.

@@ -5,10 +5,12 @@
 //! delivered twice, and what was delivered although it never should have been. A run may continue while parts of the system
 //! under test are killed: an event without an answer is *unknown*, and may be delivered or not.
 //!
+//! A [`ReplayRun`] lets every delivery fail, and has a replay deliver them again.
+//!
 //! Sender, sink and, in an open loop, pacing run on one thread each, separate from the caller's runtime. [`Report`]
 //! documents the fields of `--json`.
 //!
-//! Limits: an event that is delivered to two routes of the sink counts as delivered twice, HTTPS is not supported, and a run
+//! Limits: in a [`Run`], an event that is delivered to two routes of the sink counts as delivered twice, HTTPS is not supported, and a run
 //! id must not be used again.
 //!
 //! Of Grapnel, only the presets and the types of the Integration are used here: the load generator must not share the code
@@ -28,8 +30,10 @@ mod sender;
 mod sink;
 mod signing_key;
 mod ledger;
+mod outage_ledger;
 mod latency;
 mod run;
+mod replay;
 mod process;
 mod progress_bar;
 mod report;
@@ -40,6 +44,8 @@ mod tests;
 pub use config::{Amount, Config, Pace, Provider, RunId, SinkConfig, Target};
 pub use latency::Percentiles;
 pub use ledger::{MAX_NUMBERS, Progress};
+pub use outage_ledger::KeptRate;
+pub use replay::{Counters, FailedEvents, ReplayConfig, ReplayLimits, ReplayReport, ReplayRun, Skipped};
 pub use report::{ConfigEcho, Deliveries, Latencies, Rates, Report, SettleOutcome};
 pub use run::{Handle, Run};
 pub use schedule::StopReason;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use grapnel_loadtest::commands::{bench, run};
+use grapnel_loadtest::commands::{bench, replay, run};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -20,6 +20,8 @@ struct Cli {
 enum Command {
     /// Send numbered webhooks, receive their deliveries, and print an exact ledger
     Run(Box<run::LoadArgs>),
+    /// Let every delivery fail for a while, replay them through the API, and prove that each arrived
+    Replay(Box<replay::ReplayArgs>),
     /// Measure one case of a benchmark, or report on all of them; for scripts/bench
     #[command(subcommand)]
     Bench(bench::BenchCommand),
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
     };
     let outcome = match cli.command {
         Command::Run(args) => runtime.block_on(run::execute(*args)),
+        Command::Replay(args) => runtime.block_on(replay::execute(*args)),
         Command::Bench(command) => runtime.block_on(bench::execute(command)),
     };
     match outcome {

@@ -1,6 +1,7 @@
 //! The requests of a run. Everything that does not depend on the event is written once; composing an event is a few copies into
 //! a buffer that each lane uses again.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -36,12 +37,14 @@ enum EventForm {
     /// Numbered, so that deliveries are recognized.
     Own {
         body: EventBody,
+        /// Whether the body is a list of events.
+        is_list: bool,
         credentials: Credentials,
     },
     Preset(PresetSigner),
 }
 
-/// One event, ready to be sent any number of times.
+/// The events of one request, ready to be sent any number of times.
 pub(crate) struct SignedEvent {
     body: Bytes,
     /// The headers that not all events share.
@@ -63,6 +66,7 @@ impl RequestTemplate {
             }
             Provider::Acme | Provider::Globex => EventForm::Own {
                 body: EventBody::new(config.provider, &config.run_id, config.body_bytes)?,
+                is_list: config.elements > 1,
                 credentials: Credentials::new(config.provider, &config.secret)?,
             },
         };
@@ -101,23 +105,31 @@ pub(crate) struct EventComposer<'a> {
 }
 
 impl EventComposer<'_> {
-    /// Composes the event `number` at the time `now`.
-    pub(crate) fn compose(&mut self, number: u64, now: Instant) -> anyhow::Result<SignedEvent> {
+    /// Composes the events with these numbers at the time `now`.
+    pub(crate) fn compose(&mut self, numbers: Range<u64>, now: Instant) -> anyhow::Result<SignedEvent> {
         let (then, then_wall_clock) = self.template.origin;
         let since =
             i64::try_from(now.saturating_duration_since(then).as_millis()).context("read the clock")?;
         let unix_ms = then_wall_clock.as_millisecond() + since;
         let time = self.clock.text(unix_ms);
         match &self.template.form {
-            EventForm::Own { body, credentials } => {
-                body.write(&mut self.buffer, number, time);
+            EventForm::Own { body, is_list, credentials } => {
+                for number in numbers.clone() {
+                    if *is_list {
+                        self.buffer.extend_from_slice(if number == numbers.start { b"[" } else { b"," });
+                    }
+                    body.write(&mut self.buffer, number, time);
+                }
+                if *is_list {
+                    self.buffer.extend_from_slice(b"]");
+                }
                 let body = self.buffer.split().freeze();
                 let header = credentials.header(&body, &mut self.buffer)?;
                 Ok(SignedEvent { body, headers: vec![header] })
             }
             EventForm::Preset(signer) => {
                 let mut digits = [0; 20];
-                let values = EventValues::new(decimal(number, &mut digits), unix_ms, time);
+                let values = EventValues::new(decimal(numbers.start, &mut digits), unix_ms, time);
                 let (body, headers) = signer.compose(&values)?;
                 Ok(SignedEvent { body, headers })
             }

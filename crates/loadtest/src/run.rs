@@ -23,7 +23,7 @@ use crate::report::{Report, SettleOutcome};
 use crate::request_template::RequestTemplate;
 use crate::schedule::{Schedule, StopReason};
 use crate::sender::{self, SenderState};
-use crate::sink::Sink;
+use crate::sink::{Recorder, Sink};
 
 mod finished_run;
 
@@ -98,7 +98,8 @@ impl Run {
             None => None,
             Some(sink) => {
                 let body = EventBody::new(config.provider, &config.run_id, config.body_bytes)?;
-                Some(Sink::start(sink.clone(), body, config.body_bytes, Arc::clone(&ledger))?)
+                let recorder = Recorder::Run(Arc::clone(&ledger));
+                Some(Sink::start(sink.clone(), body, config.body_bytes, recorder)?)
             }
         };
         let handle = Handle {

@@ -59,6 +59,8 @@ pub(crate) struct ScheduledEvent {
 enum Pacing {
     Closed {
         next: AtomicU64,
+        /// The events of a request.
+        step: u64,
         limit: u64,
         deadline: Option<Instant>,
     },
@@ -92,7 +94,7 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     /// Starts the clock of the run.
-    pub(crate) fn start(amount: Amount, pace: Pace) -> Schedule {
+    pub(crate) fn start(amount: Amount, pace: Pace, elements: u32) -> Schedule {
         let now = Instant::now();
         let (pacing, lanes) = match pace {
             Pace::Closed { clients } => {
@@ -100,7 +102,8 @@ impl Schedule {
                     Amount::Events(events) => (events.min(MAX_NUMBERS), None),
                     Amount::Time(time) => (MAX_NUMBERS, Some(now + time)),
                 };
-                (Pacing::Closed { next: AtomicU64::new(0), limit, deadline }, (clients, clients))
+                let step = u64::from(elements.max(1));
+                (Pacing::Closed { next: AtomicU64::new(0), step, limit, deadline }, (clients, clients))
             }
             Pace::Open { rate_per_second, max_in_flight } => {
                 let start = now + LEAD_TIME;
@@ -137,7 +140,7 @@ impl Schedule {
     /// there are no more.
     pub(crate) async fn next(&self, wake: &Arc<Notify>) -> Option<ScheduledEvent> {
         let event = match &self.pacing {
-            Pacing::Closed { next, limit, deadline } => self.take(next, *limit, *deadline),
+            Pacing::Closed { next, step, limit, deadline } => self.take(next, *step, *limit, *deadline),
             Pacing::Open { times, start, queue, .. } => loop {
                 if self.is_stopped() {
                     break None;
@@ -165,13 +168,19 @@ impl Schedule {
         event
     }
 
-    fn take(&self, next: &AtomicU64, limit: u64, deadline: Option<Instant>) -> Option<ScheduledEvent> {
+    fn take(
+        &self,
+        next: &AtomicU64,
+        step: u64,
+        limit: u64,
+        deadline: Option<Instant>,
+    ) -> Option<ScheduledEvent> {
         let now = Instant::now();
         if self.is_stopped() || deadline.is_some_and(|deadline| now >= deadline) {
             return None;
         }
-        let number = next.fetch_add(1, Ordering::Relaxed);
-        if number < limit {
+        let number = next.fetch_add(step, Ordering::Relaxed);
+        if number + step <= limit {
             return Some(ScheduledEvent { number, scheduled: now });
         }
         if deadline.is_some() {
@@ -211,7 +220,7 @@ impl Schedule {
             return true;
         }
         let over = match &self.pacing {
-            Pacing::Closed { next, limit, deadline } => {
+            Pacing::Closed { next, limit, deadline, .. } => {
                 next.load(Ordering::Relaxed) >= *limit || deadline.is_some_and(|at| Instant::now() >= at)
             }
             Pacing::Open { queue, .. } => {

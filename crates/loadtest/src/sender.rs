@@ -43,6 +43,8 @@ pub(crate) struct SenderState {
     ledger: Arc<Ledger>,
     pub(crate) schedule: Schedule,
     template: RequestTemplate,
+    /// Events in each request.
+    elements: u64,
     target: Target,
     request_timeout: Duration,
     unreachable_limit: Duration,
@@ -64,8 +66,9 @@ impl SenderState {
     ) -> anyhow::Result<SenderState> {
         Ok(SenderState {
             ledger,
-            schedule: Schedule::start(config.amount, config.pace),
+            schedule: Schedule::start(config.amount, config.pace, config.elements),
             template,
+            elements: u64::from(config.elements),
             target: config.target.clone(),
             request_timeout: config.request_timeout,
             unreachable_limit: config.unreachable_limit,
@@ -110,6 +113,15 @@ impl SenderState {
     fn record_connect_failure(&self) {
         self.connect_failures.fetch_add(1, Ordering::Relaxed);
         self.record_failure();
+    }
+
+    /// The numbers of the events in a request.
+    fn numbers(&self, event: ScheduledEvent) -> std::ops::Range<u64> {
+        event.number..event.number + self.elements
+    }
+
+    fn record_answer(&self, event: ScheduledEvent, answer: Answer) {
+        self.numbers(event).for_each(|number| self.ledger.record_answer(number, answer));
     }
 
     /// Whether the event is sent again after this answer. Such an answer is not a success: a target that only postpones events
@@ -183,7 +195,7 @@ async fn run_lanes(sender: &Arc<SenderState>) -> anyhow::Result<()> {
     }
 }
 
-/// The outcome of an attempt to send an event.
+/// The outcome of an attempt to send a request.
 enum RequestOutcome {
     Answered(Answer, Option<Duration>),
     /// The request has not left and will not leave.
@@ -214,10 +226,10 @@ impl SenderLane<'_> {
         Ok(())
     }
 
-    /// Sends one event, and sends it again as long as the configuration requires.
+    /// Sends one request, and sends it again as long as the configuration requires.
     async fn send(&mut self, event: ScheduledEvent, composer: &mut EventComposer<'_>) -> anyhow::Result<()> {
         let sender = self.sender;
-        let content = composer.compose(event.number, Instant::now())?;
+        let content = composer.compose(sender.numbers(event), Instant::now())?;
         let mut resend_backoff = DoublingBackoff::new(RESEND_BACKOFF);
         loop {
             let RequestOutcome::Answered(answer, retry_after) = self.attempt(event, &content).await? else {
@@ -249,12 +261,14 @@ impl SenderLane<'_> {
             let Some(mut connection) = self.connection.take() else { continue };
             let request = sender.template.request(content);
             sender.first_sent.get_or_init(|| event.scheduled);
-            let before =
-                sender.ledger.begin(event.number, event.scheduled).context("send a number of this run")?;
+            let before = sender.numbers(event).map(|number| sender.ledger.begin(number, event.scheduled));
+            let before: Vec<_> = before.collect::<Option<_>>().context("send a number of this run")?;
             let response = match timeout(sender.request_timeout, connection.send(request)).await {
                 Ok(Ok(response)) => response,
                 Ok(Err(SendFailure::NotSent)) => {
-                    sender.ledger.undo_begin(event.number, before);
+                    for (number, before) in sender.numbers(event).zip(before) {
+                        sender.ledger.undo_begin(number, before);
+                    }
                     if connection.is_fresh() {
                         sender.record_connect_failure();
                         tokio::time::sleep(self.connect_backoff.next()).await;
@@ -262,12 +276,12 @@ impl SenderLane<'_> {
                     continue;
                 }
                 Ok(Err(SendFailure::Broken)) | Err(_) => {
-                    sender.ledger.record_answer(event.number, Answer::None);
+                    sender.record_answer(event, Answer::None);
                     return Ok(RequestOutcome::Answered(Answer::None, None));
                 }
             };
             let answer = Answer::Status(response.status().as_u16());
-            sender.ledger.record_answer(event.number, answer);
+            sender.record_answer(event, answer);
             if answer.is_acceptance() {
                 let now = Instant::now();
                 let latency = now.saturating_duration_since(event.scheduled).as_micros();

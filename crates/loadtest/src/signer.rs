@@ -161,8 +161,8 @@ mod tests {
     const URL: &str = "http://127.0.0.1:8080/api/v1/webhooks/r";
     const NOW_MS: i64 = 1_769_850_000_250;
 
-    /// Presets that are not supported.
-    const UNSUPPORTED: [&str; 0] = [];
+    /// Presets that are not supported: their JSON is in a field of a form.
+    const UNSUPPORTED: [&str; 1] = ["mandrill"];
 
     #[test]
     fn webhooks_of_hmac_presets_verify_and_are_distinct_events() {
@@ -193,6 +193,8 @@ mod tests {
                     uri: &uri,
                     headers: &headers,
                     body: &body,
+                    encoded_body: None,
+                    form: None,
                     public_url,
                     json: None,
                 };
@@ -200,7 +202,13 @@ mod tests {
                 let judged = compiled.verifier.verify(&incoming, now);
                 assert!(judged.is_ok(), "{name}: {judged:?}");
                 let form = compiled.mapper.body_form(&headers, &body).expect("a form");
-                let fields = compiled.mapper.read(&incoming, &body, form).expect("fields");
+                let fields = match compiled.mapper.split(&incoming, &body, form).expect("JSON") {
+                    Some(split) => {
+                        assert_eq!(split.count(), 1, "{name}");
+                        split.events().next().expect("an event")
+                    }
+                    None => compiled.mapper.read(&incoming, &body, form).expect("fields"),
+                };
                 events.push((fields.external_event_id.is_some(), fields.external_event_id, body));
             }
             assert_ne!(events[0].2, events[1].2, "{name}");
@@ -213,7 +221,7 @@ mod tests {
         let now = Timestamp::from_millisecond(NOW_MS).expect("a time");
         for name in preset::providers() {
             let preset = preset::find(name).expect("a preset");
-            if preset.verification.kind != Some(SchemeType::Hmac) {
+            if preset.verification.kind != Some(SchemeType::Hmac) || UNSUPPORTED.contains(&name) {
                 continue;
             }
             let independent = Signer::new(&preset.verification);

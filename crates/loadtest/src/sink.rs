@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use bytes::{Bytes, BytesMut};
 use hdrhistogram::Histogram;
+use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Body, Incoming};
@@ -29,6 +30,7 @@ use crate::config::SinkConfig;
 use crate::event_body::{BodyIdentity, BodyIntegrity, EventBody};
 use crate::latency::latency_histogram;
 use crate::ledger::{DeliveryKind, Ledger};
+use crate::outage_ledger::OutageLedger;
 
 const MAX_CONNECTIONS: usize = 4096;
 /// Deadlines for the headers of a request, including idle time, and for its body.
@@ -58,9 +60,15 @@ pub(crate) struct ArrivalStats {
     pub(crate) last: Option<Instant>,
 }
 
+/// The ledger that deliveries are recorded in, which decides how they are answered.
+pub(crate) enum Recorder {
+    Run(Arc<Ledger>),
+    Outage(Arc<OutageLedger>),
+}
+
 /// The state that connections share.
 pub(crate) struct SinkState {
-    ledger: Arc<Ledger>,
+    recorder: Recorder,
     body: EventBody,
     config: SinkConfig,
     max_body_bytes: usize,
@@ -85,7 +93,7 @@ impl Sink {
         config: SinkConfig,
         body: EventBody,
         body_bytes: usize,
-        ledger: Arc<Ledger>,
+        recorder: Recorder,
     ) -> anyhow::Result<Sink> {
         let listener = std::net::TcpListener::bind(config.addr)
             .with_context(|| format!("listen on {} for deliveries", config.addr))?;
@@ -93,7 +101,7 @@ impl Sink {
         let addr = listener.local_addr().context("read the sink's address")?;
         let arrivals = ArrivalStats { latency_us: latency_histogram()?, first: None, last: None };
         let state = Arc::new(SinkState {
-            ledger,
+            recorder,
             body,
             config,
             // Room for escapes and for the additions of the gateway.
@@ -223,20 +231,18 @@ impl SinkState {
                 self.counts.bad_signatures.fetch_add(1, Ordering::Relaxed);
             }
         }
-        let status = self.record(&body, arrived);
+        let status = self.record(&head, &body, arrived);
         if !self.config.delay.is_zero() {
             tokio::time::sleep(self.config.delay).await;
         }
         answer(status)
     }
 
-    fn record(&self, body: &[u8], arrived: Instant) -> StatusCode {
+    fn record(&self, head: &Parts, body: &[u8], arrived: Instant) -> StatusCode {
         let number = match self.body.identify(body) {
             BodyIdentity::ThisRun(number) => number,
-            BodyIdentity::OutOfRange => {
-                self.ledger.record_out_of_range();
-                return StatusCode::OK;
-            }
+            // No number is as large.
+            BodyIdentity::OutOfRange => u64::MAX,
             BodyIdentity::Foreign => {
                 self.counts.foreign.fetch_add(1, Ordering::Relaxed);
                 return StatusCode::OK;
@@ -246,22 +252,27 @@ impl SinkState {
                 return StatusCode::OK;
             }
         };
-        if is_chosen(number, self.config.fail_percent) && self.ledger.refuse_once(number) {
+        match &self.recorder {
+            Recorder::Run(ledger) => self.record_in_run(ledger, number, body, arrived),
+            Recorder::Outage(ledger) => {
+                let status = ledger.record(head.uri.path(), &head.headers, number, arrived);
+                if status.is_success() && ledger.knows_bodies() {
+                    self.compare(body, number);
+                }
+                status
+            }
+        }
+    }
+
+    fn record_in_run(&self, ledger: &Ledger, number: u64, body: &[u8], arrived: Instant) -> StatusCode {
+        if is_chosen(number, self.config.fail_percent) && ledger.refuse_once(number) {
             return StatusCode::INTERNAL_SERVER_ERROR;
         }
-        let delivered = self.ledger.record_delivery(number, arrived);
+        let delivered = ledger.record_delivery(number, arrived);
         if delivered == DeliveryKind::Phantom {
             return StatusCode::OK;
         }
-        match self.body.compare(body, number) {
-            BodyIntegrity::Same => {}
-            BodyIntegrity::Reencoded => {
-                self.counts.reencoded.fetch_add(1, Ordering::Relaxed);
-            }
-            BodyIntegrity::Altered => {
-                self.counts.altered.fetch_add(1, Ordering::Relaxed);
-            }
-        }
+        self.compare(body, number);
         if let DeliveryKind::First(latency) = delivered {
             let mut arrivals = self.arrivals();
             arrivals.first.get_or_insert(arrived);
@@ -269,6 +280,15 @@ impl SinkState {
             arrivals.latency_us.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
         }
         StatusCode::OK
+    }
+
+    fn compare(&self, body: &[u8], number: u64) {
+        let counter = match self.body.compare(body, number) {
+            BodyIntegrity::Same => return,
+            BodyIntegrity::Reencoded => &self.counts.reencoded,
+            BodyIntegrity::Altered => &self.counts.altered,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -20,6 +20,19 @@ fn verifying_sink() -> Option<SinkConfig> {
 const DEADLINE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
+async fn every_event_of_a_request_is_counted() {
+    let gateway =
+        Gateway::start(|number, _| Fate { answer: Some(if number == 20 { 400 } else { 202 }), ..RELAY })
+            .await;
+    let config = Config { elements: 10, ..gateway.config(Amount::Events(500)) };
+    let report = gateway.report(config).await;
+    assert_eq!((report.sent, report.accepted), (500, 490), "{report}");
+    let deliveries = report.deliveries.as_ref().expect("a sink");
+    assert_eq!((deliveries.delivered, deliveries.duplicate_deliveries), (500, 0), "{report}");
+    assert_eq!((deliveries.altered, report.answers[&202]), (0, 490), "{report}");
+}
+
+#[tokio::test]
 async fn a_gateway_that_relays_everything_has_no_faults() {
     let gateway = Gateway::start(|_, _| RELAY).await;
     let mut config = gateway.config(Amount::Events(500));

@@ -129,6 +129,12 @@ pub struct QueueArgs {
     rabbitmq_url: Option<SecretString>,
     #[arg(long, env = "RABBITMQ_URL_FILE", hide = true)]
     rabbitmq_url_file: Option<PathBuf>,
+    #[command(flatten)]
+    prefix: QueuePrefixArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct QueuePrefixArgs {
     /// Prefix of every queue name, so that several installations can share a RabbitMQ vhost
     #[arg(long, env = "GRAPNEL_QUEUE_PREFIX", default_value = "")]
     queue_prefix: String,
@@ -141,6 +147,12 @@ impl QueueArgs {
         secret_url(name, "RabbitMQ", given, queue::is_url)
     }
 
+    pub fn queue_prefix(&self) -> Result<String, ConfigError> {
+        self.prefix.queue_prefix()
+    }
+}
+
+impl QueuePrefixArgs {
     pub fn queue_prefix(&self) -> Result<String, ConfigError> {
         let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if self.queue_prefix.len() > 64 || !self.queue_prefix.bytes().all(valid) {

@@ -19,6 +19,11 @@ impl ClientNetwork {
             }
         })
     }
+
+    /// Returns its address; that of an IPv6 network is its first.
+    pub fn address(self) -> IpAddr {
+        self.0
+    }
 }
 
 impl fmt::Display for ClientNetwork {

@@ -86,11 +86,13 @@ impl<K: Eq + Hash + Clone> Share<K> {
         let mut held = self.of.held();
         let Some(free) = (self.of.capacity - held.total).checked_sub(amount) else { return false };
         if let Some(key) = &self.key {
-            let of_key = held.by_key.get(key).copied().unwrap_or(0) + amount;
-            if of_key.saturating_mul(self.of.divisor - 1) > free {
-                return false;
+            let is_too_much = |of_key: usize| of_key.saturating_mul(self.of.divisor - 1) > free;
+            match held.by_key.get_mut(key) {
+                Some(of_key) if is_too_much(*of_key + amount) => return false,
+                Some(of_key) => *of_key += amount,
+                None if is_too_much(amount) => return false,
+                None => drop(held.by_key.insert(key.clone(), amount)),
             }
-            held.by_key.insert(key.clone(), of_key);
         }
         held.total += amount;
         self.amount += amount;

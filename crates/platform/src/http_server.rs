@@ -33,7 +33,7 @@ use activity::{Activity, AnswerBody, Exchange, Overdue};
 use slots::Slot;
 use watched_stream::{LingeringCloses, WatchedStream};
 
-/// Headers must arrive within this time after the connection or the previous response.
+/// The headers of the first request must arrive within this time after the connection, those of a further one after their first byte.
 const HEADER_DEADLINE: Duration = Duration::from_secs(15);
 
 /// How long a connection that is asked to end may take for it.
@@ -73,7 +73,13 @@ impl CorrelationId {
         let usable = |id: &&str| {
             (1..=MAX_CORRELATION_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
         };
-        Self(given.filter(usable).map_or_else(|| Uuid::now_v7().to_string().into(), Arc::from))
+        given.filter(usable).map_or_else(Self::generate, |given| Self(given.into()))
+    }
+
+    /// Makes an id.
+    pub fn generate() -> Self {
+        let mut text = Uuid::encode_buffer();
+        Self((&*Uuid::now_v7().hyphenated().encode_lower(&mut text)).into())
     }
 }
 
@@ -130,10 +136,10 @@ struct Port {
 
 fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
+    // Its deadline for headers would begin with the end of the previous request: `activity` has one that does not.
     builder
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_DEADLINE)
+        .header_read_timeout(None::<Duration>)
         .max_buf_size(MAX_HEADER_BYTES)
         .max_headers(MAX_HEADERS);
     builder

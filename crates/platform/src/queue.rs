@@ -3,20 +3,24 @@
 //! One durable quorum queue for each destination. Messages are hints (see `hint`), so every failure here is repaired
 //! from PostgreSQL. Every wait for the broker has a deadline.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::Channel;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::uri::AMQPUri;
+use secrecy::{ExposeSecret, SecretString};
 use thiserror::Error;
 use tokio::time::timeout;
 
 mod connection;
+mod presence;
 pub mod publish;
 pub mod consume;
 
 pub use connection::QueueConnection;
+pub use presence::Presence;
 
 /// The broker answers within this or counts as unavailable.
 pub const DEADLINE: Duration = Duration::from_secs(5);
@@ -25,6 +29,8 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 pub enum QueueError {
     #[error("RabbitMQ did not answer within {} s", DEADLINE.as_secs())]
     TimedOut,
+    #[error("RabbitMQ takes no messages: {0}")]
+    Blocked(Arc<str>),
     #[error("RABBITMQ_URL: not an AMQP URL")]
     Url,
     #[error("RabbitMQ")]
@@ -42,6 +48,12 @@ impl QueueError {
 /// Returns whether the text is an AMQP URL.
 pub fn is_url(text: &str) -> bool {
     text.parse::<AMQPUri>().is_ok()
+}
+
+/// Returns the host and the port of the server that a URL names.
+pub fn server(url: &SecretString) -> Option<(String, u16)> {
+    let authority = url.expose_secret().parse::<AMQPUri>().ok()?.authority;
+    Some((authority.host, authority.port))
 }
 
 /// Declares a destination's queue, and returns the number of its ready messages. The declaration is the same everywhere: RabbitMQ

@@ -1,7 +1,7 @@
 //! The database handle: a pool whose every use has a deadline.
 
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
@@ -10,9 +10,10 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use crate::error::{Error, Result};
+use crate::sessions::Sessions;
 
 /// The wait for a connection after which the database counts as unavailable.
-const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The time after which a use of the database counts as hanging: the server's machine may be gone, and TCP alone would wait
 /// for a quarter of an hour or longer. Reading transactions set the same `statement_timeout`, so that the server stops
@@ -20,7 +21,7 @@ const ACQUIRE_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The time within which a connection that returns to the pool must answer, or it is closed.
-const PING_DEADLINE: Duration = Duration::from_secs(2);
+pub(crate) const PING_DEADLINE: Duration = Duration::from_secs(2);
 
 /// No statement takes this long unless it is stuck, and a stuck one must not hold locks.
 const STATEMENT_TIMEOUT: &str = "30s";
@@ -34,6 +35,7 @@ pub struct InvalidUrl;
 #[derive(Debug, Clone)]
 pub struct Database {
     pool: PgPool,
+    sessions: Sessions,
 }
 
 impl Database {
@@ -44,33 +46,80 @@ impl Database {
         role: &str,
         max_connections: u32,
     ) -> std::result::Result<Self, InvalidUrl> {
-        Ok(Self { pool: connect_lazily(options(url, role)?, max_connections) })
+        Ok(Self::connecting(options(url, role)?, max_connections, Sessions::default()))
+    }
+
+    /// Makes a pool for another purpose of the same process. The pools share what is found out about their sessions.
+    pub fn beside(&self, role: &str, max_connections: u32) -> Self {
+        let options = self.options().application_name(&application_name(role));
+        Self::connecting(options, max_connections, self.sessions.clone())
     }
 
     /// Makes a pool for claims alone: their commits do not wait for the disk. A claim that a crash of PostgreSQL loses is
     /// only made again, and its result is refused.
-    pub fn for_claims(url: &SecretString, max_connections: u32) -> std::result::Result<Self, InvalidUrl> {
-        let options = options(url, "claim")?.options([("synchronous_commit", "off")]);
-        Ok(Self { pool: connect_lazily(options, max_connections) })
+    pub(crate) fn for_claims(&self, max_connections: u32) -> Self {
+        let options = self.options().application_name(&application_name("claim"));
+        let options = options.options([("synchronous_commit", "off")]);
+        Self::connecting(options, max_connections, self.sessions.clone())
     }
 
-    /// Checks that the database answers.
+    fn connecting(options: PgConnectOptions, max_connections: u32, sessions: Sessions) -> Self {
+        Self { pool: connect_lazily(options, max_connections, sessions.clone()), sessions }
+    }
+
+    fn options(&self) -> PgConnectOptions {
+        PgConnectOptions::clone(&self.pool.connect_options())
+    }
+
+    /// Checks that the database answers and accepts writes. A session that accepts none is replaced by a new one, and only that
+    /// one counts.
     pub async fn ping(&self) -> Result<()> {
+        match self.try_ping().await {
+            Err(Error::ReadOnly) => self.try_ping().await,
+            answered => answered,
+        }
+    }
+
+    async fn try_ping(&self) -> Result<()> {
         self.bounded(async {
-            sqlx::query("/* database::ping */ SELECT 1").execute(&self.pool).await?;
-            Ok(())
+            let is_read_only: bool = sqlx::query_scalar(
+                "/* database::ping */ SELECT current_setting('transaction_read_only')::boolean",
+            )
+            .fetch_one(&self.pool)
+            .await?;
+            if is_read_only { Err(Error::ReadOnly) } else { Ok(()) }
         })
-        .await
+        .await?;
+        self.sessions.confirm();
+        Ok(())
+    }
+
+    /// Returns the host and the port of the server.
+    pub fn server(&self) -> (String, u16) {
+        let options = self.pool.connect_options();
+        (options.get_host().to_owned(), options.get_port())
+    }
+
+    /// Returns whether the last session that was looked at accepts no writes.
+    pub fn is_read_only(&self) -> bool {
+        self.sessions.are_read_only()
+    }
+
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.sessions
     }
 
     pub(crate) fn pool(&self) -> &PgPool {
         &self.pool
     }
 
-    /// Bounds a use of the database. When its connection was lost, closes the idle ones too.
+    /// Bounds a use of the database. When its connection was lost or is read-only, closes the idle ones too.
     pub(crate) async fn bounded<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         match timeout(DEADLINE, work).await {
             Ok(Err(error)) => {
+                if matches!(error, Error::ReadOnly) {
+                    self.sessions.distrust();
+                }
                 if error.is_connection_lost() {
                     self.forget_idle();
                 }
@@ -104,7 +153,7 @@ impl Database {
 fn options(url: &SecretString, role: &str) -> std::result::Result<PgConnectOptions, InvalidUrl> {
     let options = PgConnectOptions::from_str(url.expose_secret())
         .map_err(|_| InvalidUrl)?
-        .application_name(&format!("grapnel-{role}"))
+        .application_name(&application_name(role))
         // Tables are planned while their partitions are nearly empty, and a sequential scan chosen then is ruinous an
         // hour later; every statement has an index. A generic plan prunes partitions when it runs, and saves
         // planning over all of them each time.
@@ -118,13 +167,23 @@ fn options(url: &SecretString, role: &str) -> std::result::Result<PgConnectOptio
     Ok(options)
 }
 
-fn connect_lazily(options: PgConnectOptions, max_connections: u32) -> PgPool {
+fn application_name(role: &str) -> String {
+    format!("grapnel-{role}")
+}
+
+fn connect_lazily(options: PgConnectOptions, max_connections: u32, sessions: Sessions) -> PgPool {
     PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_DEADLINE)
         .max_lifetime(Duration::from_secs(1800))
         // A ping before each use costs a round trip; a dead connection fails its user, which tries again.
         .test_before_acquire(false)
+        .before_acquire(move |_, metadata| {
+            let is_trusted = Instant::now()
+                .checked_sub(metadata.age)
+                .is_some_and(|began| sessions.are_trusted_since(began));
+            Box::pin(std::future::ready(Ok(is_trusted)))
+        })
         // The pool itself pings a connection that returns, but without a deadline, and a connection that hangs would take
         // its place in the pool with it.
         .after_release(|connection, _| {

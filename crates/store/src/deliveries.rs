@@ -9,18 +9,23 @@ mod held;
 mod due;
 mod claim;
 mod record;
+mod abandoned;
 mod replay;
 pub(crate) mod end;
 mod removals;
 
-pub use claim::{ClaimedDelivery, CloudEventFields, claim, long_payload};
-pub use due::{QueueBacklog, RequeuedDelivery, Wait, backlogs, give_back, take_due, take_overdue};
+pub use abandoned::take_abandoned;
+pub use claim::{ClaimedDelivery, ClaimingDestination, CloudEventFields, claim, long_payload};
+pub use due::{
+    LostDeliveries, QueueBacklog, RequeuedDelivery, Wait, backlogs, find_lost, give_back, queued_counts,
+    take_due, take_lost,
+};
 pub(crate) use held::never;
 pub use held::{DeliveryQueue, held_queues, open_queues, release};
 pub use insert::Birth;
-pub(crate) use insert::insert_deliveries;
+pub(crate) use insert::{insert_deliveries, is_filtered};
 pub use record::{AttemptResult, RecordedAttempt, record};
 pub use removals::{RemovalProgress, end_if_removed, end_removed};
 pub(crate) use removals::{end_while_waiting, is_being_removed, record_removal};
 pub use replay::NewReplay;
-pub(crate) use replay::{add_for_replay, lock_for_replay, take_for_replay};
+pub(crate) use replay::{LockedDelivery, add_for_replay, lock_for_replay, take_for_replay};

@@ -14,6 +14,9 @@ pub enum Error {
     /// The database cannot be reached, or does not accept work now.
     #[error("PostgreSQL is unavailable")]
     Unavailable(#[source] sqlx::Error),
+    /// The session is read-only: it is on a standby, or writes are switched off.
+    #[error("PostgreSQL accepts no writes")]
+    ReadOnly,
     /// A value that this version does not know: another version wrote the row, or it is damaged. `id` is the row's.
     #[error("invalid value in {table}.{column} of {id}")]
     Corrupt { table: &'static str, column: &'static str, id: Uuid },
@@ -40,10 +43,12 @@ impl From<sqlx::Error> for Error {
         };
         // SQLSTATE, https://www.postgresql.org/docs/current/errcodes-appendix.html: query_canceled is the statement
         // timeout. Class 08 is a lost connection, 53 a lack of connections, memory or disk, 57P0x a server that shuts
-        // down or starts. 55P03 (lock not available), 40xxx (deadlock, serialization) and 25006 (a standby) pass.
+        // down or starts. 55P03 (lock not available) and 40xxx (deadlock, serialization) pass. 25006 is a write in a session that only
+        // reads.
         match &*code {
             "57014" => Self::Deadline,
-            "55P03" | "25006" => Self::Unavailable(error),
+            "25006" => Self::ReadOnly,
+            "55P03" => Self::Unavailable(error),
             code if ["08", "40", "53", "57P"].iter().any(|class| code.starts_with(class)) => {
                 Self::Unavailable(error)
             }
@@ -70,18 +75,21 @@ impl Error {
         matches!(sqlstate(error).as_deref(), Some("40P01" | "40001"))
     }
 
-    /// Whether the connection is lost, which probably means that the others are lost too.
+    /// Whether the connection is lost or of no use any more, which probably means that the others are too.
     pub(crate) fn is_connection_lost(&self) -> bool {
-        let Self::Unavailable(error) = self else { return false };
-        match sqlstate(error) {
-            Some(code) => code.starts_with("08") || code.starts_with("57P"),
-            None => matches!(
-                error,
-                sqlx::Error::Io(_)
-                    | sqlx::Error::Tls(_)
-                    | sqlx::Error::Protocol(_)
-                    | sqlx::Error::PoolTimedOut
-            ),
+        match self {
+            Self::ReadOnly => true,
+            Self::Unavailable(error) => match sqlstate(error) {
+                Some(code) => code.starts_with("08") || code.starts_with("57P"),
+                None => matches!(
+                    error,
+                    sqlx::Error::Io(_)
+                        | sqlx::Error::Tls(_)
+                        | sqlx::Error::Protocol(_)
+                        | sqlx::Error::PoolTimedOut
+                ),
+            },
+            _ => false,
         }
     }
 }

@@ -4,24 +4,32 @@
 //! indexes on live routes and names decide who owns them. A write that removes a destination records that in the same commit;
 //! the deliveries to it end after it.
 
+use std::io;
+use std::time::Instant;
+
 use grapnel_core::ids::IntegrationId;
 use grapnel_core::integration::{IntegrationRow, RowState};
 use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::postgres::{PgListener, PgRow};
+use tokio::time::timeout;
 
 use crate::audit;
 use crate::columns::Columns;
-use crate::database::Database;
+use crate::database::{Database, PING_DEADLINE};
 use crate::deliveries;
 use crate::destinations;
 use crate::error::{Error, Result};
+use crate::sessions::Sessions;
 
+pub mod endpoints;
 pub mod epoch;
+pub mod gone;
 pub mod freed_route;
 pub mod retire;
 pub mod purge;
 pub mod waiting;
+pub mod status;
 
 /// The channel on which a changed row notifies.
 const CHANGE_CHANNEL: &str = "grapnel_integrations";
@@ -48,7 +56,8 @@ pub async fn load_all(db: &Database) -> Result<Vec<IntegrationRow>> {
         let rows = sqlx::query(
             "/* integrations::load_all */
             SELECT id, uid, namespace, name, generation, writer_epoch, provider, route, display_name, state,
-                spec::text AS spec, secrets
+                spec::text AS spec, secrets, endpoints::text AS endpoints,
+                ARRAY(SELECT key FROM jsonb_each(gone) WHERE value = to_jsonb(generation)) AS gone
             FROM integrations WHERE deleted_at IS NULL",
         )
         .fetch_all(db.pool())
@@ -71,7 +80,8 @@ pub async fn find(db: &Database, id: IntegrationId) -> Result<Option<StoredRow>>
         let row = sqlx::query(
             "/* integrations::find */
             SELECT id, uid, namespace, name, generation, writer_epoch, provider, route, display_name, state,
-                spec::text AS spec, secrets, deleted_at IS NOT NULL AS deleted
+                spec::text AS spec, secrets, endpoints::text AS endpoints, deleted_at IS NOT NULL AS deleted,
+                ARRAY(SELECT key FROM jsonb_each(gone) WHERE value = to_jsonb(generation)) AS gone
             FROM integrations WHERE id = $1",
         )
         .bind(id.uuid())
@@ -99,27 +109,55 @@ fn integration_row(row: &PgRow) -> Result<IntegrationRow> {
         state: state.ok_or(Error::Corrupt { table: "integrations", column: "state", id: id.uuid() })?,
         spec: row.try_get("spec")?,
         secrets: row.try_get("secrets")?,
+        gone: row.try_get("gone")?,
+        endpoints: row.try_get("endpoints")?,
     })
 }
 
-/// A listener for changed rows. It reconnects by itself; polling finds the changes that it missed meanwhile.
+/// A listener for changed rows. It ends with its connection: what was changed after that is found only by reading all rows once another
+/// one listens.
 #[derive(Debug)]
-pub struct ChangeListener(PgListener);
+pub struct ChangeListener {
+    listener: PgListener,
+    sessions: Sessions,
+    began: Instant,
+}
 
 impl ChangeListener {
-    /// Returns when a row has changed.
+    /// Returns when a row has changed. Fails when the connection is lost, and when the session may be on another server than the writers.
     pub async fn changed(&mut self) -> Result<()> {
-        self.0.recv().await?;
-        Ok(())
+        tokio::select! {
+            notified = self.listener.try_recv() => match notified? {
+                Some(_) => Ok(()),
+                None => Err(lost()),
+            },
+            () = self.sessions.until_distrusted(self.began) => Err(Error::ReadOnly),
+        }
     }
+
+    /// Checks that notifications can still arrive. Nothing else is sent on the connection, so a router may have forgotten it.
+    pub async fn check(&mut self) -> Result<()> {
+        let asked = sqlx::query("/* integrations::check */ SELECT 1").execute(&mut self.listener);
+        match timeout(PING_DEADLINE, asked).await {
+            Ok(answered) => answered.map(drop).map_err(Error::from),
+            Err(_elapsed) => Err(lost()),
+        }
+    }
+}
+
+fn lost() -> Error {
+    Error::Unavailable(sqlx::Error::Io(io::ErrorKind::ConnectionAborted.into()))
 }
 
 /// Begins to listen for changed rows.
 pub async fn listen(db: &Database) -> Result<ChangeListener> {
     db.bounded(async {
+        let began = Instant::now();
         let mut listener = PgListener::connect_with(db.pool()).await?;
+        // A connection that it replaced by itself would have missed changes, and nobody would know.
+        listener.eager_reconnect(false);
         listener.listen(CHANGE_CHANNEL).await?;
-        Ok(ChangeListener(listener))
+        Ok(ChangeListener { listener, sessions: db.sessions().clone(), began })
     })
     .await
 }
@@ -153,12 +191,13 @@ async fn write(
     let applied = sqlx::query(
         "/* integrations::upsert */
         INSERT INTO integrations AS old (
-            id, uid, namespace, name, generation, writer_epoch, provider, route, display_name, state, spec, secrets
+            id, uid, namespace, name, generation, writer_epoch, provider, route, display_name, state, spec, secrets, endpoints
         )
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::json, $12)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::json, $12, $13::json)
         ON CONFLICT (id) DO UPDATE
         SET uid = $2, namespace = $3, name = $4, generation = $5, writer_epoch = $6, provider = $7, route = $8,
-            display_name = $9, state = $10, spec = $11::json, secrets = $12, updated_at = now(), deleted_at = NULL
+            display_name = $9, state = $10, spec = $11::json, secrets = $12, endpoints = $13::json, updated_at = now(),
+            deleted_at = NULL
         WHERE old.generation <= $5 AND old.writer_epoch <= $6",
     )
     .bind(row.id.uuid())
@@ -173,6 +212,7 @@ async fn write(
     .bind(row.state.as_str())
     .bind(&row.spec)
     .bind(&row.secrets)
+    .bind(&row.endpoints)
     .execute(&mut *tx)
     .await;
     match applied {
@@ -205,7 +245,7 @@ fn taken_by_another(error: sqlx::Error) -> Result<UpsertOutcome> {
 pub async fn remove(db: &Database, id: IntegrationId, actor: &str) -> Result<bool> {
     let retired = db.bounded(async {
         let mut tx = db.pool().begin().await?;
-        let given_up = retire::retire_in(&mut tx, id, None, actor).await?;
+        let given_up = retire::retire_in(&mut tx, id, None, actor, &audit::ObjectEnd::default()).await?;
         tx.commit().await?;
         Ok(given_up.is_some())
     });

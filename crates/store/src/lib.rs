@@ -9,9 +9,13 @@
 //! above them.
 
 mod error;
+mod sessions;
 mod database;
 mod dedicated_connection;
+mod claim_connections;
 mod columns;
+mod daily_statement;
+mod stored_form;
 pub mod partitions;
 pub mod migrate;
 
@@ -19,15 +23,28 @@ pub mod audit;
 mod destinations;
 mod replay_settlement;
 pub mod deliveries;
+pub mod claimants;
 pub mod dispatcher_lease;
+pub mod worker_heartbeats;
 pub mod events;
 pub mod integrations;
 pub mod retention;
 pub mod replays;
+pub mod erasure;
+pub mod test_events;
 pub mod captured_secrets;
 pub mod secret_uses;
+pub mod filter_errors;
+mod minute_rows;
+pub mod traffic;
+pub mod worker_minutes;
+pub mod console_sessions;
 pub mod views;
+pub mod replay_jobs;
+pub mod replay_objects;
 
+pub use claim_connections::ClaimConnections;
 pub use database::{Database, InvalidUrl};
 pub use dedicated_connection::DedicatedConnection;
 pub use error::{Error, Result};
+pub use stored_form::StoredForm;

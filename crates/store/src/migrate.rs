@@ -24,6 +24,19 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (4, "housekeeping", include_str!("../../../migrations/0004_housekeeping.sql")),
     (5, "held deliveries", include_str!("../../../migrations/0005_held_deliveries.sql")),
     (6, "freed routes", include_str!("../../../migrations/0006_freed_routes.sql")),
+    (7, "requests", include_str!("../../../migrations/0007_requests.sql")),
+    (8, "filters", include_str!("../../../migrations/0008_filters.sql")),
+    (9, "claimants", include_str!("../../../migrations/0009_claimants.sql")),
+    (10, "unsent and gone", include_str!("../../../migrations/0010_unsent_and_gone.sql")),
+    (11, "service endpoints", include_str!("../../../migrations/0011_service_endpoints.sql")),
+    (12, "event search", include_str!("../../../migrations/0012_event_search.sql")),
+    (13, "failed by destination", include_str!("../../../migrations/0013_failed_by_destination.sql")),
+    (14, "attempts of integration", include_str!("../../../migrations/0014_attempts_of_integration.sql")),
+    (15, "traffic", include_str!("../../../migrations/0015_traffic.sql")),
+    (16, "erasure", include_str!("../../../migrations/0016_erasure.sql")),
+    (17, "replay jobs", include_str!("../../../migrations/0017_replay_jobs.sql")),
+    (18, "console sessions", include_str!("../../../migrations/0018_console_sessions.sql")),
+    (19, "integration statuses", include_str!("../../../migrations/0019_integration_statuses.sql")),
 ];
 
 /// The schema version that this binary was written for.

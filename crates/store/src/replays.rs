@@ -20,6 +20,7 @@
 //! | delivery | becomes |
 //! |---|---|
 //! | succeeded, failed | pending, due now |
+//! | filtered | stays filtered, unless the replay names its destination: then pending, due now |
 //! | retrying, waiting for its time | pending, due now |
 //! | pending or retrying, queued | stays queued: the attempt that comes is the replay's |
 //! | processing under a running lease | stays claimed: the attempt under way counts as the replay's own |
@@ -49,10 +50,12 @@
 //! Nor is an event whose day has expired: the day is held for the transaction, so that it expires before, or stays.
 
 use grapnel_core::ids::{IntegrationId, ReplayId};
+use sqlx::Row;
 use uuid::Uuid;
 
+use crate::columns::Columns;
 use crate::database::Database;
-use crate::deliveries::{add_for_replay, lock_for_replay, take_for_replay};
+use crate::deliveries::{LockedDelivery, add_for_replay, lock_for_replay, take_for_replay};
 use crate::destinations;
 use crate::error::Result;
 use crate::partitions;
@@ -63,8 +66,8 @@ pub use crate::replay_settlement::{mark_dispatched, settle_leftovers};
 /// The outcome of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplayOutcome {
-    /// Stored under this id; the dispatcher should be woken.
-    Accepted(ReplayId),
+    /// Stored under this id; the dispatcher should be woken. With what becomes of each delivery that it could take.
+    Accepted(ReplayId, Vec<ReplayedDelivery>),
     UnknownEvent,
     /// The event was never meant for the destination, and the integration does not have it either.
     UnknownDestination,
@@ -72,6 +75,27 @@ pub enum ReplayOutcome {
     InactiveIntegration,
     /// The integration no longer has the destination, or none of the event's.
     RemovedDestination,
+    /// The filters of all the event's destinations left it out.
+    Filtered,
+    /// The content of the event was erased.
+    Erased,
+}
+
+/// A delivery of the event of a replay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayedDelivery {
+    pub destination: String,
+    /// `None`: the replay takes it.
+    pub left_out: Option<LeftOut>,
+}
+
+/// Why a replay does not take a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeftOut {
+    /// The integration no longer has the destination.
+    Removed,
+    /// The destination's filter left the event out, and the replay does not name it.
+    Filtered,
 }
 
 // The statement timeout is the deadline of `Database`. A row lock that takes longer than half of it is not worth the wait.
@@ -102,15 +126,19 @@ async fn try_request(db: &Database, replay: &NewReplay) -> Result<ReplayOutcome>
     if !partitions::hold_day(&mut tx, replay.event_id).await? {
         return Ok(ReplayOutcome::UnknownEvent);
     }
-    let integration_id: Option<Uuid> =
-        sqlx::query_scalar("/* replays::find_event */ SELECT integration_id FROM events WHERE id = $1")
-            .bind(replay.event_id.uuid())
-            .fetch_optional(&mut *tx)
-            .await?;
-    let Some(integration_id) = integration_id.map(IntegrationId::new) else {
-        return Ok(ReplayOutcome::UnknownEvent);
-    };
-    // Locked in this order everywhere: the integration, its deliveries, their replay requests.
+    let event = sqlx::query(
+        "/* replays::lock_event */
+        SELECT integration_id, erased_at IS NOT NULL AS is_erased FROM events WHERE id = $1 FOR SHARE",
+    )
+    .bind(replay.event_id.uuid())
+    .fetch_optional(&mut *tx)
+    .await?;
+    let Some(event) = event else { return Ok(ReplayOutcome::UnknownEvent) };
+    if event.try_get("is_erased")? {
+        return Ok(ReplayOutcome::Erased);
+    }
+    let integration_id = event.id("integration_id", IntegrationId::new)?;
+    // Locked in this order everywhere: the event (by an erasure too), the integration, its deliveries, their replay requests.
     let destinations = destinations::lock(&mut tx, integration_id).await?;
     let mut deliveries = lock_for_replay(&mut tx, replay).await?;
     if deliveries.is_empty() {
@@ -126,18 +154,33 @@ async fn try_request(db: &Database, replay: &NewReplay) -> Result<ReplayOutcome>
         return Ok(ReplayOutcome::InactiveIntegration);
     };
     let last_replay = deliveries.iter().filter_map(|delivery| delivery.replay_request_id).max();
-    let taken: Vec<String> = deliveries
-        .into_iter()
-        .map(|delivery| delivery.destination)
-        .filter(|destination| destinations.names.contains(destination))
+    let replayed: Vec<ReplayedDelivery> =
+        deliveries.into_iter().map(|delivery| replayed(delivery, replay, &destinations.names)).collect();
+    let taken: Vec<String> = replayed
+        .iter()
+        .filter(|delivery| delivery.left_out.is_none())
+        .map(|delivery| delivery.destination.clone())
         .collect();
     if taken.is_empty() {
-        return Ok(ReplayOutcome::RemovedDestination);
+        let is_filtered = replayed.iter().any(|delivery| delivery.left_out == Some(LeftOut::Filtered));
+        return Ok(if is_filtered { ReplayOutcome::Filtered } else { ReplayOutcome::RemovedDestination });
     }
     let id = next_id(last_replay);
     take_for_replay(&mut tx, id, replay, &taken).await?;
     tx.commit().await?;
-    Ok(ReplayOutcome::Accepted(id))
+    Ok(ReplayOutcome::Accepted(id, replayed))
+}
+
+/// Decides whether a replay takes a delivery of its event.
+fn replayed(delivery: LockedDelivery, replay: &NewReplay, configured: &[String]) -> ReplayedDelivery {
+    let left_out = if !configured.contains(&delivery.destination) {
+        Some(LeftOut::Removed)
+    } else if delivery.is_filtered && replay.destination.is_none() {
+        Some(LeftOut::Filtered)
+    } else {
+        None
+    };
+    ReplayedDelivery { destination: delivery.destination, left_out }
 }
 
 /// Returns a new id that is greater than that of the last replay, even if a machine whose clock is ahead made that.

@@ -9,6 +9,7 @@
 //! partition is detached concurrently, and dropped when nobody can see it.
 
 mod days;
+mod index_build;
 mod keys;
 mod partition_drop;
 mod session;
@@ -61,6 +62,10 @@ pub async fn drop_expired(db: &Database, longest_days: i32) -> Result<Option<Ret
         }
     }
     drop_days(&mut session, &expired, partitions, &mut round).await;
+    if let Err(error) = index_build::ensure_on_partitions(&mut session).await {
+        tracing::warn!(error = %chain(&error), "days before an upgrade do not have all indexes yet");
+        round.is_incomplete = true;
+    }
     round.expired_days = days::forget_dropped(&mut session).await?;
     Ok(Some(round))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection, Postgres, Transaction};
 use tokio::time::{Instant, sleep};
@@ -68,6 +69,13 @@ impl TestDatabase {
 
     pub fn secret_url(&self) -> SecretString {
         self.url.clone().into()
+    }
+
+    /// Applies the migrations up to a version, as the release did that had it.
+    pub async fn migrate_to(&self, version: i64) {
+        let mut migrator = Migrator::new(migrations()).await.expect("the migrations");
+        migrator.migrations.to_mut().retain(|migration| migration.version <= version);
+        migrator.run(&self.pool).await.expect("apply the migrations");
     }
 
     /// Executes statements, and returns how many rows they affected.
@@ -170,7 +178,32 @@ async fn create_template(services: &TestServices, admin: &mut PgConnection, temp
     let url = services.database_url_of(&format!("{template}_new"));
     let migrated = run_to_end(grapnel, &["migrate"], &Environment::new([("DATABASE_URL", &url)])).await;
     assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
+    let mut made = PgConnection::connect(&url).await.expect("connect to the template");
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM _sqlx_migrations")
+        .fetch_one(&mut made)
+        .await
+        .expect("a count");
+    made.close().await.expect("a closed connection");
+    assert_eq!(
+        count as usize,
+        migration_files().len(),
+        "{} is older than the migrations: build it",
+        grapnel.display()
+    );
     execute(admin, &format!("ALTER DATABASE {template}_new RENAME TO {template}")).await;
+}
+
+fn migrations() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations")
+}
+
+fn migration_files() -> Vec<PathBuf> {
+    let folder = std::fs::read_dir(migrations()).expect("the migrations");
+    let files = folder.map(|entry| entry.expect("a file").path());
+    let mut files: Vec<PathBuf> =
+        files.filter(|file| file.extension().is_some_and(|end| end == "sql")).collect();
+    files.sort();
+    files
 }
 
 fn new_name() -> String {
@@ -179,13 +212,7 @@ fn new_name() -> String {
 
 /// Returns a name that depends on the migrations, and on the day, since partitions are created ahead of it.
 fn template_name() -> String {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../migrations");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .expect("the migrations")
-        .map(|entry| entry.expect("a file").path())
-        .collect();
-    files.sort();
-    let digest = files
+    let digest = migration_files()
         .iter()
         .fold(Sha256::new(), |digest, file| digest.chain_update(std::fs::read(file).expect("a migration")));
     let day = jiff::Timestamp::now().strftime("%Y%m%d").to_string();

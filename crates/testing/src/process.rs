@@ -23,7 +23,9 @@ impl TestProcess {
     /// Starts a program that runs until it is stopped.
     pub fn start(program: &Path, arguments: &[&str], environment: &Environment, directory: &Path) -> Self {
         let name = program.file_name().expect("a program").to_string_lossy();
-        let role = arguments.first().copied().unwrap_or_default();
+        // A role, or a file.
+        let first = Path::new(arguments.first().copied().unwrap_or_default());
+        let role = first.file_name().unwrap_or_default().to_string_lossy();
         let log = directory.join(format!("{name}-{role}-{}.log", next_number()));
         let file = File::create(&log).expect("create a log file");
         let mut command = command(program, arguments, environment);
@@ -40,10 +42,10 @@ impl TestProcess {
         wait_until(&format!("{text:?} in the log"), async || self.log().contains(text)).await;
     }
 
-    /// Returns the resident memory in KiB.
-    pub fn resident_kib(&self) -> u64 {
+    /// Returns the resident memory in KiB, without that of the program's file, which is large in a debug build.
+    pub fn allocated_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("its memory");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 

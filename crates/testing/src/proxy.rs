@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -21,6 +22,10 @@ pub struct FaultProxy {
 
 struct Network {
     is_open: AtomicBool,
+    /// How long bytes are on their way.
+    delay: Duration,
+    /// The text that is not let through.
+    refused: Mutex<Option<&'static str>>,
     /// Freezes the connections that were made since the last time.
     frozen: Mutex<CancellationToken>,
 }
@@ -31,13 +36,27 @@ impl FaultProxy {
         Self::at(0, service).await
     }
 
+    /// Starts a proxy whose service is so far away.
+    pub async fn with_delay(service: &str, delay: Duration) -> Self {
+        Self::start(0, service, delay).await
+    }
+
     /// Starts a proxy on a port that was free a moment ago.
     pub async fn at(port: u16, service: &str) -> Self {
+        Self::start(port, service, Duration::ZERO).await
+    }
+
+    async fn start(port: u16, service: &str, delay: Duration) -> Self {
         let service = Url::parse(service).expect("a URL");
         let target = (service.host_str().expect("a host").to_owned(), service.port().expect("a port"));
         let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let network = Network { is_open: AtomicBool::new(true), frozen: Mutex::default() };
+        let network = Network {
+            is_open: AtomicBool::new(true),
+            delay,
+            refused: Mutex::default(),
+            frozen: Mutex::default(),
+        };
         let network = Arc::new(network);
         let accepting = Arc::clone(&network);
         let task = tokio::spawn(async move {
@@ -69,6 +88,11 @@ impl FaultProxy {
         self.network.is_open.store(false, Ordering::Relaxed);
     }
 
+    /// Closes each connection on which this text is sent to the service; `None`: none any more.
+    pub fn refuse(&self, text: Option<&'static str>) {
+        *self.network.refused.lock().expect("no panic") = text;
+    }
+
     pub fn open(&self) {
         self.network.is_open.store(true, Ordering::Relaxed);
     }
@@ -92,6 +116,11 @@ impl Network {
     fn is_open(&self) -> bool {
         self.is_open.load(Ordering::Relaxed)
     }
+
+    fn refuses(&self, sent: &[u8]) -> bool {
+        let refused = *self.refused.lock().expect("no panic");
+        refused.is_some_and(|text| sent.windows(text.len()).any(|window| window == text.as_bytes()))
+    }
 }
 
 async fn forward(near: TcpStream, target: (String, u16), network: Arc<Network>, frozen: CancellationToken) {
@@ -99,8 +128,8 @@ async fn forward(near: TcpStream, target: (String, u16), network: Arc<Network>, 
         return;
     };
     let ((near_reader, near_writer), (far_reader, far_writer)) = (near.into_split(), far.into_split());
-    let out = copy(near_reader, far_writer, &network);
-    let back = copy(far_reader, near_writer, &network);
+    let out = copy(near_reader, far_writer, &network, |sent| network.refuses(sent));
+    let back = copy(far_reader, near_writer, &network, |_| false);
     // One future for both directions: an error in one of them drops the other, which closes both connections.
     let mut both = std::pin::pin!(async { tokio::try_join!(out, back) });
     tokio::select! {
@@ -110,16 +139,24 @@ async fn forward(near: TcpStream, target: (String, u16), network: Arc<Network>, 
     }
 }
 
-/// Copies until the sender closes. Fails with the first bytes that come while the proxy is closed.
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, network: &Network) -> io::Result<()> {
+/// Copies until the sender closes. Fails with the first bytes that come while the proxy is closed, or that are refused.
+async fn copy(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    network: &Network,
+    refuses: impl Fn(&[u8]) -> bool,
+) -> io::Result<()> {
     let mut chunk = vec![0; 16_384];
     loop {
         let length = from.read(&mut chunk).await?;
         if length == 0 {
             return to.shutdown().await;
         }
-        if !network.is_open() {
+        if !network.is_open() || refuses(&chunk[..length]) {
             return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        if !network.delay.is_zero() {
+            tokio::time::sleep(network.delay).await;
         }
         to.write_all(&chunk[..length]).await?;
     }

@@ -61,6 +61,15 @@ impl TestQueue {
         wait_until("an empty queue", async || self.messages().await == 0).await;
     }
 
+    /// Waits until as many consumers are reported, which is some seconds late.
+    pub async fn wait_for_consumers(&self, count: u64) {
+        wait_until(&format!("{count} consumers"), async || {
+            let queues = list(&self.management_url, "name,consumers").await;
+            queues.iter().any(|queue| queue["name"] == self.name.as_str() && queue["consumers"] == count)
+        })
+        .await;
+    }
+
     /// Publishes messages, and waits until they have arrived.
     pub async fn publish_all<'a>(&self, messages: impl IntoIterator<Item = &'a [u8]>) {
         let channel = self.broker.channel().await;
@@ -130,6 +139,22 @@ impl TestQueue {
         format!("/api/policies/%2F/{}", self.name)
     }
 
+    /// Lets the queue commit nothing, as one that has lost the majority of its replicas: its leader keeps what it is sent, and
+    /// confirms nothing.
+    pub async fn suspend(&self, services: &TestServices) {
+        services.rabbitmqctl(["eval", &self.call_of_leader("suspend")]).await;
+    }
+
+    /// Ends [`TestQueue::suspend`].
+    pub async fn resume(&self, services: &TestServices) {
+        services.rabbitmqctl(["eval", &self.call_of_leader("resume")]).await;
+    }
+
+    /// Returns an expression in Erlang. The leader of a quorum queue is a process that is named after its vhost and the queue.
+    fn call_of_leader(&self, function: &str) -> String {
+        format!("ok = sys:{function}(binary_to_existing_atom(<<\"%2F_{}\">>)).", self.name)
+    }
+
     /// Declares the queue with arguments that are not ours.
     pub async fn declare_as_classic(&self) {
         let channel = self.broker.channel().await;
@@ -178,7 +203,7 @@ impl TestServices {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.expect("a runtime").block_on(async {
                 let broker = Broker::new(&url);
-                for queue in queues(&management_url, &prefix).await {
+                for queue in lasting_queues(&management_url, &prefix).await {
                     broker.delete(&queue).await;
                 }
                 broker.close().await;
@@ -193,6 +218,14 @@ impl TestServices {
 async fn queues(management_url: &str, prefix: &str) -> Vec<String> {
     let queues = list(management_url, "name").await;
     let names = queues.iter().filter_map(|queue| queue["name"].as_str());
+    names.filter(|name| name.starts_with(prefix)).map(str::to_owned).collect()
+}
+
+/// Leaves out the queues that go with their connection, which nobody else may delete.
+async fn lasting_queues(management_url: &str, prefix: &str) -> Vec<String> {
+    let queues = list(management_url, "name,exclusive").await;
+    let lasting = queues.iter().filter(|queue| queue["exclusive"] != true);
+    let names = lasting.filter_map(|queue| queue["name"].as_str());
     names.filter(|name| name.starts_with(prefix)).map(str::to_owned).collect()
 }
 

@@ -1,5 +1,7 @@
 //! PostgreSQL, Redis and RabbitMQ: shared by the tests, or of one test alone.
 
+use std::ffi::OsStr;
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -20,14 +22,10 @@ pub struct TestServices {
     pub rabbitmq_url: String,
     /// The management API of RabbitMQ.
     pub management_url: String,
-    own: Option<OwnServices>,
-}
-
-#[derive(Debug)]
-struct OwnServices {
     /// The state directory of `scripts/services`.
     state: PathBuf,
-    _permit: SemaphorePermit<'static>,
+    /// Held for as long as one test owns them.
+    own: Option<SemaphorePermit<'static>>,
 }
 
 impl TestServices {
@@ -52,15 +50,16 @@ impl TestServices {
             let line = exports.lines().find_map(|line| line.strip_prefix(&prefix));
             line.unwrap_or_else(|| panic!("no {name} in {exports}")).trim_matches('\'').to_owned()
         };
-        Self::with(variable, Some(OwnServices { state, _permit: permit }))
+        Self::with(variable, Some(permit))
     }
 
-    fn with(variable: impl Fn(&str) -> String, own: Option<OwnServices>) -> Self {
+    fn with(variable: impl Fn(&str) -> String, own: Option<SemaphorePermit<'static>>) -> Self {
         Self {
             database_url: variable("DATABASE_URL"),
             redis_url: variable("REDIS_URL"),
             rabbitmq_url: variable("RABBITMQ_URL"),
             management_url: variable("RABBITMQ_MANAGEMENT_URL"),
+            state: variable("GRAPNEL_SERVICES_STATE").into(),
             own,
         }
     }
@@ -71,11 +70,21 @@ impl TestServices {
     }
 
     /// Performs `start`, `stop`, `restart` or `kill` on one of `postgres`, `redis`, `rabbitmq`.
-    pub async fn control(&self, action: &'static str, service: &'static str) {
-        let own = self.own.as_ref().expect("a test may control only services of its own");
-        let state = own.state.clone();
+    pub async fn control(&self, action: &str, service: &str) {
+        assert!(self.are_own(), "a test may control only services of its own");
+        self.run([action, service]).await;
+    }
+
+    /// Runs RabbitMQ's tool, on services that are shared only for what concerns the test's own queues.
+    pub async fn rabbitmqctl<const N: usize>(&self, arguments: [&str; N]) {
+        self.run(["rabbitmqctl"].into_iter().chain(arguments)).await;
+    }
+
+    async fn run<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) {
+        let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
+        let state = self.state.clone();
         // The rest of the test continues in the meantime.
-        let done = tokio::task::spawn_blocking(move || run_script(&[action, service], &state)).await;
+        let done = tokio::task::spawn_blocking(move || run_script(&arguments, &state)).await;
         done.expect("the script succeeds");
     }
 
@@ -88,8 +97,8 @@ impl TestServices {
 
 impl Drop for TestServices {
     fn drop(&mut self) {
-        if let Some(own) = &self.own {
-            run_quietly(Command::new(script()).args(["down", "--state"]).arg(&own.state));
+        if self.are_own() {
+            run_quietly(Command::new(script()).args(["down", "--state"]).arg(&self.state));
         }
     }
 }
@@ -103,7 +112,7 @@ pub(crate) fn run_quietly(command: &mut Command) {
     }
 }
 
-fn run_script(arguments: &[&str], state: &Path) -> String {
+fn run_script(arguments: &[impl AsRef<OsStr> + Debug], state: &Path) -> String {
     let output =
         Command::new(script()).args(arguments).arg("--state").arg(state).output().expect("scripts/services");
     assert!(

@@ -173,7 +173,7 @@ impl Signer {
             ("header", name) => Placement::Header(name.to_owned(), value),
             ("headerPrefix", prefix) => Placement::Header(format!("{prefix}1"), value),
             ("query", name) => Placement::Query(format!("{name}={value}")),
-            ("json" | "form", _) => Placement::Body(value),
+            ("json" | "form" | "element", _) => Placement::Body(value),
             _ => return None,
         })
     }

@@ -52,8 +52,9 @@ pub(crate) const SOURCES: CelRule = CelRule::each_pattern(
 );
 
 pub(crate) const SIGNATURE_SOURCE: CelRule = CelRule::pattern(
-    concat!("^(", source!(), "|headerPrefix:", header_name!(), ")$"),
-    "must be the source of the signature: header:NAME, headerPrefix:NAME, query:NAME, form:NAME or json:/POINTER",
+    concat!("^(", source!(), "|headerPrefix:", header_name!(), "|element:/[^{}|+]*)$"),
+    "must be the source of the signature: header:NAME, headerPrefix:NAME, query:NAME, form:NAME, json:/POINTER or \
+     element:/POINTER",
 );
 
 pub(crate) const TIMESTAMP_SOURCE: CelRule = CelRule::pattern(
@@ -92,23 +93,56 @@ pub(crate) const HEADER_NAME: CelRule = CelRule::pattern(
 /// The source of a field of an event.
 macro_rules! mapped {
     () => {
-        concat!("/.*|json:/.*|query:.+|form:.+|literal:.+|header:", header_name!())
+        concat!("/.*|json:/.*|element:/.*|query:.+|form:.+|literal:.+|header:", header_name!())
     };
 }
 
 pub(crate) const MAPPED: CelRule = CelRule::each_pattern(
     concat!("^(", mapped!(), ")$"),
-    "must be sources of the field: /POINTER, json:/POINTER, header:NAME, query:NAME, form:NAME or literal:TEXT",
+    "must be sources of the field: /POINTER, json:/POINTER, element:/POINTER, header:NAME, query:NAME, form:NAME or \
+     literal:TEXT",
+);
+
+pub(crate) const MAPPED_SCOPE: CelRule = CelRule::each_pattern(
+    concat!("^(element:|", mapped!(), ")$"),
+    "must be sources of the scope: /POINTER, json:/POINTER, element:/POINTER, header:NAME, query:NAME, form:NAME or \
+     literal:TEXT; or element:, which is all of the element",
+);
+
+pub(crate) const ATTEMPT_FIELDS: CelRule = CelRule::each_pattern(
+    "^(json|element):/.*$",
+    "must be members of the body or of the element: json:/POINTER or element:/POINTER",
+);
+
+pub(crate) const SPLIT: CelRule = CelRule::each_pattern(
+    "^(/[^/]*)*/[*](/[^/]*)*$",
+    "must be JSON Pointers with * for every item of an array, such as /events/*",
+);
+
+pub(crate) const CONTENT_TYPES: CelRule = CelRule::each_pattern(
+    "^[a-z0-9][-a-z0-9!#$&^_.+]*/[a-z0-9][-a-z0-9!#$&^_.+]*$",
+    "must be content-types in lower case without parameters, such as application/json",
+);
+
+pub(crate) const SPLIT_APART: CelRule = CelRule::new(
+    "self.all(path, self.exists_one(other, path == other || path.startsWith(other + '/')))",
+    "must not have a path twice, or a path inside another",
 );
 
 pub(crate) const MAPPED_ID: CelRule = CelRule::each_pattern(
     concat!("^(request|", mapped!(), ")$"),
-    "must be sources of the id: /POINTER, json:/POINTER, header:NAME, query:NAME or form:NAME; or request, \
-     which makes every request an event",
+    "must be sources of the id: /POINTER, json:/POINTER, element:/POINTER, header:NAME, query:NAME or form:NAME; or \
+     request, which makes every request, or every element of it, an event",
 );
 
 pub(crate) const POINTER: CelRule =
     CelRule::pattern("^(/.*)?$", "must be a JSON Pointer: empty for the whole body, or starting with '/'");
+
+pub(crate) const BODY_FIELD_ACCEPTED: CelRule = CelRule::new(
+    "!has(self.bodyField) || !has(self.accept) || self.accept.exists(kind, kind in ['form', 'multipart'])",
+    "requires form or multipart in accept: it is a field of a form",
+)
+.at_field(".bodyField");
 
 pub(crate) const MEMBER: CelRule =
     CelRule::pattern("^[A-Za-z][A-Za-z0-9_]*$", "must be a letter followed by letters, digits and '_'");
@@ -137,6 +171,13 @@ pub(crate) const SEED_KEY: CelRule = CelRule::new(
     "must not be seed unless type is ed25519",
 )
 .at_field(".key.encoding");
+
+pub(crate) const ELEMENT_TOKEN: CelRule = CelRule::new(
+    "!has(self.signature) || !has(self.signature.from) || !self.signature.from.startsWith('element:') || \
+     (has(self.type) && self.type == 'token')",
+    "must not begin with element: unless type is token: a signature is of the whole request",
+)
+.at_field(".signature.from");
 
 /// A condition that holds for the scheme of a custom provider once its type is set.
 macro_rules! custom {
@@ -204,6 +245,23 @@ pub(crate) const SECRET_COVERED: CelRule = CelRule::new(
     "must contain {secret}: without it anyone can compute the digest",
 )
 .at_field(".spec.verification.scheme.message");
+
+pub(crate) const COMPLETE_SPLIT: CelRule = CelRule::new(
+    "self.spec.provider != 'custom' || !has(self.spec.mapping) || has(self.spec.mapping.split) || \
+     ((!has(self.spec.mapping.externalEventId) || \
+     self.spec.mapping.externalEventId.all(source, !source.startsWith('element:'))) && \
+     (!has(self.spec.mapping.idScope) || self.spec.mapping.idScope.all(source, !source.startsWith('element:'))) && \
+     (!has(self.spec.mapping.attemptFields) || \
+     self.spec.mapping.attemptFields.all(source, !source.startsWith('element:'))) && \
+     (!has(self.spec.mapping.eventType) || self.spec.mapping.eventType.all(source, !source.startsWith('element:'))) && \
+     (!has(self.spec.mapping.occurredAt) || self.spec.mapping.occurredAt.all(source, !source.startsWith('element:'))) && \
+     (!has(self.spec.mapping.subject) || self.spec.mapping.subject.all(source, !source.startsWith('element:'))) && \
+     (!has(self.spec.verification.scheme) || !has(self.spec.verification.scheme.signature) || \
+     !has(self.spec.verification.scheme.signature.from) || \
+     !self.spec.verification.scheme.signature.from.startsWith('element:')))",
+    "must be set: a source begins with element:",
+)
+.at_field(".spec.mapping.split");
 
 pub(crate) const COMPLETE_EVENT_TYPE: CelRule = CelRule::new(
     "self.spec.provider != 'custom' || !has(self.spec.mapping) || has(self.spec.mapping.eventType)",

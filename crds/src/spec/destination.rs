@@ -1,29 +1,51 @@
-//! A destination: a callback URL and its retry policy.
+//! A destination: who receives events, which of them, in which form, and how often an attempt is repeated.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use super::defaults::{int, section};
+use super::defaults::int;
 use super::verification::SecretRef;
-use crate::rules;
+use crate::rules::{self as shared_rules, destination as rules};
 
-/// A callback URL that receives events.
+mod auth;
+mod headers;
+mod retry;
+mod service;
+mod tls;
+
+pub use auth::{Auth, BasicAuth, ClientAuthentication, OAuth2};
+pub use headers::DestinationHeader;
+pub use retry::{Backoff, RetryPolicy};
+pub use service::{ServiceRef, ServiceScheme};
+pub use tls::{CaRef, CertificateRef, DestinationTls};
+
+/// A receiver of events: a callback URL or a Service of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::PREVIOUS_SIGNING)]
+#[x_kube(
+    validation = rules::ONE_TARGET,
+    validation = rules::PREVIOUS_SIGNING,
+    validation = rules::HEADERS_DIFFER,
+    validation = rules::ONE_AUTHORIZATION,
+    validation = rules::CLOUD_EVENT_HEADERS,
+    validation = rules::TLS_ON_HTTPS
+)]
 pub struct Destination {
     /// The name of the destination within the Integration. Required; a DNS label of at most 63 characters. A renamed
     /// destination is another destination: events that are queued for the old name are not delivered to the new one.
     #[schemars(length(min = 1, max = 63))]
-    #[x_kube(validation = rules::DNS_LABEL)]
+    #[x_kube(validation = shared_rules::DNS_LABEL)]
     pub name: String,
 
-    /// The absolute http or https URL that events are posted to, without user name, password or fragment. Required; at
-    /// most 2048 characters, all ASCII. Connections to loopback, link-local, metadata, multicast and private addresses
-    /// are refused, unless the platform allows them.
+    /// The absolute http or https URL that events are posted to, without user name, password or fragment. Required
+    /// unless service is set; at most 2048 characters, all ASCII. Connections to loopback, link-local, metadata,
+    /// multicast and private addresses are refused, unless the platform allows them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     #[x_kube(
         validation = rules::URL_ABSOLUTE,
@@ -33,7 +55,64 @@ pub struct Destination {
         validation = rules::URL_PORT,
         validation = rules::URL_ADDRESS
     )]
-    pub url: String,
+    pub url: Option<String>,
+
+    /// The Service in the namespace of the Integration that events are posted to, in place of url. The platform need not
+    /// allow private addresses for it. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<ServiceRef>,
+
+    /// The types of the events that are delivered: at most 32 patterns of at most 256 characters, in which * stands for any
+    /// text. A pattern after ! leaves events out, whatever the others say. An event is delivered if any pattern without !
+    /// matches its type, or if there is none. Upper and lower case differ. Default: events of all types.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("items" = event_type_items()))]
+    #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::EVENT_TYPES)]
+    pub event_types: Vec<String>,
+
+    /// The events that are delivered, of those that eventTypes admits: a CEL expression over event, payload and headers
+    /// that is true for them, such as payload.total > 1000. At most 2048 characters. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub filter: Option<String>,
+
+    /// What happens to an event for which filter cannot be evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter_on_error: Option<FilterErrorPolicy>,
+
+    /// The format of deliveries to this destination.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliver: Option<DestinationFormat>,
+
+    /// Headers of every request: at most 16, with different names. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub headers: Vec<DestinationHeader>,
+
+    /// Headers of the provider's request that are sent on: at most 16 names of at most 64 characters. Characters of a value
+    /// other than visible ASCII and spaces are percent-encoded. A header that the request did not have, whose value is
+    /// not stored because it carries a secret, or that headers has too, is not sent on. Default: those that the
+    /// preset names for its receivers if deliveries are raw, and none otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), extend("items" = header_name_items()))]
+    #[x_kube(
+        merge_strategy = ListMerge::Atomic,
+        validation = rules::FORWARDED_NAMES,
+        validation = rules::RESERVED_HEADERS,
+        validation = rules::FORWARDED_SECRETS
+    )]
+    pub forward_headers: Option<Vec<String>>,
+
+    /// How requests authenticate to the receiver, by an Authorization header. Default: they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<Auth>,
+
+    /// How the receiver's certificate is verified, and the certificate that requests present. Only for https.
+    /// Default: the certificate must be issued for the host of the URL by an authority that the platform trusts, and
+    /// requests present none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<DestinationTls>,
 
     /// The time limit of one attempt, from connecting to the end of the response, in seconds. Default: 10. 1 to 60.
     #[serde(default = "int::<10>")]
@@ -59,56 +138,51 @@ pub struct Destination {
     pub previous_signing_secret_ref: Option<SecretRef>,
 }
 
-/// How often and after which delays a failed delivery is attempted again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::RETRY_DELAYS)]
-pub struct RetryPolicy {
-    /// The maximum number of attempts at a delivery, including the first. Default: 5. 1 to 100; 1 does not retry.
-    #[serde(default = "int::<5>")]
-    #[schemars(range(min = 1, max = 100))]
-    pub max_attempts: i32,
-
-    /// How the delay between attempts grows. Default: Exponential. One of Exponential (it doubles) and Linear (the
-    /// initial delay is added each time). The actual delay is random between zero and that value, so that the retries
-    /// of many deliveries spread out.
-    #[serde(default)]
-    pub backoff: Backoff,
-
-    /// The delay after the first attempt, in seconds. Default: 5. 1 to 3600, and not more than maxDelaySeconds.
-    #[serde(default = "int::<5>")]
-    #[schemars(range(min = 1, max = 3600))]
-    pub initial_delay_seconds: i32,
-
-    /// The longest delay between two attempts, in seconds. Default: 3600. 1 to 86400.
-    #[serde(default = "int::<3600>")]
-    #[schemars(range(min = 1, max = 86_400))]
-    pub max_delay_seconds: i32,
-
-    /// The longest Retry-After header of the destination that is honored, in seconds. Default: 3600. 0 to 86400; 0
-    /// ignores the header.
-    #[serde(default = "int::<3600>")]
-    #[schemars(range(min = 0, max = 86_400))]
-    pub retry_after_max_seconds: i32,
-}
-
-/// How the delay between attempts grows.
+/// What happens to an event for which filter cannot be evaluated, such as one without a field that it names. Default:
+/// Deliver. One of Deliver and Drop (it is filtered).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum Backoff {
-    /// The delay doubles after each attempt.
+pub enum FilterErrorPolicy {
+    /// It is delivered.
     #[default]
-    Exponential,
-    /// The initial delay is added after each attempt.
-    Linear,
+    Deliver,
+    /// It is not delivered, as if the filter were false.
+    Drop,
 }
 
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        section()
-    }
+/// The format of deliveries to this destination. Default: that of mapping.deliver, or the preset's. One of normalized
+/// (JSON with provider, eventType, externalEventId and the payload), raw (the body's bytes with its content-type),
+/// cloudevents (a CloudEvents 1.0 envelope in JSON) and cloudevents-binary (the payload, with the attributes of a
+/// CloudEvent in headers that begin with ce-).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DestinationFormat {
+    /// The normalized payload.
+    Normalized,
+    /// The body as it was received.
+    Raw,
+    /// A CloudEvents 1.0 envelope.
+    Cloudevents,
+    /// The payload, with the attributes of a CloudEvent in headers.
+    #[serde(rename = "cloudevents-binary")]
+    CloudeventsBinary,
 }
 
 impl Destination {
+    /// Returns the URL that events are posted to. The host of a Service in `namespace` is `name.namespace.svc`.
+    pub fn request_url(&self, namespace: &str) -> Cow<'_, str> {
+        match (&self.url, &self.service) {
+            (Some(url), _) => url.into(),
+            (None, Some(service)) => service.url(namespace).into(),
+            // Validation refuses it, and it is not a URL.
+            (None, None) => "".into(),
+        }
+    }
+
+    /// Returns what happens to an event for which the filter cannot be evaluated.
+    pub fn filter_error_policy(&self) -> FilterErrorPolicy {
+        self.filter_on_error.unwrap_or_default()
+    }
+
     /// Returns the time limit of one attempt.
     pub fn timeout(&self) -> Duration {
         seconds(self.timeout_seconds)
@@ -123,30 +197,46 @@ impl Destination {
     pub fn signing_refs(&self) -> impl Iterator<Item = &SecretRef> {
         self.signing_secret_ref.iter().chain(&self.previous_signing_secret_ref)
     }
-}
 
-impl RetryPolicy {
-    /// Returns the maximum number of attempts, at least one.
-    pub fn attempts(&self) -> u32 {
-        self.max_attempts.max(1).unsigned_abs()
-    }
-
-    /// Returns the delay after the first attempt.
-    pub fn initial_delay(&self) -> Duration {
-        seconds(self.initial_delay_seconds)
-    }
-
-    /// Returns the longest delay between two attempts.
-    pub fn max_delay(&self) -> Duration {
-        seconds(self.max_delay_seconds)
-    }
-
-    /// Returns the longest Retry-After header that is honored; zero ignores the header.
-    pub fn retry_after_max(&self) -> Duration {
-        seconds(self.retry_after_max_seconds)
+    /// Returns the references to the secrets that requests carry or present, each with its field. Their Secrets need the label
+    /// for destinations.
+    pub fn sent_refs(&self) -> Vec<(String, SecretRef)> {
+        let mut refs = Vec::new();
+        for (index, header) in self.headers.iter().enumerate() {
+            let field = || format!("headers[{index}].valueFrom");
+            refs.extend(header.value_from.iter().map(|secret_ref| (field(), secret_ref.clone())));
+        }
+        let named = |field: &str, secret_ref: &SecretRef| (field.to_owned(), secret_ref.clone());
+        if let Some(auth) = &self.auth {
+            refs.extend(auth.secret_refs().map(|(field, secret_ref)| named(field, secret_ref)));
+        }
+        if let Some(tls) = &self.tls {
+            refs.extend(tls.secret_refs().map(|(field, secret_ref)| named(field, &secret_ref)));
+        }
+        refs
     }
 }
 
 fn seconds(value: i32) -> Duration {
     Duration::from_secs(value.max(0).unsigned_abs().into())
+}
+
+/// Returns the schema of a pattern of event types. A rule of the list checks its syntax.
+fn event_type_items() -> Value {
+    json!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 256,
+        "description": "A pattern of at most 256 characters."
+    })
+}
+
+/// Returns the schema of the name of a header. A rule of the list checks its syntax.
+fn header_name_items() -> Value {
+    json!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 64,
+        "description": "The name of a header, of at most 64 characters."
+    })
 }

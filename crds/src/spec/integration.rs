@@ -44,6 +44,7 @@ use crate::status::IntegrationStatus;
     validation = provider_rules::COMPLETE_TIMESTAMP,
     validation = provider_rules::SECRET_COVERED,
     validation = provider_rules::COMPLETE_EVENT_TYPE,
+    validation = provider_rules::COMPLETE_SPLIT,
     scale(
         spec_replicas_path = ".spec.workers.replicas",
         status_replicas_path = ".status.workers.replicas",
@@ -167,10 +168,18 @@ pub enum DeletionPolicy {
 }
 
 /// The limits that a webhook must meet to be accepted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct IngressLimits {
-    /// The largest accepted body, in bytes; a larger one is answered with 413. Default: 1048576 (1 MiB).
+    /// The methods that webhooks may have: 1 to 3 different ones. Another is answered with 405, unless a handshake has it.
+    /// Default: POST alone. A GET without a body has its query as payload, as if it were a form.
+    #[serde(default = "default_methods")]
+    #[schemars(length(min = 1, max = 3))]
+    #[x_kube(merge_strategy = ListMerge::Atomic, validation = rules::METHODS)]
+    pub methods: Vec<WebhookMethod>,
+
+    /// The largest accepted body, in bytes; a larger one is answered with 413. A body with the content-encoding gzip or
+    /// deflate may be as large before it is decoded and after. Default: 1048576 (1 MiB).
     /// 1024 (1 KiB) to 10485760 (10 MiB).
     #[serde(default = "int::<1_048_576>")]
     #[schemars(range(min = 1024, max = 10_485_760))]
@@ -190,13 +199,30 @@ impl Default for IngressLimits {
     }
 }
 
+/// A method of webhooks. One of POST, GET and PUT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum WebhookMethod {
+    /// POST.
+    Post,
+    /// GET.
+    Get,
+    /// PUT.
+    Put,
+}
+
+fn default_methods() -> Vec<WebhookMethod> {
+    vec![WebhookMethod::Post]
+}
+
 /// How long events are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Retention {
     /// How many days an event, its attempts and its audit entries are kept after the event was received. Default: 30.
-    /// 1 to 3650; a number above the platform's longest retention (3650 unless it is configured) counts as that. An event
-    /// that still has an unfinished delivery then is kept for up to 7 more days; after that the delivery fails.
+    /// 1 to 3650; a number above the platform's longest retention (3650 unless it is configured) counts as that, and the
+    /// condition Restricted says so. An event that still has an unfinished delivery then is kept for up to 7 more days; after
+    /// that the delivery fails.
     #[serde(default = "int::<30>")]
     #[schemars(range(min = 1, max = 3650))]
     pub days: i32,

@@ -18,7 +18,8 @@ use crate::rules::provider as rules;
 #[x_kube(
     validation = rules::ECDSA_HASH,
     validation = rules::SECRET_IN_MESSAGE,
-    validation = rules::SEED_KEY
+    validation = rules::SEED_KEY,
+    validation = rules::ELEMENT_TOKEN
 )]
 pub struct Scheme {
     /// The verification method.
@@ -33,7 +34,7 @@ pub struct Scheme {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeyFormat>,
 
-    /// The signed message: text with the placeholders {body} (the raw bytes), {timestamp} (as received), {method},
+    /// The signed message: text with the placeholders {body} (its bytes), {timestamp} (as received), {method},
     /// {url}, {secret} (digest only), {form:sorted}, {header:NAME}, {query:NAME}, {form:NAME} and {json:/POINTER}. A
     /// placeholder may end in the filters |crc32, |sha256 and |unescape. Write a literal brace twice. At most 1024
     /// characters. Default: the preset's.
@@ -41,6 +42,10 @@ pub struct Scheme {
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(validation = rules::MESSAGE)]
     pub message: Option<String>,
+
+    /// The body that {body} stands for, if it came with a content-encoding.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<SignedBody>,
 
     /// Where to find the signature or the token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,6 +119,18 @@ pub enum HashAlgorithm {
     Sha512,
 }
 
+/// The body that {body} stands for, and whose digest bodyDigest is, if it came with a content-encoding (gzip or deflate).
+/// Without one both are the same. Default: the preset's, or decoded. One of decoded (as it was before it was compressed) and
+/// received (as it was sent).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SignedBody {
+    /// As it was before it was compressed.
+    Decoded,
+    /// As it was sent.
+    Received,
+}
+
 /// How the key is written in the secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -150,7 +167,8 @@ pub enum KeyEncoding {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SignatureSource {
     /// header:NAME, headerPrefix:NAME (all headers whose names start with NAME), query:NAME, form:NAME or
-    /// json:/POINTER: at most 256 characters. Default: the preset's.
+    /// json:/POINTER; or, for a token, element:/POINTER, which every element of mapping.split must have, as it is, whatever
+    /// the other fields here: at most 256 characters. Default: the preset's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(validation = rules::SIGNATURE_SOURCE)]
@@ -274,6 +292,7 @@ impl Scheme {
             hash: or_default(&self.hash, &defaults.hash),
             key: merge_sections(&self.key, &defaults.key, KeyFormat::with_defaults_from),
             message: or_default(&self.message, &defaults.message),
+            body: or_default(&self.body, &defaults.body),
             signature: merge_sections(
                 &self.signature,
                 &defaults.signature,

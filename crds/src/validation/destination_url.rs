@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 
 use url::Url;
 
-use crate::rules::{self, CelRule};
+use crate::rules::{CelRule, destination as rules};
 
 /// A problem of a URL: a rule that it breaks, or else the reason why it cannot be called.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use crate::presets::{self, CUSTOM};
 use crate::rules::{DNS_LABEL, SIGNED_URL, provider as rules};
 use crate::spec::handshake::{Handshake, HandshakeCondition};
 use crate::spec::integration::Integration;
-use crate::spec::mapping::Mapping;
+use crate::spec::mapping::{BodyKind, Mapping};
 use crate::spec::scheme::{HashAlgorithm, KeyEncoding, Scheme, SchemeType};
 use crate::spec::verification::Verification;
 
@@ -31,7 +31,7 @@ impl Integration {
                 None => errors.rule(false, "spec.verification.scheme", rules::CUSTOM_SCHEME),
             }
             match &spec.mapping {
-                Some(mapping) => mapping.check_complete(errors),
+                Some(mapping) => mapping.check_complete(spec.verification.scheme.as_ref(), errors),
                 None => errors.rule(false, "spec.mapping", rules::CUSTOM_MAPPING),
             }
         }
@@ -71,15 +71,27 @@ impl Scheme {
 }
 
 impl Mapping {
-    /// Returns the errors of a mapping that must be complete.
-    pub fn missing(&self) -> Vec<FieldError> {
+    /// Returns the errors of a mapping that must be complete, with the scheme beside it.
+    pub fn missing(&self, scheme: &Scheme) -> Vec<FieldError> {
         let mut errors = ErrorCollector::default();
-        self.check_complete(&mut errors);
+        self.check_complete(Some(scheme), &mut errors);
         errors.into_errors()
     }
 
-    fn check_complete(&self, errors: &mut ErrorCollector) {
+    fn check_complete(&self, scheme: Option<&Scheme>, errors: &mut ErrorCollector) {
         errors.rule(!self.event_type.is_empty(), "spec.mapping.eventType", rules::COMPLETE_EVENT_TYPE);
+        let lists = [
+            &self.external_event_id,
+            &self.id_scope,
+            &self.attempt_fields,
+            &self.event_type,
+            &self.occurred_at,
+            &self.subject,
+        ];
+        let token = scheme.and_then(|scheme| scheme.signature.as_ref()?.from.as_ref());
+        let mut sources = lists.into_iter().flatten().chain(token);
+        let needed = sources.any(|source| source.starts_with("element:"));
+        errors.rule(!needed || !self.split.is_empty(), "spec.mapping.split", rules::COMPLETE_SPLIT);
     }
 }
 
@@ -105,6 +117,10 @@ impl ErrorCollector {
         let seed = scheme.key.as_ref().is_some_and(|key| key.encoding == Some(KeyEncoding::Seed));
         let holds = !seed || scheme.kind == Some(SchemeType::Ed25519);
         self.rule(holds, &format!("{path}.key.encoding"), rules::SEED_KEY);
+        let from = scheme.signature.as_ref().and_then(|signature| signature.from.as_ref());
+        let of_element = from.is_some_and(|from| from.starts_with("element:"));
+        let holds = !of_element || scheme.kind == Some(SchemeType::Token);
+        self.rule(holds, &format!("{path}.signature.from"), rules::ELEMENT_TOKEN);
         let message = format!("{path}.message");
         self.pattern(&message, scheme.message.as_ref(), rules::MESSAGE);
         let keyed = scheme.message.as_ref().is_some_and(|text| text.contains("{secret"));
@@ -125,15 +141,26 @@ impl ErrorCollector {
 
     fn mapping(&mut self, path: &str, mapping: &Mapping) {
         self.each_pattern(&format!("{path}.externalEventId"), &mapping.external_event_id, rules::MAPPED_ID);
+        self.each_pattern(&format!("{path}.idScope"), &mapping.id_scope, rules::MAPPED_SCOPE);
+        let attempt_fields = format!("{path}.attemptFields");
+        self.each_pattern(&attempt_fields, &mapping.attempt_fields, rules::ATTEMPT_FIELDS);
         for (name, sources) in [
-            ("idScope", &mapping.id_scope),
             ("eventType", &mapping.event_type),
             ("occurredAt", &mapping.occurred_at),
             ("subject", &mapping.subject),
         ] {
             self.each_pattern(&format!("{path}.{name}"), sources, rules::MAPPED);
         }
+        let split = format!("{path}.split");
+        self.each_pattern(&split, &mapping.split, rules::SPLIT);
+        self.rule(are_apart(&mapping.split), &split, rules::SPLIT_APART);
+        let types = format!("{path}.splitContentTypes");
+        self.each_pattern(&types, &mapping.split_content_types, rules::CONTENT_TYPES);
         self.pattern(&format!("{path}.payload"), mapping.payload.as_ref(), rules::POINTER);
+        let reads_forms =
+            [BodyKind::Form, BodyKind::Multipart].iter().any(|kind| mapping.accept.contains(kind));
+        let holds = mapping.body_field.is_none() || mapping.accept.is_empty() || reads_forms;
+        self.rule(holds, &format!("{path}.bodyField"), rules::BODY_FIELD_ACCEPTED);
         self.pattern(&format!("{path}.payloadName"), mapping.payload_name.as_ref(), rules::MEMBER);
     }
 
@@ -163,4 +190,12 @@ impl ErrorCollector {
             self.pattern(&format!("{path}.equals"), condition.equals.as_ref(), rules::EXPECTED);
         }
     }
+}
+
+/// Returns whether no path is there twice or inside another.
+fn are_apart(paths: &[String]) -> bool {
+    let is_within = |path: &str, other: &str| {
+        path.strip_prefix(other).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    paths.iter().all(|path| paths.iter().filter(|other| is_within(path, other)).count() == 1)
 }

@@ -4,12 +4,18 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The object that every case is a patch of.
+/// The Integration that every case is a patch of.
 pub(crate) const BASE: &str = include_str!("../cases/base.yaml");
+
+/// The Replay that every case of a Replay is a patch of.
+pub(crate) const REPLAY: &str = include_str!("../cases/replay/base.yaml");
 
 /// An object and its expected error.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Case {
+    /// The object that it is a patch of.
+    #[serde(skip)]
+    base: &'static str,
     pub(crate) name: String,
     #[serde(default)]
     patch: Value,
@@ -27,6 +33,9 @@ pub(crate) struct Case {
 /// A change of an object and its expected error.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Update {
+    /// The object that it is a patch of.
+    #[serde(skip)]
+    base: &'static str,
     pub(crate) name: String,
     #[serde(default)]
     old: Value,
@@ -41,7 +50,7 @@ pub(crate) struct Update {
 impl Case {
     /// Returns the object as a manifest.
     pub(crate) fn manifest(&self) -> String {
-        patched(&self.patch)
+        patched(self.base, &self.patch)
     }
 
     /// Returns the message of the API server about the field; none when it accepts the object.
@@ -53,41 +62,62 @@ impl Case {
 impl Update {
     /// Returns the object before the change, as a manifest.
     pub(crate) fn old_manifest(&self) -> String {
-        patched(&self.old)
+        patched(self.base, &self.old)
     }
 
     /// Returns the object after the change, as a manifest.
     pub(crate) fn new_manifest(&self) -> String {
-        patched(&self.new)
+        patched(self.base, &self.new)
     }
 }
 
 /// Returns the valid objects.
 pub(crate) fn valid() -> Vec<Case> {
-    read(include_str!("../cases/valid.yaml"))
+    cases(BASE, include_str!("../cases/valid.yaml"))
 }
 
 /// Returns the rejected objects.
 pub(crate) fn invalid() -> Vec<Case> {
-    read(include_str!("../cases/invalid.yaml"))
+    cases(BASE, include_str!("../cases/invalid.yaml"))
 }
 
 /// Returns the objects with a field that does not exist.
 pub(crate) fn unknown() -> Vec<Case> {
-    read(include_str!("../cases/unknown.yaml"))
+    cases(BASE, include_str!("../cases/unknown.yaml"))
 }
 
 /// Returns the changes that are allowed or rejected.
 pub(crate) fn updates() -> Vec<Update> {
-    read(include_str!("../cases/update.yaml"))
+    changes(BASE, include_str!("../cases/update.yaml"))
 }
 
-fn read<T: for<'de> Deserialize<'de>>(table: &str) -> Vec<T> {
-    serde_saphyr::from_str(table).expect("the table is well formed")
+/// Returns the valid Replays.
+pub(crate) fn valid_replays() -> Vec<Case> {
+    cases(REPLAY, include_str!("../cases/replay/valid.yaml"))
 }
 
-fn patched(patch: &Value) -> String {
-    let mut object: Value = serde_saphyr::from_str(BASE).expect("the base is YAML");
+/// Returns the rejected Replays.
+pub(crate) fn invalid_replays() -> Vec<Case> {
+    cases(REPLAY, include_str!("../cases/replay/invalid.yaml"))
+}
+
+/// Returns the changes of Replays that are allowed or rejected.
+pub(crate) fn replay_updates() -> Vec<Update> {
+    changes(REPLAY, include_str!("../cases/replay/update.yaml"))
+}
+
+fn cases(base: &'static str, table: &str) -> Vec<Case> {
+    let cases: Vec<Case> = serde_saphyr::from_str(table).expect("the table is well formed");
+    cases.into_iter().map(|case| Case { base, ..case }).collect()
+}
+
+fn changes(base: &'static str, table: &str) -> Vec<Update> {
+    let changes: Vec<Update> = serde_saphyr::from_str(table).expect("the table is well formed");
+    changes.into_iter().map(|change| Update { base, ..change }).collect()
+}
+
+fn patched(base: &str, patch: &Value) -> String {
+    let mut object: Value = serde_saphyr::from_str(base).expect("the base is YAML");
     merge(&mut object, patch);
     serde_json::to_string_pretty(&object).expect("JSON is serializable")
 }

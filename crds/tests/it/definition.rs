@@ -1,18 +1,28 @@
-//! The published definition: the chart has the one that is generated from the types, and its references exist.
+//! The published definitions: the chart has those that are generated from the types, and their references exist.
 
 use std::collections::BTreeSet;
 
-use grapnel_crds::{Integration, crd, crd_yaml};
+use grapnel_crds::{Integration, Replay, crd, definition_yaml, definitions, replay_crd};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
-const CHART: &str = include_str!("../../../charts/grapnel-crds/templates/integrations.grapnel.dev.yaml");
+/// The chart's files, in the order of `definitions`.
+const CHART: [&str; 2] = [
+    include_str!("../../../charts/grapnel-crds/templates/integrations.grapnel.dev.yaml"),
+    include_str!("../../../charts/grapnel-crds/templates/replays.grapnel.dev.yaml"),
+];
 
-fn version() -> Value {
-    serde_json::to_value(crd()).expect("serializable")["spec"]["versions"][0].clone()
+fn version(definition: &CustomResourceDefinition) -> Value {
+    serde_json::to_value(definition).expect("serializable")["spec"]["versions"][0].clone()
 }
 
+fn schema_of(definition: &CustomResourceDefinition) -> Value {
+    version(definition)["schema"]["openAPIV3Schema"].clone()
+}
+
+/// Returns the schema of an Integration.
 fn schema() -> Value {
-    version()["schema"]["openAPIV3Schema"].clone()
+    schema_of(&crd())
 }
 
 fn path<'a>(schema: &'a Value, path: &str) -> &'a Value {
@@ -21,39 +31,49 @@ fn path<'a>(schema: &'a Value, path: &str) -> &'a Value {
 
 #[test]
 fn the_chart_has_the_definition_of_these_types() {
-    assert!(
-        CHART == crd_yaml(),
-        "the chart's definition is stale; refresh it with\n  cargo run --package grapnel-crds --bin crdgen > \
-         charts/grapnel-crds/templates/integrations.grapnel.dev.yaml"
-    );
+    for (definition, file) in definitions().iter().zip(CHART) {
+        assert!(
+            file == definition_yaml(definition),
+            "the chart's definition of {:?} is stale; refresh it with\n  \
+             cargo run --package grapnel-crds --bin crdgen charts/grapnel-crds/templates",
+            definition.metadata.name
+        );
+    }
 }
 
 #[test]
 fn the_definition_survives_uninstalling_and_templating() {
-    assert!(CHART.contains("helm.sh/resource-policy: keep"));
-    assert!(!CHART.contains("{{"), "Helm would read it as a template");
+    for file in CHART {
+        assert!(file.contains("helm.sh/resource-policy: keep"));
+        assert!(!file.contains("{{"), "Helm would read it as a template");
+    }
 }
 
 #[test]
 fn columns_selectors_and_the_scale_paths_point_at_fields() {
-    let (version, schema) = (version(), schema());
-    let columns = version["additionalPrinterColumns"].as_array().expect("there are columns");
-    let paths = columns.iter().map(|column| &column["jsonPath"]);
-    let paths = paths.chain(
-        version["selectableFields"].as_array().expect("a list").iter().map(|field| &field["jsonPath"]),
-    );
-    let scale = &version["subresources"]["scale"];
-    let paths =
-        paths.chain(["labelSelectorPath", "specReplicasPath", "statusReplicasPath"].map(|name| &scale[name]));
-    for json_path in paths.map(|path| path.as_str().expect("a path")) {
-        if json_path == ".metadata.creationTimestamp" {
-            continue;
+    for definition in definitions() {
+        let (version, schema) = (version(&definition), schema_of(&definition));
+        let columns = version["additionalPrinterColumns"].as_array().expect("there are columns");
+        let selectable = version["selectableFields"].as_array().into_iter().flatten();
+        let paths = columns.iter().chain(selectable).map(|field| &field["jsonPath"]);
+        let scale = &version["subresources"]["scale"];
+        let of_scale =
+            ["labelSelectorPath", "specReplicasPath", "statusReplicasPath"].map(|name| &scale[name]);
+        let paths = paths.chain(of_scale.into_iter().filter(|_| scale.is_object()));
+        for json_path in paths.map(|path| path.as_str().expect("a path")) {
+            if json_path == ".metadata.creationTimestamp" {
+                continue;
+            }
+            let condition = json_path.split_once("[?(@.type==\"").and_then(|(list, rest)| {
+                let (_, item) = rest.split_once("\")]")?;
+                Some((list, item))
+            });
+            let field = match condition {
+                Some((list, item)) => path(&path(&schema, list)["items"], item),
+                None => path(&schema, json_path),
+            };
+            assert!(field["type"].is_string(), "{json_path} is not a field");
         }
-        let field = match json_path.split_once("[?(@.type==\"Ready\")]") {
-            Some((list, item)) => path(&path(&schema, list)["items"], item),
-            None => path(&schema, json_path),
-        };
-        assert!(field["type"].is_string(), "{json_path} is not a field");
     }
 }
 
@@ -107,7 +127,9 @@ fn every_part_of_the_schema_is_bounded_and_described() {
             assert!(values.iter().all(Value::is_string), "{path} takes {values:?}");
         }
     }
-    visit(&schema(), "", false);
+    for definition in definitions() {
+        visit(&schema_of(&definition), "", false);
+    }
 }
 
 #[test]
@@ -134,15 +156,19 @@ fn descriptions_name_the_default_and_the_bounds_of_the_schema() {
             visit(&schema["items"], path);
         }
     }
-    visit(path(&schema(), "spec"), "spec");
+    for definition in definitions() {
+        visit(path(&schema_of(&definition), "spec"), "spec");
+    }
 }
 
 #[test]
 fn a_condition_is_true_false_or_unknown_and_keyed_by_its_type() {
-    let schema = schema();
-    let conditions = path(&schema, "status.conditions");
-    assert_eq!(conditions["x-kubernetes-list-map-keys"], json!(["type"]));
-    assert_eq!(conditions["items"]["properties"]["status"]["enum"], json!(["True", "False", "Unknown"]));
+    for definition in definitions() {
+        let schema = schema_of(&definition);
+        let conditions = path(&schema, "status.conditions");
+        assert_eq!(conditions["x-kubernetes-list-map-keys"], json!(["type"]));
+        assert_eq!(conditions["items"]["properties"]["status"]["enum"], json!(["True", "False", "Unknown"]));
+    }
 }
 
 /// A field that is written but not published would be dropped by the API server at every write, and a controller that
@@ -170,22 +196,65 @@ fn the_published_fields_are_those_that_are_written() {
     let written = serde_json::to_value(&integration).expect("serializable");
     assert_eq!(written["status"], object["status"], "the status is read as it is written");
 
+    assert_published_as_written(&schema(), &written, &[".spec", ".status"]);
+}
+
+#[test]
+fn the_published_fields_of_a_replay_are_those_that_are_written() {
+    let by_ids =
+        crate::cases::valid_replays().into_iter().find(|case| case.name == "every field but a window");
+    let mut object: Value = serde_json::from_str(&by_ids.expect("the case exists").manifest()).expect("JSON");
+    object["status"] = json!({
+        "observedGeneration": 2, "phase": "Running", "replayId": "3d2c8a52-3f0e-4a54-9f0a-2f5d6e1f7c10",
+        "conditions": [{"type": "Running", "status": "True", "reason": "Running", "message": "", "observedGeneration": 2,
+                        "lastTransitionTime": "2026-11-23T10:00:00Z"}],
+        "ratePerSecond": 50, "progress": "5/7", "matched": 7, "fed": 4, "skipped": {"succeeded": 1, "unfinished": 0, "gone": 1}, "succeeded": 2,
+        "failed": 1, "remaining": 2, "startTime": "2026-11-23T10:00:00Z", "completionTime": "2026-11-23T10:00:00Z"
+    });
+    let replay: Replay = serde_json::from_value(object.clone()).expect("the object is a Replay");
+    let written = serde_json::to_value(&replay).expect("serializable");
+    assert_eq!(written["status"], object["status"], "the status is read as it is written");
+    let window = [".spec", ".spec.receivedAfter", ".spec.receivedBefore", ".status"];
+    assert_published_as_written(&schema_of(&replay_crd()), &written, &window);
+}
+
+#[test]
+fn every_field_of_a_replay_that_cannot_be_changed_is_in_the_table_of_changes() {
+    let fixed: Vec<String> =
+        crate::cases::replay_updates().into_iter().filter_map(|update| update.field).collect();
+    let schema = schema_of(&replay_crd());
+    let fields = path(&schema, "spec")["properties"].as_object().expect("an object");
+    let may_change = |name: &str| ["ratePerSecond", "ttlSecondsAfterFinished"].contains(&name);
+    for name in fields.keys().filter(|name| !may_change(name)) {
+        let field = format!("spec.{name}");
+        assert!(fixed.contains(&field), "{field} can be changed");
+    }
+}
+
+/// Only the API server evaluates the rules of a Replay.
+#[test]
+fn every_rule_of_a_replay_is_in_a_table() {
+    let definition = serde_json::to_string(&replay_crd()).expect("serializable");
+    let invalid = crate::cases::invalid_replays().into_iter().filter_map(|case| case.message);
+    let changes = crate::cases::replay_updates().into_iter().filter_map(|update| update.message);
+    let messages: BTreeSet<String> = invalid.chain(changes).collect();
+    let rules = definition.split("\"message\":\"").skip(1).filter_map(|rest| rest.split('"').next());
+    for rule in rules {
+        assert!(messages.iter().any(|message| rule.contains(message)), "no case breaks: {rule}");
+    }
+}
+
+/// Checks that every field of an object is published, and that all that is published but `absent` is in the object.
+fn assert_published_as_written(schema: &Value, written: &Value, absent: &[&str]) {
     let mut fields = BTreeSet::new();
     for section in ["spec", "status"] {
-        written_fields(&written[section], path(&schema(), section), section, &mut fields);
+        written_fields(&written[section], path(schema, section), section, &mut fields);
     }
     let mut published = BTreeSet::new();
-    published_fields(&schema(), "", &mut published);
-    assert_eq!(
-        fields.difference(&published).collect::<Vec<_>>(),
-        Vec::<&String>::new(),
-        "written, but not published"
-    );
-    assert_eq!(
-        published.difference(&fields).collect::<Vec<_>>(),
-        [".spec", ".status"],
-        "published, but not written"
-    );
+    published_fields(schema, "", &mut published);
+    let unpublished: Vec<_> = fields.difference(&published).collect();
+    assert_eq!(unpublished, Vec::<&String>::new(), "written, but not published");
+    assert_eq!(published.difference(&fields).collect::<Vec<_>>(), absent, "published, but not written");
 }
 
 fn written_fields(value: &Value, schema: &Value, path: &str, fields: &mut BTreeSet<String>) {

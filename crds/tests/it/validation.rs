@@ -114,7 +114,7 @@ fn all_problems_of_an_object_are_reported_together() {
     let mut integration = read(BASE);
     integration.spec.provider = "ACME".to_owned();
     integration.spec.drain_timeout_seconds = -1;
-    integration.spec.destinations[0].url = "ftp://user@host:0#x".to_owned();
+    integration.spec.destinations[0].url = Some("ftp://user@host:0#x".to_owned());
     let fields: Vec<_> = integration.validate().into_iter().map(|error| error.field).collect();
     let url = "spec.destinations[0].url";
     assert_eq!(fields, ["spec.drainTimeoutSeconds", "spec.provider", url, url, url, url]);
@@ -126,7 +126,7 @@ proptest! {
         url in "(https?://[-a-z0-9.xX]{1,12}(:[0-9]{0,6})?([/?][-a-z0-9._:@%#\\\\é]{0,8})?|(https?)?[:/@.#\\\\a0-9 ]{0,16})"
     ) {
         let mut integration = read(BASE);
-        integration.spec.destinations[0].url = url.clone();
+        integration.spec.destinations[0].url = Some(url.clone());
         if integration.validate().is_empty() {
             let parsed = url::Url::parse(&url).expect("an accepted URL can be called");
             prop_assert!(parsed.username().is_empty() && parsed.password().is_none() && parsed.fragment().is_none());
@@ -143,7 +143,7 @@ proptest! {
         integration.metadata.name = Some(text.clone());
         integration.spec.provider = text.clone();
         integration.spec.verification.secret_ref.name = text.clone();
-        integration.spec.destinations[0].url = text.clone();
+        integration.spec.destinations[0].url = Some(text.clone());
         integration.spec.destinations[0].timeout_seconds = number;
         integration.spec.workers.scaling.min_replicas = number;
         integration.spec.workers.pod_labels.insert(text.clone(), text.clone());

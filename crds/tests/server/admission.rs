@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::cases::{self, Case};
 use crate::kubectl::{Namespace, check_all};
 
-const DRY_CREATE: [&str; 2] = ["create", "--dry-run=server"];
+pub(crate) const DRY_CREATE: [&str; 2] = ["create", "--dry-run=server"];
 
 #[test]
 fn valid_objects_are_accepted_without_a_warning() {
@@ -71,14 +71,19 @@ fn without_what_the_server_adds(case: &Case) -> String {
 }
 
 /// Checks that the server reported this one field with this message, possibly among others, or no error. The server
-/// continues where the offline validation stops: an empty text also breaks its rules, and a value that is not an object
-/// has no replicas to scale.
-fn expect_complaint(name: &str, stderr: &str, expected: Option<(&str, &str)>) -> Result<(), String> {
+/// continues where the offline validation stops: an empty text also breaks its rules, a second item of one name also those of its
+/// list, and a value that is not an object has no replicas to scale.
+pub(crate) fn expect_complaint(
+    name: &str,
+    stderr: &str,
+    expected: Option<(&str, &str)>,
+) -> Result<(), String> {
     let found = complaints(stderr);
     let as_expected = match expected {
         None => stderr.is_empty(),
         Some((blamed, words)) => {
-            found.iter().all(|(field, _)| field.trim_start_matches('.').starts_with(blamed))
+            let is_related = |field: &str| field.starts_with(blamed) || blamed.starts_with(field);
+            found.iter().all(|(field, _)| is_related(field.trim_start_matches('.')))
                 && found.iter().any(|(field, message)| *field == blamed && message.contains(words))
         }
     };

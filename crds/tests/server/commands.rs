@@ -21,7 +21,7 @@ fn the_columns_show_what_was_reported() {
     let namespace = Namespace::new();
     namespace.send(&["create"], &smallest()).output();
     reported_on(&namespace);
-    let table = namespace.kubectl(&["get", "grapnel", "--output=wide"]).output();
+    let table = namespace.kubectl(&["get", "gint", "--output=wide"]).output();
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(
         rows[0],
@@ -49,6 +49,29 @@ fn the_columns_show_what_was_reported() {
             "https://hooks.example.com/api/v1/webhooks/acme",
             "3d2c8a52-3f0e-4a54-9f0a-2f5d6e1f7c10"
         ]
+    );
+}
+
+#[test]
+fn the_category_shows_objects_of_every_kind() {
+    let namespace = Namespace::new();
+    namespace.send(&["create"], &smallest()).output();
+    let replay = json!({
+        "apiVersion": "grapnel.dev/v1alpha1",
+        "kind": "Replay",
+        "metadata": { "name": "acme-failed" },
+        "spec": {
+            "integrationRef": { "name": "acme-orders" },
+            "select": "Failed",
+            "receivedAfter": "2026-11-28T09:00:00Z",
+            "receivedBefore": "2026-11-28T11:30:00Z",
+            "reason": "orders was down"
+        }
+    });
+    namespace.send(&["create"], &replay.to_string()).output();
+    assert_eq!(
+        namespace.kubectl(&["get", "grapnel", "--output=name"]).output(),
+        "integration.grapnel.dev/acme-orders\nreplay.grapnel.dev/acme-failed\n"
     );
 }
 

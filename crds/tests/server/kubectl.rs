@@ -38,13 +38,16 @@ impl CommandOutput {
     }
 }
 
-/// Applies the definition once for all tests.
+/// Applies the definitions once for all tests.
 static DEFINED: LazyLock<()> = LazyLock::new(|| {
     run(&["apply", "--server-side", "--force-conflicts", "-f", DEFINITION], "").output();
-    run(&["wait", "--for=condition=Established", "crd/integrations.grapnel.dev", "--timeout=60s"], "")
-        .output();
-    // The schema that kubectl requests is published a moment after the definition is established.
-    eventually("the schema is published", || run(&["explain", "integration"], "").succeeded);
+    for definition in ["crd/integrations.grapnel.dev", "crd/replays.grapnel.dev"] {
+        run(&["wait", "--for=condition=Established", definition, "--timeout=60s"], "").output();
+    }
+    // The schemas that kubectl requests are published a moment after the definitions are established.
+    for kind in ["integration", "greplay"] {
+        eventually("the schema is published", || run(&["explain", kind], "").succeeded);
+    }
 });
 
 /// A namespace of one test, deleted at its end.

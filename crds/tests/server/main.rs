@@ -1,4 +1,4 @@
-//! The published definition on a real API server, which accepts, rejects, defaults and shows objects as this crate
+//! The published definitions on a real API server, which accepts, rejects, defaults and shows objects as this crate
 //! does.
 //!
 //! The server is that of KUBECONFIG. `scripts/test --only cluster` starts one and runs these tests; without KUBECONFIG,
@@ -10,4 +10,5 @@ mod kubectl;
 
 mod admission;
 mod commands;
+mod replays;
 mod storage;

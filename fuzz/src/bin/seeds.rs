@@ -1,4 +1,4 @@
-//! Writes the seeds of the corpora into `seeds/TARGET`, and the words of both into `seeds/TARGET.dict`.
+//! Writes the seeds of the corpora into `seeds/TARGET`, and the words of each into `seeds/TARGET.dict`.
 //!
 //! Usage: seeds FOLDER
 
@@ -14,7 +14,7 @@ use serde_json::Value;
 fn main() -> std::io::Result<()> {
     let folder = std::env::args().nth(1).unwrap_or_else(|| "seeds".to_owned());
     let folder = Path::new(&folder);
-    for target in ["verify", "scheme"] {
+    for target in ["verify", "scheme", "bodies", "split", "filter"] {
         fs::create_dir_all(folder.join(target))?;
     }
     let (mut names, mut words) = (BTreeSet::new(), BTreeSet::new());
@@ -25,6 +25,9 @@ fn main() -> std::io::Result<()> {
             let input = [&[index as u8, action, 0, 40], request.as_bytes()].concat();
             fs::write(folder.join("verify").join(format!("{name}-{action}")), input)?;
         }
+        fs::write(folder.join("bodies").join(name), &request)?;
+        let body = [&[index as u8], preset.fixture.body.as_bytes()].concat();
+        fs::write(folder.join("split").join(name), body)?;
         let parts = seeds::parts(name);
         let whole = seeds::integration(presets::CUSTOM, &parts);
         for (action, text) in [whole.to_string(), parts.to_string()].into_iter().enumerate() {
@@ -35,7 +38,31 @@ fn main() -> std::io::Result<()> {
         names.extend(preset.fixture.headers.keys().cloned());
         names.extend(words.iter().filter_map(|word| word.split_once(':').map(|(_, name)| name.to_owned())));
     }
+    for (index, example) in seeds::filters().iter().enumerate() {
+        fs::write(folder.join("filter").join(index.to_string()), example)?;
+    }
+    fs::write(folder.join("filter.dict"), dictionary(&seeds::filter_words()))?;
+    for (name, request) in seeds::bodies() {
+        fs::write(folder.join("bodies").join(name), request)?;
+    }
+    fs::write(folder.join("bodies.dict"), dictionary(&seeds::body_words()))?;
     fs::write(folder.join("verify.dict"), dictionary(&names))?;
+    let members = [
+        "[",
+        "]",
+        "{",
+        "}",
+        ",",
+        ":",
+        "\"a\"",
+        "\"*\"",
+        "\"entry\"",
+        "\"changes\"",
+        "\"messages\"",
+        "\\ud83d",
+        "1e999",
+    ];
+    fs::write(folder.join("split.dict"), dictionary(&members.map(str::to_owned).into()))?;
     fs::write(folder.join("scheme.dict"), dictionary(&words))
 }
 

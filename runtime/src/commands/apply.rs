@@ -21,8 +21,8 @@ use grapnel_store::integrations::waiting::{WaitingDeliveries, waiting_for};
 use grapnel_store::integrations::{self as rows, StoredRow, UpsertOutcome};
 use grapnel_store::migrate;
 
-/// The actor in audit entries.
-const ACTOR: &str = "file";
+/// The actor in audit entries: the program that applied an object, as a field manager is in a cluster.
+const ACTOR: &str = "manager:grapnel";
 
 #[derive(Debug, clap::Args)]
 pub struct ApplyArgs {

@@ -1,24 +1,32 @@
-//! `grapnel dev`: api, worker and dispatcher in one process, with Integrations from files.
+//! `grapnel dev`: api, management port, worker and dispatcher in one process, with Integrations from files.
 //!
 //! The rows of the database follow the files: an edit takes effect without a restart, and an object that was removed from
 //! the files is retired. Invalid files change nothing, and the reason is logged once.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use grapnel_store::Database;
+use grapnel_store::{ClaimConnections, Database};
 use tokio_util::sync::CancellationToken;
 
+use super::READ_ONLY;
 use super::api::{self, ApiConfig, ApiDatabases};
+use super::manage::{self, ManageConfig};
 use super::worker::{CLAIM_CONNECTIONS, DATABASE_CONNECTIONS};
-use crate::args::{ApiArgs, DeliveryArgs, RedisArgs};
+use crate::args::{ApiArgs, DeliveryArgs, ManageArgs, ManagementKeyArgs, PortArgs, RedisArgs};
 use crate::commands::apply::{ApplyOutcome, apply, declare_queues, retire_others};
+use crate::console::settings::ConsoleArgs;
+use crate::delivery::heartbeat;
 use crate::delivery::send::DeliveryClient;
+use crate::delivery::tokens::TokenClient;
 use crate::delivery::worker::{LaneHealth, Worker};
+use crate::ingress::readable_form::ReadableForm;
 use crate::integrations::cache::{self, IntegrationCache};
+use crate::traffic::{self, Traffic};
 use grapnel_core::error_chain::chain;
 use grapnel_core::manifests::{self, ManifestErrors};
 use grapnel_core::sealing::SealingKeys;
@@ -45,6 +53,12 @@ pub struct DevCommand {
     #[command(flatten)]
     api: ApiArgs,
     #[command(flatten)]
+    manage: ManageArgs,
+    #[command(flatten)]
+    keys: ManagementKeyArgs,
+    #[command(flatten)]
+    port: PortArgs,
+    #[command(flatten)]
     delivery: DeliveryArgs,
     #[command(flatten)]
     database: DatabaseArgs,
@@ -54,22 +68,46 @@ pub struct DevCommand {
     queue: QueueArgs,
     #[command(flatten)]
     sealing: SealingArgs,
+    #[command(flatten)]
+    console: ConsoleArgs,
 }
 
 /// Runs all roles until the stop signal.
 pub async fn run(command: DevCommand) -> anyhow::Result<()> {
-    let DevCommand { files, common, api, delivery, database, redis, queue, sealing } = command;
-    let config = ApiConfig::new(&common, &api, &redis, &queue, &delivery)?;
+    let DevCommand {
+        files,
+        common,
+        api,
+        manage,
+        keys,
+        port,
+        delivery,
+        database,
+        redis,
+        queue,
+        sealing,
+        console,
+    } = command;
+    let management_keys = keys.management_keys()?;
+    let databases = ApiDatabases::new(&database.database_url()?)?;
+    let egress = api::egress(&common, &delivery, &databases, &redis, &queue)?;
+    let config = ApiConfig::new(&common, &api, management_keys.clone(), &port, &redis, &queue, egress)?;
     let keys = Arc::new(sealing.sealing_keys(common.environment)?);
-    let database_url = database.database_url()?;
-    let databases = ApiDatabases::new(&database_url)?;
-    let db = Database::new(&database_url, "dev", DATABASE_CONNECTIONS)?;
-    let claims = Database::for_claims(&database_url, CLAIM_CONNECTIONS)?;
-    let client = DeliveryClient::new(config.egress.clone())?;
+    let db = databases.ingest.beside("dev", DATABASE_CONNECTIONS);
+    let claims = ClaimConnections::new(&db, CLAIM_CONNECTIONS);
+    let client = DeliveryClient::new(config.egress.clone());
+    let tokens = TokenClient::new(config.egress.clone());
     // The first read must succeed: there is no last valid state yet.
     let texts = manifest_files::read(&files)?;
     manifests::parse(&texts)?;
     migrate::run(&db).await.context("migrate the database")?;
+    let prefix = config.queue_prefix.clone();
+    // Open to this machine alone, it needs no log-in.
+    let is_local = manage.management_addr.ip().is_loopback();
+    let console = console.settings_of_dev(manage.kubernetes_access, is_local)?;
+    let console_path = console.path();
+    let managed =
+        ManageConfig::new(&common, &manage, management_keys, &port, &redis, prefix, Some(console)).await?;
     let metrics = start_metrics()?;
     let (public, ops) =
         (bind(api.http_addr, "GRAPNEL_HTTP_ADDR").await?, bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?);
@@ -85,31 +123,62 @@ pub async fn run(command: DevCommand) -> anyhow::Result<()> {
     };
     watcher.apply(&texts).await?;
     let (integrations, cache_task) = cache::new(databases.ingest.clone(), Arc::clone(&keys));
+    let traffic = Traffic::default();
     let worker = Worker {
         db,
         claims,
         integrations: integrations.clone(),
         client,
+        tokens,
         queues: connect("worker"),
         queue_prefix: config.queue_prefix.clone(),
+        traffic: traffic.clone(),
         only: None,
         drain: common.shutdown_deadline() / 2,
     };
     let lanes = LaneHealth::default();
-    let health = DevHealth { integrations: integrations.clone(), lanes: lanes.clone() };
+    let health =
+        DevHealth { db: databases.work.clone(), integrations: integrations.clone(), lanes: lanes.clone() };
     let ops = ops_stage(ops, Arc::new(health), metrics);
     tracing::info!(address = %public.local_addr()?, "accepting webhooks and delivering");
+    let form = ReadableForm::read(&databases.ingest).await;
     let mut work = Stage::default();
+    work.spawn("heartbeat", heartbeat::run(databases.work.clone(), work.token()));
     work.spawn("worker", worker.run(lanes, work.token()));
     work.spawn("files", watcher.run(texts, work.token()));
-    let mut stages = vec![work];
-    stages.extend(api::stages(config, databases, keys, integrations, cache_task, public)?);
+    let mut counted = Stage::default();
+    counted.spawn("traffic", traffic::run(databases.work.clone(), traffic, counted.token()));
+    let mut stages = vec![work, counted];
+    match managed {
+        Some(managed) => {
+            let listener = bind(manage.management_addr, "GRAPNEL_MANAGEMENT_ADDR").await?;
+            let address = listener.local_addr()?;
+            tracing::info!(%address, "serving the management routes");
+            let host =
+                if address.ip().is_unspecified() { "localhost".to_owned() } else { host(address.ip()) };
+            tracing::info!("the console is at http://{host}:{}{console_path}", address.port());
+            let (routes, work) = (databases.management.clone(), &databases.work);
+            stages.push(manage::serve(managed, routes, work, Arc::clone(&config.wake), listener)?);
+        }
+        None => tracing::info!(
+            "there is no management key: the management routes and the console are not served. The console needs none at a loopback address, such as GRAPNEL_MANAGEMENT_ADDR=127.0.0.1:8081"
+        ),
+    }
+    stages.extend(api::stages(config, databases, keys, integrations, cache_task, form, public)?);
     stages.push(ops);
     supervise(stages, common.shutdown_deadline(), stop_signal()).await
 }
 
-/// Ready once the integrations are loaded; dead when a queue is not consumed.
+fn host(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    }
+}
+
+/// Ready once the integrations are loaded, and while PostgreSQL accepts writes; dead when a queue is not consumed.
 struct DevHealth {
+    db: Database,
     integrations: IntegrationCache,
     lanes: LaneHealth,
 }
@@ -122,6 +191,9 @@ impl ProcessHealth for DevHealth {
     fn not_ready(&self) -> Option<String> {
         if !self.integrations.is_loaded() {
             return Some("the integrations are not loaded yet".to_owned());
+        }
+        if self.db.is_read_only() {
+            return Some(READ_ONLY.to_owned());
         }
         self.integrations.load().why_none_is_usable()
     }

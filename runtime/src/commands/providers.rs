@@ -25,12 +25,29 @@ The route's URL is `GRAPNEL_PUBLIC_URL` followed by `/api/v1/webhooks/{route}`. 
 at the provider, and remove the old one when it is not used any more.
 
 A repeated webhook is one event, except where a preset says otherwise. It is recognized by the provider's id; without one, by its
-body, its type and its subject.
+body, its type and its subject. Where a provider counts its attempts in the body, `attemptFields` of the mapping names that field, and
+it is left out of what is compared. `grapnel verify` shows what a captured request is recognized by.
+
+Where a request carries several events, the preset says at which paths they are (`mapping.split`), and each is an event of its own: it
+is recognized, delivered and replayed by itself, and all of a request are accepted or refused together. An element that lacks what an
+event needs has the type `unmapped`, with a note. The preset reads the fields of an element with `element:/POINTER`. A mapping of an Integration
+is merged with that field by field: a source such as `/0/id` still reads the whole body, the same for every element, and an id that is
+read so tells elements apart only together with their content. Sources of your own should begin with `element:`.
 
 Some differences make no difference: one line end after a secret, and other white space around a key in base64 or hexadecimal; a
 public key in PEM; a signature in base64 with either alphabet, with or without padding; the case of an authentication scheme such as
 `Bearer`; a slash after the route; a UTF-8 byte order mark before JSON. An optional field that is longer than 512 bytes or contains
 U+0000 is left out of the event, with a note in it.
+
+A body with the `content-encoding` gzip or deflate is decoded, up to `spec.ingress.maxBodyBytes`; any other coding is answered with
+415. Providers that compress webhooks sign them before that, so a signature is checked over the decoded body; `body: received` in
+`spec.verification.scheme` has it checked over the body as it was sent. Stored and delivered is the decoded body.
+
+Webhooks are POST requests; `spec.ingress.methods` adds GET and PUT. A GET without a body has its query as payload, as if it were a
+form. `spec.mapping.accept` says which kinds of bodies are read. With `bodyField` the JSON in a field of a form is read and
+delivered, as if it were the body: `payload` of GitHub and of Slack's interactions. Of a form with parts
+(`multipart/form-data`) the text fields are read and delivered; its files are in the raw body, and their names and sizes in
+the audit entry. It may have 256 parts, with names of 256 bytes.
 
 Each preset lists what was read of its provider, and on which day. What was not read, or is not said there, is unknown. If a
 provider repeats a request with its first timestamp, the preset tolerates that age; if it signs each attempt anew, it need
@@ -141,6 +158,12 @@ fn section(preset: &Preset) -> String {
         section += &format!("- The {signed} handshake `{}` is answered{captured}.\n", handshake.name);
     }
     let mapping = &preset.mapping;
+    if !mapping.split.is_empty() {
+        let paths: Vec<String> = mapping.split.iter().map(|path| format!("`{path}`")).collect();
+        let types: Vec<String> = mapping.split_content_types.iter().map(|kind| format!("`{kind}`")).collect();
+        let of_types = if types.is_empty() { String::new() } else { format!(" of {}", types.join(" and ")) };
+        section += &format!("- Each element{of_types} at {} is an event.\n", paths.join(" and "));
+    }
     for (name, sources) in [
         ("id", &mapping.external_event_id),
         ("id is unique within", &mapping.id_scope),
@@ -153,7 +176,14 @@ fn section(preset: &Preset) -> String {
             section += &format!("- The event's {name}: {}\n", sources.join(", else "));
         }
     }
+    if !mapping.attempt_fields.is_empty() {
+        section += &format!("- Fields of the attempt, not the event: {}\n", quoted(&mapping.attempt_fields));
+    }
     section += &format!("- Content types: {}\n", content_types(&preset.behavior));
+    if !preset.forward_headers.is_empty() {
+        section +=
+            &format!("- Headers that are sent on with raw deliveries: {}\n", quoted(&preset.forward_headers));
+    }
     section += &format!("\n<{}>\n\nSources:\n\n", preset.documentation);
     for source in &preset.sources {
         let topics: Vec<String> = source.topics.iter().map(ToString::to_string).collect();
@@ -191,8 +221,12 @@ fn behavior(behavior: &Behavior) -> [String; 4] {
 fn content_types(behavior: &Behavior) -> String {
     match behavior.content_types.as_slice() {
         [] => "unknown".to_owned(),
-        types => types.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", "),
+        types => quoted(types),
     }
+}
+
+fn quoted(texts: &[impl std::fmt::Display]) -> String {
+    texts.iter().map(|text| format!("`{text}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// Says what becomes of a token that is not in a header. One in a header is stored as `[redacted]`, whatever the provider.
@@ -200,7 +234,7 @@ fn token_note(scheme: &Scheme) -> &'static str {
     let from = scheme.signature.as_ref().and_then(|signature| signature.from.as_deref()).unwrap_or_default();
     match from.split_once(':') {
         _ if scheme.kind != Some(SchemeType::Token) => "",
-        Some(("json" | "form", _)) => {
+        Some(("json" | "form" | "element", _)) => {
             "- The token is in the body. It is replaced by `*` in what is stored, shown and delivered.\n"
         }
         Some(("query", _)) => "- The token is in the URL, which is neither stored nor delivered.\n",

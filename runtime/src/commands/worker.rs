@@ -5,19 +5,22 @@ use std::sync::Arc;
 
 use grapnel_core::ids::IntegrationId;
 
-use super::wait_for_schema;
+use super::{READ_ONLY, wait_for_schema, watch_database};
 use crate::args::DeliveryArgs;
+use crate::delivery::heartbeat;
 use crate::delivery::send::DeliveryClient;
+use crate::delivery::tokens::TokenClient;
 use crate::delivery::worker::{LaneHealth, Worker};
 use crate::integrations::cache::{self, IntegrationCache};
-use grapnel_core::delivery::egress_policy::EgressPolicy;
+use crate::traffic::{self, Traffic};
 use grapnel_platform::args::{CommonArgs, DatabaseArgs, QueueArgs, SealingArgs};
 use grapnel_platform::ops_server::{ProcessHealth, bind, ops_stage, start_metrics};
-use grapnel_platform::queue::QueueConnection;
+use grapnel_platform::queue::{self as broker, QueueConnection};
 use grapnel_platform::shutdown::{Stage, stop_signal, supervise};
-use grapnel_store::Database;
+use grapnel_store::{ClaimConnections, Database};
 
-/// Shared by the recorder, the settling of replays, the integration cache and its listener.
+/// Shared by the recorder, the settling of replays, the heartbeat, the traffic, the integration cache, its listener and the registration of
+/// claimants. The session of the claimants is one more.
 pub(super) const DATABASE_CONNECTIONS: u32 = 5;
 
 /// Lanes that can claim at the same time.
@@ -40,8 +43,10 @@ pub struct WorkerCommand {
     sealing: SealingArgs,
 }
 
-/// Dead when a queue is not consumed; not ready when there are rows to work for and none can be used.
+/// Dead when a queue is not consumed; not ready when there are rows to work for and none can be used, and while its sessions with
+/// PostgreSQL only read.
 struct WorkerHealth {
+    db: Database,
     integrations: IntegrationCache,
     only: Option<IntegrationId>,
     lanes: LaneHealth,
@@ -53,6 +58,9 @@ impl ProcessHealth for WorkerHealth {
     }
 
     fn not_ready(&self) -> Option<String> {
+        if self.db.is_read_only() {
+            return Some(READ_ONLY.to_owned());
+        }
         let integrations = self.integrations.load();
         match self.only {
             Some(id) => integrations.is_unusable(id).then(|| {
@@ -71,13 +79,19 @@ pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
     let keys = Arc::new(sealing.sealing_keys(common.environment)?);
     let database_url = database.database_url()?;
     let db = Database::new(&database_url, "worker", DATABASE_CONNECTIONS)?;
-    let claims = Database::for_claims(&database_url, CLAIM_CONNECTIONS)?;
-    let client =
-        DeliveryClient::new(EgressPolicy::new(delivery.allowed_destination_cidrs(common.environment)))?;
+    let claims = ClaimConnections::new(&db, CLAIM_CONNECTIONS);
+    let datastores = [Some(db.server()), broker::server(&rabbitmq_url)];
+    let egress = delivery.egress(common.environment, datastores.into_iter().flatten())?;
+    let (client, tokens) = (DeliveryClient::new(egress.clone()), TokenClient::new(egress));
     let metrics = start_metrics()?;
     let (integrations, cache_task) = cache::new(db.clone(), keys);
     let lanes = LaneHealth::default();
-    let health = WorkerHealth { integrations: integrations.clone(), only: integration, lanes: lanes.clone() };
+    let health = WorkerHealth {
+        db: db.clone(),
+        integrations: integrations.clone(),
+        only: integration,
+        lanes: lanes.clone(),
+    };
     let ops = ops_stage(bind(common.ops_addr, "GRAPNEL_OPS_ADDR").await?, Arc::new(health), metrics);
     // One listener from here to the end: a signal between two of them would be lost.
     let mut stop = pin!(stop_signal());
@@ -89,10 +103,27 @@ pub async fn run(command: WorkerCommand) -> anyhow::Result<()> {
     // Less than the whole deadline, so that the results of the attempts can still be recorded.
     let drain = common.shutdown_deadline().mul_f32(0.8);
     let queues = QueueConnection::new(rabbitmq_url, "grapnel-worker");
-    let worker = Worker { db, claims, integrations, client, queues, queue_prefix, only: integration, drain };
+    let (watched, beats, only) = (db.clone(), db.clone(), integration);
+    let (counted, traffic) = (db.clone(), Traffic::default());
+    let worker = Worker {
+        db,
+        claims,
+        integrations,
+        client,
+        tokens,
+        queues,
+        queue_prefix,
+        traffic: traffic.clone(),
+        only,
+        drain,
+    };
     let (mut work, mut cache) = (Stage::default(), Stage::default());
+    work.spawn("heartbeat", heartbeat::run(beats, work.token()));
     work.spawn("worker", worker.run(lanes, work.token()));
     cache.spawn("integrations", cache_task.run(cache.token()));
+    // After the last results are recorded.
+    cache.spawn("traffic", traffic::run(counted, traffic, cache.token()));
+    cache.spawn("database", watch_database(watched, cache.token()));
     tracing::info!("delivering");
     supervise(vec![work, cache, ops], common.shutdown_deadline(), stop).await
 }

@@ -1,24 +1,27 @@
 //! One attempt: the request, and what follows from its outcome.
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::content::Content;
 use super::payload_budget::{BudgetedPayload, LanePayloads};
+use super::tokens::{CurrentToken, LaneToken};
 use crate::delivery::send::{DeliveryClient, MeasuredOutcome};
-use grapnel_core::delivery::hops::{self, CDN_LOOP};
 use grapnel_core::delivery::outcome::AttemptOutcome;
 use grapnel_core::delivery::state::{self, NextState};
 use grapnel_core::delivery::target::DeliveryRequest;
 use grapnel_core::error_chain::chain;
-use grapnel_core::ids::EventId;
+use grapnel_core::ids::{EventId, ReplayJobId};
 use grapnel_core::integration::CompiledDestination;
-use grapnel_core::payload::{BodyForm, CloudEvent, DeliveredAs, normalized_payload};
 use grapnel_store::deliveries::{AttemptResult, ClaimedDelivery};
+
+/// The status of a receiver that does not accept a token.
+const UNAUTHORIZED: u16 = 401;
 
 /// Sends the delivery once and returns the result to be recorded. The permit is released when the receiver has answered.
 pub(super) async fn run(
@@ -27,9 +30,10 @@ pub(super) async fn run(
     permit: OwnedSemaphorePermit,
     client: &DeliveryClient,
     payloads: &LanePayloads,
+    token: Option<&Arc<LaneToken>>,
 ) -> AttemptResult {
-    let measured = match prepare(&mut claimed, payloads).await {
-        Ok((payload, forms)) => send(&claimed, payload, forms, destination, client).await,
+    let measured = match try_send(&mut claimed, destination, client, payloads, token).await {
+        Ok(measured) => measured,
         Err(message) => {
             MeasuredOutcome { outcome: AttemptOutcome::NotSent { message }, duration: Duration::ZERO }
         }
@@ -41,84 +45,68 @@ pub(super) async fn run(
     result
 }
 
-/// Returns what is to be sent, or why it cannot be now. A worker of another version may be able to: the delivery waits, and its
-/// lane goes on.
-async fn prepare(
+/// Sends the delivery, and once more with a new token if the receiver does not accept the one it had. An error says why it
+/// cannot be sent now, which is no attempt.
+async fn try_send(
     claimed: &mut ClaimedDelivery,
+    destination: &CompiledDestination,
+    client: &DeliveryClient,
     payloads: &LanePayloads,
-) -> Result<(BudgetedPayload, (BodyForm, DeliveredAs)), String> {
+    lane_token: Option<&Arc<LaneToken>>,
+) -> Result<MeasuredOutcome, String> {
+    let token = match lane_token {
+        Some(token) => Some(Box::pin(token.get(None)).await?),
+        None => None,
+    };
     let forms = match &claimed.forms {
         Ok(forms) => *forms,
+        // A worker of another version may be able to: the delivery waits, and its lane goes on.
         Err(error) => return Err(format!("the event cannot be read: {}", chain(error))),
     };
-    Ok((payloads.take(claimed).await?, forms))
+    let BudgetedPayload { bytes, share: _until_answered } = payloads.take(claimed).await?;
+    let mut content = Content::new(claimed, forms, bytes, &destination.forwarded);
+    content.further_headers.extend(replay_header(claimed));
+    let measured = send(claimed, &content, destination, client, token.as_ref()).await;
+    match (lane_token, token) {
+        (Some(lane_token), Some(refused)) if measured.outcome.http_status() == Some(UNAUTHORIZED) => {
+            let token = Box::pin(lane_token.get(Some(&refused))).await?;
+            Ok(Box::pin(send(claimed, &content, destination, client, Some(&token))).await)
+        }
+        _ => Ok(measured),
+    }
+}
+
+/// Returns the header by which a receiver tells the deliveries of a replay.
+fn replay_header(claimed: &ClaimedDelivery) -> Option<(HeaderName, HeaderValue)> {
+    let job = claimed.replay_request_id.and_then(ReplayJobId::of_delivery)?;
+    let value = HeaderValue::from_str(&job.to_string()).ok()?;
+    Some((HeaderName::from_static("grapnel-replay-id"), value))
 }
 
 async fn send(
     claimed: &ClaimedDelivery,
-    payload: BudgetedPayload,
-    forms: (BodyForm, DeliveredAs),
+    content: &Content,
     destination: &CompiledDestination,
     client: &DeliveryClient,
+    token: Option<&CurrentToken>,
 ) -> MeasuredOutcome {
-    let BudgetedPayload { bytes, share: _until_answered } = payload;
-    let headers = claimed.headers.as_deref().map(stored_headers).unwrap_or_default();
-    let (body, content_type) = content(claimed, forms, bytes, &headers);
     let traceparent = traceparent(claimed);
     let request = DeliveryRequest {
         target: &destination.target,
         event_id: claimed.event_id,
+        event_type: &claimed.event_type,
+        external_event_id: claimed.external_event_id.as_deref(),
+        attempt: u32::try_from(claimed.attempts).unwrap_or(0).saturating_add(1),
         correlation_id: &claimed.correlation_id,
         traceparent: &traceparent,
-        hops: hops::count(values_of(&headers, CDN_LOOP.as_str()).map(str::as_bytes)),
-        body: &body,
-        content_type: content_type.as_deref(),
+        hops: content.hops,
+        body: &content.body,
+        content_type: content.content_type.as_deref(),
+        further_headers: &content.further_headers,
+        authorization: token.map(|token| &token.authorization),
         attempted_at: Timestamp::now(),
     };
     client.deliver(&request).await
-}
-
-/// Returns the body to deliver, and its content-type if it is not JSON.
-fn content(
-    claimed: &ClaimedDelivery,
-    (form, delivered_as): (BodyForm, DeliveredAs),
-    payload: Vec<u8>,
-    headers: &[(String, String)],
-) -> (Bytes, Option<String>) {
-    let external_event_id = claimed.external_event_id.as_deref();
-    let received_type = values_of(headers, CONTENT_TYPE.as_str()).next().map(str::to_owned);
-    match (delivered_as, &claimed.cloud_event) {
-        (DeliveredAs::Raw, _) => (payload.into(), received_type),
-        (DeliveredAs::CloudEvent, Some(fields)) => {
-            let event = CloudEvent {
-                id: claimed.event_id.uuid(),
-                integration_id: fields.integration_id.uuid(),
-                provider: &claimed.provider,
-                event_type: &claimed.event_type,
-                external_event_id,
-                subject: fields.subject.as_deref(),
-                occurred_at: fields.occurred_at,
-                content_type: received_type.as_deref(),
-            };
-            let json = event.to_json(form, &payload);
-            (json.into(), Some("application/cloudevents+json".to_owned()))
-        }
-        (DeliveredAs::Normalized | DeliveredAs::CloudEvent, _) => {
-            let (provider, event_type) = (&claimed.provider, &claimed.event_type);
-            let key = &claimed.payload_key;
-            let json = normalized_payload(provider, event_type, external_event_id, key, form, &payload);
-            (json.into(), None)
-        }
-    }
-}
-
-/// Reads the headers of the webhook as they are stored.
-fn stored_headers(json: &str) -> Vec<(String, String)> {
-    serde_json::from_str(json).unwrap_or_default()
-}
-
-fn values_of<'a>(headers: &'a [(String, String)], name: &str) -> impl Iterator<Item = &'a str> {
-    headers.iter().filter(move |(header, _)| header == name).map(|(_, value)| value.as_str())
 }
 
 /// Returns the result to be recorded. Pure.
@@ -130,7 +118,9 @@ fn result_of(
 ) -> AttemptResult {
     let MeasuredOutcome { outcome, duration } = measured;
     let in_budget = u32::try_from(claimed.attempts - claimed.budget_start).unwrap_or(0).saturating_add(1);
-    let evaluation = state::evaluate(&destination.retry, in_budget, &outcome, jitter);
+    let unsent_for =
+        claimed.unsent_since.map(|since| claimed.started_at.duration_since(since).unsigned_abs());
+    let evaluation = state::evaluate(&destination.retry, in_budget, unsent_for, &outcome, jitter);
     AttemptResult {
         event_id: claimed.event_id,
         destination: destination.name.to_string(),

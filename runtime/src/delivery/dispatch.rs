@@ -2,7 +2,8 @@
 //!
 //! It runs in every api process, and any number of them can run at once: they select under SKIP LOCKED. Each takes care of
 //! retries and replays that are due, and of hints that could not be published. What needs a look at every queue is done by one of
-//! them, which has the [`DispatcherLease`]: it releases what is held ([`held`]) and finds what was lost ([`lost`]).
+//! them, which has the [`DispatcherLease`]: it releases what is held ([`held`]), finds what was lost ([`lost`]), and takes over what
+//! dead workers had claimed ([`abandoned`]).
 //!
 //! Nothing is published for a destination that is paused or no longer configured, whose queue fails or has enough messages: its
 //! deliveries are held, in PostgreSQL.
@@ -17,17 +18,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::integrations::cache::{IntegrationCache, Integrations};
 use grapnel_core::error_chain::chain;
-use grapnel_core::hint::QueueKey;
+use grapnel_core::hint::{Hint, QueueKey};
 use grapnel_core::ids::IntegrationId;
-use grapnel_platform::queue::publish::{Publisher, UnpublishedHint};
+use grapnel_platform::queue::publish::{Publisher, UnpublishedMessage};
 use grapnel_platform::queue::{QueueConnection, QueueError};
 use grapnel_store::deliveries::{self, DeliveryQueue, RequeuedDelivery, Wait};
 use grapnel_store::replays;
 
+mod abandoned;
 mod held;
 mod lease;
 mod lost;
 
+use self::abandoned::Suspects;
 pub(crate) use self::lease::DispatcherLease;
 
 /// How often the database is asked for due deliveries without a notification.
@@ -55,9 +58,9 @@ pub(crate) struct Dispatcher {
     /// Asks queues for their length. Not the publisher's connection, whose channel an error would close.
     pub queues: QueueConnection,
     pub queue_prefix: String,
-    /// The messages that a queue may have before deliveries are held.
+    /// The deliveries that a queue may have before further ones are held.
     pub max_queue_length: usize,
-    pub unpublished: mpsc::Receiver<UnpublishedHint>,
+    pub unpublished: mpsc::Receiver<UnpublishedMessage>,
     /// Notified when a delivery that is due now was committed.
     pub wake: Arc<Notify>,
     pub requeue_after: Duration,
@@ -67,6 +70,7 @@ pub(crate) struct Dispatcher {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DestinationState {
     Delivering,
+    /// Its Integration is paused, it is gone, or it is a Service without ready pods.
     Paused,
     /// It was removed, or is so new that it was not read yet.
     Unknown,
@@ -77,8 +81,10 @@ impl Dispatcher {
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         let mut next_requeue = Instant::now() + self.requeue_after / PASSES_IN_BOUND;
         let mut next_release = Instant::now();
+        let mut next_look = Instant::now();
         let mut next_tick = Instant::now();
         let mut failed = Vec::new();
+        let mut suspects = Suspects::default();
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
@@ -100,6 +106,10 @@ impl Dispatcher {
             if !self.lease.is_held().await {
                 continue;
             }
+            if Instant::now() >= next_look {
+                next_look = Instant::now() + TICK;
+                self.take_over_abandoned(&mut suspects, &stop).await;
+            }
             if Instant::now() >= next_release {
                 next_release = held::next_pass(self.release_held(&stop).await);
             }
@@ -109,8 +119,8 @@ impl Dispatcher {
             }
         }
         // Another process finds the last failed hints due at once, and not only after the bound.
-        while let Ok(hint) = self.unpublished.try_recv() {
-            failed.push(hint);
+        while let Ok(message) = self.unpublished.try_recv() {
+            failed.push(message);
         }
         self.return_unpublished(&mut failed).await;
         self.lease.give_up().await;
@@ -118,19 +128,19 @@ impl Dispatcher {
     }
 
     /// Returns the deliveries of failed hints: those whose queue is the reason are held, the others become due again.
-    async fn return_unpublished(&self, failed: &mut Vec<UnpublishedHint>) {
-        let wait = |failed: &UnpublishedHint| match failed.failure.is_of_queue() {
-            true => Wait::Held,
-            false => Wait::For(UNPUBLISHED_DELAY),
-        };
-        for hints in failed.chunks(BATCH) {
-            let hints: Vec<_> = hints.iter().map(|failed| (&failed.hint, wait(failed))).collect();
+    async fn return_unpublished(&self, failed: &mut Vec<UnpublishedMessage>) {
+        let hints = failed.drain(..).flat_map(|UnpublishedMessage { message, failure }| {
+            let wait = if failure.is_of_queue() { Wait::Held } else { Wait::For(UNPUBLISHED_DELAY) };
+            message.into_hints().map(move |hint| (hint, wait))
+        });
+        let hints: Vec<(Hint, Wait)> = hints.collect();
+        for hints in hints.chunks(BATCH) {
+            let hints: Vec<_> = hints.iter().map(|(hint, wait)| (hint, *wait)).collect();
             if let Err(error) = deliveries::give_back(&self.db, &hints).await {
                 // Their deliveries stay marked as queued, and the requeue pass finds them.
                 tracing::warn!(error = %chain(&error), count = hints.len(), "deliveries of failed hints cannot be returned");
             }
         }
-        failed.clear();
     }
 
     /// Queues all due deliveries, and holds those whose destination should get nothing now.
@@ -138,17 +148,21 @@ impl Dispatcher {
         while self.has_room(stop).await {
             let taken = deliveries::take_due(&self.db, BATCH as i64).await?;
             let count = taken.len();
-            let (ready, held): (Vec<_>, Vec<_>) = {
-                let integrations = self.integrations.load();
-                taken.into_iter().partition(|taken| self.may_publish(&integrations, &taken.hint.queue()))
-            };
-            self.hold(&held).await?;
-            self.publish(ready).await?;
+            self.publish_or_hold(taken).await?;
             if count < BATCH {
                 break;
             }
         }
         Ok(())
+    }
+
+    async fn publish_or_hold(&self, taken: Vec<RequeuedDelivery>) -> grapnel_store::Result<()> {
+        let (ready, held): (Vec<_>, Vec<_>) = {
+            let integrations = self.integrations.load();
+            taken.into_iter().partition(|taken| self.may_publish(&integrations, &taken.hint.queue()))
+        };
+        self.hold(&held).await?;
+        self.publish(ready).await
     }
 
     fn may_publish(&self, integrations: &Integrations, queue: &QueueKey) -> bool {
@@ -214,15 +228,13 @@ impl Dispatcher {
 }
 
 fn state_of(integrations: &Integrations, id: IntegrationId, destination: &str) -> DestinationState {
-    match integrations.get(id) {
-        Some(integration) if integration.destination(destination).is_some() => {
-            if integration.delivers() {
-                DestinationState::Delivering
-            } else {
-                DestinationState::Paused
-            }
+    let known = integrations.get(id).and_then(|known| Some((known, known.destination(destination)?)));
+    match known {
+        Some((integration, destination)) if integration.delivers_to(destination) => {
+            DestinationState::Delivering
         }
-        _ => DestinationState::Unknown,
+        Some(_) => DestinationState::Paused,
+        None => DestinationState::Unknown,
     }
 }
 

@@ -1,14 +1,17 @@
 //! One destination's lane: consume, claim, attempt.
 //!
-//! A message takes a permit before its delivery is claimed, and holds it until the receiver has answered: no more
-//! deliveries than the destination's concurrency are in flight, and no lease runs while its delivery waits for a permit.
+//! A delivery takes a permit before it is claimed, and holds it until the receiver has answered: no more deliveries than the
+//! destination's concurrency are in flight, and no lease runs while its delivery waits for a permit. It also has a place until its
+//! result is recorded. There are twice as many places, so that a killed worker repeats a bounded number of deliveries, however many its
+//! messages name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use grapnel_store::Database;
+use grapnel_store::{ClaimConnections, Database};
 use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -16,17 +19,21 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::attempt;
+use super::claimants::Claimants;
+use super::message::{self, MessagePart, PartEnd};
 use super::payload_budget::{LanePayloads, PayloadBudget};
 use super::record::{InFlight, Recorder};
+use super::tokens::{self, LaneToken, TokenClient};
 use crate::delivery::send::DeliveryClient;
 use grapnel_core::error_chain::chain;
 use grapnel_core::hint;
 use grapnel_core::ids::{EventId, IntegrationId, LeaseId};
 use grapnel_core::integration::CompiledDestination;
 use grapnel_platform::queue::QueueConnection;
-use grapnel_platform::queue::consume::{self, Ack, QueueConsumer, QueueMessage};
+use grapnel_platform::queue::consume::{QueueConsumer, QueueMessage};
 use grapnel_store::audit;
-use grapnel_store::deliveries::{self, ClaimedDelivery};
+use grapnel_store::deliveries::{self, ClaimedDelivery, ClaimingDestination};
+use grapnel_store::integrations::gone;
 
 /// Deliveries in one claim.
 const BATCH: usize = 128;
@@ -37,6 +44,9 @@ const LEASE_MARGIN: Duration = Duration::from_secs(30);
 /// How often a claim is tried before its messages go back to the queue, for a worker that may do better.
 const CLAIM_TRIES: usize = 5;
 
+/// The status by which a receiver ends all deliveries to it.
+const GONE: u16 = 410;
+
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
@@ -44,8 +54,10 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct LaneContext {
     pub db: Database,
-    pub claims: Database,
+    pub claims: ClaimConnections,
+    pub claimants: Claimants,
     pub client: DeliveryClient,
+    pub tokens: TokenClient,
     pub payloads: PayloadBudget,
     pub queues: Arc<QueueConnection>,
     pub queue_prefix: String,
@@ -90,20 +102,28 @@ pub(super) struct Lane {
     pub permits: Arc<Semaphore>,
     /// Shared with earlier lanes of the destination too.
     pub payloads: Arc<LanePayloads>,
+    /// What authenticates its deliveries, if a token does.
+    pub token: Option<Arc<LaneToken>>,
     pub not_consuming_since: Arc<NotConsumingSince>,
 }
 
-/// A message whose delivery may be claimed.
-struct StartedMessage {
-    event_id: EventId,
-    ack: Ack,
+/// A delivery that may be claimed.
+struct StartedDelivery {
+    part: MessagePart,
     permit: OwnedSemaphorePermit,
+    place: OwnedSemaphorePermit,
+}
+
+/// A consumer, and the deliveries of messages that it has received and that are not started.
+struct Fetched {
+    consumer: QueueConsumer,
+    waiting: VecDeque<MessagePart>,
 }
 
 impl Lane {
     /// Consumes until the token is cancelled, reconnecting without end; then lets the attempts in flight finish.
     pub(super) async fn run(self, stop: CancellationToken) {
-        let attempts = TaskTracker::new();
+        let (attempts, places) = (TaskTracker::new(), Arc::new(Semaphore::new(self.places())));
         let queue = grapnel_crds::names::queue_name(
             &self.context.queue_prefix,
             self.integration_id,
@@ -115,7 +135,8 @@ impl Lane {
                 Ok(consumer) => {
                     backoff = FIRST_BACKOFF;
                     self.not_consuming_since.set_consuming();
-                    self.consume(consumer, &attempts, &stop).await;
+                    let fetched = Fetched { consumer, waiting: VecDeque::new() };
+                    self.consume(fetched, &places, &attempts, &stop).await;
                     self.not_consuming_since.set_not_consuming();
                 }
                 Err(error) => {
@@ -128,12 +149,22 @@ impl Lane {
     }
 
     /// Returns twice the concurrency: while one half is attempted, the results of the other are recorded.
+    fn places(&self) -> usize {
+        self.destination.max_concurrency * 2
+    }
+
+    /// Returns how many messages the lane may have. Each may be kept by one slow delivery, and the others must find messages.
     fn prefetch(&self) -> u16 {
-        u16::try_from(self.destination.max_concurrency * 2).unwrap_or(u16::MAX)
+        u16::try_from(self.places()).unwrap_or(u16::MAX)
     }
 
     fn lease(&self) -> Duration {
-        self.destination.timeout + LEASE_MARGIN
+        // With a token there may be two requests, each after a wait for it.
+        let longest = match &self.token {
+            Some(_) => 2 * (self.destination.timeout + tokens::LONGEST_WAIT),
+            None => self.destination.timeout,
+        };
+        longest + LEASE_MARGIN
     }
 
     /// Serves one consumer until it ends or the token is cancelled.
@@ -141,28 +172,36 @@ impl Lane {
     /// On a stop, started attempts finish first, since their messages can only be acknowledged on this channel, and
     /// messages that were fetched but not started go to another worker. If RabbitMQ ended the consumer, there is no
     /// channel left to acknowledge on: the next one begins at once, while earlier attempts are still in flight.
-    async fn consume(&self, mut consumer: QueueConsumer, attempts: &TaskTracker, stop: &CancellationToken) {
-        while let Some(batch) = self.next_batch(&mut consumer, stop).await {
+    async fn consume(
+        &self,
+        mut fetched: Fetched,
+        places: &Arc<Semaphore>,
+        attempts: &TaskTracker,
+        stop: &CancellationToken,
+    ) {
+        while let Some(batch) = self.next_batch(&mut fetched, places, stop).await {
             if let Err(batch) = self.claim_and_attempt(batch, attempts, stop).await {
-                give_back(batch.into_iter().map(|message| message.ack).collect()).await;
+                let parts = batch.into_iter().map(|started| started.part).chain(fetched.waiting.drain(..));
+                message::end(parts, PartEnd::GivenBack).await;
                 // They may come back at once.
                 let _stopped = stop.run_until_cancelled(tokio::time::sleep(MAX_BACKOFF)).await;
             }
         }
         if stop.is_cancelled() {
-            self.drain(&mut consumer, attempts).await;
+            self.drain(&mut fetched, attempts).await;
         }
-        if let Err(error) = consumer.close().await {
+        if let Err(error) = fetched.consumer.close().await {
             tracing::debug!(error = %chain(&error), "channel could not be closed");
         }
     }
 
-    async fn drain(&self, consumer: &mut QueueConsumer, attempts: &TaskTracker) {
+    async fn drain(&self, Fetched { consumer, waiting }: &mut Fetched, attempts: &TaskTracker) {
         if let Err(error) = consumer.cancel().await {
             tracing::debug!(error = %chain(&error), "consumer could not be cancelled");
         }
+        message::give_back_now(waiting.drain(..)).await;
         let fetched = std::iter::from_fn(|| consumer.next_ready());
-        give_back(fetched.map(|message| message.ack).collect()).await;
+        message::give_back(fetched.map(|message| message.ack).collect()).await;
         attempts.close();
         if timeout(self.context.drain, attempts.wait()).await.is_err() {
             tracing::warn!(
@@ -172,33 +211,59 @@ impl Lane {
         }
     }
 
-    /// Waits for a message and takes the others that have arrived, as far as there are permits. `None` when the
+    /// Waits for a delivery and takes the others that have arrived, as far as there are permits and places. `None` when the
     /// consumer has ended or the token is cancelled.
     async fn next_batch(
         &self,
-        consumer: &mut QueueConsumer,
+        fetched: &mut Fetched,
+        places: &Arc<Semaphore>,
         stop: &CancellationToken,
-    ) -> Option<Vec<StartedMessage>> {
-        let mut batch = Vec::new();
-        while batch.is_empty() {
-            let permit = stop.run_until_cancelled(Arc::clone(&self.permits).acquire_owned()).await?.ok()?;
-            let message = stop.run_until_cancelled(consumer.next()).await??;
-            batch.extend(self.start(message, permit).await);
-            while batch.len() < BATCH
-                && let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned()
-                && let Some(message) = consumer.next_ready()
-            {
-                batch.extend(self.start(message, permit).await);
-            }
+    ) -> Option<Vec<StartedDelivery>> {
+        let place = self.next_place(places, stop).await?;
+        let permit = stop.run_until_cancelled(Arc::clone(&self.permits).acquire_owned()).await?.ok()?;
+        while fetched.waiting.is_empty() {
+            let message = stop.run_until_cancelled(fetched.consumer.next()).await??;
+            fetched.waiting.extend(self.parts(message).await.into_iter().flatten());
+        }
+        let first = fetched.waiting.pop_front()?;
+        let mut batch = vec![StartedDelivery { part: first, permit, place }];
+        while batch.len() < BATCH
+            && let Ok(place) = Arc::clone(places).try_acquire_owned()
+            && let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned()
+            && let Some(part) = self.next_ready(fetched).await
+        {
+            batch.push(StartedDelivery { part, permit, place });
         }
         Some(batch)
     }
 
+    /// Waits for a place. Those that are taken become free as results are recorded.
+    async fn next_place(
+        &self,
+        places: &Arc<Semaphore>,
+        stop: &CancellationToken,
+    ) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+            return Some(place);
+        }
+        let _waiting = self.context.recorder.await_places();
+        stop.run_until_cancelled(Arc::clone(places).acquire_owned()).await?.ok()
+    }
+
+    /// Returns a delivery whose message has arrived, if there is one.
+    async fn next_ready(&self, fetched: &mut Fetched) -> Option<MessagePart> {
+        while fetched.waiting.is_empty() {
+            let message = fetched.consumer.next_ready()?;
+            fetched.waiting.extend(self.parts(message).await.into_iter().flatten());
+        }
+        fetched.waiting.pop_front()
+    }
+
     /// Decodes a message. A foreign one is reported and acknowledged: the rows decide in any case.
-    async fn start(&self, message: QueueMessage, permit: OwnedSemaphorePermit) -> Option<StartedMessage> {
+    async fn parts(&self, message: QueueMessage) -> Option<impl Iterator<Item = MessagePart> + use<>> {
         let QueueMessage { body, ack } = message;
         match hint::decode(&body) {
-            Some(event_id) => Some(StartedMessage { event_id, ack, permit }),
+            Some(event_ids) => Some(message::parts(event_ids, ack)),
             None => {
                 metrics::counter!("grapnel_queue_poison_messages_total").increment(1);
                 let db = &self.context.db;
@@ -207,7 +272,7 @@ impl Lane {
                 if let Err(error) = reported.await {
                     tracing::error!(error = %chain(&error), "a foreign message could not be reported");
                 }
-                acknowledge(vec![ack]).await;
+                message::acknowledge(ack).await;
                 None
             }
         }
@@ -216,44 +281,63 @@ impl Lane {
     /// Claims the batch and starts the attempts. Returns the batch if PostgreSQL does not answer, or if the token is cancelled before.
     async fn claim_and_attempt(
         &self,
-        batch: Vec<StartedMessage>,
+        batch: Vec<StartedDelivery>,
         attempts: &TaskTracker,
         stop: &CancellationToken,
-    ) -> Result<(), Vec<StartedMessage>> {
-        let ids: Vec<EventId> = batch.iter().map(|message| message.event_id).collect();
-        let Some(claimed) = self.claim(&ids, stop).await else {
+    ) -> Result<(), Vec<StartedDelivery>> {
+        let ids: Vec<EventId> = batch.iter().map(|started| started.part.event_id).collect();
+        let claimant = self.context.claimants.current();
+        // One id for all tries: deliveries that an earlier try claimed without our knowledge are ours.
+        let lease_id = claimant.as_ref().map_or_else(LeaseId::generate, |claimant| LeaseId::of(claimant.id));
+        let Some(claimed) = self.claim(&ids, lease_id, stop).await else {
             return Err(batch);
         };
         let mut claimed: HashMap<EventId, ClaimedDelivery> =
             claimed.into_iter().map(|claimed| (claimed.event_id, claimed)).collect();
         let mut unclaimed = Vec::new();
-        for StartedMessage { event_id, ack, permit } in batch {
-            match claimed.remove(&event_id) {
+        for StartedDelivery { part, permit, place } in batch {
+            match claimed.remove(&part.event_id) {
                 Some(claimed) => {
                     let (context, destination) = (Arc::clone(&self.context), Arc::clone(&self.destination));
-                    let (payloads, message) =
-                        (Arc::clone(&self.payloads), InFlight { ack, open: attempts.token() });
+                    let (payloads, token) = (Arc::clone(&self.payloads), self.token.clone());
+                    let integration_id = self.integration_id;
+                    let in_flight =
+                        InFlight { part, place, open: attempts.token(), claimant: claimant.clone() };
                     attempts.spawn(async move {
                         let LaneContext { client, recorder, .. } = &*context;
-                        let result = attempt::run(claimed, &destination, permit, client, &payloads).await;
-                        recorder.record(result, message).await;
+                        let attempt =
+                            attempt::run(claimed, &destination, permit, client, &payloads, token.as_ref());
+                        let mut attempt = pin!(attempt);
+                        let result = match &in_flight.claimant {
+                            Some(claimant) => claimant.unless_lost(attempt.as_mut()).await,
+                            None => Some(attempt.await),
+                        };
+                        let Some(result) = result else {
+                            metrics::counter!("grapnel_attempts_dropped_total").increment(1);
+                            return;
+                        };
+                        if result.http_status == Some(GONE) {
+                            Box::pin(mark_gone(&context, integration_id, &destination)).await;
+                        }
+                        recorder.record(result, in_flight).await;
                     });
                 }
                 // Finished, not due, or under another claim: the dispatcher takes care of it.
-                None => unclaimed.push(ack),
+                None => unclaimed.push(part),
             }
         }
-        if !unclaimed.is_empty() {
-            acknowledge(unclaimed).await;
-        }
+        message::end(unclaimed, PartEnd::Done).await;
         Ok(())
     }
 
     /// Claims the deliveries of a batch. If PostgreSQL does not answer, tries a few times; if it rejects the batch, claims them one by
     /// one, so that one that it cannot read concerns only itself. `None`: no answer, or the token is cancelled.
-    async fn claim(&self, ids: &[EventId], stop: &CancellationToken) -> Option<Vec<ClaimedDelivery>> {
-        // One id for all tries: deliveries that an earlier try claimed without our knowledge are ours.
-        let lease_id = LeaseId::generate();
+    async fn claim(
+        &self,
+        ids: &[EventId],
+        lease_id: LeaseId,
+        stop: &CancellationToken,
+    ) -> Option<Vec<ClaimedDelivery>> {
         let mut backoff = FIRST_BACKOFF;
         for _ in 0..CLAIM_TRIES {
             match self.try_claim(ids, lease_id).await {
@@ -292,18 +376,18 @@ impl Lane {
         ids: &[EventId],
         lease_id: LeaseId,
     ) -> grapnel_store::Result<Vec<ClaimedDelivery>> {
-        deliveries::claim(&self.context.claims, &self.destination.name, ids, lease_id, self.lease()).await
+        let destination = ClaimingDestination {
+            name: &self.destination.name,
+            delivered_as: self.destination.delivered_as,
+            needs_headers: self.destination.forwarded.are_always_needed(),
+        };
+        deliveries::claim(&self.context.claims, destination, ids, lease_id, self.lease()).await
     }
 }
 
-async fn acknowledge(acks: Vec<Ack>) {
-    if let Err(error) = consume::acknowledge(acks).await {
-        tracing::debug!(error = %chain(&error), "messages could not be acknowledged");
-    }
-}
-
-async fn give_back(acks: Vec<Ack>) {
-    if let Err(error) = consume::give_back(acks).await {
-        tracing::debug!(error = %chain(&error), "messages could not be returned");
+/// Sees to it that nothing more is sent to a destination until its Integration changes. If that fails, the next answer does it.
+async fn mark_gone(context: &LaneContext, integration_id: IntegrationId, destination: &CompiledDestination) {
+    if let Err(error) = gone::mark(&context.db, integration_id, &destination.name).await {
+        tracing::warn!(error = %chain(&error), destination = &*destination.name, "a destination cannot be marked as gone");
     }
 }

@@ -79,6 +79,11 @@ impl LanePayloads {
         if let Some(bytes) = claimed.payload.take() {
             return Ok(BudgetedPayload { bytes, share: None });
         }
+        // Boxed: few payloads are long.
+        Box::pin(self.fetch(claimed)).await
+    }
+
+    async fn fetch(&self, claimed: &ClaimedDelivery) -> Result<BudgetedPayload, String> {
         let share = match timeout(MAX_WAIT, self.charge(claimed.payload_length)).await {
             Ok(Some(share)) => share,
             Ok(None) | Err(_) => return Err("too many long payloads are being delivered".to_owned()),

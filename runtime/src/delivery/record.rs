@@ -1,18 +1,22 @@
-//! Records results in group commits and acknowledges their messages after the commit.
+//! Records results in group commits and ends their part of a message after the commit.
 //!
 //! A result is retried until PostgreSQL accepts it or its claim must have expired; then its message is returned to the
 //! queue, and the delivery is sent again under a new claim.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use grapnel_store::Database;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::claimants::Claimant;
+use super::message::{self, MessagePart, PartEnd};
+use crate::traffic::{AttemptEnd, Traffic};
+use grapnel_core::delivery::state::DeliveryState;
 use grapnel_core::error_chain::chain;
-use grapnel_platform::queue::QueueError;
-use grapnel_platform::queue::consume::{self, Ack};
 use grapnel_store::DedicatedConnection;
 use grapnel_store::deliveries::{self, AttemptResult, RecordedAttempt};
 
@@ -22,34 +26,75 @@ const CAPACITY: usize = 4_096;
 /// Results in one statement.
 const BATCH: usize = 256;
 
-/// Fewer results than this wait for more: nothing waits for them, and their commit would compete for the disk with those
-/// of the ingress, whose senders do wait.
-const SMALL_BATCH: usize = 16;
-const LINGER: Duration = Duration::from_millis(10);
+/// Fewer results than this wait for more: a statement costs as much as several results, and its commit would compete for the disk with
+/// those of the ingress, whose senders wait.
+const SMALL: Batching = Batching { results: 64, linger: Duration::from_millis(50) };
+
+/// The same while a lane has no place for its next delivery: otherwise nothing waits for results.
+const SMALL_WHILE_AWAITED: Batching = Batching { results: 16, linger: Duration::from_millis(10) };
 
 /// A claim outlives its attempt by this much, so further tries cannot succeed.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 const BACKOFF: Duration = Duration::from_millis(200);
 
-/// A message whose result is not recorded yet.
+/// When a batch of results is recorded.
+struct Batching {
+    /// At once when it has so many.
+    results: usize,
+    /// In any case after this.
+    linger: Duration,
+}
+
+/// A delivery whose result is not recorded yet.
 #[derive(Debug)]
 pub(super) struct InFlight {
-    pub ack: Ack,
-    /// Keeps the lane's channel open until the message is acknowledged.
+    pub part: MessagePart,
+    /// Its place among the deliveries that the lane has under way.
+    pub place: OwnedSemaphorePermit,
+    /// Keeps the lane's channel open until the delivery has ended.
     pub open: TaskTrackerToken,
+    /// It is needed until the result is recorded.
+    pub claimant: Option<Arc<Claimant>>,
 }
 
 /// A handle that accepts results to be recorded.
 #[derive(Debug, Clone)]
-pub(super) struct Recorder(mpsc::Sender<(AttemptResult, InFlight)>);
+pub(super) struct Recorder {
+    finished: mpsc::Sender<(AttemptResult, InFlight)>,
+    awaited: Arc<Awaited>,
+}
+
+/// Whether lanes wait for the results to be recorded.
+#[derive(Debug, Default)]
+struct Awaited {
+    lanes: AtomicUsize,
+    begun: Notify,
+}
+
+/// A lane that waits, until this is dropped.
+#[derive(Debug)]
+pub(super) struct WaitingLane(Arc<Awaited>);
+
+impl Drop for WaitingLane {
+    fn drop(&mut self) {
+        self.0.lanes.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Recorder {
-    /// Hands over a result. Its message is acknowledged after the commit.
-    pub(super) async fn record(&self, result: AttemptResult, message: InFlight) {
-        if self.0.send((result, message)).await.is_err() {
+    /// Hands over a result. Its delivery ends after the commit.
+    pub(super) async fn record(&self, result: AttemptResult, delivery: InFlight) {
+        if self.finished.send((result, delivery)).await.is_err() {
             // The claim expires and the delivery is sent again.
             tracing::error!("a result could not be recorded: the recorder has ended");
         }
+    }
+
+    /// Has results recorded sooner while a lane waits for one of its places.
+    pub(super) fn await_places(&self) -> WaitingLane {
+        self.awaited.lanes.fetch_add(1, Ordering::Relaxed);
+        self.awaited.begun.notify_one();
+        WaitingLane(Arc::clone(&self.awaited))
     }
 }
 
@@ -57,14 +102,17 @@ impl Recorder {
 #[derive(Debug)]
 pub(super) struct RecordTask {
     connection: DedicatedConnection,
+    traffic: Traffic,
     finished: mpsc::Receiver<(AttemptResult, InFlight)>,
+    awaited: Arc<Awaited>,
 }
 
 /// Returns a recorder and the task that must run for it.
-pub(super) fn new(db: Database) -> (Recorder, RecordTask) {
+pub(super) fn new(db: Database, traffic: Traffic) -> (Recorder, RecordTask) {
     let (sender, finished) = mpsc::channel(CAPACITY);
-    let connection = DedicatedConnection::new(db);
-    (Recorder(sender), RecordTask { connection, finished })
+    let (connection, awaited) = (DedicatedConnection::new(db), Arc::<Awaited>::default());
+    let recorder = Recorder { finished: sender, awaited: Arc::clone(&awaited) };
+    (recorder, RecordTask { connection, traffic, finished, awaited })
 }
 
 impl RecordTask {
@@ -72,18 +120,12 @@ impl RecordTask {
     pub(super) async fn run(mut self) {
         let mut batch = Vec::with_capacity(BATCH);
         while self.finished.recv_many(&mut batch, BATCH).await > 0 {
-            if batch.len() < SMALL_BATCH {
-                sleep(LINGER).await;
-                while batch.len() < BATCH
-                    && let Ok(finished) = self.finished.try_recv()
-                {
-                    batch.push(finished);
-                }
-            }
+            self.linger(&mut batch).await;
             metrics::histogram!("grapnel_record_batch_results").record(batch.len() as f64);
-            let (results, messages): (Vec<AttemptResult>, Vec<InFlight>) = batch.drain(..).unzip();
+            let (results, deliveries): (Vec<AttemptResult>, Vec<InFlight>) = batch.drain(..).unzip();
             match self.record(&results).await {
                 Some(recorded) => {
+                    count(&self.traffic, &recorded);
                     let refused = results.len() - recorded.len();
                     if refused > 0 {
                         tracing::warn!(
@@ -92,9 +134,31 @@ impl RecordTask {
                         );
                         metrics::counter!("grapnel_results_refused_total").increment(refused as u64);
                     }
-                    settle(consume::acknowledge, messages).await;
+                    end(deliveries, PartEnd::Done).await;
                 }
-                None => settle(consume::give_back, messages).await,
+                None => end(deliveries, PartEnd::GivenBack).await,
+            }
+        }
+    }
+
+    /// Waits for a small batch to become larger.
+    async fn linger(&mut self, batch: &mut Vec<(AttemptResult, InFlight)>) {
+        let began = Instant::now();
+        loop {
+            let is_awaited = self.awaited.lanes.load(Ordering::Relaxed) > 0;
+            let Batching { results, linger } = if is_awaited { SMALL_WHILE_AWAITED } else { SMALL };
+            if batch.len() >= results {
+                return;
+            }
+            let room = BATCH - batch.len();
+            tokio::select! {
+                received = self.finished.recv_many(batch, room) => {
+                    if received == 0 {
+                        return;
+                    }
+                }
+                () = self.awaited.begun.notified() => {}
+                () = sleep_until(began + linger) => return,
             }
         }
     }
@@ -113,7 +177,7 @@ impl RecordTask {
                     if Instant::now() >= give_up_at || error.is_data_error() {
                         return None;
                     }
-                    tokio::time::sleep(BACKOFF).await;
+                    sleep(BACKOFF).await;
                 }
             }
         }
@@ -134,14 +198,30 @@ impl RecordTask {
     }
 }
 
-/// Settles the messages; their lanes' channels stay open until then.
-async fn settle<F>(settle_acks: impl FnOnce(Vec<Ack>) -> F, messages: Vec<InFlight>)
-where
-    F: Future<Output = Result<(), QueueError>>,
-{
-    let (acks, _open): (Vec<_>, Vec<_>) =
-        messages.into_iter().map(|message| (message.ack, message.open)).unzip();
-    if let Err(error) = settle_acks(acks).await {
-        tracing::debug!(error = %chain(&error), "messages could not be settled; RabbitMQ delivers them again");
+/// Counts what was recorded.
+fn count(traffic: &Traffic, recorded: &[RecordedAttempt]) {
+    let mut counting = traffic.count();
+    for attempt in recorded {
+        let end = match attempt.state {
+            DeliveryState::Succeeded => AttemptEnd::Delivered,
+            DeliveryState::Failed => AttemptEnd::Failed,
+            DeliveryState::Retrying if attempt.duration_ms.is_some() => AttemptEnd::Retrying,
+            // What was not sent is tried again, and is no attempt.
+            DeliveryState::Retrying | DeliveryState::Pending | DeliveryState::Processing => continue,
+        };
+        counting.ended(attempt.integration_id, &attempt.destination, end, attempt.duration_ms);
     }
+}
+
+/// Ends deliveries; their lanes' channels stay open until then.
+async fn end(deliveries: Vec<InFlight>, end: PartEnd) {
+    let mut held = Vec::with_capacity(deliveries.len());
+    let parts: Vec<MessagePart> = deliveries
+        .into_iter()
+        .map(|InFlight { part, place, open, claimant }| {
+            held.push((place, open, claimant));
+            part
+        })
+        .collect();
+    message::end(parts, end).await;
 }

@@ -10,17 +10,19 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use grapnel_crds::IntegrationState;
-use grapnel_store::Database;
+use grapnel_store::{ClaimConnections, Database};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::claimants;
 use super::lane::{Lane, LaneContext, NotConsumingSince};
 use super::lane_permits::LanePermits;
 use super::payload_budget::{LanePayloads, PayloadBudget};
 use super::record;
+use super::tokens::{LaneToken, TokenClient};
 use crate::delivery::send::DeliveryClient;
 use crate::integrations::cache::IntegrationCache;
+use crate::traffic::Traffic;
 use grapnel_core::ids::IntegrationId;
 use grapnel_core::integration::CompiledDestination;
 use grapnel_platform::ops_server::ProcessHealth;
@@ -33,12 +35,13 @@ const MAX_NOT_CONSUMING: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub db: Database,
-    /// From [`Database::for_claims`].
-    pub claims: Database,
+    pub claims: ClaimConnections,
     pub integrations: IntegrationCache,
     pub client: DeliveryClient,
+    pub tokens: TokenClient,
     pub queues: QueueConnection,
     pub queue_prefix: String,
+    pub traffic: Traffic,
     /// The one integration to work for; `None`: all.
     pub only: Option<IntegrationId>,
     pub drain: Duration,
@@ -101,13 +104,20 @@ impl ProcessHealth for LaneHealth {
 impl Worker {
     /// Runs until the token is cancelled and all attempts in flight are recorded, or the drain deadline passes.
     pub(crate) async fn run(self, health: LaneHealth, stop: CancellationToken) {
-        let (recorder, record_task) = record::new(self.db.clone());
+        let (recorder, record_task) = record::new(self.db.clone(), self.traffic);
         let queues = Arc::new(self.queues);
+        let (claimants, claimants_task) =
+            claimants::new(self.db.clone(), Arc::clone(&queues), self.queue_prefix.clone(), self.only);
+        let leave = CancellationToken::new();
+        let claimants_task = tokio::spawn(claimants_task.run(leave.clone()));
+        claimants.wait_for_first().await;
         let context = Arc::new(LaneContext {
             payloads: PayloadBudget::new(self.db.clone()),
             db: self.db,
             claims: self.claims,
+            claimants,
             client: self.client,
+            tokens: self.tokens,
             queues: Arc::clone(&queues),
             queue_prefix: self.queue_prefix,
             recorder,
@@ -130,6 +140,10 @@ impl Worker {
         if let Err(error) = record_task.await {
             tracing::error!(%error, "the recorder failed");
         }
+        leave.cancel();
+        if let Err(error) = claimants_task.await {
+            tracing::error!(%error, "the claimants failed");
+        }
         queues.close().await;
     }
 }
@@ -145,19 +159,19 @@ struct Lanes {
 }
 
 impl Lanes {
-    /// Starts lanes for new destinations, stops lanes of removed ones, and replaces lanes whose destination has changed in what a
-    /// delivery uses. Another change of its Integration leaves a lane alone.
+    /// Starts lanes for new destinations, stops lanes of removed ones and of Services without ready pods, and replaces lanes whose
+    /// destination has changed in what a delivery uses. Another change of its Integration leaves a lane alone.
     fn follow(&mut self, integrations: &IntegrationCache, only: Option<IntegrationId>) {
         let current = integrations.load();
         let wanted: HashMap<LaneKey, &Arc<CompiledDestination>> = current
             .iter()
             .filter(|integration| only.is_none_or(|id| id == integration.row.id))
-            .filter(|integration| integration.state == IntegrationState::Active)
             .flat_map(|integration| {
                 let id = integration.row.id;
                 integration
                     .destinations
                     .iter()
+                    .filter(move |destination| integration.delivers_to(destination))
                     .map(move |destination| ((id, Arc::clone(&destination.name)), destination))
             })
             .collect();
@@ -199,6 +213,11 @@ impl Lanes {
             destination: Arc::clone(destination),
             permits: lanes.permits.semaphore(),
             payloads: Arc::clone(&lanes.payloads),
+            token: destination
+                .target
+                .token_request
+                .as_ref()
+                .map(|request| LaneToken::new(self.context.tokens.clone(), Arc::clone(request))),
             not_consuming_since: self.health.register(key.clone()),
         };
         self.tasks.spawn(async move {

@@ -19,6 +19,7 @@ use utoipa::{PartialSchema, ToSchema};
 pub enum ErrorCode {
     ValidationError,
     Unauthorized,
+    Forbidden,
     NotFound,
     MethodNotAllowed,
     Conflict,
@@ -35,6 +36,7 @@ impl ErrorCode {
         match self {
             Self::ValidationError => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Conflict => StatusCode::CONFLICT,
@@ -93,6 +95,16 @@ impl ApiError {
 
     pub fn code(&self) -> ErrorCode {
         self.code
+    }
+
+    /// Returns what is wrong, for people.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Returns the field that is invalid, where it is one.
+    pub fn field(&self) -> Option<&str> {
+        self.details.get("field").and_then(Value::as_str)
     }
 }
 

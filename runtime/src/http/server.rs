@@ -26,7 +26,7 @@ pub(crate) async fn serve(
     http_server::serve(listener, bounds, handler, stop, drain).await;
 }
 
-async fn respond(router: Router, mut request: Request<Incoming>, peer: SocketAddr) -> Response {
+pub(crate) async fn respond(router: Router, mut request: Request<Incoming>, peer: SocketAddr) -> Response {
     request.extensions_mut().insert(ConnectInfo(peer));
     match router.oneshot(request.map(Body::new)).await {
         Ok(response) => response,

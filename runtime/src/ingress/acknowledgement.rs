@@ -1,4 +1,4 @@
-//! The answer to a stored event: Grapnel's own, unless the provider insists on another.
+//! The answer to a request whose events are stored: Grapnel's own, unless the provider insists on another.
 
 use axum::response::Response;
 use grapnel_core::ids::EventId;
@@ -6,6 +6,8 @@ use http::{StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::commit::StoredEvent;
+use super::one_or_more::OneOrMore;
 use crate::http::envelope::success;
 use grapnel_core::integration::CompiledIntegration;
 
@@ -13,12 +15,26 @@ use grapnel_core::integration::CompiledIntegration;
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct WebhookAccepted<'a> {
-    /// The event; of a duplicate, the first one.
+    /// The event; of a duplicate, the first one. Of several events the first new one, or the first if there is none.
     #[schema(value_type = uuid::Uuid)]
     event_id: EventId,
     status: WebhookStatus,
+    /// Whether every event is a duplicate.
     duplicate: bool,
     correlation_id: &'a str,
+    /// The events of a request whose body is split, in the order of the document.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events: Option<Vec<AcceptedEvent>>,
+}
+
+/// One event of a request whose body is split.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct AcceptedEvent {
+    /// The event; of a duplicate, the first one.
+    #[schema(value_type = uuid::Uuid)]
+    event_id: EventId,
+    duplicate: bool,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
@@ -28,13 +44,13 @@ enum WebhookStatus {
     Duplicate,
 }
 
-/// A duplicate is answered with the id of the first.
 pub(super) fn acknowledge(
     integration: &CompiledIntegration,
-    id: EventId,
-    duplicate: bool,
+    events: &OneOrMore<StoredEvent>,
+    is_split: bool,
     correlation_id: &str,
 ) -> Response {
+    let duplicate = events.iter().all(|event| event.duplicate);
     let wanted = &integration.compiled.acknowledgement;
     let mut response = match &wanted.body {
         Some((content_type, body)) => {
@@ -44,7 +60,7 @@ pub(super) fn acknowledge(
             response
         }
         None if wanted.status == Some(StatusCode::NO_CONTENT) => Response::new(axum::body::Body::empty()),
-        None => accepted(id, duplicate, correlation_id),
+        None => accepted(events, is_split, correlation_id),
     };
     if let Some(status) = wanted.status {
         *response.status_mut() = status;
@@ -52,11 +68,19 @@ pub(super) fn acknowledge(
     response
 }
 
-fn accepted(event_id: EventId, duplicate: bool, correlation_id: &str) -> Response {
-    let (code, status) = if duplicate {
-        (StatusCode::OK, WebhookStatus::Duplicate)
-    } else {
-        (StatusCode::ACCEPTED, WebhookStatus::Queued)
+fn accepted(events: &OneOrMore<StoredEvent>, is_split: bool, correlation_id: &str) -> Response {
+    let new = events.iter().find(|event| !event.duplicate);
+    let (code, status) = match new {
+        Some(_) => (StatusCode::ACCEPTED, WebhookStatus::Queued),
+        None => (StatusCode::OK, WebhookStatus::Duplicate),
     };
-    success(code, &WebhookAccepted { event_id, status, duplicate, correlation_id })
+    let accepted = |event: &StoredEvent| AcceptedEvent { event_id: event.id, duplicate: event.duplicate };
+    let answer = WebhookAccepted {
+        event_id: new.unwrap_or(&events.first).id,
+        status,
+        duplicate: new.is_none(),
+        correlation_id,
+        events: is_split.then(|| events.iter().map(accepted).collect()),
+    };
+    success(code, &answer)
 }

@@ -1,4 +1,4 @@
-//! Reads a request's body, with bounds on its size, its pace, and the memory of all bodies together.
+//! Reads and decodes a request's body, with bounds on its size, its pace, and the memory of all bodies together.
 //!
 //! Nobody's bodies take all the memory: those of one client at most a quarter of it, those of one integration at most half,
 //! and less while others take theirs (`fair_shares`). A body that stops arriving is given up.
@@ -9,6 +9,7 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use grapnel_core::ids::IntegrationId;
+use grapnel_core::request::content_coding::{ContentCodings, DecodeError};
 use grapnel_platform::client_network::ClientNetwork;
 use grapnel_platform::fair_shares::{FairShares, Share};
 use http::{HeaderMap, header};
@@ -40,6 +41,8 @@ pub(crate) enum BodyError {
     TooSlow,
     #[error("the body broke off")]
     Broken,
+    #[error("the body is not what its content-encoding says")]
+    NotDecodable,
     /// Other bodies take the memory, or those of this client or integration their part of it.
     #[error("too many requests are being received")]
     Overloaded,
@@ -60,7 +63,8 @@ pub(crate) struct BodyShare {
 }
 
 impl BodyShare {
-    fn grow(&mut self, bytes: usize) -> Result<(), BodyError> {
+    /// Takes more of the budget: as the body arrives, and for what is made of it.
+    pub(super) fn grow(&mut self, bytes: usize) -> Result<(), BodyError> {
         let grown = self.of_client.grow(bytes) && self.of_integration.grow(bytes);
         if grown { Ok(()) } else { Err(BodyError::Overloaded) }
     }
@@ -112,6 +116,23 @@ pub(crate) async fn read(
         return Err(BodyError::TooLarge);
     }
     read_all(body, limit, share).await
+}
+
+/// Decodes a body up to `limit` bytes, and charges these to a share of their own. It takes no turns with other requests: that
+/// would keep the state of many decoders, and the largest body takes some milliseconds.
+pub(crate) fn decode(
+    received: &ReceivedBody,
+    codings: &ContentCodings,
+    limit: usize,
+    mut share: BodyShare,
+) -> Result<ReceivedBody, BodyError> {
+    let decoded = codings.decode(&received.bytes, limit, |bytes| share.grow(bytes).is_ok());
+    let bytes = decoded.map_err(|error| match error {
+        DecodeError::TooLarge => BodyError::TooLarge,
+        DecodeError::Broken => BodyError::NotDecodable,
+        DecodeError::NoMemory => BodyError::Overloaded,
+    })?;
+    Ok(ReceivedBody { bytes: bytes.into(), share })
 }
 
 async fn read_all(body: Body, limit: usize, mut share: BodyShare) -> Result<ReceivedBody, BodyError> {

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 ///
 /// `x-forwarded-for` is read from the right, and only as long as each hop is a trusted proxy: anyone can write the entries
 /// further left.
-pub(super) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+pub(crate) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
     let mut source = peer.to_canonical();
     if trusted.is_empty() {

@@ -1,4 +1,4 @@
-//! Builds the event to be stored from a verified request.
+//! Builds the events to be stored from a verified request.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -7,76 +7,211 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, header};
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::body::BodyShare;
+use super::content::Content;
+use super::one_or_more::OneOrMore;
 use super::outcome::Refusal;
 use crate::http::KEY_HEADER;
 use grapnel_core::delivery::hops::CDN_LOOP;
-use grapnel_core::ids::EventId;
+use grapnel_core::filter::DestinationSet;
+use grapnel_core::ids::{self, EventId};
 use grapnel_core::integration::CompiledIntegration;
+use grapnel_core::mapping::{EventFields, LeftOutField, SplitRequest};
+use grapnel_core::payload::BodyForm;
 use grapnel_core::request::IncomingRequest;
-use grapnel_core::verification::{Verified, Verifier};
-use grapnel_store::events::{FormerKey, NewEvent};
+use grapnel_core::request::multipart::FilePart;
+use grapnel_core::verification::Verifier;
+use grapnel_store::StoredForm;
+use grapnel_store::events::{FormerKey, NewEvent, NewPayload, NewRequest, SharedRequest};
 
 /// Headers that contain a secret in plain text, for any provider.
 static SECRET_HEADERS: [HeaderName; 4] =
     [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION, HeaderName::from_static(KEY_HEADER)];
 
-/// Builds the event. `raw_body` is the body of the request, shared and not copied.
+/// Who sent a request, and how that is known.
+pub(super) struct Sender<'a> {
+    pub(super) client_ip: IpAddr,
+    pub(super) correlation_id: &'a str,
+    pub(super) secret_index: usize,
+}
+
+/// What the events of a request have in common beside their request.
+struct Receipt {
+    received_at: Timestamp,
+    client_ip: IpAddr,
+    correlation_id: Arc<str>,
+    traceparent: Option<Arc<str>>,
+    secret_index: usize,
+    body_form: BodyForm,
+    /// What the payloads are slices of, if that is not the raw body.
+    own_text: Option<Bytes>,
+    /// The files that are only in the raw body.
+    files: Vec<FilePart>,
+    /// The body as a previous version stored it, if that was in another form.
+    former_body: Option<Bytes>,
+}
+
+/// The events of a request.
+#[derive(Debug)]
+pub(super) struct NewEvents {
+    pub events: OneOrMore<NewEvent>,
+    /// Whether each is an element of the body.
+    pub is_split: bool,
+}
+
+/// Builds the events of a request from its content. What several events take is charged to the share of the body; `stored_form` is
+/// the form in which they will be stored.
 ///
 /// # Errors
-/// An unsupported content-type, an invalid body, or a missing or invalid field.
-pub(super) fn new_event(
+/// An invalid body, too many events, or a missing or invalid field of an event that is the whole request.
+pub(super) fn new_events(
     integration: &CompiledIntegration,
-    client_ip: IpAddr,
-    correlation_id: &str,
+    sender: Sender<'_>,
     request: &IncomingRequest<'_>,
+    content: Content,
+    share: &mut BodyShare,
+    stored_form: StoredForm,
+) -> Result<NewEvents, Refusal> {
+    let (mapper, verifier) = (&integration.compiled.mapper, &integration.compiled.verifier);
+    // A token in it was needed for verification only. What tells the webhook from others is the content as received.
+    let shown = content.shown(request);
+    let receipt = Receipt {
+        received_at: Timestamp::now(),
+        client_ip: sender.client_ip,
+        correlation_id: sender.correlation_id.into(),
+        traceparent: request.headers.get("traceparent").and_then(trace_context),
+        secret_index: sender.secret_index,
+        body_form: content.form,
+        own_text: content.own_text().cloned(),
+        files: content.files.clone(),
+        former_body: content.with_token.clone(),
+    };
+    let headers = stored_headers(request, verifier);
+    let raw_body = content.raw_body.clone();
+    match mapper.split(&shown, content.received_text(), content.form).map_err(Refusal::of_split)? {
+        None => {
+            let fields = mapper.read(&shown, content.received(), content.form);
+            let fields = fields.map_err(Refusal::InvalidEvent)?;
+            let request = NewRequest::Whole { headers, raw_body };
+            let event = receipt.event(integration, EventId::generate(), fields, request);
+            Ok(NewEvents { events: OneOrMore::one(event), is_split: false })
+        }
+        Some(split) => {
+            let former_body = receipt.former_body.clone().or_else(|| Some(raw_body.clone()));
+            let receipt = Receipt { former_body, files: Vec::new(), ..receipt };
+            let events = elements(integration, &receipt, &split, headers, raw_body, share, stored_form)?;
+            Ok(NewEvents { events, is_split: true })
+        }
+    }
+}
+
+/// Builds the events of a request that is split.
+fn elements(
+    integration: &CompiledIntegration,
+    receipt: &Receipt,
+    split: &SplitRequest<'_>,
+    headers: String,
     raw_body: Bytes,
-    verified: Verified,
-) -> Result<NewEvent, Refusal> {
-    let (compiled, headers) = (&integration.compiled, request.headers);
-    let form = compiled.mapper.body_form(headers, request.body).ok_or(Refusal::UnsupportedMediaType)?;
-    // A token in it was needed for verification only. What tells the webhook from others is the body as received.
-    let blanked_body = compiled.verifier.blanked_body(request.body).map(Bytes::from);
-    let blanked = blanked_body.as_ref().map(|body| IncomingRequest { body, ..*request });
-    let shown = blanked.as_ref().unwrap_or(request);
-    let fields = compiled.mapper.read(shown, request.body, form).map_err(Refusal::InvalidEvent)?;
-    let (id, event_id) = (integration.row.id, EventId::generate());
-    let idempotency_key = fields.identity.key(id, event_id, fields.external_event_id.as_deref());
-    let former_key = fields.identity.former.map(|former| FormerKey {
-        hash: key_hash(&former.key(id)),
-        headers: serde_json::to_string(&former.headers).expect("texts serialize"),
-        body: blanked_body.is_some().then(|| raw_body.clone()),
+    share: &mut BodyShare,
+    stored_form: StoredForm,
+) -> Result<OneOrMore<NewEvent>, Refusal> {
+    let count = split.count();
+    let (id, ids) = ids::generate_of_request(count);
+    let headers_with_each = if stored_form == StoredForm::Alone { headers.len() } else { 0 };
+    share.grow(count * (size_of::<NewEvent>() + headers_with_each)).map_err(Refusal::Body)?;
+    let mut fields = split.events().zip(ids);
+    // One event alone is stored with its request, unless it is to be delivered without the rest of the body.
+    if count == 1
+        && !integration.delivers_raw()
+        && let Some((fields, id)) = fields.next()
+    {
+        return Ok(OneOrMore::one(receipt.event(
+            integration,
+            id,
+            fields,
+            NewRequest::Whole { headers, raw_body },
+        )));
+    }
+    let request = Arc::new(SharedRequest { id, headers, raw_body, count });
+    let mut events = fields.enumerate().map(|(position, (fields, id))| {
+        let shared = NewRequest::Shared { request: Arc::clone(&request), position };
+        let event = receipt.event(integration, id, fields, shared);
+        share.grow(bytes_of_texts(&event)).map_err(Refusal::Body)?;
+        Ok(event)
     });
-    let received_at = Timestamp::now();
-    Ok(NewEvent {
-        id: event_id,
-        integration_id: id,
-        provider: Arc::clone(&integration.provider),
-        external_event_id: fields.external_event_id,
-        event_type: fields.event_type,
-        subject: fields.subject,
-        occurred_at: fields.occurred_at.unwrap_or(received_at),
-        received_at,
-        correlation_id: correlation_id.to_owned(),
-        traceparent: headers.get("traceparent").and_then(trace_context),
-        source_ip: client_ip,
-        headers: stored_headers(request, &compiled.verifier),
-        raw_body: blanked_body.unwrap_or(raw_body),
-        payload_key: Arc::clone(&compiled.mapper.payload_name),
-        payload: fields.payload,
-        body_form: form,
-        delivered_as: compiled.mapper.delivered_as,
-        secret_index: verified.secret,
-        key_hash: key_hash(&idempotency_key),
-        idempotency_key,
-        former_key,
-        audit_details: (!fields.left_out.is_empty()).then(|| json!({"leftOut": fields.left_out}).to_string()),
-        is_paused: !integration.delivers(),
-        destinations: Arc::clone(&integration.destination_names),
-    })
+    // A request is split only if there is an element.
+    let first = events.next().ok_or(Refusal::Unavailable)??;
+    Ok(OneOrMore { first, rest: events.collect::<Result<_, Refusal>>()? })
+}
+
+/// Returns the memory of the texts that an event has for itself.
+fn bytes_of_texts(event: &NewEvent) -> usize {
+    let optional = [&event.external_event_id, &event.subject, &event.audit_details];
+    let optional: usize = optional.into_iter().flatten().map(String::len).sum();
+    optional + event.event_type.len() + event.idempotency_key.len()
+}
+
+impl Receipt {
+    fn event(
+        &self,
+        integration: &CompiledIntegration,
+        event_id: EventId,
+        fields: EventFields,
+        request: NewRequest,
+    ) -> NewEvent {
+        let (id, mapper) = (integration.row.id, &integration.compiled.mapper);
+        let idempotency_key = fields.identity.key(id, event_id, fields.external_event_id.as_deref());
+        let former_key = fields.identity.former.map(|former| FormerKey {
+            hash: key_hash(&former.key(id)),
+            headers: serde_json::to_string(&former.headers).expect("texts serialize"),
+            body: self.former_body.clone(),
+        });
+        NewEvent {
+            id: event_id,
+            integration_id: id,
+            provider: Arc::clone(&integration.provider),
+            external_event_id: fields.external_event_id,
+            event_type: fields.event_type,
+            subject: fields.subject,
+            occurred_at: fields.occurred_at.unwrap_or(self.received_at),
+            received_at: self.received_at,
+            correlation_id: Arc::clone(&self.correlation_id),
+            traceparent: self.traceparent.clone(),
+            source_ip: self.client_ip,
+            request,
+            payload_key: Arc::clone(&mapper.payload_name),
+            payload: match &self.own_text {
+                Some(text) => NewPayload::Own(text.slice(fields.payload)),
+                None => NewPayload::Slice(fields.payload),
+            },
+            body_form: self.body_form,
+            delivered_as: mapper.delivered_as,
+            secret_index: self.secret_index,
+            key_hash: key_hash(&idempotency_key),
+            idempotency_key,
+            former_key,
+            audit_details: audit_details(&fields.left_out, &self.files),
+            held: integration.held,
+            destinations: Arc::clone(&integration.destination_names),
+            filtered: DestinationSet::default(),
+        }
+    }
+}
+
+/// Returns the notes about what the event has not: fields that were left out, and files that are only in the body.
+fn audit_details(left_out: &[LeftOutField], files: &[FilePart]) -> Option<String> {
+    let mut details = Map::new();
+    if !left_out.is_empty() {
+        details.insert("leftOut".to_owned(), json!(left_out));
+    }
+    if !files.is_empty() {
+        details.insert("files".to_owned(), json!(files));
+    }
+    (!details.is_empty()).then(|| Value::Object(details).to_string())
 }
 
 /// Returns the first 16 bytes of the SHA-256: no two keys of one integration will share them, and the index is half as
@@ -89,7 +224,7 @@ fn key_hash(idempotency_key: &str) -> Uuid {
 }
 
 /// Returns a W3C `traceparent` of version 00 as received; anything else is not continued.
-fn trace_context(value: &HeaderValue) -> Option<String> {
+fn trace_context(value: &HeaderValue) -> Option<Arc<str>> {
     let text = value.to_str().ok()?;
     let parts: Vec<&str> = text.split('-').collect();
     let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
@@ -100,7 +235,7 @@ fn trace_context(value: &HeaderValue) -> Option<String> {
         && parts.iter().all(is_hex)
         && !is_zero(parts[1])
         && !is_zero(parts[2]);
-    valid.then(|| text.to_owned())
+    valid.then(|| text.into())
 }
 
 /// Returns the headers as JSON, in the order received. Values that are not text are read as Latin-1.
@@ -144,7 +279,19 @@ mod tests {
         let verifier = Verifier::new(&scheme, None, None, &["abc"]).expect("a verifier");
         let uri = uri.parse().expect("a URI");
         let (method, body, public_url, json) = (&Method::POST, &b""[..], None, None);
-        stored_headers(&IncomingRequest { method, uri: &uri, headers, body, public_url, json }, &verifier)
+        stored_headers(
+            &IncomingRequest {
+                method,
+                uri: &uri,
+                headers,
+                body,
+                encoded_body: None,
+                form: None,
+                public_url,
+                json,
+            },
+            &verifier,
+        )
     }
 
     #[test]

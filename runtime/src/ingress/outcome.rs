@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
 use grapnel_core::delivery::hops::{CDN_LOOP, MAX_HOPS};
-use grapnel_core::ids::EventId;
 use grapnel_core::integration::CompiledIntegration;
-use grapnel_core::mapping::InvalidEvent;
+use grapnel_core::mapping::{InvalidEvent, SplitError};
+use grapnel_core::request::content_coding::UnsupportedCoding;
+use grapnel_core::request::json::TooManyElements;
 use grapnel_core::verification::VerifyError;
 use http::{HeaderValue, header};
 
 use super::acknowledgement::acknowledge;
 use super::body::BodyError;
+use super::commit::StoredEvent;
+use super::one_or_more::OneOrMore;
 use crate::http::RETRY_AFTER_SECONDS;
 use crate::http::envelope::{ApiError, ErrorCode};
 use crate::http::fallback::method_error;
@@ -20,10 +23,14 @@ use crate::rate_limit::RateLimited;
 /// The outcome of a request that was served.
 #[derive(Debug)]
 pub(super) enum WebhookOutcome {
-    /// The event is committed.
-    Accepted { integration: Arc<CompiledIntegration>, event_id: EventId },
-    /// The same event was committed earlier, under this id.
-    Duplicate { integration: Arc<CompiledIntegration>, event_id: EventId },
+    /// The events are committed, or were committed earlier.
+    Stored {
+        integration: Arc<CompiledIntegration>,
+        /// In the order of the document.
+        events: OneOrMore<StoredEvent>,
+        /// Whether each is an element of the body.
+        is_split: bool,
+    },
     /// A handshake, which is not an event.
     Handshake(Response),
 }
@@ -31,17 +38,19 @@ pub(super) enum WebhookOutcome {
 /// A reason to refuse a request.
 #[derive(Debug)]
 pub(super) enum Refusal {
-    /// Neither a webhook nor a handshake has this method.
-    WrongMethod,
+    /// Neither a webhook nor a handshake has this method; those that webhooks have.
+    WrongMethod(HeaderValue),
     UnknownRoute,
     RateLimited(RateLimited),
     /// Grapnel has delivered it too often already.
     Loop,
+    UnsupportedCoding(UnsupportedCoding),
     Body(BodyError),
     NotVerified(VerifyError),
     /// A handshake that cannot be answered, with the reason.
     InvalidHandshake(&'static str),
     UnsupportedMediaType,
+    TooManyEvents(TooManyElements),
     InvalidEvent(InvalidEvent),
     /// A dependency is unavailable, or the process is overloaded.
     Unavailable,
@@ -57,8 +66,8 @@ impl WebhookOutcome {
     /// Returns the value of the metric's label.
     pub(super) fn label(&self) -> &'static str {
         match self {
-            Self::Accepted { .. } => "accepted",
-            Self::Duplicate { .. } => "duplicate",
+            Self::Stored { events, .. } if events.iter().all(|event| event.duplicate) => "duplicate",
+            Self::Stored { .. } => "accepted",
             Self::Handshake(_) => "handshake",
         }
     }
@@ -66,11 +75,8 @@ impl WebhookOutcome {
     /// Returns the response to the provider.
     pub(super) fn into_response(self, correlation_id: &str) -> Response {
         match self {
-            Self::Accepted { integration, event_id } => {
-                acknowledge(&integration, event_id, false, correlation_id)
-            }
-            Self::Duplicate { integration, event_id } => {
-                acknowledge(&integration, event_id, true, correlation_id)
+            Self::Stored { integration, events, is_split } => {
+                acknowledge(&integration, &events, is_split, correlation_id)
             }
             Self::Handshake(response) => response,
         }
@@ -78,26 +84,58 @@ impl WebhookOutcome {
 }
 
 impl Refusal {
+    pub(super) fn of_split(error: SplitError) -> Self {
+        match error {
+            SplitError::Invalid(invalid) => Self::InvalidEvent(invalid),
+            SplitError::TooMany(too_many) => Self::TooManyEvents(too_many),
+        }
+    }
+
     /// Returns the value of the metric's label.
     pub(super) fn label(&self) -> &'static str {
         match self {
-            Self::WrongMethod => "error",
+            Self::WrongMethod(_) => "error",
             Self::UnknownRoute => "unknown_route",
             Self::RateLimited(_) => "rate_limited",
             Self::Loop => "loop",
-            Self::Body(BodyError::TooLarge) => "too_large",
+            Self::Body(BodyError::TooLarge) | Self::TooManyEvents(_) => "too_large",
             Self::NotVerified(_) => "unauthorized",
-            Self::UnsupportedMediaType => "unsupported_media_type",
-            Self::Body(BodyError::TooSlow | BodyError::Broken)
+            Self::UnsupportedCoding(_) | Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::Body(BodyError::TooSlow | BodyError::Broken | BodyError::NotDecodable)
             | Self::InvalidHandshake(_)
             | Self::InvalidEvent(_) => "malformed",
             Self::Body(BodyError::Overloaded) | Self::Unavailable => "unavailable",
         }
     }
 
+    /// Returns why, for the operators of the integration. It names fields and headers, and has no value of the request.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            Self::WrongMethod(_) => "the path does not have this method".to_owned(),
+            Self::UnknownRoute => "there is no active integration at this route".to_owned(),
+            Self::RateLimited(RateLimited { per_minute, .. }) => {
+                format!("more than {per_minute} requests in a minute from this client")
+            }
+            Self::Loop => {
+                format!("it was delivered more than {MAX_HOPS} times: a destination leads back here")
+            }
+            Self::UnsupportedCoding(_) => "the content-encoding is not supported".to_owned(),
+            Self::Body(error) => error.to_string(),
+            Self::NotVerified(error) => error.to_string(),
+            Self::InvalidHandshake(reason) => (*reason).to_owned(),
+            Self::UnsupportedMediaType => {
+                "the content-type is not one that the integration accepts".to_owned()
+            }
+            Self::TooManyEvents(error) => error.to_string(),
+            // The reason may repeat what was there.
+            Self::InvalidEvent(InvalidEvent { field, .. }) => format!("{field} is missing or invalid"),
+            Self::Unavailable => "a dependency is unavailable, or the process is overloaded".to_owned(),
+        }
+    }
+
     fn into_error(self) -> ApiError {
         match self {
-            Self::WrongMethod => method_error(),
+            Self::WrongMethod(_) => method_error(),
             Self::UnknownRoute => {
                 ApiError::new(ErrorCode::NotFound, "There is no active integration at this route")
             }
@@ -111,10 +149,14 @@ impl Refusal {
                     "Grapnel has delivered this more than {MAX_HOPS} times: a destination leads back to its route"
                 ),
             ),
+            Self::UnsupportedCoding(error) => {
+                ApiError::new(ErrorCode::UnsupportedMediaType, error.to_string())
+            }
             Self::Body(error @ BodyError::TooLarge) => {
                 ApiError::new(ErrorCode::PayloadTooLarge, error.to_string())
             }
-            Self::Body(error @ (BodyError::TooSlow | BodyError::Broken)) => {
+            Self::TooManyEvents(error) => ApiError::new(ErrorCode::PayloadTooLarge, error.to_string()),
+            Self::Body(error @ (BodyError::TooSlow | BodyError::Broken | BodyError::NotDecodable)) => {
                 ApiError::invalid("body", error.to_string())
             }
             Self::NotVerified(error) => ApiError::new(ErrorCode::Unauthorized, error.public_message()),
@@ -134,10 +176,16 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let is_wrong_method = matches!(self, Self::WrongMethod);
+        let further = match &self {
+            Self::WrongMethod(allowed) => Some((header::ALLOW, allowed.clone())),
+            Self::UnsupportedCoding(_) => {
+                Some((header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate")))
+            }
+            _ => None,
+        };
         let mut response = self.into_error().into_response();
-        if is_wrong_method {
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        if let Some((name, value)) = further {
+            response.headers_mut().insert(name, value);
         }
         response
     }

@@ -1,18 +1,20 @@
 //! Makes the only requests of the ingress: to the URL that a handshake confirms, and for the certificate that a signature
 //! refers to.
 //!
-//! Both URLs come from outside, and were checked to be the provider's own. Only https is called, only at addresses that the
-//! egress policy permits; redirects are not followed, and time and size are bounded. An unverified request can cause a call,
+//! Both URLs come from outside, and were checked to be the provider's own. Only https is called, by the platform's way out; redirects
+//! are not followed, and time and size are bounded. An unverified request can cause a call,
 //! so one integration has few of them in progress, and those of another do not wait for them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::Request;
+use http::header::{ACCEPT, HeaderValue};
+use http_body_util::Full;
 use thiserror::Error;
 use url::Url;
 
-use crate::egress::PermittedResolver;
-use grapnel_core::delivery::egress_policy::EgressPolicy;
+use crate::egress::{CallClient, CallError, Egress};
 use grapnel_core::ids::IntegrationId;
 use grapnel_core::verification::Certificate;
 use grapnel_platform::fair_shares::FairShares;
@@ -40,33 +42,15 @@ pub(crate) struct ProviderCallError;
 /// A client for the URLs of providers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct ProviderClient {
-    http: reqwest::Client,
-    policy: Arc<EgressPolicy>,
+    http: CallClient,
     calls: FairShares<IntegrationId>,
     certificates: CertificateCache,
 }
 
 impl ProviderClient {
-    /// # Errors
-    /// When TLS cannot be set up.
-    pub(crate) fn new(policy: EgressPolicy) -> reqwest::Result<Self> {
-        Self::with(reqwest::Client::builder(), policy)
-    }
-
-    /// Takes a builder, in which tests set hosts and trusted roots.
-    fn with(builder: reqwest::ClientBuilder, policy: EgressPolicy) -> reqwest::Result<Self> {
-        let policy = Arc::new(policy);
-        let http = builder
-            .https_only(true)
-            .http1_only()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .dns_resolver(PermittedResolver::new(Arc::clone(&policy)))
-            .timeout(DEADLINE)
-            .build()?;
+    pub(crate) fn new(egress: Egress) -> Self {
         let calls = FairShares::new(MAX_CALLS, CALLS_DIVISOR);
-        Ok(Self { http, policy, calls, certificates: CertificateCache::default() })
+        Self { http: CallClient::new(egress, DEADLINE), calls, certificates: CertificateCache::default() }
     }
 
     /// Calls the URL. A success means only that it was called.
@@ -96,17 +80,19 @@ impl ProviderClient {
         self.certificates.get(integration_id, url, fetch).await.ok_or(ProviderCallError)
     }
 
-    async fn get(&self, url: Url) -> Result<Vec<u8>, ProviderCallError> {
-        let host = url.host_str().unwrap_or_default().to_owned();
-        if let Err(denied) = self.policy.permits_literal(&url) {
-            tracing::warn!(host, error = %denied, "a provider's URL was not called");
-            return Err(ProviderCallError);
-        }
-        let failed = |error: reqwest::Error| {
-            tracing::warn!(host, error = %grapnel_core::error_chain::chain(&error.without_url()), "a provider's URL did not answer");
+    async fn get(&self, url: Url) -> Result<Bytes, ProviderCallError> {
+        let host = url.host_str().unwrap_or_default();
+        let failed = |error: CallError| {
+            tracing::warn!(host, error = %grapnel_core::error_chain::chain(&error), "a provider's URL did not answer");
             ProviderCallError
         };
-        let mut answer = self.http.get(url).send().await.map_err(failed)?;
+        if url.scheme() != "https" {
+            tracing::warn!(host, "a provider's URL is not https");
+            return Err(ProviderCallError);
+        }
+        let mut request = Request::new(Full::default());
+        request.headers_mut().insert(ACCEPT, HeaderValue::from_static("*/*"));
+        let answer = self.http.call(&url, request, MAX_CERTIFICATE_BYTES).await.map_err(failed)?;
         // A redirect that is not followed has a body too.
         if !answer.status().is_success() {
             tracing::warn!(
@@ -116,14 +102,6 @@ impl ProviderClient {
             );
             return Err(ProviderCallError);
         }
-        let mut body = Vec::new();
-        while let Some(chunk) = answer.chunk().await.map_err(failed)? {
-            if body.len() + chunk.len() > MAX_CERTIFICATE_BYTES {
-                tracing::warn!(host, "a provider's URL returned too long a response");
-                return Err(ProviderCallError);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
+        Ok(answer.into_body())
     }
 }

@@ -1,24 +1,25 @@
-//! The handler of webhooks. It refuses a request in this order: 404, 429, 400 (a loop), 413, 401, 415, 400, 503. A verified
-//! request that is over the limit of verified ones is 429 where another would be 415. Then it commits the event and
-//! acknowledges it. A provider's handshake is answered before or after verification, and is not an event.
+//! The handler of webhooks. It refuses a request in this order: 404, 429, 400 (a loop), 415 (its content coding), 413, 400 (it
+//! does not decode), 401, 415, 400, 503. A verified request that is over the limit of verified ones is 429 where another would be
+//! 415. Then it commits the events of the request and acknowledges them. A provider's handshake is answered before or after
+//! verification, and is not an event.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{ConnectInfo, Extension, OriginalUri, Request, State};
 use axum::response::{IntoResponse, Response};
 use grapnel_core::delivery::hops::{MAX_HOPS, hops_of};
 use grapnel_core::handshake::{CompiledHandshake, HandshakeDecision};
 use grapnel_core::integration::CompiledIntegration;
 use grapnel_core::request::IncomingRequest;
-use grapnel_core::verification::{Evaluation, Verified};
+use grapnel_core::request::content_coding::ContentCodings;
+use grapnel_core::verification::{Evaluation, Verified, VerifyError};
 use grapnel_crds::HandshakeAuth;
 use grapnel_platform::client_network::ClientNetwork;
 use grapnel_platform::clock::VerificationClock;
 use grapnel_platform::http_server::CorrelationId;
-use grapnel_store::events::{IngestOutcome, NewEvent};
-use http::{Method, StatusCode};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use ipnet::IpNet;
 use jiff::Timestamp;
 
@@ -26,19 +27,26 @@ use super::body::{self, BodyBudget, BodyShare, ReceivedBody};
 use super::captured_secret::CapturedSecrets;
 use super::client_ip;
 use super::commit::Committer;
-use super::new_event::new_event;
+use super::content::Content;
+use super::filtering::Filtering;
+use super::new_event::{NewEvents, Sender, new_events};
 use super::outcome::{Refusal, WebhookOutcome};
 use super::provider_client::ProviderClient;
+use super::readable_form::ReadableForm;
 use crate::integrations::cache::IntegrationCache;
 use crate::rate_limit::{Admission, RateLimiter};
+use crate::rejections::{Rejection, Rejections};
+use crate::traffic::Traffic;
 
 /// The state of the handler.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Ingress {
     pub integrations: IntegrationCache,
     pub rate_limiter: RateLimiter,
     pub bodies: BodyBudget,
+    pub filtering: Filtering,
     pub committer: Committer,
+    pub stored_form: ReadableForm,
     pub trusted_proxies: Arc<[IpNet]>,
     /// The platform's limit, for integrations without one of their own.
     pub rate_limit_per_minute: u32,
@@ -48,6 +56,8 @@ pub(crate) struct Ingress {
     pub public_url: Option<Arc<str>>,
     pub captured_secrets: CapturedSecrets,
     pub provider_client: ProviderClient,
+    pub traffic: Traffic,
+    pub rejections: Rejections,
     pub clock: VerificationClock,
 }
 
@@ -59,21 +69,20 @@ enum RequestKind<'a> {
     WrongMethod,
 }
 
-/// Receives one webhook.
-pub(crate) async fn receive(
-    State(ingress): State<Ingress>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    Extension(correlation_id): Extension<CorrelationId>,
-    request: Request,
-) -> Response {
+/// Receives one webhook. What few webhooks wait for is boxed, since the rest of this future is written for each of them.
+pub(crate) async fn receive(ingress: Arc<Ingress>, request: Request<Body>, peer: SocketAddr) -> Response {
+    let correlation_id = request.extensions().get().cloned().unwrap_or_else(CorrelationId::generate);
     let (method, route) = (request.method(), ingress.integration_at(request.uri().path()));
-    let has_handshake =
-        |integration: &Arc<CompiledIntegration>| integration.compiled.handshakes.has_method(method);
-    if method != Method::POST && !route.as_ref().is_ok_and(has_handshake) {
-        return Refusal::WrongMethod.into_response();
+    let allowed = match &route {
+        Ok(integration) => unless_allowed(integration, method),
+        Err(Refusal::UnknownRoute) if method != Method::POST => Some(HeaderValue::from_static("POST")),
+        Err(_) => None,
+    };
+    if let Some(allowed) = allowed {
+        return Refusal::WrongMethod(allowed).into_response();
     }
     let result = match route {
-        Ok(integration) => ingress.receive(integration, peer.ip(), &correlation_id.0, request).await,
+        Ok(integration) => ingress.receive_or_note(integration, peer.ip(), &correlation_id.0, request).await,
         Err(refusal) => Err(refusal),
     };
     let (label, response) = match result {
@@ -101,14 +110,34 @@ impl Ingress {
         Err(if integrations.is_route_unusable(route) { Refusal::Unavailable } else { Refusal::UnknownRoute })
     }
 
+    /// Receives a request, and notes it if it is refused.
+    async fn receive_or_note(
+        &self,
+        integration: Arc<CompiledIntegration>,
+        peer: IpAddr,
+        correlation_id: &str,
+        request: Request<Body>,
+    ) -> Result<WebhookOutcome, Refusal> {
+        let (parts, body) = request.into_parts();
+        let id = integration.row.id;
+        let received = self.receive(integration, peer, correlation_id, &parts, body).await;
+        received.inspect_err(|refusal| {
+            self.traffic.count().refused(id);
+            self.rejections.note(id, || {
+                let client_ip = client_ip::address(peer, &parts.headers, &self.trusted_proxies);
+                Rejection::new(&parts, client_ip, refusal.label(), refusal.reason())
+            });
+        })
+    }
+
     async fn receive(
         &self,
         integration: Arc<CompiledIntegration>,
         peer: IpAddr,
         correlation_id: &str,
-        request: Request,
+        parts: &Parts,
+        body: Body,
     ) -> Result<WebhookOutcome, Refusal> {
-        let (parts, body) = request.into_parts();
         let headers = &parts.headers;
         let client_ip = client_ip::address(peer, headers, &self.trusted_proxies);
         let client = ClientNetwork::of(client_ip);
@@ -116,31 +145,58 @@ impl Ingress {
         if hops_of(headers) > MAX_HOPS {
             return Err(Refusal::Loop);
         }
-        let share = self.bodies.share(client, integration.row.id);
-        let body = body::read(headers, body, integration.max_body_bytes, share).await;
-        let ReceivedBody { bytes, share } = body.map_err(Refusal::Body)?;
+        let (body, encoded) = self.read_body(&integration, client, headers, body).await?;
+        let ReceivedBody { bytes, mut share } = body;
+        let multipart = integration.compiled.mapper.multipart(headers, &bytes);
+        let fields =
+            multipart.as_ref().map(|read| read.as_ref().map_or(&b""[..], |multipart| &multipart.fields));
+        share.grow(fields.map_or(0, <[u8]>::len)).map_err(Refusal::Body)?;
         let request = IncomingRequest {
             method: &parts.method,
-            // The URI of a nested router has lost its beginning, and providers sign all of it.
-            uri: parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0),
+            uri: &parts.uri,
             headers,
             body: &bytes,
+            encoded_body: encoded.as_ref().map(|body| &body.bytes[..]),
+            form: fields,
             public_url: self.public_url.as_deref(),
             json: None,
         };
-        let event = match self.classify(&integration, &request, admission).await? {
+        let mut events = match self.classify(&integration, &request, admission).await? {
             RequestKind::Handshake(decision) => {
-                let response = self.answer_handshake(&integration, decision, &request).await?;
+                let response = Box::pin(self.answer_handshake(&integration, decision, &request)).await?;
                 return Ok(WebhookOutcome::Handshake(response));
             }
-            RequestKind::WrongMethod => return Err(Refusal::WrongMethod),
+            RequestKind::WrongMethod => return Err(Refusal::WrongMethod(integration.methods.allow())),
             RequestKind::Webhook(verified) => {
-                new_event(&integration, client_ip, correlation_id, &request, bytes.clone(), verified)?
+                let content = Content::of(&integration.compiled, &request, bytes.clone(), multipart.clone())?;
+                share.grow(content.json_length()).map_err(Refusal::Body)?;
+                let stored_form = self.stored_form.current();
+                let sender = Sender { client_ip, correlation_id, secret_index: verified.secret };
+                new_events(&integration, sender, &request, content, &mut share, stored_form)?
             }
         };
-        // From here on only the event holds the body, and the share of the memory budget goes with it.
-        drop(bytes);
-        self.commit(integration, event, share).await
+        if integration.filters.is_some() {
+            Box::pin(self.filtering.apply(&integration, &mut events.events)).await;
+        }
+        // From here on only the events hold the body, and the share of the memory budget goes with them.
+        drop((bytes, encoded, multipart));
+        self.commit(integration, events, share).await
+    }
+
+    /// Reads the body, and takes off its content coding. The body as it came is also returned, if its signature covers that.
+    async fn read_body(
+        &self,
+        integration: &CompiledIntegration,
+        client: ClientNetwork,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<(ReceivedBody, Option<ReceivedBody>), Refusal> {
+        let codings = ContentCodings::of(headers).map_err(Refusal::UnsupportedCoding)?;
+        let (limit, share) = (integration.max_body_bytes, || self.bodies.share(client, integration.row.id));
+        let received = body::read(headers, body, limit, share()).await.map_err(Refusal::Body)?;
+        let Some(codings) = codings else { return Ok((received, None)) };
+        let decoded = body::decode(&received, &codings, limit, share()).map_err(Refusal::Body)?;
+        Ok((decoded, integration.compiled.verifier.signs_encoded_body().then_some(received)))
     }
 
     /// Asks whether the request may be read and verified.
@@ -157,7 +213,7 @@ impl Ingress {
         Ok(admitted.await?)
     }
 
-    /// Recognizes a handshake before and after verification; anything else must be a verified POST.
+    /// Recognizes a handshake before and after verification; anything else must be verified and have a method of webhooks.
     async fn classify<'a>(
         &self,
         integration: &'a CompiledIntegration,
@@ -173,7 +229,7 @@ impl Ingress {
         if let Some(decision) = handshakes.recognize(request, HandshakeAuth::Verified) {
             return Ok(RequestKind::Handshake(decision));
         }
-        Ok(if *request.method == Method::POST {
+        Ok(if integration.methods.contains(request.method) {
             RequestKind::Webhook(verified)
         } else {
             RequestKind::WrongMethod
@@ -191,8 +247,8 @@ impl Ingress {
             Ok(Evaluation::Verified(verified)) => Ok(verified),
             Ok(Evaluation::NeedsCertificate(claim)) => {
                 let certificate =
-                    self.provider_client.certificate(integration.row.id, claim.certificate_url()).await;
-                let certificate = certificate.map_err(|_| Refusal::Unavailable)?;
+                    self.provider_client.certificate(integration.row.id, claim.certificate_url());
+                let certificate = Box::pin(certificate).await.map_err(|_| Refusal::Unavailable)?;
                 claim.verify_by(&certificate, self.clock.now())
             }
             Err(error) => Err(error),
@@ -205,7 +261,10 @@ impl Ingress {
             }
             Err(refused) => {
                 tracing::debug!(integration.id = %integration.row.id, %refused, "webhook not verified");
-                Err(Refusal::NotVerified(refused))
+                Err(match refused {
+                    VerifyError::TooManyElements(too_many) => Refusal::TooManyEvents(too_many),
+                    refused => Refusal::NotVerified(refused),
+                })
             }
         }
     }
@@ -252,18 +311,19 @@ impl Ingress {
     async fn commit(
         &self,
         integration: Arc<CompiledIntegration>,
-        event: NewEvent,
+        NewEvents { events, is_split }: NewEvents,
         share: BodyShare,
     ) -> Result<WebhookOutcome, Refusal> {
-        let event_id = event.id;
-        match self.committer.commit(event, share).await {
-            Ok(IngestOutcome::New) => Ok(WebhookOutcome::Accepted { integration, event_id }),
-            Ok(IngestOutcome::DuplicateOf(event_id)) => {
-                Ok(WebhookOutcome::Duplicate { integration, event_id })
-            }
-            Ok(IngestOutcome::TryAgain) | Err(_) => Err(Refusal::Unavailable),
-        }
+        let events = self.committer.commit(events, share).await.map_err(|_| Refusal::Unavailable)?;
+        Ok(WebhookOutcome::Stored { integration, events, is_split })
     }
+}
+
+/// Returns the methods of webhooks, unless this is one of them or a handshake's.
+fn unless_allowed(integration: &CompiledIntegration, method: &Method) -> Option<HeaderValue> {
+    let is_allowed =
+        integration.methods.contains(method) || integration.compiled.handshakes.has_method(method);
+    (!is_allowed).then(|| integration.methods.allow())
 }
 
 /// Returns the limit that applies. No limit (0) means the ceiling, if there is one.

@@ -2,8 +2,11 @@
 //!
 //! A reader never waits and never sees part of a change. For a row that cannot be compiled (a key is missing, a preset is
 //! unknown) the error is logged and the last valid version stays in use; without one, the row serves nothing and its route is
-//! known to be unusable, which is not the same as unknown: the fault is ours, and passes. A changed row sends a
-//! notification, and all rows are also read periodically, so a lost notification only causes a delay.
+//! known to be unusable, which is not the same as unknown: the fault is ours, and passes.
+//!
+//! A changed row sends a notification, and all rows are read as soon as that is possible without reading them all the time. Whenever
+//! notifications may have been missed the rows are read too: listening always begins before a read, and where it fails or ends it is
+//! soon begun again. The periodic read is for what nobody foresees.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -24,12 +27,16 @@ use tokio_util::sync::CancellationToken;
 /// How often all rows are read without a notification.
 const POLL: Duration = Duration::from_secs(10);
 
-/// How soon a failed read is retried.
+/// How soon a failed read is retried, or an attempt to listen. The latter waits twice as long each time, up to [`POLL`].
 const RETRY: Duration = Duration::from_secs(1);
 
 /// The wait before the next read, as a multiple of the last read's duration: a thousand objects that are applied at once
 /// must not cause a thousand reads of all rows.
 const WAIT_AFTER_READ: u32 = 4;
+
+/// The longest such wait. The first read of a process on a busy machine takes seconds, because it connects, and the first Integration may
+/// be applied right after it.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// All live integrations at one time.
 #[derive(Debug, Default)]
@@ -160,29 +167,30 @@ impl CacheTask {
     /// Keeps the cache current until the token is cancelled.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut listener: Option<ChangeListener> = None;
+        let mut listen_again = RETRY;
         loop {
             // Listening starts before the read, so that no change is missed in between.
-            if listener.is_none() {
-                listener = rows::listen(&self.db)
-                    .await
-                    .inspect_err(|error| {
-                        tracing::warn!(%error, "no notifications of changed integrations; they are only polled");
-                    })
-                    .ok();
-            }
+            self.listen(&mut listener).await;
             let started = Instant::now();
-            let wait = match rows::load_all(&self.db).await {
-                Ok(rows) => {
+            let read = rows::load_all(&self.db).await;
+            let next_read = Instant::now() + (started.elapsed() * WAIT_AFTER_READ).min(LONGEST_WAIT);
+            let wait = match (read, &listener) {
+                (Ok(rows), Some(_)) => {
                     self.replace(rows);
+                    listen_again = RETRY;
                     POLL
                 }
-                Err(error) => {
+                (Ok(rows), None) => {
+                    self.replace(rows);
+                    let next = (listen_again * 2).min(POLL);
+                    std::mem::replace(&mut listen_again, next)
+                }
+                (Err(error), _) => {
                     tracing::warn!(%error, "integrations cannot be read; the last known ones stay in use");
                     listener = None;
                     RETRY
                 }
             };
-            let next_read = Instant::now() + started.elapsed() * WAIT_AFTER_READ;
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(wait) => {}
@@ -196,6 +204,22 @@ impl CacheTask {
                     notified = wait_for_change(&mut listener) => if !notified { listener = None },
                 }
             }
+        }
+    }
+
+    /// Begins to listen, unless there is a listener that still works.
+    async fn listen(&self, listener: &mut Option<ChangeListener>) {
+        if let Some(listening) = listener
+            && let Err(error) = listening.check().await
+        {
+            tracing::info!(%error, "the connection for notifications of changed integrations is lost");
+            *listener = None;
+        }
+        if listener.is_none() {
+            let listening = rows::listen(&self.db).await.inspect_err(|error| {
+                tracing::warn!(%error, "no notifications of changed integrations; they are only polled");
+            });
+            *listener = listening.ok();
         }
     }
 

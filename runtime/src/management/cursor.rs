@@ -20,6 +20,7 @@ pub(super) enum ListOrder {
     Attempts,
     AuditEntries,
     ReplayRequests,
+    Replays,
 }
 
 impl ListOrder {
@@ -36,6 +37,7 @@ impl ListOrder {
             Self::Attempts => 8,
             Self::AuditEntries => 9,
             Self::ReplayRequests => 10,
+            Self::Replays => 11,
         }
     }
 }

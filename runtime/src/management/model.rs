@@ -11,20 +11,31 @@ use crate::http::envelope::ApiError;
 mod rfc3339_millis;
 mod event;
 mod webhook;
+mod delivery;
 mod attempt;
 mod processing;
 mod job;
+mod object_status;
 mod integration;
+mod integration_record;
+mod stats;
 mod replay_request;
+mod replay;
 mod audit_entry;
 
-pub(super) use attempt::{AttemptStatusView, AttemptView};
-pub(super) use audit_entry::{AuditEntityView, AuditEntryView};
-pub(super) use event::{EventRecordView, EventStatusView, EventView};
-pub(super) use integration::IntegrationView;
-pub(super) use processing::ProcessingView;
-pub(super) use replay_request::{ReplayRequestView, ReplayStatusView};
-pub(super) use rfc3339_millis::Rfc3339Millis;
+pub(crate) use attempt::{AttemptStatusView, AttemptView};
+pub(crate) use audit_entry::{AuditEntityView, AuditEntryView};
+pub(crate) use delivery::DeliveryStatusView;
+pub(crate) use event::{EventRecordView, EventStatusView, EventView};
+pub(crate) use integration::{IntegrationStateView, IntegrationView};
+pub(crate) use integration_record::{ConditionView, IntegrationRecordView, ScalingChangeView};
+pub(crate) use job::{JobStatusView, ProcessingJobView};
+pub(crate) use object_status::{ConditionStatusView, ObjectStatusView};
+pub(crate) use processing::ProcessingView;
+pub(crate) use replay::{ReplayStateView, ReplayView};
+pub(crate) use replay_request::{ReplayRequestView, ReplayStatusView};
+pub(crate) use rfc3339_millis::Rfc3339Millis;
+pub(crate) use stats::{DestinationStatsView, IntegrationStatsView};
 
 /// A stored text that is not the JSON that it must be. `id` is the row's.
 #[derive(Debug, Error)]

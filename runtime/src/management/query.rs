@@ -10,10 +10,13 @@ use uuid::Uuid;
 
 use super::cursor::{self, ListOrder};
 use crate::http::envelope::ApiError;
-use grapnel_store::views::{PageRequest, Start, TOTAL_CAP};
+use grapnel_store::views::{IntegrationRef, PageRequest, Start, TOTAL_CAP};
 
 const DEFAULT_PAGE_SIZE: u32 = 20;
 pub(super) const MAX_PAGE_SIZE: u32 = 100;
+
+/// Characters of the name of an object.
+const MAX_OBJECT_NAME: usize = 253;
 
 /// The parameters that all lists share.
 pub(super) const PAGING: [&str; 3] = ["page", "pageSize", "cursor"];
@@ -42,6 +45,11 @@ impl<'a> Query<'a> {
     /// `names` are those that the route has in addition to [`PAGING`].
     pub(super) fn of_list(raw: Option<&'a str>, names: &[&str]) -> Result<Self, ApiError> {
         Self::parse(raw.unwrap_or_default(), |name| names.contains(&name) || PAGING.contains(&name))
+    }
+
+    /// For routes that are no lists; `names` are all that they have.
+    pub(super) fn of_item(raw: Option<&'a str>, names: &[&str]) -> Result<Self, ApiError> {
+        Self::parse(raw.unwrap_or_default(), |name| names.contains(&name))
     }
 
     /// For routes without parameters.
@@ -99,6 +107,25 @@ impl<'a> Query<'a> {
         parse_uuid(value).map(Some).ok_or_else(|| ApiError::invalid(name, "must be a UUID"))
     }
 
+    /// An integration: its id, or `namespace/name`.
+    pub(super) fn integration(&self, name: &str) -> Result<Option<IntegrationRef>, ApiError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let invalid = || ApiError::invalid(name, "must be the id of an integration, or namespace/name");
+        parse_integration(value).map(Some).ok_or_else(invalid)
+    }
+
+    /// The status of an HTTP answer.
+    pub(super) fn http_status(&self, name: &str) -> Result<Option<i16>, ApiError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        let status = value.parse().ok().filter(|status| value.len() == 3 && (100..=599).contains(status));
+        status.map(Some).ok_or_else(|| ApiError::invalid(name, "must be an HTTP status from 100 to 599"))
+    }
+
+    /// Returns the first of the names that is given.
+    pub(super) fn first_of<'n>(&self, names: &[&'n str]) -> Option<&'n str> {
+        names.iter().copied().find(|name| self.get(name).is_some())
+    }
+
     /// An RFC 3339 time.
     pub(super) fn time(&self, name: &str) -> Result<Option<Timestamp>, ApiError> {
         let Some(value) = self.get(name) else { return Ok(None) };
@@ -117,6 +144,24 @@ impl<'a> Query<'a> {
         number
             .map(Some)
             .ok_or_else(|| ApiError::invalid(name, format!("must be a whole number from 1 to {max}")))
+    }
+
+    /// Reads the page of a search. Behind a parameter without an index (`walked`) only a cursor goes on: a page by number would be walked to from
+    /// the front each time.
+    pub(super) fn page_of_search(
+        &self,
+        order: ListOrder,
+        walked: Option<&str>,
+    ) -> Result<PageRequest, ApiError> {
+        let request = self.page(order)?;
+        match (walked, request.start) {
+            (Some(walked), Start::Page(page)) if page > NonZeroU32::MIN => {
+                let reason =
+                    format!("cannot be above 1 with {walked}, which has no index: go on with cursor");
+                Err(ApiError::invalid("page", reason))
+            }
+            _ => Ok(request),
+        }
     }
 
     /// Reads the page that is asked for, of a list in this order.
@@ -174,6 +219,24 @@ fn decode(text: &str) -> Option<Cow<'_, str>> {
 fn hex_byte(high: u8, low: u8) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     u8::try_from(digit(high)? * 16 + digit(low)?).ok()
+}
+
+/// Reads an integration: its id, or `namespace/name`.
+pub(super) fn parse_integration(text: &str) -> Option<IntegrationRef> {
+    if let Some(id) = parse_uuid(text) {
+        return Some(IntegrationRef::Id(id));
+    }
+    let is_name = |text: &str| {
+        !text.is_empty()
+            && text.len() <= MAX_OBJECT_NAME
+            && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.'))
+    };
+    match text.split_once('/') {
+        Some((namespace, name)) if is_name(namespace) && is_name(name) => {
+            Some(IntegrationRef::Name { namespace: namespace.to_owned(), name: name.to_owned() })
+        }
+        _ => None,
+    }
 }
 
 /// The form with hyphens, in either case; no other form that the library would take.

@@ -2,9 +2,11 @@
 
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
+use uuid::Uuid;
 
 use super::ManagementState;
-use super::answer::{self, ListMeta};
+use super::answer::{self, ListMeta, Listed};
+use super::authorize::Grant;
 use super::cursor::ListOrder;
 use super::model::{ReplayRequestView, ReplayStatusView};
 use super::path::PathId;
@@ -27,12 +29,23 @@ use grapnel_store::views::{ReplayFilter, ReplayStatus, list_replay_requests, loa
 )]
 pub(super) async fn list(
     State(state): State<ManagementState>,
+    grant: Grant,
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
-    let query = Query::of_list(raw.as_deref(), &["status", "eventId"])?;
+    Ok(find(&state, &grant, raw.as_deref()).await?.respond())
+}
+
+/// Reads the page that a query asks for.
+pub(super) async fn find(
+    state: &ManagementState,
+    grant: &Grant,
+    raw: Option<&str>,
+) -> Result<Listed<ReplayRequestView>, ApiError> {
+    let query = Query::of_list(raw, &["status", "eventId"])?;
     let filter = ReplayFilter {
         event_id: query.uuid("eventId")?.map(EventId::new),
         status: query.choice("status", &ReplayStatus::ALL.map(|status| (status.as_str(), status)))?,
+        visible: grant.visible.filter(),
     };
     let page = list_replay_requests(&state.db, &filter, query.page(ListOrder::ReplayRequests)?).await?;
     answer::list(page, ListOrder::ReplayRequests, |row| Ok(ReplayRequestView::from(row)))
@@ -53,6 +66,11 @@ pub(super) async fn read(
     RawQuery(raw): RawQuery,
 ) -> Result<Response, ApiError> {
     Query::none(raw.as_deref())?;
+    Ok(answer::item(&load(&state, id).await?))
+}
+
+/// Reads a replay request.
+pub(super) async fn load(state: &ManagementState, id: Uuid) -> Result<ReplayRequestView, ApiError> {
     let replay = load_replay_request(&state.db, ReplayId::new(id)).await?;
-    answer::item(replay.map(ReplayRequestView::from), "replay request")
+    replay.map(ReplayRequestView::from).ok_or_else(|| answer::not_found("replay request"))
 }

@@ -10,11 +10,14 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisResult};
 use secrecy::{ExposeSecret, SecretString};
 
+/// Cheap to clone.
 #[derive(Clone)]
-pub(super) struct RedisConnection {
+pub(crate) struct RedisConnection(Arc<Shared>);
+
+struct Shared {
     client: Client,
     config: AsyncConnectionConfig,
-    connection: Arc<Mutex<Option<MultiplexedConnection>>>,
+    connection: Mutex<Option<MultiplexedConnection>>,
 }
 
 // Not derived: the client's own `Debug` shows the password.
@@ -29,32 +32,32 @@ impl RedisConnection {
     ///
     /// # Errors
     /// Not a Redis URL.
-    pub(super) fn new(url: &SecretString, deadline: Duration) -> anyhow::Result<Self> {
+    pub(crate) fn new(url: &SecretString, deadline: Duration) -> anyhow::Result<Self> {
         // The error would repeat the URL, and with it the password.
         let client =
             Client::open(url.expose_secret()).map_err(|_| anyhow::anyhow!("REDIS_URL: not a Redis URL"))?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(deadline * 2))
             .set_response_timeout(Some(deadline));
-        Ok(Self { client, config, connection: Arc::default() })
+        Ok(Self(Arc::new(Shared { client, config, connection: Mutex::default() })))
     }
 
     fn current(&self) -> MutexGuard<'_, Option<MultiplexedConnection>> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the current connection or makes a new one.
-    pub(super) async fn connection(&self) -> RedisResult<MultiplexedConnection> {
+    pub(crate) async fn connection(&self) -> RedisResult<MultiplexedConnection> {
         if let Some(connection) = &*self.current() {
             return Ok(connection.clone());
         }
-        let connection = self.client.get_multiplexed_async_connection_with_config(&self.config).await?;
+        let connection = self.0.client.get_multiplexed_async_connection_with_config(&self.0.config).await?;
         *self.current() = Some(connection.clone());
         Ok(connection)
     }
 
     /// Drops the connection after a failure: the next use connects again.
-    pub(super) fn reset(&self) {
+    pub(crate) fn reset(&self) {
         *self.current() = None;
     }
 }

@@ -16,6 +16,7 @@ fn complete() -> Environment {
         ("MANAGEMENT_API_KEY", "management-word-1"),
         ("GRAPNEL_SEALING_KEYS", &format!("first:{KEY}")),
         ("GRAPNEL_HTTP_ADDR", "127.0.0.1:0"),
+        ("GRAPNEL_MANAGEMENT_ADDR", "127.0.0.1:0"),
         ("GRAPNEL_OPS_ADDR", "127.0.0.1:0"),
     ])
 }
@@ -48,12 +49,10 @@ async fn check(role: &str, changes: &[(&str, Option<&str>)], said: &str) {
 #[tokio::test]
 async fn required_variable_that_is_missing_or_empty_is_named() {
     for (role, names) in [
-        (
-            "api",
-            &["DATABASE_URL", "REDIS_URL", "RABBITMQ_URL", "MANAGEMENT_API_KEY", "GRAPNEL_SEALING_KEYS"][..],
-        ),
+        ("api", &["DATABASE_URL", "REDIS_URL", "RABBITMQ_URL", "GRAPNEL_SEALING_KEYS"][..]),
         ("worker", &["DATABASE_URL", "RABBITMQ_URL", "GRAPNEL_SEALING_KEYS"]),
-        ("dev", &["DATABASE_URL", "REDIS_URL", "RABBITMQ_URL", "MANAGEMENT_API_KEY", "GRAPNEL_SEALING_KEYS"]),
+        ("dev", &["DATABASE_URL", "REDIS_URL", "RABBITMQ_URL", "GRAPNEL_SEALING_KEYS"]),
+        ("manage", &["DATABASE_URL"]),
         ("apply", &["DATABASE_URL", "RABBITMQ_URL", "GRAPNEL_SEALING_KEYS"]),
         ("migrate", &["DATABASE_URL"]),
     ] {
@@ -141,6 +140,20 @@ async fn management_key_that_can_be_guessed_is_refused() {
     let said = "grapnel: MANAGEMENT_API_KEY_PREVIOUS: a key needs at least 16 characters";
     check("api", &[("MANAGEMENT_API_KEY_PREVIOUS", Some("short-word-0123"))], said).await;
     check("dev", &[("MANAGEMENT_API_KEY_PREVIOUS", Some("short-word-0123"))], said).await;
+    let alone = [("MANAGEMENT_API_KEY", None), ("MANAGEMENT_API_KEY_PREVIOUS", Some("management-word-1"))];
+    check("api", &alone, "grapnel: MANAGEMENT_API_KEY_PREVIOUS: is only valid beside MANAGEMENT_API_KEY")
+        .await;
+}
+
+#[tokio::test]
+async fn management_port_that_nobody_could_use_is_refused() {
+    let said = "grapnel: MANAGEMENT_API_KEY: is required unless GRAPNEL_KUBERNETES_ACCESS is true";
+    check("manage", &[("MANAGEMENT_API_KEY", None)], said).await;
+    check("manage", &[("MANAGEMENT_API_KEY", Some(""))], said).await;
+    let nowhere =
+        [("GRAPNEL_KUBERNETES_ACCESS", Some("true")), ("KUBECONFIG", Some("/nonexistent/kubeconfig"))];
+    check("manage", &nowhere, "grapnel: find the API server, by the account of the pod or by KUBECONFIG")
+        .await;
 }
 
 #[tokio::test]
@@ -213,6 +226,8 @@ async fn value_of_another_form_is_refused_with_the_options_name() {
         ("api", "GRAPNEL_QUEUE_PREFIX", "a b", "GRAPNEL_QUEUE_PREFIX"),
         ("worker", "GRAPNEL_INTEGRATION", "acme", "--integration"),
         ("worker", "GRAPNEL_ALLOWED_DESTINATION_CIDRS", "private", "--allowed-destination-cidrs"),
+        ("worker", "GRAPNEL_DENIED_DESTINATIONS", "redis.example.com", "redis.example.com is not host:port"),
+        ("api", "GRAPNEL_DENIED_DESTINATIONS", "redis://redis:6379", "--denied-destinations"),
     ] {
         check(role, &[(name, Some(value))], said).await;
     }
@@ -228,4 +243,27 @@ async fn help_names_the_variables_and_shows_no_secret() {
             assert!(!text.contains(secret), "{text}");
         }
     }
+}
+
+#[tokio::test]
+async fn way_out_that_cannot_be_used_is_named() {
+    let directory = std::env::temp_dir().join(unique_name("grapnel-egress"));
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let path = directory.join("ca.crt");
+    let file = path.to_str().expect("a path in UTF-8");
+    for role in ["api", "worker"] {
+        let proxy = "GRAPNEL_EGRESS_PROXY: not the URL of an HTTP proxy";
+        for url in
+            ["socks5://user:short-word@proxy", "https://user:short-word@proxy", "user:short-word@proxy:1"]
+        {
+            check(role, &[("GRAPNEL_EGRESS_PROXY", Some(url))], proxy).await;
+        }
+        let missing = format!("GRAPNEL_EGRESS_CA_FILE: cannot read {file}");
+        check(role, &[("GRAPNEL_EGRESS_CA_FILE", Some(file))], &missing).await;
+        std::fs::write(&path, "no certificate").expect("a file");
+        let invalid = "GRAPNEL_EGRESS_CA_FILE: it has no PEM certificate";
+        check(role, &[("GRAPNEL_EGRESS_CA_FILE", Some(file))], invalid).await;
+        std::fs::remove_file(&path).expect("removed");
+    }
+    std::fs::remove_dir_all(&directory).expect("removed");
 }

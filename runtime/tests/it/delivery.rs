@@ -1,9 +1,16 @@
 //! From an accepted event to a recorded result.
 
 mod egress;
+mod fields;
 mod outcomes;
 mod queues;
 mod request;
+mod sending;
+mod oauth2;
+mod services;
+mod shared_messages;
+
+use grapnel_testing::{acme_event, wait_until};
 
 use super::harness::{Platform, destination};
 
@@ -23,6 +30,32 @@ async fn wait_until_finished(platform: &Platform, deliveries: i64) {
     platform
         .wait_for_count("SELECT count(*) FROM deliveries WHERE finished_at IS NOT NULL", deliveries)
         .await;
+}
+
+/// Posts events until the delivery of one to a destination is held from the start; then 20 more. Returns the number of these that were
+/// queued.
+async fn post_to_held(platform: &Platform, destination: &str) -> i64 {
+    let mut posted = 0;
+    let newest = format!(
+        "SELECT count(*) FROM (
+            SELECT queued_at, due_at FROM deliveries WHERE destination = '{destination}' ORDER BY event_id DESC LIMIT 1
+        ) newest WHERE queued_at IS NULL AND due_at = '9999-01-01 00:00:00+00'"
+    );
+    // The api may not have read the change yet.
+    wait_until("a delivery that is held", async || {
+        posted += 1;
+        platform.post_acme(&acme_event(&format!("earlier-{posted}"))).await;
+        platform.count(&newest).await == 1
+    })
+    .await;
+    for number in 0..20 {
+        assert_eq!(platform.post_acme(&acme_event(&format!("later-{number}"))).await.status, 202);
+    }
+    let queued = format!(
+        "SELECT count(*) FROM deliveries d JOIN events e ON e.id = d.event_id
+        WHERE d.destination = '{destination}' AND e.external_event_id LIKE 'later-%' AND d.queued_at IS NOT NULL"
+    );
+    platform.count(&queued).await
 }
 
 /// Returns the numbers, statuses and errors of the attempts to a destination, in order.

@@ -6,14 +6,17 @@
 
 mod api;
 mod worker;
+mod takeover;
 mod claim;
 mod dispatch;
 mod rabbitmq;
 mod redis;
 mod postgres;
+mod read_only;
 mod readers;
 mod network;
 mod start;
+mod notifications;
 
 use std::time::Duration;
 
@@ -23,7 +26,7 @@ use tokio::time::Instant;
 const BOUND: Duration = Duration::from_secs(20);
 
 /// Prints how long some work took; fails when it took longer than the limit.
-async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(limit: Duration, what: &str, work: impl Future<Output = T>) -> T {
     let started = Instant::now();
     let done = tokio::time::timeout(limit, work).await;
     let took = started.elapsed().as_secs_f64();

@@ -77,6 +77,7 @@ impl Platform {
             ("RABBITMQ_URL", &services.rabbitmq_url),
             ("GRAPNEL_ENV", "development"),
             ("GRAPNEL_HTTP_ADDR", &format!("127.0.0.1:{http_port}")),
+            ("GRAPNEL_MANAGEMENT_ADDR", "127.0.0.1:0"),
             ("GRAPNEL_OPS_ADDR", "127.0.0.1:0"),
             ("GRAPNEL_QUEUE_PREFIX", &queue_prefix),
             ("GRAPNEL_SEALING_KEYS", SEALING_KEYS),
@@ -154,6 +155,13 @@ impl Platform {
     pub(crate) async fn apply(&self, integrations: &str) {
         let path = self.write_integrations(integrations);
         self.run(&["apply", "--file", path.to_str().expect("a path in UTF-8")]).await;
+    }
+
+    /// Writes a file for a process, and returns its path.
+    pub(crate) fn write_file(&self, name: &str, text: &str) -> String {
+        let path = self.directory.join(name);
+        std::fs::write(&path, text).expect("write a file");
+        path.to_str().expect("a path in UTF-8").to_owned()
     }
 
     pub(crate) fn write_integrations(&self, yaml: &str) -> PathBuf {

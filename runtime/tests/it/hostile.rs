@@ -19,7 +19,7 @@ const MAX_GROWTH_KIB: u64 = 200 * 1024;
 struct Target {
     platform: Platform,
     api: TestProcess,
-    resident_kib: u64,
+    allocated_kib: u64,
 }
 
 impl Target {
@@ -32,13 +32,13 @@ impl Target {
         let platform = Platform::new().await;
         let api = platform.start_api(integrations).await;
         assert_eq!(platform.post_acme(&acme_event("before")).await.status, 202);
-        let resident_kib = api.resident_kib();
-        Self { platform, api, resident_kib }
+        let allocated_kib = api.allocated_kib();
+        Self { platform, api, allocated_kib }
     }
 
     fn assert_bounded(&self) {
-        let now = self.api.resident_kib();
-        assert!(now < self.resident_kib + MAX_GROWTH_KIB, "from {} to {now} KiB", self.resident_kib);
+        let now = self.api.allocated_kib();
+        assert!(now < self.allocated_kib + MAX_GROWTH_KIB, "from {} to {now} KiB", self.allocated_kib);
     }
 
     /// Checks that the api accepts and stores as before, and that nothing of the attack is in the database.

@@ -1,13 +1,16 @@
 //! Providers as data: every preset through the real route, handshakes, mappings, and vectors of other implementations.
 
+mod codings;
 mod commands;
 mod covered;
-mod fixtures;
+pub(crate) mod fixtures;
+mod forms;
 mod handshakes;
 mod identity;
 mod leniency;
 mod mapping;
-mod sent;
+mod methods;
+pub(crate) mod sent;
 mod tokens;
 mod occurrences;
 mod vectors;
@@ -18,7 +21,7 @@ use serde_json::{Value, json};
 use super::harness::{Answer, Platform};
 
 /// Returns an Integration and its Secret, as YAML documents (JSON is YAML).
-fn documents(name: &str, mut spec: Value, secrets: &[&str]) -> String {
+pub(crate) fn documents(name: &str, mut spec: Value, secrets: &[&str]) -> String {
     let reference = |index: usize| json!({"name": format!("{name}-secrets"), "key": format!("s{index}")});
     let mut references: Vec<Value> = (0..secrets.len()).map(reference).collect();
     if references.len() > 1 {
@@ -42,7 +45,7 @@ fn documents(name: &str, mut spec: Value, secrets: &[&str]) -> String {
 }
 
 /// Sends a request to the api of a platform.
-trait SendTo {
+pub(crate) trait SendTo {
     async fn send(&self, platform: &Platform) -> Answer;
 }
 

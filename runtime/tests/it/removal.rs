@@ -55,7 +55,7 @@ async fn make_due(platform: &Platform) {
 }
 
 fn message(event_id: &str) -> Vec<u8> {
-    hint::encode(EventId::new(event_id.parse().expect("a UUID")))
+    hint::encode(&[EventId::new(event_id.parse().expect("a UUID"))])
 }
 
 async fn two_integrations(receiver: &TestReceiver) -> (Platform, String, String) {

@@ -11,8 +11,11 @@ Usage: offender.py COMMAND ARGUMENT…
   http1-unread PORT PATH COUNT   COUNT HTTP/1.1 connections that request and never read
   headers PORT COUNT             COUNT connections that send 63 KB of a header that does not end
   bodies PORT PATH BYTES COUNT   COUNT requests whose body stops before its last byte
-  certificates ADDRESS URL RATE  a host of certificates at port 443 of this address that never answers, and unsigned webhooks to
-                                 the URL of a PayPal route that name certificates there
+  delay PORT HOST PORT SECONDS   a proxy in front of a service, behind which it is so far away
+  certificates ADDRESS DIRECTORY URL RATE
+                                 a host of certificates at port 443 of this address, with the certificate of the server and that of the
+                                 signer in the directory. It answers for certificates of neighbours (NEIGHBOUR-…) alone and is silent
+                                 otherwise. And unsigned webhooks to the URL of a PayPal route that name other certificates there
 
 Connections to PORT come from 127.0.0.2, and are opened again when the server closes them. The neighbour's come from 127.0.0.1.
 """
@@ -24,6 +27,7 @@ import hmac
 import itertools
 import json
 import socket
+import ssl
 import struct
 import sys
 import urllib.parse
@@ -150,14 +154,30 @@ async def read(url, key, count):
     await asyncio.gather(*(one() for _ in range(count)))
 
 
-async def certificates(address, url, rate):
-    async def never_answer(reader, _writer):
-        await reader.read()
+async def certificates(address, directory, url, rate):
+    with open(f"{directory}/paypal.pem", "rb") as file:
+        of_signer = file.read()
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(f"{directory}/server.pem", f"{directory}/server.key")
 
-    server = await asyncio.start_server(never_answer, address, 443)
+    async def answer(reader, writer):
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                if b"/NEIGHBOUR-" not in head.split(b"\r\n", 1)[0]:
+                    await reader.read()
+                    return
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%s" % (len(of_signer), of_signer))
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(answer, address, 443, ssl=tls)
     print("listening", flush=True)
     body = json.dumps({"id": "WH-1", "event_type": "A.B", "create_time": "2026-01-02T03:04:05Z"}).encode()
     waiting = set()
+    if not rate:
+        await server.serve_forever()
     for number in itertools.count():
         headers = {
             "content-type": "application/json",
@@ -173,6 +193,39 @@ async def certificates(address, url, rate):
         unsigned.add_done_callback(lambda task: (waiting.discard(task), task.exception()))
         await asyncio.sleep(1 / rate)
     server.close()
+
+
+async def delay(port, host, target, seconds):
+    async def carry(reader, writer):
+        on_the_way = asyncio.Queue()
+
+        async def deliver():
+            while True:
+                due, data = await on_the_way.get()
+                await asyncio.sleep(due - loop.time())
+                if not data:
+                    writer.close()
+                    return
+                writer.write(data)
+                await writer.drain()
+
+        delivering = asyncio.create_task(deliver())
+        try:
+            while data := await reader.read(65536):
+                on_the_way.put_nowait((loop.time() + seconds, data))
+        except OSError:
+            pass
+        on_the_way.put_nowait((loop.time() + seconds, b""))
+        await asyncio.wait([delivering])
+
+    async def forward(reader, writer):
+        far_reader, far_writer = await asyncio.open_connection(host, target)
+        await asyncio.gather(carry(reader, far_writer), carry(far_reader, writer))
+
+    loop = asyncio.get_running_loop()
+    server = await asyncio.start_server(forward, "127.0.0.1", port)
+    print("listening", flush=True)
+    await server.serve_forever()
 
 
 async def hang(port, seconds):
@@ -198,10 +251,14 @@ def main(command, *arguments):
         return send(url, secret, float(rate), int(size))
     if command == "hang":
         return hang(int(arguments[0]), float(arguments[1]))
+    if command == "delay":
+        port, host, target, seconds = arguments
+        return delay(int(port), host, int(target), float(seconds))
     if command == "reader":
         return read(arguments[0], arguments[1], int(arguments[2]))
     if command == "certificates":
-        return certificates(arguments[0], arguments[1], float(arguments[2]))
+        address, directory, url, rate = arguments
+        return certificates(address, directory, url, float(rate))
     port, count = int(arguments[0]), int(arguments[-1])
     if command == "http2-idle":
         return hold(count, port, lambda reader, writer: http2_idle(reader, writer, arguments[1]))

@@ -3,6 +3,7 @@
 # services.sh and images.sh, by check-node and the demo.
 
 readonly NODE_PORT=30080
+readonly MANAGEMENT_NODE_PORT=30081
 
 cluster() { "$ROOT_DIR/scripts/cluster" --state "$STATE_DIR/cluster" "$@"; }
 kubectl() { KUBECONFIG=$STATE_DIR/cluster/kubeconfig "$KUBECTL" --request-timeout 30s "$@"; }
@@ -29,6 +30,8 @@ bring_up() {
     load_all_images
     # shellcheck disable=SC2034 # used by the script
     API=http://$GRAPNEL_NODE_ADDRESS:$NODE_PORT/api/v1
+    # shellcheck disable=SC2034 # used by check-node
+    MANAGEMENT=http://$GRAPNEL_NODE_ADDRESS:$MANAGEMENT_NODE_PORT/api/v1
     write_values >"$STATE_DIR/values.yaml"
 }
 
@@ -50,11 +53,13 @@ images:
   runtime: {repository: $REPOSITORY/grapnel, tag: "$TAG"}
   controller: {repository: $REPOSITORY/grapnel-controller, tag: "$TAG"}
   loadtest: {repository: $REPOSITORY/grapnel-loadtest, tag: "$TAG"}
-allowedDestinationCidrs: [10.0.0.0/8]
+allowedDestinationCidrs: [10.0.0.0/8, $GRAPNEL_HOST_ADDRESS/32]
 api:
   service: {type: NodePort, nodePort: $NODE_PORT}
   # All webhooks of a test come from one address.
   rateLimitPerMinute: 0
+manage:
+  service: {type: NodePort, nodePort: $MANAGEMENT_NODE_PORT}
 VALUES
 }
 

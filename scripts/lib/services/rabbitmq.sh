@@ -78,4 +78,15 @@ rabbitmq_answers() {
         port_answers "$RABBITMQ_PORT"
 }
 
+rabbitmq_ctl() { # argument…
+    run_as "$RABBITMQ_USER" env -i \
+        PATH="$PATH" \
+        LANG=C.UTF-8 \
+        HOME="$DATA_DIR/rabbitmq" \
+        ERL_EPMD_PORT="$EPMD_PORT" \
+        RABBITMQ_CONF_ENV_FILE="$DATA_DIR/rabbitmq/rabbitmq-env.conf" \
+        RABBITMQ_NODENAME=grapnel@localhost \
+        "$(dirname "$(rabbitmq_server)")/rabbitmqctl" -q "$@"
+}
+
 rabbitmq_stop() { stop_process rabbitmq TERM 60; }

@@ -5,6 +5,14 @@
   - {protocol: TCP, port: 53}
 {{- end -}}
 
+{{/* The API server has no labels, and its port behind the Service differs from cluster to cluster. */}}
+{{- define "grapnel.apiServerEgress" -}}
+- ports:
+  - {protocol: TCP, port: 443}
+  - {protocol: TCP, port: 6443}
+  - {protocol: TCP, port: 8443}
+{{- end -}}
+
 {{/* A datastore: the bundled pod, or the external address. Takes (list $ store ports). */}}
 {{- define "grapnel.storeEgress" -}}
 {{- $ := index . 0 -}}

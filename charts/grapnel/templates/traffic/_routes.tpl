@@ -1,11 +1,12 @@
-{{/* Routes paths to the api. Takes (list $ side paths); side is webhooks or management. */}}
+{{/* Routes paths to the api or the management pods. Takes (list $ side role paths); side is webhooks or management, role api or manage. */}}
 {{- define "grapnel.routes" -}}
 {{- $ := index . 0 -}}
 {{- $side := index . 1 -}}
-{{- $paths := index . 2 -}}
+{{- $role := index . 2 -}}
+{{- $paths := index . 3 -}}
 {{- $values := index $.Values $side -}}
 {{- $name := printf "%s-%s" (include "grapnel.name" $) $side -}}
-{{- $labels := include "grapnel.labels" (list $ "api") -}}
+{{- $labels := include "grapnel.labels" (list $ $role) -}}
 {{- with $values.ingress }}
 {{- if .enabled }}
 apiVersion: networking.k8s.io/v1
@@ -37,7 +38,7 @@ spec:
         pathType: Prefix
         backend:
           service:
-            name: {{ include "grapnel.name" $ }}-api
+            name: {{ include "grapnel.name" $ }}-{{ $role }}
             port: {name: http}
       {{- end }}
 ---
@@ -65,8 +66,8 @@ spec:
     - path: {type: PathPrefix, value: {{ . }}}
     {{- end }}
     backendRefs:
-    - name: {{ include "grapnel.name" $ }}-api
-      port: {{ $.Values.api.service.port }}
+    - name: {{ include "grapnel.name" $ }}-{{ $role }}
+      port: {{ (index $.Values $role).service.port }}
 ---
 {{- end }}
 {{- end }}

@@ -11,13 +11,12 @@ env:
 {{ include "grapnel.databaseVariable" . }}
 {{ include "grapnel.rabbitmqVariable" . }}
 {{ include "grapnel.sealingVariable" . }}
-{{- with .Values.allowedDestinationCidrs }}
-- name: GRAPNEL_ALLOWED_DESTINATION_CIDRS
-  value: {{ join "," . | quote }}
-{{- end }}
+{{- include "grapnel.egressVariables" . }}
 {{- with .Values.workers.extraEnv }}
 {{ toYaml . }}
 {{- end }}
+{{- include "grapnel.egressVolumes" . }}
+{{- include "grapnel.egressVolumeMounts" . }}
 resources: {{ toYaml .Values.workers.resources | nindent 2 }}
 {{- with .Values.workers.nodeSelector }}
 nodeSelector: {{ toYaml . | nindent 2 }}

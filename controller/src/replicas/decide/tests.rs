@@ -19,7 +19,7 @@ fn at(seconds: u64) -> Duration {
 }
 
 fn ready(ready: u64) -> Backlog {
-    Backlog { ready, unacknowledged: 0 }
+    Backlog { ready, ..Backlog::default() }
 }
 
 /// Runs one tick and carries out its decision.
@@ -79,9 +79,9 @@ fn the_first_worker_needs_more_than_the_activation_backlog() {
 #[test]
 fn unacknowledged_messages_keep_their_workers() {
     let policy = Policy { stabilization: at(0), cooldown: at(0), ..POLICY };
-    let held = Backlog { ready: 0, unacknowledged: 250 };
+    let held = Backlog { unacknowledged: 250, ..Backlog::default() };
     assert_eq!(decide(&policy, 5, held, &mut History::default(), at(0)).replicas, 3);
-    let last = Backlog { ready: 0, unacknowledged: 1 };
+    let last = Backlog { unacknowledged: 1, ..Backlog::default() };
     assert_eq!(decide(&policy, 1, last, &mut History::default(), at(0)).replicas, 1);
 }
 

@@ -1,6 +1,8 @@
+use grapnel_crds::{ScalingDecision, UnusedSecret};
 use serde_json::json;
 
 use super::*;
+use crate::report::observation::StepProblem;
 
 fn integration(spec: serde_json::Value) -> Integration {
     let mut object = json!({
@@ -244,4 +246,74 @@ fn a_warning_is_reported_only_for_an_accepted_object() {
     let accepted = StepStatus::Failed(StepProblem::stalled(reason::INVALID_SPEC, "wrong"));
     let refused = status(&integration(json!({})), &Observation { accepted, ..warned }, None, at(0));
     assert_eq!(reported(&refused, condition::ACCEPTED), pair(FALSE, reason::INVALID_SPEC));
+}
+
+#[test]
+fn a_destination_that_is_gone_is_reported_until_a_poll_finds_none() {
+    let object = integration(json!({}));
+    let seen = |observed: &Observation, before: IntegrationStatus| {
+        let object = Integration { status: Some(before), ..object.clone() };
+        status(&object, observed, None, at(0))
+    };
+    let polled = |gone: &[&str]| Observation {
+        gone: Some(gone.iter().map(ToString::to_string).collect()),
+        ..all_done(0, 0)
+    };
+    let gone = seen(&polled(&["orders", "stock"]), IntegrationStatus::default());
+    let condition = conditions::find(&gone.conditions, condition::DESTINATION_GONE).expect("it is reported");
+    assert_eq!((condition.status.as_str(), condition.reason.as_str()), (TRUE, reason::GONE));
+    assert!(condition.message.contains("orders, stock"), "{}", condition.message);
+    let before_a_poll = seen(&all_done(0, 0), gone.clone());
+    assert!(conditions::find(&before_a_poll.conditions, condition::DESTINATION_GONE).is_some());
+    let over = seen(&polled(&[]), gone);
+    assert!(conditions::find(&over.conditions, condition::DESTINATION_GONE).is_none());
+}
+
+#[test]
+fn a_service_that_cannot_be_delivered_to_is_reported_and_only_a_mistake_needs_someone() {
+    let destinations =
+        json!({"destinations": [{"name": "orders", "service": {"name": "orders", "port": 80}}]});
+    let delivers = integration(destinations);
+    let with = |services| Observation { services, ..all_done(1, 1) };
+    let problem = |reason| with(StepStatus::Failed(StepProblem::stalled(reason, "why")));
+    let ready = pair(TRUE, reason::AS_DESIRED);
+    assert_eq!(summary(&delivers, &with(StepStatus::Done)), [ready, absent(), absent()]);
+    let waiting = reason::NO_READY_ENDPOINTS;
+    assert_eq!(summary(&delivers, &problem(waiting)), [pair(FALSE, waiting), pair(TRUE, waiting), absent()]);
+    let missing = reason::SERVICE_NOT_FOUND;
+    assert_eq!(summary(&delivers, &problem(missing)), [pair(FALSE, missing), absent(), pair(TRUE, missing)]);
+
+    let found = status(&delivers, &problem(missing), None, at(0));
+    assert_eq!(reported(&found, condition::SERVICES_RESOLVED), pair(FALSE, missing));
+    let without = status(&integration(json!({})), &problem(missing), None, at(0));
+    assert_eq!(reported(&without, condition::SERVICES_RESOLVED), absent());
+    assert_eq!(reported(&without, condition::READY), pair(TRUE, reason::AS_DESIRED));
+}
+
+#[test]
+fn filters_are_reported_if_there_are_any() {
+    let plain = integration(json!({}));
+    let healthy = Observation { filter_problems: Some(Vec::new()), ..all_done(0, 0) };
+    let of = |integration: &Integration, observed: &Observation| {
+        reported(&status(integration, observed, None, at(0)), condition::FILTERS_HEALTHY)
+    };
+    assert_eq!(of(&plain, &healthy), pair("", ""));
+    let filtering = integration(json!({"destinations": [
+        {"name": "orders", "url": "https://orders.example.com", "filter": "payload.total > 1"},
+    ]}));
+    assert_eq!(of(&filtering, &all_done(0, 0)), pair("", ""), "not polled yet");
+    assert_eq!(of(&filtering, &healthy), pair(TRUE, reason::AS_DESIRED));
+    let problem = FilterProblem {
+        destination: "orders".to_owned(),
+        error: "a field is absent".to_owned(),
+        sample_event_id: grapnel_core::ids::EventId::new(uuid::Uuid::nil()),
+    };
+    let failing = Observation { filter_problems: Some(vec![problem]), ..all_done(0, 0) };
+    assert_eq!(of(&filtering, &failing), pair(FALSE, reason::FILTER_FAILED));
+    let status = status(&filtering, &failing, None, at(0));
+    assert_eq!(
+        reported(&status, condition::READY).0,
+        TRUE,
+        "webhooks are accepted and delivered all the same"
+    );
 }

@@ -33,6 +33,11 @@ impl Node {
 
     /// Applies an Integration of Acme whose secret is `secret-of-ROUTE` and whose only destination is this URL.
     pub(crate) async fn apply_acme(&self, name: &str, route: &str, url: &str) {
+        self.apply_acme_to(name, route, json!({ "url": url })).await;
+    }
+
+    /// The same with `url` or `service` as the target of the destination.
+    pub(crate) async fn apply_acme_to(&self, name: &str, route: &str, target: Value) {
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
             "stringData": {
@@ -41,7 +46,7 @@ impl Node {
         });
         apply(&self.in_namespace::<Secret>(SHOP), &secret).await;
         let integration = json!({
-            "apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": acme_spec(name, route, url),
+            "apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": acme_spec(name, route, target),
         });
         apply(&self.integrations(), &integration).await;
     }
@@ -78,20 +83,22 @@ pub(crate) fn secret_of(route: &str) -> String {
     format!("secret-of-{route}")
 }
 
-fn acme_spec(secret: &str, route: &str, url: &str) -> Value {
+fn acme_spec(secret: &str, route: &str, target: Value) -> Value {
+    let mut destination = json!({
+        "name": "receiver",
+        "timeoutSeconds": 5,
+        "maxConcurrency": 4,
+        "retry": {"maxAttempts": 20, "backoff": "Linear", "initialDelaySeconds": 1, "maxDelaySeconds": 3},
+        "signingSecretRef": {"name": secret, "key": "signing"},
+    });
+    let fields = destination.as_object_mut().expect("an object");
+    fields.extend(target.as_object().expect("an object").clone());
     json!({
         "provider": "acme",
         "route": route,
         "ingress": {"rateLimitPerMinute": 0},
         "verification": {"secretRef": {"name": secret}},
-        "destinations": [{
-            "name": "receiver",
-            "url": url,
-            "timeoutSeconds": 5,
-            "maxConcurrency": 4,
-            "retry": {"maxAttempts": 20, "backoff": "Linear", "initialDelaySeconds": 1, "maxDelaySeconds": 3},
-            "signingSecretRef": {"name": secret, "key": "signing"},
-        }],
+        "destinations": [destination],
         "workers": {"scaling": {
             "minReplicas": 0, "maxReplicas": 4, "targetBacklogPerReplica": 50,
             "cooldownSeconds": 10, "stabilizationWindowSeconds": 10,

@@ -36,7 +36,7 @@ impl<'a> Traffic<'a> {
     pub(crate) async fn disturb(&self, what: &str, disturbance: impl AsyncFnOnce()) {
         let started = Instant::now();
         disturbance().await;
-        for deployment in ["grapnel-api", "grapnel-controller"] {
+        for deployment in ["grapnel-api", "grapnel-manage", "grapnel-controller"] {
             self.node.wait_for_rollout(deployment).await;
         }
         // The load generator reports nothing before its end, so the database is asked.

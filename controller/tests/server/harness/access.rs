@@ -46,37 +46,79 @@ pub(crate) fn user(platform: &str) -> String {
     format!("system:serviceaccount:{platform}:{ACCOUNT}")
 }
 
-/// Creates the account with its rights, and writes the kubeconfig that uses it. Without a watched namespace, the whole
-/// cluster is watched.
-pub(crate) async fn grant(client: &Client, platform: &str, watched: Option<&str>, kubeconfig: &Path) {
-    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), platform);
-    let account = ServiceAccount {
-        metadata: ObjectMeta { name: Some(ACCOUNT.to_owned()), ..ObjectMeta::default() },
-        ..ServiceAccount::default()
-    };
+/// Creates an account.
+pub(crate) async fn create_account(client: &Client, namespace: &str, name: &str) {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
+    let account = ServiceAccount { metadata, ..ServiceAccount::default() };
     accounts.create(&PostParams::default(), &account).await.expect("create a ServiceAccount");
-    bind(client, platform, Some(platform), &rules_of_platform()).await;
-    bind(client, platform, watched, &rules_of_watched()).await;
+}
+
+/// Returns a new token of an account, for one audience or for the API server.
+pub(crate) async fn token_of(client: &Client, namespace: &str, name: &str, audience: Option<&str>) -> String {
+    let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), namespace);
+    let audiences = audience.map(str::to_owned).into_iter().collect();
     let request = TokenRequest {
-        spec: TokenRequestSpec { audiences: Vec::new(), ..TokenRequestSpec::default() },
+        spec: TokenRequestSpec { audiences, ..TokenRequestSpec::default() },
         ..TokenRequest::default()
     };
     let answer =
-        accounts.create_token_request(ACCOUNT, &PostParams::default(), &request).await.expect("a token");
-    let token = answer.status.expect("a token").token;
+        accounts.create_token_request(name, &PostParams::default(), &request).await.expect("a token");
+    answer.status.expect("a token").token
+}
+
+/// The rules of a file of the chart, for example of what the management pods may ask.
+pub(crate) fn rules_of(text: &str) -> Vec<PolicyRule> {
+    rules(text)
+}
+
+/// Creates the account with its rights, and writes the kubeconfig that uses it. Without a watched namespace, the whole
+/// cluster is watched.
+pub(crate) async fn grant(client: &Client, platform: &str, watched: Option<&str>, kubeconfig: &Path) {
+    create_account(client, platform, ACCOUNT).await;
+    bind(client, platform, Some(platform), &rules_of_platform()).await;
+    bind(client, platform, watched, &rules_of_watched()).await;
+    let token = token_of(client, platform, ACCOUNT, None).await;
     std::fs::write(kubeconfig, user_file(&token)).expect("write a file");
     wait_until_granted(kubeconfig, platform, watched).await;
 }
 
 /// Applies a role with these rules in a namespace, or in all of them, and binds it to the account.
 pub(crate) async fn bind(client: &Client, platform: &str, namespace: Option<&str>, rules: &[PolicyRule]) {
+    bind_account(client, platform, ACCOUNT, namespace, rules).await;
+}
+
+/// Does the same for another account of the platform's namespace.
+pub(crate) async fn bind_account(
+    client: &Client,
+    platform: &str,
+    account: &str,
+    namespace: Option<&str>,
+    rules: &[PolicyRule],
+) {
+    let subject = json!({"kind": "ServiceAccount", "name": account, "namespace": platform});
+    bind_subject(client, &format!("{platform}-{account}"), subject, namespace, rules).await;
+}
+
+/// Does the same for a group.
+pub(crate) async fn bind_group(client: &Client, group: &str, namespace: &str, rules: &[PolicyRule]) {
+    let subject = json!({"kind": "Group", "name": group, "apiGroup": "rbac.authorization.k8s.io"});
+    bind_subject(client, group, subject, Some(namespace), rules).await;
+}
+
+async fn bind_subject(
+    client: &Client,
+    prefix: &str,
+    subject: Value,
+    namespace: Option<&str>,
+    rules: &[PolicyRule],
+) {
     // Tests run in parallel, and the names of cluster roles must not collide.
-    let name = format!("{platform}-{}", namespace.unwrap_or("all"));
+    let name = format!("{prefix}-{}", namespace.unwrap_or("all"));
     let (role, binding) =
         if namespace.is_some() { ("Role", "RoleBinding") } else { ("ClusterRole", "ClusterRoleBinding") };
     let group = "rbac.authorization.k8s.io";
     apply(client, role, namespace, &name, json!({ "rules": rules })).await;
-    let subject = json!({"kind": "ServiceAccount", "name": ACCOUNT, "namespace": platform});
     let bound = json!({"roleRef": {"apiGroup": group, "kind": role, "name": name}, "subjects": [subject]});
     apply(client, binding, namespace, &name, bound).await;
 }
@@ -101,7 +143,7 @@ async fn apply(client: &Client, kind: &str, namespace: Option<&str>, name: &str,
 }
 
 /// Returns the administrator's kubeconfig, with the token in place of the administrator's credentials.
-fn user_file(token: &str) -> String {
+pub(crate) fn user_file(token: &str) -> String {
     let mut file = Kubeconfig::read_from(variable("KUBECONFIG")).expect("read KUBECONFIG");
     for named in &mut file.auth_infos {
         named.auth_info = Some(serde_json::from_value(json!({ "token": token })).expect("a user"));

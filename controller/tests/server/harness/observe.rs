@@ -53,7 +53,7 @@ impl Installation {
     pub(crate) async fn row(&self, id: Uuid) -> Option<Value> {
         let sql = format!(
             "SELECT generation, writer_epoch AS epoch, state, route, encode(secrets, 'hex') AS secrets,
-                deleted_at IS NOT NULL AS deleted, spec
+                deleted_at IS NOT NULL AS deleted, spec, endpoints
             FROM integrations WHERE id = '{id}'"
         );
         self.database.rows(&sql).await.pop()

@@ -39,22 +39,14 @@ impl Process {
         reqwest::get(url).await.map_or(0, |answer| answer.status().as_u16())
     }
 
-    /// Returns the resident memory in megabytes.
+    /// Returns the memory that is allocated, in megabytes.
     pub(crate) fn memory_mb(&self) -> u64 {
-        self.resident_kib() / 1024
+        self.allocated_kib() / 1024
     }
 
-    /// Returns the sum of the counters of a name whose labels contain all of `labels` and none of `without`.
+    /// Returns the sum of counters: see [`counter`].
     pub(crate) async fn counter(&self, name: &str, labels: &[&str], without: &[&str]) -> u64 {
-        let url = format!("http://127.0.0.1:{}/metrics", self.port);
-        let text = reqwest::get(url).await.expect("the operations port").text().await.expect("a text");
-        let matches = |line: &&str| {
-            line.starts_with(name)
-                && labels.iter().all(|label| line.contains(label))
-                && !without.iter().any(|label| line.contains(label))
-        };
-        let number = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok());
-        text.lines().filter(matches).filter_map(number).map(|number| number as u64).sum()
+        counter(self.port, name, labels, without).await
     }
 
     /// Returns the number of requests that may change something at the API server, except renewals of the Lease.
@@ -76,4 +68,17 @@ impl DerefMut for Process {
     fn deref_mut(&mut self) -> &mut TestProcess {
         &mut self.process
     }
+}
+
+/// Returns the sum of the counters of a name at an operations port, whose labels contain all of `labels` and none of `without`.
+pub(crate) async fn counter(ops_port: u16, name: &str, labels: &[&str], without: &[&str]) -> u64 {
+    let url = format!("http://127.0.0.1:{ops_port}/metrics");
+    let text = reqwest::get(url).await.expect("the operations port").text().await.expect("a text");
+    let matches = |line: &&str| {
+        line.starts_with(name)
+            && labels.iter().all(|label| line.contains(label))
+            && !without.iter().any(|label| line.contains(label))
+    };
+    let number = |line: &str| line.rsplit(' ').next().and_then(|number| number.parse::<f64>().ok());
+    text.lines().filter(matches).filter_map(number).map(|number| number as u64).sum()
 }

@@ -49,6 +49,8 @@ pub enum AddressClass {
     Benchmarking,
     /// Everything else outside of the globally routable ranges.
     Reserved,
+    /// A server that the platform itself uses; of any range, and whatever is allowed.
+    Datastore,
 }
 
 impl EgressPolicy {
@@ -75,17 +77,56 @@ impl EgressPolicy {
     /// # Errors
     /// When its class is refused and no allowed range contains it.
     pub fn permits(&self, address: IpAddr) -> Result<(), DeniedAddress> {
-        let effective = embedded_ipv4(address).map_or(address, IpAddr::V4);
-        let class = match effective {
-            IpAddr::V4(address) => class_of_ipv4(address),
-            IpAddr::V6(address) => class_of_ipv6(address),
-        };
-        match class {
+        let effective = effective_address(address);
+        match class_of(effective) {
             None => Ok(()),
-            Some(_) if self.allowed.iter().any(|net| net.contains(&address) || net.contains(&effective)) => {
-                Ok(())
-            }
+            Some(_) if self.allows(address, effective) => Ok(()),
             Some(class) => Err(DeniedAddress { class }),
+        }
+    }
+
+    /// Checks whether the address of a Service's endpoint may be dialed. Pods may have an address of any network, so only what
+    /// can never be a pod's is refused.
+    ///
+    /// # Errors
+    /// When its class is refused and no allowed range contains it.
+    pub fn permits_endpoint(&self, address: IpAddr) -> Result<(), DeniedAddress> {
+        let effective = effective_address(address);
+        match class_of(effective) {
+            Some(class) if !class.may_be_a_pods() && !self.allows(address, effective) => {
+                Err(DeniedAddress { class })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns whether the platform allows this address by itself, and not only a range with it.
+    pub fn names(&self, address: IpAddr) -> bool {
+        let is_single = |net: &&IpNet| net.prefix_len() == net.max_prefix_len();
+        self.allowed.iter().filter(is_single).any(|net| net.contains(&address))
+    }
+
+    fn allows(&self, address: IpAddr, effective: IpAddr) -> bool {
+        self.allowed.iter().any(|net| net.contains(&address) || net.contains(&effective))
+    }
+}
+
+impl AddressClass {
+    /// Returns whether a cluster may give such an address to a pod. Some use carrier-grade NAT, benchmarking or reserved ranges.
+    const fn may_be_a_pods(self) -> bool {
+        match self {
+            Self::Private
+            | Self::CarrierGradeNat
+            | Self::Documentation
+            | Self::Benchmarking
+            | Self::Reserved => true,
+            Self::Unspecified
+            | Self::Loopback
+            | Self::Metadata
+            | Self::LinkLocal
+            | Self::Multicast
+            | Self::Broadcast
+            | Self::Datastore => false,
         }
     }
 }
@@ -104,7 +145,21 @@ impl fmt::Display for AddressClass {
             Self::Documentation => "documentation",
             Self::Benchmarking => "benchmarking",
             Self::Reserved => "reserved",
+            Self::Datastore => "datastore",
         })
+    }
+}
+
+/// Returns the address at which packets to an address end up.
+pub fn effective_address(address: IpAddr) -> IpAddr {
+    embedded_ipv4(address).map_or(address, IpAddr::V4)
+}
+
+/// `None` for globally routable unicast.
+fn class_of(effective: IpAddr) -> Option<AddressClass> {
+    match effective {
+        IpAddr::V4(address) => class_of_ipv4(address),
+        IpAddr::V6(address) => class_of_ipv6(address),
     }
 }
 
@@ -298,6 +353,36 @@ mod tests {
         assert_eq!(permits(&policy, "fd13::1"), Err(Private));
         assert_eq!(permits(&policy, "127.0.0.1"), Err(Loopback));
         assert_eq!(permits(&policy, "fd00:ec2::254"), Err(Metadata));
+    }
+
+    #[test]
+    fn an_endpoint_has_any_address_that_a_pod_can_have() {
+        let check = |policy: &EgressPolicy, address: &str| {
+            policy.permits_endpoint(address.parse().unwrap()).map_err(|denied| denied.class)
+        };
+        let policy = EgressPolicy::default();
+        for address in
+            ["10.244.0.7", "100.64.3.4", "198.18.0.9", "240.0.0.4", "1.2.3.4", "fd00::7", "2001:db8::7"]
+        {
+            assert_eq!(check(&policy, address), Ok(()), "{address}");
+        }
+        for (address, class) in [
+            ("127.0.0.1", Loopback),
+            ("::1", Loopback),
+            ("::ffff:127.0.0.1", Loopback),
+            ("0.0.0.0", Unspecified),
+            ("::", Unspecified),
+            ("169.254.169.254", Metadata),
+            ("fd00:ec2::254", Metadata),
+            ("169.254.20.10", LinkLocal),
+            ("fe80::1", LinkLocal),
+            ("224.0.0.1", Multicast),
+            ("255.255.255.255", Broadcast),
+            ("64:ff9b::7f00:1", Loopback),
+        ] {
+            assert_eq!(check(&policy, address), Err(class), "{address}");
+        }
+        assert_eq!(check(&allowing(&["127.0.0.0/8"]), "127.0.0.1"), Ok(()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Decides what follows from an attempt's outcome: the delivery is done, retried after some wait, or given up. Pure: values and
 //! a random number go in.
 //!
-//! Invariants: a delivery is given up exactly at its policy's last attempt; a wait is never longer than the policy's
+//! Invariants: a delivery is given up exactly at its policy's last attempt or after a final status; a wait is never longer than the policy's
 //! longest delay or its bound for `Retry-After`; a failure that is not an attempt uses up nothing.
 //!
 //! Waits have full jitter, so that deliveries that failed together are not retried together: a wait is a random share of
@@ -23,7 +23,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 const WAIT_AFTER_OWN_FAILURE: Duration = Duration::from_secs(60);
 
 /// The retry policy of a destination, with its defaults filled in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CompiledRetryPolicy {
     /// Attempts in one budget, including the first. A replay starts a new budget.
     pub max_attempts: u32,
@@ -35,6 +35,8 @@ pub struct CompiledRetryPolicy {
     pub max_delay: Duration,
     /// The longest wait that a receiver may request; zero ignores its requests.
     pub retry_after_max: Duration,
+    /// The statuses after which no further attempt is made. 410 is one in any case.
+    pub final_statuses: Vec<u16>,
 }
 
 /// The decision about a delivery after an attempt.
@@ -44,9 +46,9 @@ pub enum RetryDecision {
     Succeeded,
     /// It is due again after this wait.
     RetryAfter(Duration),
-    /// It failed, and its attempts are used up.
+    /// It failed, and its attempts are used up or further ones would change nothing.
     GaveUp {
-        /// For an operator: the number of attempts and the last failure.
+        /// For an operator: the number of attempts and the last failure, or the final status.
         reason: String,
     },
     /// It failed, and its destination asks for no further deliveries.
@@ -84,6 +86,10 @@ pub fn decide(
         AttemptOutcome::Succeeded { .. } => RetryDecision::Succeeded,
         AttemptOutcome::Gone { .. } => RetryDecision::DestinationGone,
         AttemptOutcome::NotSent { .. } => RetryDecision::NotAnAttempt { wait: WAIT_AFTER_OWN_FAILURE },
+        AttemptOutcome::Refused { status, .. } if policy.final_statuses.contains(status) => {
+            let reason = format!("the receiver answered {status}, which is final for this destination");
+            RetryDecision::GaveUp { reason }
+        }
         AttemptOutcome::Refused { .. }
         | AttemptOutcome::Unreachable { .. }
         | AttemptOutcome::TimedOut { .. }

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::InvalidEvent;
 use super::field_source::FieldSource;
-use crate::request::json::{self, FoundValues, Pointer};
+use crate::request::json::{self, FoundValues, Omitted, Pointer};
 use crate::request::{IncomingRequest, Source};
 
 /// The longest text that becomes a field of an event, in bytes.
@@ -16,6 +16,16 @@ pub(super) struct FieldReader<'r, 'a> {
     pub(super) request: &'r IncomingRequest<'a>,
     /// The values of a JSON body.
     pub(super) json: Option<&'r FoundValues<'a>>,
+    /// The element that is read, if the request is split.
+    pub(super) element: Option<&'r ElementValues<'a>>,
+}
+
+/// An element and the values that are looked up in it.
+pub(super) struct ElementValues<'a> {
+    pub(super) text: &'a str,
+    pub(super) found: FoundValues<'a>,
+    /// What all of the element is without.
+    pub(super) attempt_fields: &'a Omitted,
 }
 
 /// A text of the request, and where it was.
@@ -56,6 +66,7 @@ impl FieldReader<'_, '_> {
                 Some(value) => Some(json::text(value).ok_or("must be a text")?),
                 None => None,
             },
+            FieldSource::Element(pointer) => self.element.and_then(|element| element.value(pointer)),
             FieldSource::Value(Source::Json(pointer)) => self.member(pointer).and_then(json::scalar),
             FieldSource::Value(source) => source.value(self.request).map(|bytes| match bytes {
                 Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
@@ -70,6 +81,18 @@ impl FieldReader<'_, '_> {
 
     fn member(&self, pointer: &Pointer) -> Option<&RawValue> {
         self.json?.get(pointer).flatten()
+    }
+}
+
+impl ElementValues<'_> {
+    fn value(&self, pointer: &Pointer) -> Option<Cow<'_, str>> {
+        if !pointer.is_whole() {
+            return self.found.get(pointer).flatten().and_then(json::scalar);
+        }
+        let mut canonical = Vec::with_capacity(self.text.len());
+        let is_exact = json::canonical(self.text, self.attempt_fields, &mut canonical);
+        let text = String::from_utf8(canonical).ok().filter(|_| is_exact);
+        Some(text.map_or(Cow::Borrowed(self.text), Cow::Owned))
     }
 }
 

@@ -89,6 +89,8 @@ pub struct Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Topic {
+    /// Where the webhook is entered, and its secret found.
+    Setup,
     Signature,
     Payload,
     EventId,
@@ -113,6 +115,7 @@ impl TryFrom<String> for RetryWindow {
 impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Setup => "setup",
             Self::Signature => "signature",
             Self::Payload => "payload",
             Self::EventId => "event id",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// A request and its event. In the body and the headers, `@now@`, `@nowMs@` and `@nowIso@` are replaced by the time of the
+/// A request and its event, or its events if it is split. In the body and the headers, `@now@`, `@nowMs@` and `@nowIso@` are replaced by the time of the
 /// test, and `@signature@` by the signature.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -16,10 +16,21 @@ pub struct Fixture {
     pub query: Option<String>,
     #[serde(default)]
     pub body: String,
-    pub event: FixtureEvent,
+    #[serde(default)]
+    pub event: Option<FixtureEvent>,
+    /// In the order of the document.
+    #[serde(default)]
+    pub events: Vec<FixtureEvent>,
 }
 
-/// The event of a fixture's request.
+impl Fixture {
+    /// Returns the first event of the request.
+    pub fn first_event(&self) -> Option<&FixtureEvent> {
+        self.event.as_ref().or(self.events.first())
+    }
+}
+
+/// An event of a fixture's request.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct FixtureEvent {

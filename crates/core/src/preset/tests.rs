@@ -50,6 +50,29 @@ fn every_preset_says_what_was_read_and_when() {
     }
 }
 
+/// What a preset has sent on, an Integration may name too: no header that is refused there, and none that is not stored.
+#[test]
+fn the_headers_that_a_preset_has_sent_on_are_permitted() {
+    let mut named = 0;
+    for preset in every_preset().filter(|preset| !preset.forward_headers.is_empty()) {
+        let object = serde_json::json!({
+            "apiVersion": grapnel_crds::API_VERSION, "kind": grapnel_crds::KIND, "metadata": {"name": "a"},
+            "spec": {
+                "provider": "acme", "verification": {"secretRef": {"name": "a"}},
+                "destinations": [{
+                    "name": "a", "url": "https://a.example", "deliver": "raw", "forwardHeaders": preset.forward_headers,
+                }],
+            },
+        });
+        let object: grapnel_crds::Integration = serde_json::from_value(object).expect("an Integration");
+        assert_eq!(object.validate(), [], "{}", preset.provider);
+        let is_lower = |name: &String| *name == name.to_ascii_lowercase();
+        assert!(preset.forward_headers.iter().all(is_lower), "{}", preset.provider);
+        named += 1;
+    }
+    assert!(named > 0);
+}
+
 #[test]
 fn a_preset_takes_an_id_if_and_only_if_its_provider_sends_one() {
     for preset in every_preset() {
@@ -77,7 +100,8 @@ fn no_signature_is_accepted_for_longer_than_events_are_kept() {
     }
 }
 
-/// A repetition with its first timestamp must still be within the tolerance; one that is signed anew needs no more than the
+/// A repetition with its first timestamp must still be within the tolerance, which is the longest if nobody says for how long it is
+/// repeated; one that is signed anew needs no more than the
 /// common five or ten minutes, and a longer tolerance would only help whoever replays requests.
 #[test]
 fn every_tolerance_fits_the_retries_of_its_provider() {
@@ -91,14 +115,17 @@ fn every_tolerance_fits_the_retries_of_its_provider() {
         };
         let tolerance = i64::from(timestamp.tolerance_seconds.unwrap_or(300));
         match (timestamps, window) {
-            (AttemptTimestamps::First, RetryWindow::For(window)) => {
-                let needed = window.as_secs().min(LONGEST_TOLERANCE);
+            (AttemptTimestamps::First, window) => {
+                let needed = match window {
+                    RetryWindow::For(window) => window.as_secs().min(LONGEST_TOLERANCE),
+                    RetryWindow::Unknown => LONGEST_TOLERANCE,
+                    RetryWindow::None => panic!("{provider} repeats nothing with its first time"),
+                };
                 assert!(
                     tolerance >= needed,
                     "{provider} repeats for {needed} s, but {tolerance} s are tolerated"
                 );
             }
-            (AttemptTimestamps::First, _) => panic!("{provider} repeats its first time for an unknown time"),
             (AttemptTimestamps::None, window) => {
                 assert_eq!(
                     window,
@@ -124,5 +151,25 @@ fn a_request_that_the_preset_accepts_has_a_content_type_of_the_provider() {
             "{}: {fixture}",
             preset.provider
         );
+    }
+}
+
+/// A request of these carries several things that changed, and no description of any.
+const NOT_SPLIT: [&str; 3] = [
+    // The accounts for which something changed, and nothing more.
+    "dropbox", // The alerts of a group, which is what fires and ends.
+    "grafana", // Lists of many kinds, each with the users that all of its items refer to.
+    "x",
+];
+
+#[test]
+fn a_request_with_several_events_is_split_and_the_fixture_has_three() {
+    for preset in every_preset() {
+        let Preset { provider, mapping, behavior, fixture, .. } = &*preset;
+        let is_split = !mapping.split.is_empty();
+        let several = behavior.events_per_request == EventsPerRequest::Several;
+        assert_eq!(several && !NOT_SPLIT.contains(&&**provider), is_split, "{provider}");
+        assert_eq!(fixture.event.is_some(), !is_split, "{provider}");
+        assert_eq!(fixture.events.len(), if is_split { 3 } else { 0 }, "{provider}");
     }
 }

@@ -8,7 +8,11 @@ pub struct ContentType<'a>(&'a [u8]);
 
 impl<'a> ContentType<'a> {
     pub fn of(headers: &'a HeaderMap) -> Self {
-        let value = headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+        Self::parse(headers.get(header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes()))
+    }
+
+    /// Takes the value of the header.
+    pub fn parse(value: &'a [u8]) -> Self {
         Self(value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii())
     }
 
@@ -18,6 +22,16 @@ impl<'a> ContentType<'a> {
         self.0.is_empty()
             || self.0.eq_ignore_ascii_case(b"application/json")
             || suffix.is_some_and(|suffix| suffix.eq_ignore_ascii_case(b"+json"))
+    }
+
+    /// Whether the body is a form with parts.
+    pub fn is_multipart(self) -> bool {
+        self.0.eq_ignore_ascii_case(b"multipart/form-data")
+    }
+
+    /// Whether it is this one, which is in lower case.
+    pub fn is(self, expected: &str) -> bool {
+        self.0.eq_ignore_ascii_case(expected.as_bytes())
     }
 
     /// Whether the body is a form.

@@ -9,9 +9,13 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+pub use canonical::{Omitted, canonical};
 pub use pointer_set::{FoundValues, PointerSet};
+pub use split::{MAX_ELEMENTS, SplitPaths, TooManyElements};
 
+mod canonical;
 mod pointer_set;
+mod split;
 
 /// A JSON Pointer (RFC 6901).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,59 +145,6 @@ fn step_to_all<'a>(value: &'a RawValue, segment: &str) -> Vec<&'a RawValue> {
     members.into_iter().filter(|(name, _)| **name == *segment.as_bytes()).map(|(_, value)| value).collect()
 }
 
-/// Writes the value so that equal values become equal texts: members in the order of their names, no white space, strings
-/// with the same escapes. Numbers are left as they are, so that none becomes another. The caller must have bounded the
-/// nesting.
-///
-/// Returns whether the text stands for this value alone. It does not if a string has half of a surrogate pair, for which there
-/// is no text, or if a name is repeated, since only the last of its values is written.
-pub fn canonical(value: &str, out: &mut Vec<u8>) -> bool {
-    match value.as_bytes().first() {
-        Some(b'{') => {
-            let Ok(Members(mut members)) = serde_json::from_str::<Members<'_>>(value) else { return false };
-            // Of members with the same name the last counts, and a stable sort keeps it last.
-            members.sort_by(|one, other| one.0.cmp(&other.0));
-            let mut is_exact = true;
-            out.push(b'{');
-            for (index, (name, value)) in members.iter().enumerate() {
-                if members.get(index + 1).is_some_and(|next| next.0 == *name) {
-                    is_exact = false;
-                    continue;
-                }
-                is_exact &= push_text(name, out);
-                out.push(b':');
-                is_exact &= canonical(value.get(), out);
-                out.push(b',');
-            }
-            out.push(b'}');
-            is_exact
-        }
-        Some(b'[') => {
-            let Ok(value) = serde_json::from_str::<&RawValue>(value) else { return false };
-            let mut is_exact = true;
-            out.push(b'[');
-            for element in elements(value).unwrap_or_default() {
-                is_exact &= canonical(element.get(), out);
-                out.push(b',');
-            }
-            out.push(b']');
-            is_exact
-        }
-        Some(b'"') => serde_json::from_str::<Characters<'_>>(value).is_ok_and(|text| push_text(&text.0, out)),
-        _ => {
-            out.extend_from_slice(value.as_bytes());
-            true
-        }
-    }
-}
-
-/// Writes a string. Returns whether it could: nothing is written for one that has half of a surrogate pair.
-fn push_text(text: &[u8], out: &mut Vec<u8>) -> bool {
-    let Ok(text) = std::str::from_utf8(text) else { return false };
-    serde_json::to_writer(out, text).expect("a string can be written to a vector");
-    true
-}
-
 /// A text that is borrowed if it has no escapes.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -306,28 +257,6 @@ mod tests {
             assert_eq!(found(json, absent), None, "{absent}");
         }
         assert!(Pointer::parse("a").is_none());
-    }
-
-    #[test]
-    fn equal_values_have_one_canonical_text_and_others_another() {
-        let canonical = |json: &str| {
-            let mut out = Vec::new();
-            assert!(super::canonical(json, &mut out), "{json}");
-            String::from_utf8(out).expect("text")
-        };
-        let one = canonical(r#"{ "b" : [1, {"x":null}], "a":"\u00e9" }"#);
-        assert_eq!(one, canonical(r#"{"a":"é","b":[1,{"x":null}]}"#));
-        assert_ne!(canonical(r#"{"a":12345678901234567890}"#), canonical(r#"{"a":12345678901234567891}"#));
-        assert_ne!(canonical(r#"["1"]"#), canonical("[1]"));
-        assert_ne!(canonical(r#"{"a":1}"#), canonical(r#"{"b":1}"#));
-    }
-
-    #[test]
-    fn a_value_that_has_no_text_of_its_own_is_told() {
-        for json in [r#"{"a":"\ud83d"}"#, r#"{"\ud83d":1}"#, r#"[["\ude00"]]"#, r#"{"a":1,"a":2}"#] {
-            assert!(!super::canonical(json, &mut Vec::new()), "{json}");
-        }
-        assert!(super::canonical(r#"["\ud83d\ude00"]"#, &mut Vec::new()));
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Source {
                 values.next().is_none().then(|| Cow::Borrowed(value.as_bytes()))
             }
             Self::Query(name) => form::value(request.uri.query()?.as_bytes(), name).map(into_bytes),
-            Self::Form(name) => form::value(request.body, name).map(into_bytes),
+            Self::Form(name) => form::value(request.form_fields(), name).map(into_bytes),
             Self::Json(pointer) => json::scalar(member(request, pointer)?).map(into_bytes),
         }
     }
@@ -53,7 +53,7 @@ impl Source {
             Self::Query(name) => {
                 request.uri.query().is_some_and(|query| form::contains(query.as_bytes(), name))
             }
-            Self::Form(name) => form::contains(request.body, name),
+            Self::Form(name) => form::contains(request.form_fields(), name),
             Self::Json(pointer) => member(request, pointer).is_some(),
         }
     }

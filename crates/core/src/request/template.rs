@@ -174,7 +174,16 @@ mod tests {
     fn built(template: &str, headers: &HeaderMap, uri: &str, body: &[u8]) -> String {
         let (uri, method): (Uri, _) = (uri.parse().expect("a URI"), Method::POST);
         let public_url = Some("https://hooks.example.com");
-        let request = IncomingRequest { method: &method, uri: &uri, headers, body, public_url, json: None };
+        let request = IncomingRequest {
+            method: &method,
+            uri: &uri,
+            headers,
+            body,
+            encoded_body: None,
+            form: None,
+            public_url,
+            json: None,
+        };
         let secret = ConstantTime::new(&b"s"[..]);
         let context = TemplateContext { request, timestamp: b"12", secret, url: SignedUrl::AsReceived };
         let template = Template::parse(template).expect("a template");

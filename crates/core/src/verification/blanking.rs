@@ -9,7 +9,7 @@ use http::HeaderName;
 
 use super::scheme::CompiledScheme;
 use super::{SignatureFormat, Verifier};
-use crate::request::{IncomingRequest, Source, form, json};
+use crate::request::{IncomingRequest, Source, form, json, multipart};
 
 impl Verifier {
     /// Whether this header carries a token in the clear.
@@ -28,12 +28,21 @@ impl Verifier {
     }
 
     /// Returns the body with its token blanked; `None` if the scheme has none there.
-    pub fn blanked_body(&self, body: &[u8]) -> Option<Vec<u8>> {
+    pub fn blanked_body(&self, request: &IncomingRequest<'_>) -> Option<Vec<u8>> {
+        let IncomingRequest { headers, body, .. } = request;
         let mut blanked = body.to_vec();
+        if let CompiledScheme::ElementToken { token, .. } = &self.scheme {
+            token.ranges(body).into_iter().for_each(|range| blank_scalar(&mut blanked, range));
+            return Some(blanked);
+        }
         match self.token_source()? {
             Source::Header(_) | Source::Query(_) => return None,
             Source::Form(name) => {
-                for range in form::ranges_of_values(body, name) {
+                let ranges = match request.form {
+                    Some(_) => multipart::ranges_of_values(headers, body, name),
+                    None => form::ranges_of_values(body, name),
+                };
+                for range in ranges {
                     blanked[range].fill(b'*');
                 }
             }
@@ -46,6 +55,16 @@ impl Verifier {
         Some(blanked)
     }
 
+    /// Returns a query that is stored, with its token blanked; `None` if the scheme has none there.
+    pub fn blanked_query(&self, query: &str) -> Option<Vec<u8>> {
+        let Source::Query(name) = self.token_source()? else { return None };
+        let mut blanked = query.as_bytes().to_vec();
+        for range in form::ranges_of_values(query.as_bytes(), name) {
+            blanked[range].fill(b'*');
+        }
+        Some(blanked)
+    }
+
     fn token_source(&self) -> Option<&Source> {
         self.token_format().and_then(SignatureFormat::source)
     }
@@ -53,9 +72,10 @@ impl Verifier {
     fn token_format(&self) -> Option<&SignatureFormat> {
         match &self.scheme {
             CompiledScheme::Token { format, .. } => Some(format),
-            CompiledScheme::Signature { .. } | CompiledScheme::Basic(_) | CompiledScheme::Certificate(_) => {
-                None
-            }
+            CompiledScheme::Signature { .. }
+            | CompiledScheme::ElementToken { .. }
+            | CompiledScheme::Basic(_)
+            | CompiledScheme::Certificate(_) => None,
         }
     }
 }
@@ -72,15 +92,33 @@ fn blank_scalar(json: &mut [u8], Range { start, end }: Range<usize>) {
 #[cfg(test)]
 mod tests {
     use grapnel_crds::Scheme;
+    use http::{HeaderMap, Method, Uri};
     use serde_json::json as value;
 
     use super::*;
 
+    fn blank(verifier: &Verifier, headers: &HeaderMap, body: &[u8], form: Option<&[u8]>) -> Option<Vec<u8>> {
+        let (method, uri) = (&Method::POST, &Uri::from_static("/"));
+        let (encoded_body, public_url, json) = (None, None, None);
+        verifier.blanked_body(&IncomingRequest {
+            method,
+            uri,
+            headers,
+            body,
+            encoded_body,
+            form,
+            public_url,
+            json,
+        })
+    }
+
     fn blanked(from: &str, body: &str) -> Option<String> {
         let scheme: Scheme =
             serde_json::from_value(value!({"type": "token", "signature": {"from": from}})).expect("a scheme");
-        let verifier = Verifier::new(&scheme, None, None, &["secret"]).expect("a verifier");
-        verifier.blanked_body(body.as_bytes()).map(|body| String::from_utf8(body).expect("text"))
+        let split = ["/value/*".to_owned()];
+        let verifier = Verifier::with_split(&scheme, &split, None, None, &["secret"]).expect("a verifier");
+        let blanked = blank(&verifier, &HeaderMap::new(), body.as_bytes(), None);
+        blanked.map(|body| String::from_utf8(body).expect("text"))
     }
 
     #[test]
@@ -101,6 +139,18 @@ mod tests {
     }
 
     #[test]
+    fn a_token_of_elements_is_blanked_in_each_of_them_and_nowhere_else() {
+        assert_eq!(
+            blanked(
+                "element:/a/s",
+                r#"{"s":"x","value":[{"a":{"s":"secret"},"s":1},{"a":{"s":12}}],"a":{"s":2}}"#
+            )
+            .as_deref(),
+            Some(r#"{"s":"x","value":[{"a":{"s":"******"},"s":1},{"a":{"s":11}}],"a":{"s":2}}"#)
+        );
+    }
+
+    #[test]
     fn a_token_in_a_form_is_blanked_as_it_is_encoded() {
         assert_eq!(
             blanked("form:a b", "x=1&a+b=se%63ret&a%20b=2&y=a+b&a+b").as_deref(),
@@ -109,8 +159,36 @@ mod tests {
     }
 
     #[test]
+    fn a_token_in_a_part_is_blanked() {
+        let body = "--b\r\ncontent-disposition: form-data; name=k\r\n\r\nsecret\r\n--b--";
+        let scheme = value!({"type": "token", "signature": {"from": "form:k"}});
+        let scheme: Scheme = serde_json::from_value(scheme).expect("a scheme");
+        let verifier = Verifier::new(&scheme, None, None, &["secret"]).expect("a verifier");
+        let content_type = http::HeaderValue::from_static("multipart/form-data; boundary=b");
+        let headers = HeaderMap::from_iter([(http::header::CONTENT_TYPE, content_type)]);
+        let blanked = blank(&verifier, &headers, body.as_bytes(), Some(b"k=secret"));
+        assert_eq!(blanked, Some(body.replace("secret", "******").into_bytes()));
+    }
+
+    #[test]
     fn a_body_without_a_token_is_not_copied() {
         assert_eq!(blanked("header:x-token", "{}"), None);
         assert_eq!(blanked("query:code", "{}"), None);
+    }
+
+    #[test]
+    fn a_token_in_a_query_is_blanked_where_the_query_is_stored() {
+        let blanked = |from: &str| {
+            let scheme: Scheme =
+                serde_json::from_value(value!({"type": "token", "signature": {"from": from}}))
+                    .expect("a scheme");
+            let verifier = Verifier::new(&scheme, None, None, &["secret"]).expect("a verifier");
+            verifier.blanked_query("a=1&k=secret&k=&b=k").map(|query| String::from_utf8(query).expect("text"))
+        };
+        assert_eq!(blanked("query:k").as_deref(), Some("a=1&k=******&k=&b=k"));
+        assert_eq!(
+            (blanked("query:none").as_deref(), blanked("form:k")),
+            (Some("a=1&k=secret&k=&b=k"), None)
+        );
     }
 }

@@ -216,7 +216,7 @@ impl CertificateScheme {
             return Err(VerifyError::Unreadable);
         }
         // The request does not contain the webhook's id: a signature is for the expected one, or does not match.
-        let crc32 = crc32fast::hash(request.body);
+        let crc32 = crc32fast::hash(request.signed_body());
         let subscription = self.subscriptions.first().ok_or(VerifyError::WrongName)?;
         Ok(ClaimedSignature {
             secret: 0,

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use thiserror::Error;
 
+use crate::request::json::TooManyElements;
+
 /// A reason why a request is not verified. The message is for operators: a client learns only whether credentials are
 /// missing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -24,6 +26,8 @@ pub enum VerifyError {
     TimestampMalformed,
     #[error("the timestamp is {} s {}; the tolerance is {tolerance_seconds} s", .off_seconds.abs(), if *.off_seconds > 0 { "old" } else { "in the future" })]
     TimestampOff { off_seconds: i64, tolerance_seconds: i64 },
+    #[error(transparent)]
+    TooManyElements(TooManyElements),
     #[error("the digest of the body is missing or does not match")]
     BodyDigest,
     #[error("the URL is signed, but the platform's public URL is not configured")]
@@ -76,6 +80,7 @@ impl VerifyError {
             Self::Missing(_)
             | Self::Repeated(_)
             | Self::Unreadable
+            | Self::TooManyElements(_)
             | Self::CertificateUrl
             | Self::Certificate
             | Self::CertificateName

@@ -4,6 +4,7 @@ use grapnel_crds::{BodyDigest, Scheme, SchemeType};
 
 use super::candidates::{Encoding, MAX_SIGNATURE_BYTES, SignatureFormat};
 use super::certificate_scheme::{CertificateProvider, CertificateScheme};
+use super::element_token::ElementToken;
 use super::error::{SchemeError, UNKNOWN_SOURCE, VerifyError, invalid};
 use super::keys::{self, Digests, Keys};
 use super::timestamp::TimestampRule;
@@ -16,6 +17,7 @@ use crate::request::{IncomingRequest, Source};
 pub(super) enum CompiledScheme {
     Signature { message: Template, keys: Keys, format: SignatureFormat },
     Token { tokens: Digests, format: SignatureFormat },
+    ElementToken { tokens: Digests, token: ElementToken },
     Basic(Digests),
     Certificate(CertificateScheme),
 }
@@ -30,9 +32,19 @@ pub(super) struct CompiledBodyDigest {
 impl CompiledScheme {
     pub(super) fn new(
         scheme: &Scheme,
+        split: &[String],
         timestamp: Option<&TimestampRule>,
         secrets: &[&[u8]],
     ) -> Result<Self, SchemeError> {
+        let from = scheme.signature.as_ref().and_then(|signature| signature.from.as_deref());
+        if scheme.kind == Some(SchemeType::Token)
+            && let Some(token) = from.and_then(|from| ElementToken::parse(from, split))
+        {
+            return match timestamp {
+                None => Ok(Self::ElementToken { tokens: Digests::new(secrets), token: token? }),
+                Some(_) => Err(invalid("timestamp", "must not be set: each element has a token of its own")),
+            };
+        }
         let format = || SignatureFormat::new(scheme.signature.as_ref());
         let compiled = match scheme.kind.ok_or_else(|| invalid("type", "must be set"))? {
             SchemeType::Token => Self::Token { tokens: Digests::new(secrets), format: format()? },
@@ -67,7 +79,7 @@ impl CompiledScheme {
         let (message, format) = match self {
             Self::Signature { message, format, .. } => (Some(message), Some(format)),
             Self::Token { format, .. } => (None, Some(format)),
-            Self::Basic(_) | Self::Certificate(_) => (None, None),
+            Self::ElementToken { .. } | Self::Basic(_) | Self::Certificate(_) => (None, None),
         };
         let message = message.into_iter().flat_map(Template::sources);
         message.chain(format.and_then(SignatureFormat::source))
@@ -94,11 +106,11 @@ impl CompiledBodyDigest {
         }
         // An empty body needs no digest.
         let Some(claimed) = self.from.value(request) else {
-            return if request.body.is_empty() { Ok(()) } else { Err(VerifyError::BodyDigest) };
+            return if request.signed_body().is_empty() { Ok(()) } else { Err(VerifyError::BodyDigest) };
         };
         let mut buffer = [0; MAX_SIGNATURE_BYTES];
         let claimed = self.encoding.decode(&claimed, &mut buffer).ok_or(VerifyError::BodyDigest)?;
-        let actual = ConstantTime::new(ring::digest::digest(self.algorithm, request.body));
+        let actual = ConstantTime::new(ring::digest::digest(self.algorithm, request.signed_body()));
         if actual.matches(claimed) { Ok(()) } else { Err(VerifyError::BodyDigest) }
     }
 }

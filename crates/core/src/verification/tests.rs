@@ -52,7 +52,16 @@ fn verify_at(
 ) -> Result<usize, VerifyError> {
     let (method, uri) = (Method::POST, Uri::from_static("/api/v1/webhooks/r?q=1"));
     let public_url = Some("https://hooks.example.com");
-    let request = IncomingRequest { method: &method, uri: &uri, headers, body, public_url, json: None };
+    let request = IncomingRequest {
+        method: &method,
+        uri: &uri,
+        headers,
+        body,
+        encoded_body: None,
+        form: None,
+        public_url,
+        json: None,
+    };
     let now = Timestamp::from_second(seconds).expect("a time");
     verifier.verify(&request, now).map(|verified| verified.secret)
 }
@@ -142,6 +151,8 @@ fn a_forbidden_value_is_refused_wherever_and_whatever_it_is() {
             uri: &uri,
             headers: &headers,
             body: body.as_bytes(),
+            encoded_body: None,
+            form: None,
             public_url: None,
             json: None,
         };
@@ -401,7 +412,9 @@ proptest! {
         for provider in preset::providers() {
             let preset = preset::find(provider).expect("a preset");
             let secret = grapnel_testing::signer::Signer::new(&preset.verification).secret;
-            let verifier = Verifier::new(&preset.verification, None, None, &[secret]).expect("a verifier");
+            let split = &preset.mapping.split;
+            let verifier = Verifier::with_split(&preset.verification, split, None, None, &[secret]);
+            let verifier = verifier.expect("a verifier");
             let mut headers = HeaderMap::new();
             for place in [preset.verification.signature.as_ref().and_then(|signature| signature.from.as_deref()),
                           preset.verification.timestamp.as_ref().and_then(|timestamp| timestamp.from.as_deref())] {

@@ -13,7 +13,7 @@ use grapnel_crds::without_line_end;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{EXIT_FAULT, EXIT_USAGE};
+use super::{EXIT_FAULT, EXIT_USAGE, print_report};
 use crate::config::{Amount, Config, Pace, Provider, RunId, SinkConfig, Target};
 use crate::ledger::MAX_NUMBERS;
 use crate::progress_bar;
@@ -60,7 +60,10 @@ pub struct LoadArgs {
     /// Open loop: maximum number of requests that wait for an answer
     #[arg(long, value_name = "M", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=4096))]
     max_in_flight: u32,
-    /// Size of the body of a request
+    /// Closed loop: events in each request, as a list that the route must split at /*; each counts as a request
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=5000))]
+    elements: u32,
+    /// Size of an event: that of the body, unless a request has several
     #[arg(long, value_name = "BYTES", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(512..=10_485_760))]
     body_bytes: u32,
 
@@ -105,13 +108,8 @@ pub struct LoadArgs {
 
 impl LoadArgs {
     pub(super) fn into_config(self) -> anyhow::Result<Config> {
-        let secret = match (&self.secret_file, &self.secret_env) {
-            (Some(file), _) => read_secret(file)?,
-            (None, Some(name)) => {
-                secret_in(&std::env::var(name).with_context(|| format!("read the secret from {name}"))?)
-            }
-            (None, None) => anyhow::bail!("--secret-file or --secret-env is required"),
-        };
+        let secret = secret_from(self.secret_file.as_deref(), self.secret_env.as_deref())?
+            .context("--secret-file or --secret-env is required")?;
         let signing_key = match &self.signing_secret_file {
             Some(file) => Some(
                 VerificationKey::parse(&read_secret(file)?)
@@ -124,6 +122,14 @@ impl LoadArgs {
             (None, Some(seconds)) => Amount::Time(Duration::from_secs(seconds)),
             (None, None) => anyhow::bail!("--events or --duration-seconds is required"),
         };
+        let of_one_request = u64::from(self.elements);
+        if let Amount::Events(events) = amount {
+            ensure!(events % of_one_request == 0, "--events must be a multiple of --elements");
+        }
+        ensure!(
+            self.elements == 1 || !matches!(self.provider, Provider::Preset(_)),
+            "--elements needs the provider acme or globex"
+        );
         let pace = match self.rate {
             Some(rate_per_second) => Pace::Open { rate_per_second, max_in_flight: self.max_in_flight },
             None => Pace::Closed { clients: self.concurrency.unwrap_or(64) },
@@ -136,6 +142,7 @@ impl LoadArgs {
         };
         Ok(Config {
             pace,
+            elements: self.elements,
             body_bytes: self.body_bytes as usize,
             sink: (!self.no_sink).then_some(sink),
             settle: Duration::from_secs(self.settle_seconds),
@@ -146,6 +153,17 @@ impl LoadArgs {
             run_id: self.run_id.as_deref().map_or_else(|| Ok(RunId::random()), RunId::parse)?,
             ..Config::new(Target::parse(&self.target)?, self.provider, secret, amount)
         })
+    }
+}
+
+/// Reads a secret from a file or from an environment variable; `None` when neither is named.
+pub(super) fn secret_from(file: Option<&Path>, name: Option<&str>) -> anyhow::Result<Option<SecretString>> {
+    match (file, name) {
+        (Some(file), _) => read_secret(file).map(Some),
+        (None, Some(name)) => {
+            Ok(Some(secret_in(&std::env::var(name).with_context(|| format!("read the secret from {name}"))?)))
+        }
+        (None, None) => Ok(None),
     }
 }
 
@@ -172,11 +190,7 @@ pub async fn execute(args: LoadArgs) -> anyhow::Result<ExitCode> {
         Err(error) => return Ok(usage_error(&error)),
     };
     let report = run_to_report(config).await?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report).context("write the report")?);
-    } else {
-        print!("{report}");
-    }
+    print_report(&report, json)?;
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(EXIT_FAULT) })
 }
 

@@ -12,7 +12,7 @@ fn a_duration_becomes_a_number_of_events_in_an_open_loop() {
 
 #[tokio::test]
 async fn a_closed_loop_hands_out_each_number_once_and_then_is_over() {
-    let schedule = Schedule::start(Amount::Events(3), Pace::Closed { clients: 2 });
+    let schedule = Schedule::start(Amount::Events(3), Pace::Closed { clients: 2 }, 1);
     let wake = Arc::new(Notify::new());
     for number in 0..3 {
         assert_eq!(schedule.next(&wake).await.map(|event| event.number), Some(number));
@@ -25,7 +25,7 @@ async fn a_closed_loop_hands_out_each_number_once_and_then_is_over() {
 #[tokio::test]
 async fn a_stopped_loop_hands_out_nothing() {
     for pace in [OPEN, Pace::Closed { clients: 2 }] {
-        let schedule = Schedule::start(Amount::Time(Duration::from_secs(60)), pace);
+        let schedule = Schedule::start(Amount::Time(Duration::from_secs(60)), pace, 1);
         schedule.stop(StopReason::Interrupted);
         schedule.stop(StopReason::Unreachable);
         assert_eq!(schedule.next(&Arc::new(Notify::new())).await, None);
@@ -36,7 +36,7 @@ async fn a_stopped_loop_hands_out_nothing() {
 
 #[tokio::test]
 async fn an_open_loop_hands_out_in_order_and_never_early() {
-    let schedule = Arc::new(Schedule::start(Amount::Events(50), OPEN));
+    let schedule = Arc::new(Schedule::start(Amount::Events(50), OPEN, 1));
     let pacer = std::thread::spawn({
         let schedule = Arc::clone(&schedule);
         move || schedule.pace()
@@ -54,7 +54,7 @@ async fn an_open_loop_hands_out_in_order_and_never_early() {
 
 #[tokio::test]
 async fn due_numbers_without_a_lane_are_reported_and_dropped_at_the_end() {
-    let schedule = Arc::new(Schedule::start(Amount::Time(Duration::from_secs(1)), OPEN));
+    let schedule = Arc::new(Schedule::start(Amount::Time(Duration::from_secs(1)), OPEN, 1));
     let pacer = std::thread::spawn({
         let schedule = Arc::clone(&schedule);
         move || schedule.pace()

@@ -15,6 +15,28 @@ pub(super) struct FixtureTemplate {
     pub(super) headers: Vec<(String, String)>,
 }
 
+/// Returns a body with one event, where it is split into several.
+fn first_event(body: &str, split: &[String]) -> anyhow::Result<String> {
+    if split.is_empty() {
+        return Ok(body.to_owned());
+    }
+    let mut json: Value = serde_json::from_str(body).context("read the fixture as JSON")?;
+    for path in split {
+        let mut place = Some(&mut json);
+        for segment in path.split('/').skip(1) {
+            place = match (place, segment) {
+                (Some(Value::Array(items)), "*") => {
+                    items.truncate(1);
+                    items.first_mut()
+                }
+                (Some(value), name) => value.get_mut(name),
+                (None, _) => None,
+            };
+        }
+    }
+    Ok(json.to_string())
+}
+
 impl FixtureTemplate {
     /// # Errors
     /// When the body is neither JSON nor a form, or the fixture has a query.
@@ -24,10 +46,10 @@ impl FixtureTemplate {
             bail!("presets whose webhooks have a query are not supported");
         }
         let event = format!("{run}-@number@");
-        let mut body = fixture.body.clone();
+        let mut body = first_event(&fixture.body, &preset.mapping.split)?;
         let mut headers: Vec<(String, String)> =
             fixture.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        if let Some(id) = &fixture.event.external_event_id {
+        if let Some(id) = fixture.first_event().and_then(|event| event.external_event_id.as_ref()) {
             body = body.replace(&format!("\"{id}\""), &format!("\"{event}\""));
             headers
                 .iter_mut()

@@ -67,8 +67,9 @@ impl Gateway {
                     let (sink, tasks, attempts, fate) =
                         (sink.clone(), tasks.clone(), attempts.clone(), fate.clone());
                     async move {
-                        let event = read_signed(request).await;
-                        let number = event["data"]["loadtest"]["number"].as_u64().expect("a number");
+                        let body = read_signed(request).await;
+                        let events = body.as_array().cloned().unwrap_or_else(|| vec![body]);
+                        let number = events[0]["data"]["loadtest"]["number"].as_u64().expect("a number");
                         let attempt = {
                             let mut attempts = attempts.lock().expect("no panic");
                             let count = attempts.entry(number).or_default();
@@ -76,7 +77,8 @@ impl Gateway {
                             *count - 1
                         };
                         let fate = fate(number, attempt);
-                        for _ in 0..fate.deliveries {
+                        for event in events.iter().flat_map(|event| (0..fate.deliveries).map(move |_| event))
+                        {
                             let sink = *sink.get().expect("the sink is known before the first event");
                             tasks.spawn(deliver(sink, event.clone(), fate));
                         }

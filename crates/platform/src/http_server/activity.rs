@@ -24,6 +24,9 @@ pub(super) const PROGRESS_BYTES: usize = 16 * 1024;
 pub struct ConnectionDeadlines {
     /// From the connection to the first request.
     pub first_request: Duration,
+    /// From the first byte of a further request to the end of its headers, over HTTP/1.1. One whose beginning came together with the
+    /// request before it has the time of an idle connection until more of it arrives.
+    pub head: Duration,
     /// An answer must be read within this time, or some of it if it is large.
     pub unread_answer: Duration,
     /// From the end of a request to the next one. Longer than proxies keep an idle connection (60 s in nginx and in AWS load
@@ -35,6 +38,7 @@ impl Default for ConnectionDeadlines {
     fn default() -> Self {
         Self {
             first_request: super::HEADER_DEADLINE,
+            head: super::HEADER_DEADLINE,
             unread_answer: Duration::from_secs(30),
             idle: Duration::from_secs(75),
         }
@@ -45,6 +49,7 @@ impl Default for ConnectionDeadlines {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Overdue {
     FirstRequest,
+    UnfinishedHead,
     UnreadAnswer,
     NextRequest,
 }
@@ -54,6 +59,7 @@ impl Overdue {
     pub(super) fn label(self) -> &'static str {
         match self {
             Self::FirstRequest => "no_request",
+            Self::UnfinishedHead => "unfinished_head",
             Self::UnreadAnswer => "unread_answer",
             Self::NextRequest => "idle",
         }
@@ -70,6 +76,10 @@ pub(super) struct Activity {
 #[derive(Debug)]
 struct State {
     has_request: bool,
+    /// Whether a connection has one request at a time. Not known before the first one.
+    is_http1: bool,
+    /// Since when a further request has begun to arrive; `None` when its headers are there.
+    head_since: Option<Instant>,
     /// Of the connection, or of the end of the last request.
     idle_since: Instant,
     /// Since when bytes wait for the client to take some.
@@ -90,13 +100,16 @@ impl State {
     fn judge(&self, deadlines: &ConnectionDeadlines, now: Instant) -> Result<Instant, Overdue> {
         let unread = self.exchanges.iter().filter_map(|exchange| exchange.unread_since);
         let unread = unread.chain(self.blocked_since).min();
+        let is_idle = self.exchanges.is_empty() && self.head_since.is_none();
         let waits = [
             (unread, deadlines.unread_answer, Overdue::UnreadAnswer),
             ((!self.has_request).then_some(self.idle_since), deadlines.first_request, Overdue::FirstRequest),
-            (self.exchanges.is_empty().then_some(self.idle_since), deadlines.idle, Overdue::NextRequest),
+            (self.head_since, deadlines.head, Overdue::UnfinishedHead),
+            (is_idle.then_some(self.idle_since), deadlines.idle, Overdue::NextRequest),
         ];
         // What begins after this moment has at least the shortest of these times.
-        let mut next = now + deadlines.unread_answer.min(deadlines.idle).min(deadlines.first_request) / 2;
+        let shortest = waits.iter().map(|(_, allowed, _)| *allowed).min().unwrap_or_default();
+        let mut next = now + shortest / 2;
         for (since, allowed, overdue) in waits {
             let Some(since) = since else { continue };
             if since + allowed <= now {
@@ -112,6 +125,8 @@ impl Activity {
     pub(super) fn new(deadlines: ConnectionDeadlines) -> Arc<Self> {
         let state = State {
             has_request: false,
+            is_http1: false,
+            head_since: None,
             idle_since: Instant::now(),
             blocked_since: None,
             exchanges: Vec::new(),
@@ -136,6 +151,14 @@ impl Activity {
         }
     }
 
+    /// Notes that bytes of the client were read.
+    pub(super) fn received(&self) {
+        let mut state = self.state();
+        if state.is_http1 && state.exchanges.is_empty() && state.head_since.is_none() {
+            state.head_since = Some(Instant::now());
+        }
+    }
+
     /// Notes that written bytes wait for the client, from now on.
     pub(super) fn set_blocked(&self) {
         self.state().blocked_since = Some(Instant::now());
@@ -146,10 +169,13 @@ impl Activity {
         self.state().blocked_since = None;
     }
 
-    /// Notes the begin of a request. It lasts, and keeps its share of all requests, until its answer is written or given up.
+    /// Notes the begin of a request. It lasts, and keeps its share of all requests, until its answer is written or given up. One of
+    /// HTTP/1.1 has no share.
     pub(super) fn begin(self: &Arc<Self>, share: Option<Share<ClientNetwork>>) -> Arc<Exchange> {
         let mut state = self.state();
         state.has_request = true;
+        state.is_http1 = share.is_none();
+        state.head_since = None;
         let id = state.next_id;
         state.next_id += 1;
         state.exchanges.push(ExchangeState { id, unread_since: None });
@@ -255,6 +281,7 @@ mod tests {
 
     const DEADLINES: ConnectionDeadlines = ConnectionDeadlines {
         first_request: Duration::from_secs(15),
+        head: Duration::from_secs(10),
         unread_answer: Duration::from_secs(30),
         idle: Duration::from_secs(60),
     };
@@ -273,6 +300,25 @@ mod tests {
         assert_eq!(judge(&activity, 1000), Ok(()), "the handler has deadlines of its own");
         drop(exchange);
         assert_eq!(judge(&activity, 59), Ok(()));
+        assert_eq!(judge(&activity, 61), Err(Overdue::NextRequest));
+    }
+
+    #[test]
+    fn further_request_must_be_whole_in_time_and_an_idle_connection_may_wait_for_it() {
+        let activity = Activity::new(DEADLINES);
+        activity.received();
+        assert_eq!(judge(&activity, 14), Ok(()), "the first request has a deadline of its own");
+        let exchange = activity.begin(None);
+        activity.received();
+        drop(exchange);
+        assert_eq!(judge(&activity, 59), Ok(()), "what arrived was its body");
+        activity.received();
+        assert_eq!(judge(&activity, 9), Ok(()));
+        assert_eq!(judge(&activity, 11), Err(Overdue::UnfinishedHead));
+        assert_eq!(judge(&activity, 61), Err(Overdue::UnfinishedHead));
+        let exchange = activity.begin(None);
+        assert_eq!(judge(&activity, 1000), Ok(()));
+        drop(exchange);
         assert_eq!(judge(&activity, 61), Err(Overdue::NextRequest));
     }
 

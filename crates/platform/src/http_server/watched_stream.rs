@@ -1,4 +1,4 @@
-//! A TCP stream that notes when its client takes no more bytes, and that lingers before it is closed.
+//! A TCP stream that notes when its client sends bytes and when it takes no more, and that lingers before it is closed.
 //!
 //! A socket that is closed with unread bytes discards what it has sent. A request that is refused before it has been read
 //! leaves such bytes, and a client that reads only after it has written everything would see a reset in place of the answer.
@@ -106,7 +106,12 @@ impl AsyncRead for WatchedStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            self.activity.received();
+        }
+        polled
     }
 }
 

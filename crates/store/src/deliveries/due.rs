@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use grapnel_core::hint::Hint;
+use grapnel_core::hint::{self, Hint};
 use grapnel_core::ids::{EventId, IntegrationId, ReplayId};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
@@ -37,12 +37,17 @@ pub enum Wait {
 }
 
 /// A queue with deliveries that were queued longer ago than the bound.
+///
+/// Deliveries that were queued together share messages, and `queued_at` tells which these are: it is the time of their
+/// transaction. Counted are the fewest messages that they can have. A queue can have more: of a version that published a message for
+/// each, and of deliveries that have ended. So nothing counts as lost that is not, and what is lost may be found only when the queue
+/// has become shorter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueBacklog {
     pub queue: DeliveryQueue,
-    /// Queued deliveries that no worker holds: the queue should have as many messages.
+    /// The messages that the queue should have, for queued deliveries that no worker holds.
     pub queued: i64,
-    /// The part that has waited longer than the bound.
+    /// Those that have waited longer than the bound.
     pub overdue: i64,
     /// The bound: they were queued before this. By the database's clock, the only one that all processes share.
     pub overdue_before: Timestamp,
@@ -139,7 +144,12 @@ pub async fn give_back(db: &Database, hints: &[(&Hint, Wait)]) -> Result<()> {
 
 /// Deliveries of one queue that are read to count its backlog, from the oldest on: more than a queue has messages, and a bound for
 /// those that wait in PostgreSQL. Beyond it, a loss is found when the older deliveries have ended.
-const MAX_READ: i64 = 200_000;
+pub(super) const MAX_READ: i64 = 200_000;
+
+/// The deliveries that one message can have, as an argument.
+fn message_limit() -> i64 {
+    hint::MAX_IDS.get() as i64
+}
 
 /// Returns those of the queues that may have lost messages.
 pub async fn backlogs(db: &Database, queues: &[DeliveryQueue], bound: Duration) -> Result<Vec<QueueBacklog>> {
@@ -149,14 +159,18 @@ pub async fn backlogs(db: &Database, queues: &[DeliveryQueue], bound: Duration) 
             SELECT q.integration_id, q.destination, b.queued, b.overdue, now() - make_interval(secs => $3) AS overdue_before
             FROM unnest($1::uuid[], $2::text[]) AS q (integration_id, destination)
             CROSS JOIN LATERAL (
-                SELECT count(*) AS queued,
-                    count(*) FILTER (WHERE d.queued_at < now() - make_interval(secs => $3)) AS overdue
+                SELECT sum(messages)::bigint AS queued,
+                    (sum(messages) FILTER (WHERE queued_at < now() - make_interval(secs => $3)))::bigint AS overdue
                 FROM (
-                    SELECT queued_at, lease_until FROM deliveries
-                    WHERE integration_id = q.integration_id AND destination = q.destination AND finished_at IS NULL
-                    ORDER BY event_id LIMIT $4
-                ) AS d
-                WHERE d.queued_at IS NOT NULL AND (d.lease_until IS NULL OR d.lease_until <= now())
+                    SELECT queued_at, (count(*) + $5 - 1) / $5 AS messages
+                    FROM (
+                        SELECT queued_at, lease_until FROM deliveries
+                        WHERE integration_id = q.integration_id AND destination = q.destination AND finished_at IS NULL
+                        ORDER BY event_id LIMIT $4
+                    ) AS d
+                    WHERE d.queued_at IS NOT NULL AND (d.lease_until IS NULL OR d.lease_until <= now())
+                    GROUP BY queued_at
+                ) AS together
             ) AS b
             WHERE b.overdue > 0",
         )
@@ -164,6 +178,7 @@ pub async fn backlogs(db: &Database, queues: &[DeliveryQueue], bound: Duration) 
         .bind(queues.iter().map(|queue| &*queue.destination).collect::<Vec<_>>())
         .bind(bound.as_secs_f64())
         .bind(MAX_READ)
+        .bind(message_limit())
         .fetch_all(db.pool())
         .await?;
         let backlog = |row: &PgRow| {
@@ -179,20 +194,109 @@ pub async fn backlogs(db: &Database, queues: &[DeliveryQueue], bound: Duration) 
     .await
 }
 
-/// Takes overdue deliveries of one queue, oldest first, to publish them again. Each of those that were counted is
-/// taken once, by any process, however long that takes.
-pub async fn take_overdue(
+/// Returns how many deliveries of each queue are queued or held by a worker, among the oldest `most` that have not ended.
+pub async fn queued_counts(
+    db: &Database,
+    queues: &[DeliveryQueue],
+    most: i64,
+) -> Result<Vec<(DeliveryQueue, u64)>> {
+    db.bounded(async {
+        let rows = sqlx::query(
+            "/* deliveries::queued_counts */
+            SELECT q.integration_id, q.destination, b.queued
+            FROM unnest($1::uuid[], $2::text[]) AS q (integration_id, destination)
+            CROSS JOIN LATERAL (
+                SELECT count(*) AS queued
+                FROM (
+                    SELECT queued_at FROM deliveries
+                    WHERE integration_id = q.integration_id AND destination = q.destination AND finished_at IS NULL
+                    ORDER BY event_id LIMIT $3
+                ) AS d
+                WHERE d.queued_at IS NOT NULL
+            ) AS b",
+        )
+        .bind(queues.iter().map(|queue| queue.integration_id.uuid()).collect::<Vec<_>>())
+        .bind(queues.iter().map(|queue| &*queue.destination).collect::<Vec<_>>())
+        .bind(most)
+        .fetch_all(db.pool())
+        .await?;
+        let count = |row: &PgRow| {
+            Ok((delivery_queue(row)?, u64::try_from(row.try_get::<i64, _>("queued")?).unwrap_or_default()))
+        };
+        rows.iter().map(count).collect()
+    })
+    .await
+}
+
+/// The deliveries of a queue that lost their messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LostDeliveries {
+    /// Until when they were queued.
+    pub queued_through: Timestamp,
+    pub count: i64,
+}
+
+/// Returns the deliveries of a backlog that lost so many messages. None when they have ended meanwhile.
+///
+/// A queue is first in, first out: what it has are the messages that were queued last. A dispatcher that stopped in the middle of
+/// this work may have left older events that were queued later.
+pub async fn find_lost(
     db: &Database,
     backlog: &QueueBacklog,
+    messages: i64,
+) -> Result<Option<LostDeliveries>> {
+    db.bounded(async {
+        let row = sqlx::query(
+            "/* deliveries::find_lost */
+            SELECT max(queued_at) AS queued_through, sum(least(deliveries, ($5 - messages_before) * $6))::bigint AS count
+            FROM (
+                SELECT queued_at, deliveries, sum(messages) OVER (ORDER BY queued_at) - messages AS messages_before
+                FROM (
+                    SELECT queued_at, count(*) AS deliveries, (count(*) + $6 - 1) / $6 AS messages
+                    FROM (
+                        SELECT queued_at, lease_until FROM deliveries
+                        WHERE integration_id = $1 AND destination = $2 AND finished_at IS NULL
+                        ORDER BY event_id LIMIT $3
+                    ) AS oldest
+                    WHERE queued_at < $4 AND (lease_until IS NULL OR lease_until <= now())
+                    GROUP BY queued_at
+                ) AS together
+            ) AS in_order
+            WHERE messages_before < $5",
+        )
+        .bind(backlog.queue.integration_id.uuid())
+        .bind(&backlog.queue.destination)
+        .bind(MAX_READ)
+        .bind(backlog.overdue_before.to_sqlx())
+        .bind(messages)
+        .bind(message_limit())
+        .fetch_one(db.pool())
+        .await?;
+        match row.optional_time("queued_through")? {
+            Some(queued_through) => {
+                Ok(Some(LostDeliveries { queued_through, count: row.try_get("count")? }))
+            }
+            None => Ok(None),
+        }
+    })
+    .await
+}
+
+/// Takes deliveries of one queue that lost their messages, oldest first, to publish them again. Each is taken once, by any
+/// process, however long that takes.
+pub async fn take_lost(
+    db: &Database,
+    queue: &DeliveryQueue,
+    queued_through: Timestamp,
     limit: i64,
 ) -> Result<Vec<RequeuedDelivery>> {
     db.bounded(async {
         let rows = sqlx::query(
-            "/* deliveries::take_overdue */
+            "/* deliveries::take_lost */
             WITH lost AS MATERIALIZED (
                 SELECT event_id, destination FROM deliveries
                 WHERE integration_id = $1 AND destination = $2 AND finished_at IS NULL
-                    AND queued_at < $3
+                    AND queued_at <= $3
                     AND (lease_until IS NULL OR lease_until <= now())
                 ORDER BY event_id
                 LIMIT $4
@@ -205,9 +309,9 @@ pub async fn take_overdue(
                 AND d.event_id = ANY(ARRAY(SELECT event_id FROM lost))
             RETURNING d.integration_id, d.destination, d.event_id, d.replay_request_id",
         )
-        .bind(backlog.queue.integration_id.uuid())
-        .bind(&backlog.queue.destination)
-        .bind(backlog.overdue_before.to_sqlx())
+        .bind(queue.integration_id.uuid())
+        .bind(&queue.destination)
+        .bind(queued_through.to_sqlx())
         .bind(limit)
         .fetch_all(db.pool())
         .await?;

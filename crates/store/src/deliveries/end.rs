@@ -11,6 +11,7 @@ use crate::error::Result;
 /// The last errors of such deliveries.
 pub(crate) const DESTINATION_REMOVED: &str = "the destination was removed";
 pub(crate) const INTEGRATION_REMOVED: &str = "the integration was removed";
+pub(crate) const EVENT_ERASED: &str = "the event was erased";
 pub(crate) const RETENTION_ENDED: &str = "the retention of the event ended before it was delivered";
 
 /// A batch of deliveries that has ended.

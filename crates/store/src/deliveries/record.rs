@@ -1,21 +1,22 @@
-//! The one commit behind an acknowledged message: the attempts, new states and audit entries of a whole batch.
+//! The one commit behind an acknowledged message: the attempts and new states of a whole batch, and audit entries of what did not succeed. That
+//! an event was delivered is an entry that is derived from the attempt (`views::audit`).
 //!
 //! A result is written only under the claim it was made under, and only while that claim's lease runs: a result that
 //! comes later is refused, and the delivery is sent again. Terminal states never regress, since a finished delivery has
 //! no claim.
 
-use grapnel_core::delivery::state::{NextState, Trigger};
+use grapnel_core::delivery::state::{DeliveryState, NextState, Trigger};
 use grapnel_core::error_chain::chain;
-use grapnel_core::ids::{AttemptId, EventId, LeaseId, ReplayId};
+use grapnel_core::ids::{AttemptId, EventId, IntegrationId, LeaseId, ReplayId};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use crate::audit::{self, insert_audit_entries};
+use crate::audit::insert_audit_entries;
 use crate::columns::{Batch, Columns};
 use crate::dedicated_connection::DedicatedConnection;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::replay_settlement;
 
 /// The result of one attempt of a claimed delivery, to be recorded.
@@ -45,8 +46,13 @@ pub struct AttemptResult {
 #[derive(Debug)]
 pub struct RecordedAttempt {
     pub event_id: EventId,
+    pub integration_id: IntegrationId,
     pub destination: String,
     pub replay_request_id: Option<ReplayId>,
+    /// The state of the delivery after it.
+    pub state: DeliveryState,
+    /// In milliseconds; `None` when nothing was sent, which is no attempt.
+    pub duration_ms: Option<u32>,
 }
 
 /// Writes a batch of results in one statement and returns those that were accepted; the claims of the others had expired.
@@ -100,7 +106,6 @@ async fn write(connection: &mut PgConnection, results: &[AttemptResult]) -> Resu
         .bind(batch.column(|result| result.error_message.as_deref()))
         .bind(batch.column(|result| result.duration_ms.cast_signed()))
         .bind(batch.column(|_| AttemptId::generate().uuid()))
-        .bind(audit::new_ids(results.len()))
         .bind(first)
         .bind(last)
         .fetch_all(connection)
@@ -108,13 +113,22 @@ async fn write(connection: &mut PgConnection, results: &[AttemptResult]) -> Resu
     let recorded = |row: &PgRow| {
         Ok(RecordedAttempt {
             event_id: row.id("event_id", EventId::new)?,
+            integration_id: row.id("integration_id", IntegrationId::new)?,
             destination: row.try_get("destination")?,
             replay_request_id: row.optional_id("replay_request_id", ReplayId::new)?,
+            state: DeliveryState::parse(row.try_get("status")?).ok_or_else(|| Error::Corrupt {
+                table: "deliveries",
+                column: "status",
+                id: row.try_get("event_id").unwrap_or_default(),
+            })?,
+            duration_ms: row.try_get::<Option<i32>, _>("duration_ms")?.map(i32::cast_unsigned),
         })
     };
     rows.iter().map(recorded).collect()
 }
 
+// One array is unnested, and its ordinals are the subscripts of the others: a scan of several arrays begins and keeps a result for each.
+//
 // The update must not say `finished_at IS NULL`, although that holds: the planner would then read the index deliveries_open
 // from end to end instead of the primary key. What keeps a finished delivery from being written is that it has no lease.
 //
@@ -122,17 +136,14 @@ async fn write(connection: &mut PgConnection, results: &[AttemptResult]) -> Resu
 // flight. grapnel_core::delivery::state::evaluate has decided both.
 const RECORD: &str = concat!(
     "/* deliveries::record */
-    WITH input AS (
-        SELECT i.*, i.next_text::delivery_status AS next, i.next_if_replayed_text::delivery_status AS next_if_replayed
-        FROM unnest(
-            $1::uuid[], $2::text[], $3::uuid[], $4::int[], $5::uuid[], $6::text[], $7::timestamptz[],
-            $8::timestamptz[], $9::text[], $10::float8[], $11::text[], $12::float8[], $13::bool[],
-            $14::smallint[], $15::text[], $16::text[], $17::int[], $18::uuid[], $19::uuid[]
-        ) AS i (
-            event_id, destination, lease_id, budget_start, replay_request_id, triggered_by, scheduled_at,
-            started_at, next_text, wait, next_if_replayed_text, wait_if_replayed, counts,
-            http_status, response_body, error_message, duration_ms, attempt_id, audit_id
-        )
+    WITH input AS MATERIALIZED (
+        SELECT event_id, ($2::text[])[i] AS destination, ($3::uuid[])[i] AS lease_id, ($4::int[])[i] AS budget_start,
+            ($5::uuid[])[i] AS replay_request_id, ($6::text[])[i] AS triggered_by, ($7::timestamptz[])[i] AS scheduled_at,
+            ($8::timestamptz[])[i] AS started_at, ($9::text[])[i]::delivery_status AS next, ($10::float8[])[i] AS wait,
+            ($11::text[])[i]::delivery_status AS next_if_replayed, ($12::float8[])[i] AS wait_if_replayed,
+            ($13::bool[])[i] AS counts, ($14::smallint[])[i] AS http_status, ($15::text[])[i] AS response_body,
+            ($16::text[])[i] AS error_message, ($17::int[])[i] AS duration_ms, ($18::uuid[])[i] AS attempt_id
+        FROM unnest($1::uuid[]) WITH ORDINALITY AS t (event_id, i)
     ), updated AS (
         UPDATE deliveries d
         SET attempts = d.attempts + i.counts::int,
@@ -147,12 +158,13 @@ const RECORD: &str = concat!(
             finished_at = CASE
                 WHEN CASE WHEN d.budget_start = i.budget_start THEN i.next ELSE i.next_if_replayed END
                     IN ('succeeded', 'failed') THEN now() END,
-            triggered_by = CASE WHEN i.next = 'succeeded' OR NOT i.counts THEN d.triggered_by ELSE 'retry' END
+            triggered_by = CASE WHEN i.next = 'succeeded' OR NOT i.counts THEN d.triggered_by ELSE 'retry' END,
+            unsent_since = CASE WHEN NOT i.counts THEN COALESCE(d.unsent_since, now()) END
         FROM input i
         WHERE d.event_id = i.event_id
             AND d.destination = i.destination
             AND d.event_id = ANY($1)
-            AND d.event_id BETWEEN $20 AND $21
+            AND d.event_id BETWEEN $19 AND $20
             AND d.lease_id = i.lease_id
             AND d.lease_until > now()
         RETURNING i.*, d.integration_id, d.attempts AS attempt_no, d.status AS new_status, d.due_at AS new_due_at,
@@ -170,17 +182,16 @@ const RECORD: &str = concat!(
     ), audited AS (
         ",
     insert_audit_entries!(
-        "SELECT audit_id, 'event', event_id,
-            CASE new_status WHEN 'succeeded' THEN 'event.processed' WHEN 'failed' THEN 'event.failed'
-                ELSE 'event.retry_scheduled' END,
+        "SELECT attempt_id, 'event', event_id,
+            CASE new_status WHEN 'failed' THEN 'event.failed' ELSE 'event.retry_scheduled' END,
             'worker',
-            CASE WHEN new_status = 'succeeded'
-                THEN json_build_object('destination', destination, 'attemptNo', attempt_no)
-                ELSE json_build_object('destination', destination, 'attemptNo', attempt_no, 'error', error_message,
-                    'dueAt', new_due_at) END
-        FROM updated WHERE counts"
+            json_build_object('destination', destination, 'attemptNo', attempt_no, 'error', error_message,
+                'dueAt', new_due_at)
+        FROM updated WHERE new_status <> 'succeeded' AND (counts OR new_status = 'failed')"
     ),
     "
     )
-    SELECT event_id, destination, replay_id AS replay_request_id FROM updated"
+    SELECT event_id, integration_id, destination, replay_id AS replay_request_id, new_status::text AS status,
+        CASE WHEN counts THEN duration_ms END AS duration_ms
+    FROM updated"
 );

@@ -145,11 +145,7 @@ struct LockedRemoval {
 async fn end_batch(db: &Database, only: Option<IntegrationId>) -> Result<Option<RemovalProgress>> {
     let mut tx = db.begin(BEGIN).await?;
     let Some(removal) = lock_next(&mut tx, only).await? else { return Ok(None) };
-    let batch = if removal.destination.is_empty() {
-        end_of_integration(&mut tx, &removal).await?
-    } else {
-        end_of_destination(&mut tx, &removal).await?
-    };
+    let batch = end_next(&mut tx, &removal).await?;
     let ended = removal.ended + batch.ended;
     let is_finished = batch.selected < BATCH;
     if is_finished {
@@ -187,38 +183,35 @@ async fn lock_next(tx: &mut PgConnection, only: Option<IntegrationId>) -> Result
 }
 
 // Both begin at the cursor, so that a batch does not step over the index entries of all before it, which stay as long as any
-// reader is older than they are.
-async fn end_of_integration(tx: &mut PgConnection, removal: &LockedRemoval) -> Result<EndedBatch> {
-    let statement = sqlx::query(end_deliveries!(
-        "deliveries::removals::end_of_integration",
-        "SELECT event_id, destination FROM deliveries
+// reader is older than they are. `$3` is the destination of the cursor, or the one that was removed.
+const END_OF_INTEGRATION: &str = end_deliveries!(
+    "deliveries::removals::end_of_integration",
+    "SELECT event_id, destination FROM deliveries
                 WHERE integration_id = $2 AND finished_at IS NULL AND (destination, event_id) > ($3, $4)
                     AND event_id < $5
                 ORDER BY destination, event_id LIMIT $6"
-    ))
-    .bind(&removal.reason)
-    .bind(removal.integration_id.uuid())
-    .bind(&removal.cursor_destination)
-    .bind(removal.cursor_event)
-    .bind(removal.cutoff)
-    .bind(BATCH);
-    run_end(tx, statement).await
-}
-
-async fn end_of_destination(tx: &mut PgConnection, removal: &LockedRemoval) -> Result<EndedBatch> {
-    let statement = sqlx::query(end_deliveries!(
-        "deliveries::removals::end_of_destination",
-        "SELECT event_id, destination FROM deliveries
+);
+const END_OF_DESTINATION: &str = end_deliveries!(
+    "deliveries::removals::end_of_destination",
+    "SELECT event_id, destination FROM deliveries
                 WHERE integration_id = $2 AND destination = $3 AND finished_at IS NULL AND event_id > $4
                     AND event_id < $5
                 ORDER BY event_id LIMIT $6"
-    ))
-    .bind(&removal.reason)
-    .bind(removal.integration_id.uuid())
-    .bind(&removal.destination)
-    .bind(removal.cursor_event)
-    .bind(removal.cutoff)
-    .bind(BATCH);
+);
+
+async fn end_next(tx: &mut PgConnection, removal: &LockedRemoval) -> Result<EndedBatch> {
+    let (statement, destination) = if removal.destination.is_empty() {
+        (END_OF_INTEGRATION, &removal.cursor_destination)
+    } else {
+        (END_OF_DESTINATION, &removal.destination)
+    };
+    let statement = sqlx::query(statement)
+        .bind(&removal.reason)
+        .bind(removal.integration_id.uuid())
+        .bind(destination)
+        .bind(removal.cursor_event)
+        .bind(removal.cutoff)
+        .bind(BATCH);
     run_end(tx, statement).await
 }
 

@@ -6,8 +6,9 @@ use jiff_sqlx::ToSqlx;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use crate::audit::{insert_audit_entries, new_ids};
+use crate::audit::{Requester, insert_audit_entries, new_ids};
 use crate::columns::Columns;
+use crate::deliveries::is_filtered;
 use crate::error::Result;
 
 /// A request for a replay.
@@ -16,8 +17,11 @@ pub struct NewReplay {
     pub event_id: EventId,
     /// Only this destination, which the integration may have got after the event; `None` is all of the event's.
     pub destination: Option<String>,
+    /// As the caller said.
     pub requested_by: String,
     pub reason: String,
+    /// Who was authenticated.
+    pub requester: Requester,
 }
 
 /// Adds the delivery of an event to a destination that its integration got later, to be taken by a replay.
@@ -38,7 +42,8 @@ pub(crate) async fn add_for_replay(
         )
         ",
         insert_audit_entries!(
-            "SELECT $4::uuid, 'event'::audit_entity, event_id, 'event.delivery_added', $5::text, json_build_object('destination', destination)
+            "SELECT $4::uuid, 'event'::audit_entity, event_id, 'event.delivery_added', $5::text,
+            (jsonb_build_object('destination', destination, 'requestedBy', $6::text) || $7::jsonb)::json
         FROM added"
         )
     ))
@@ -46,7 +51,9 @@ pub(crate) async fn add_for_replay(
     .bind(destination)
     .bind(integration_id.uuid())
     .bind(AuditEntryId::generate().uuid())
+    .bind(&replay.requester.actor)
     .bind(&replay.requested_by)
+    .bind(replay.requester.details())
     .execute(connection)
     .await?;
     Ok(())
@@ -56,6 +63,8 @@ pub(crate) async fn add_for_replay(
 pub(crate) struct LockedDelivery {
     pub(crate) destination: String,
     pub(crate) replay_request_id: Option<ReplayId>,
+    /// Whether the filter of the destination left the event out, and no replay has named it since.
+    pub(crate) is_filtered: bool,
 }
 
 /// Locks the deliveries that a replay may take.
@@ -63,12 +72,15 @@ pub(crate) async fn lock_for_replay(
     connection: &mut PgConnection,
     replay: &NewReplay,
 ) -> Result<Vec<LockedDelivery>> {
-    let rows = sqlx::query(
+    let rows = sqlx::query(concat!(
         "/* deliveries::lock_for_replay */
-        SELECT destination, replay_request_id FROM deliveries
-        WHERE event_id = $1 AND ($2::text IS NULL OR destination = $2)
-        ORDER BY destination FOR UPDATE",
-    )
+        SELECT d.destination, d.replay_request_id, ",
+        is_filtered!(),
+        " AS is_filtered
+        FROM deliveries d
+        WHERE d.event_id = $1 AND ($2::text IS NULL OR d.destination = $2)
+        ORDER BY d.destination FOR UPDATE",
+    ))
     .bind(replay.event_id.uuid())
     .bind(replay.destination.as_deref())
     .fetch_all(connection)
@@ -77,6 +89,7 @@ pub(crate) async fn lock_for_replay(
         Ok(LockedDelivery {
             destination: row.try_get("destination")?,
             replay_request_id: row.optional_id("replay_request_id", ReplayId::new)?,
+            is_filtered: row.try_get("is_filtered")?,
         })
     };
     rows.iter().map(delivery).collect()
@@ -101,7 +114,14 @@ macro_rules! kept {
 // A delivery that was not kept has no queued_at afterwards.
 const TAKE: &str = concat!(
     "/* deliveries::take_for_replay */
-    WITH taken AS (
+    WITH ended AS (
+        -- For a job that fed it and did not count it yet, it has ended as it is now.
+        UPDATE replay_deliveries r
+        SET outcome = CASE d.status WHEN 'succeeded' THEN 'succeeded' ELSE 'failed' END, look_at = now()
+        FROM deliveries d
+        WHERE d.event_id = $2 AND d.destination = ANY($3) AND d.finished_at IS NOT NULL
+            AND r.event_id = d.event_id AND r.destination = d.destination AND r.outcome IS NULL
+    ), taken AS (
         UPDATE deliveries d
         SET status = CASE WHEN ",
     in_flight!(),
@@ -119,6 +139,7 @@ const TAKE: &str = concat!(
     kept!(),
     " THEN d.due_at ELSE now() END,
             finished_at = NULL,
+            unsent_since = NULL,
             budget_start = d.attempts,
             triggered_by = 'replay',
             replay_request_id = $1,
@@ -134,8 +155,8 @@ const TAKE: &str = concat!(
     )
     ",
     insert_audit_entries!(
-        "SELECT ($8::uuid[])[1], 'replay_request'::audit_entity, $1, 'replay.requested', $5, json_build_object(
-        'eventId', $2, 'requestedBy', $5, 'reason', $6, 'destination', $4, 'destinations', $3)
+        "SELECT ($8::uuid[])[1], 'replay_request'::audit_entity, $1, 'replay.requested', $9::text, (jsonb_build_object(
+        'eventId', $2, 'requestedBy', $5, 'reason', $6, 'destination', $4, 'destinations', $3) || $10::jsonb)::json
     UNION ALL
     SELECT ($8::uuid[])[2], 'replay_request', $1, 'replay.dispatched', 'system', json_build_object('eventId', $2)
     FROM dispatched WHERE yes"
@@ -158,6 +179,8 @@ pub(crate) async fn take_for_replay(
         .bind(&replay.reason)
         .bind(Timestamp::now().to_sqlx())
         .bind(new_ids(2))
+        .bind(&replay.requester.actor)
+        .bind(replay.requester.details())
         .execute(connection)
         .await?;
     Ok(())

@@ -108,9 +108,9 @@ async fn delete_batch(
     let row = sqlx::query(
         "/* integrations::purge::delete_batch */
         WITH batch AS MATERIALIZED (
-            SELECT id, integration_id, idempotency_key FROM events WHERE id > $2 AND id <= $3 ORDER BY id LIMIT $4
+            SELECT id, integration_id, idempotency_key, request_id FROM events WHERE id > $2 AND id <= $3 ORDER BY id LIMIT $4
         ), doomed AS MATERIALIZED (
-            SELECT id, idempotency_key FROM batch WHERE integration_id = $1
+            SELECT id, idempotency_key, request_id FROM batch WHERE integration_id = $1
         ), replays AS (
             DELETE FROM replay_requests WHERE event_id IN (SELECT id FROM doomed) RETURNING id
         ), audits AS (
@@ -126,6 +126,8 @@ async fn delete_batch(
             WHERE key_hash IN (
                 SELECT encode(substring(sha256(convert_to(idempotency_key, 'UTF8')) FOR 16), 'hex')::uuid FROM doomed
             )
+        ), requests AS (
+            DELETE FROM event_requests WHERE id IN (SELECT request_id FROM doomed WHERE request_id IS NOT NULL)
         ), events_gone AS (
             DELETE FROM events WHERE id IN (SELECT id FROM doomed)
         )

@@ -8,7 +8,7 @@ use grapnel_core::integration::{FILE_UID_PREFIX, RowState};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use crate::audit;
+use crate::audit::{self, ObjectEnd};
 use crate::columns::Columns;
 use crate::database::Database;
 use crate::deliveries;
@@ -122,6 +122,7 @@ pub async fn retire(
     id: IntegrationId,
     writer_epoch: i64,
     actor: &str,
+    end: &ObjectEnd,
 ) -> Result<RetireOutcome> {
     let retired = db.bounded(async {
         let mut tx = db.pool().begin().await?;
@@ -135,7 +136,7 @@ pub async fn retire(
         if newest.is_some_and(|newest| newest > writer_epoch) {
             return Ok(RetireOutcome::Superseded);
         }
-        let Some(given_up) = retire_in(&mut tx, id, Some(writer_epoch), actor).await? else {
+        let Some(given_up) = retire_in(&mut tx, id, Some(writer_epoch), actor, end).await? else {
             return Ok(RetireOutcome::Before);
         };
         tx.commit().await?;
@@ -155,10 +156,12 @@ pub(super) async fn retire_in(
     id: IntegrationId,
     writer_epoch: Option<i64>,
     actor: &str,
+    end: &ObjectEnd,
 ) -> Result<Option<i64>> {
     let generation: Option<i64> = sqlx::query_scalar(
         "/* integrations::retire::retire_in */
-        WITH forgotten AS (DELETE FROM captured_secrets WHERE integration_id = $1)
+        WITH forgotten AS (DELETE FROM captured_secrets WHERE integration_id = $1),
+            unreported AS (DELETE FROM integration_statuses WHERE integration_id = $1)
         UPDATE integrations
         SET deleted_at = now(), updated_at = now(), secrets = '', writer_epoch = COALESCE($2::bigint, writer_epoch)
         WHERE id = $1 AND deleted_at IS NULL
@@ -171,6 +174,6 @@ pub(super) async fn retire_in(
     let Some(generation) = generation else { return Ok(None) };
     let given_up = count_open(tx, id).await?;
     deliveries::record_removal(tx, id, None).await?;
-    audit::integration_changed(tx, id, "integration.removed", actor, generation).await?;
+    audit::integration_removed(tx, id, actor, generation, end).await?;
     Ok(Some(given_up))
 }

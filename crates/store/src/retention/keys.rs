@@ -9,6 +9,7 @@ use sqlx::Row;
 use uuid::Uuid;
 
 use super::days::first_id;
+use super::index_build;
 use super::session::Session;
 use crate::error::Result;
 
@@ -58,43 +59,28 @@ async fn prune_between(session: &mut Session, mut after: Uuid, before: Uuid) -> 
     Ok(pruned)
 }
 
-/// Returns whether keys can be found by their event. An installation from before has another index, and gets this one here:
-/// concurrently, in the background, and not in a migration, which would keep new processes waiting for as long.
+/// Returns whether keys can be found by their event. An installation from before has another index, and gets this one here.
 async fn ensure_index(session: &mut Session) -> Result<bool> {
     let row = sqlx::query(
         "/* retention::keys::ensure_index */
         SELECT (SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('idempotency_keys_event_id')) AS is_valid,
-            to_regclass('idempotency_keys_event') IS NOT NULL AS has_old_one,
-            EXISTS (SELECT FROM pg_stat_activity
-                WHERE datname = current_database() AND xact_start < now() - interval '1 minute') AS is_held_up",
+            to_regclass('idempotency_keys_event') IS NOT NULL AS has_old_one",
     )
     .fetch_one(session.connection())
     .await?;
     let is_valid: Option<bool> = row.try_get("is_valid")?;
     let has_old_one: bool = row.try_get("has_old_one")?;
-    // A concurrent command waits for every transaction that began before it, and would be given up after all of its work.
-    if row.try_get("is_held_up")? {
+    if is_valid == Some(true) && !has_old_one {
+        return Ok(true);
+    }
+    if index_build::is_held_up(session).await? {
         return Ok(is_valid == Some(true));
     }
     if is_valid != Some(true) {
-        // It reads the table twice, and takes no lock that anybody but DDL waits for.
-        session.execute("SET statement_timeout = 0; SET lock_timeout = '5min'").await?;
-        let built = build_index(session, is_valid.is_some()).await;
-        session.execute("RESET statement_timeout; SET lock_timeout = '1s'").await?;
-        built?;
+        index_build::build(session, "idempotency_keys_event_id", "idempotency_keys (event_id)").await?;
     }
     if has_old_one {
         session.execute("DROP INDEX CONCURRENTLY IF EXISTS idempotency_keys_event").await?;
     }
     Ok(true)
-}
-
-async fn build_index(session: &mut Session, is_invalid: bool) -> Result<()> {
-    if is_invalid {
-        session.execute("DROP INDEX CONCURRENTLY IF EXISTS idempotency_keys_event_id").await?;
-    }
-    session
-        .execute("CREATE INDEX CONCURRENTLY idempotency_keys_event_id ON idempotency_keys (event_id)")
-        .await?;
-    Ok(())
 }

@@ -1,6 +1,6 @@
-//! The audit trail.
+//! The audit trail: the entries that are stored, and those that are derived from events and attempts ([`derived`]), in one order.
 
-use grapnel_core::ids::AuditEntryId;
+use grapnel_core::ids::{AuditEntryId, IntegrationId};
 use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -8,11 +8,16 @@ use uuid::Uuid;
 
 use super::CLOCK_SKEW_MILLISECONDS;
 use super::id_time::{id_floor, time_of_id};
-use super::list_page::{ListStatements, list_page};
-use super::page::{Page, PageRequest, Position};
+use super::integration_scope::IntegrationSelection;
+use super::page::{Page, PageRequest};
 use crate::columns::Columns;
 use crate::database::Database;
 use crate::error::{Error, Result};
+
+mod count;
+mod derived;
+pub(super) mod list;
+mod search;
 
 /// A record of a lifecycle action. Entries are only ever added.
 #[derive(Debug)]
@@ -62,36 +67,55 @@ pub struct AuditFilter {
     pub entity_type: Option<AuditEntity>,
     pub entity_id: Option<Uuid>,
     pub action: Option<String>,
+    pub actor: Option<String>,
+    /// Entries about these integrations, their events and the replays of these.
+    pub integrations: IntegrationSelection,
+    /// The earliest time.
+    pub from: Option<Timestamp>,
+    /// The end of the times, exclusive.
+    pub until: Option<Timestamp>,
+    /// Only about these integrations, their events and the replays of these: what the caller may see.
+    pub visible: Option<Vec<IntegrationId>>,
 }
 
-// $1 the entity, $2 the smallest id that an entry about it can have, $3 the type, $4 the action. The clauses with
-// literals only repeat what the parameters select; they let the planner prove that a partial index applies.
-pub(super) const LIST: ListStatements = ListStatements {
-    list: "/* views::list_audit_entries */
-        SELECT a.id, a.entity_type::text AS entity_type, a.entity_id, a.action, a.actor,
-            COALESCE(a.details::text, '{}') AS details
-        FROM audit_entries a
-        WHERE ($1::uuid IS NULL OR a.entity_id = $1 AND a.id >= $2)
-            AND ($3::text IS NULL OR a.entity_type::text = $3)
-            AND ($3::text IS NULL OR $3 = 'event' OR a.entity_type <> 'event')
-            AND ($4::text IS NULL OR a.action = $4)
-            AND ($4::text IS NULL OR $4 IN ('webhook.received', 'event.processed')
-                OR a.action NOT IN ('webhook.received', 'event.processed'))
-            AND ($5::uuid IS NULL OR a.id < $5)
-        ORDER BY a.id DESC LIMIT $6 OFFSET $7",
-    count: "/* views::count_audit_entries */
-        SELECT count(*) FROM (
-            SELECT FROM audit_entries a
-            WHERE ($1::uuid IS NULL OR a.entity_id = $1 AND a.id >= $2)
+impl AuditFilter {
+    /// Whether it has a filter that only a search knows.
+    fn needs_search(&self) -> bool {
+        self.actor.is_some() || !self.integrations.is_any() || self.from.is_some() || self.until.is_some()
+    }
+
+    fn entity_type(&self) -> Option<&'static str> {
+        self.entity_type.map(AuditEntity::as_str)
+    }
+}
+
+/// The integration that an entry `a` is about, itself or by its event.
+macro_rules! integration_of_entry {
+    () => {
+        "CASE a.entity_type
+                WHEN 'integration' THEN a.entity_id
+                WHEN 'event' THEN (SELECT e.integration_id FROM events e WHERE e.id = a.entity_id)
+                ELSE (
+                    SELECT (SELECT e.integration_id FROM events e WHERE e.id = r.event_id)
+                    FROM replay_requests r WHERE r.id = a.entity_id
+                ) END"
+    };
+}
+use integration_of_entry;
+
+/// Whether a stored entry `a` passes the filters that have an index: `$1` the entity, `$2` the smallest id that an entry about it can have, `$3` the
+/// type, `$4` the action. The clauses with literals only repeat what the parameters select; they let the planner prove that a partial index applies.
+macro_rules! is_listed {
+    () => {
+        "($1::uuid IS NULL OR a.entity_id = $1 AND a.id >= $2)
                 AND ($3::text IS NULL OR a.entity_type::text = $3)
                 AND ($3::text IS NULL OR $3 = 'event' OR a.entity_type <> 'event')
                 AND ($4::text IS NULL OR a.action = $4)
                 AND ($4::text IS NULL OR $4 IN ('webhook.received', 'event.processed')
-                    OR a.action NOT IN ('webhook.received', 'event.processed'))
-            LIMIT 10001
-        ) AS counted",
-    sorted_by_time: false,
-};
+                    OR a.action NOT IN ('webhook.received', 'event.processed'))"
+    };
+}
+use is_listed;
 
 /// Reads one page of audit entries, the latest first.
 pub async fn list_audit_entries(
@@ -99,19 +123,16 @@ pub async fn list_audit_entries(
     filter: &AuditFilter,
     request: PageRequest,
 ) -> Result<Page<AuditEntryRow>> {
-    let oldest = filter.entity_id.map(|entity_id| id_floor(entity_id, CLOCK_SKEW_MILLISECONDS));
-    let entity_type = filter.entity_type.map(AuditEntity::as_str);
-    list_page(
-        db,
-        LIST,
-        request,
-        |statement| {
-            statement.bind(filter.entity_id).bind(oldest).bind(entity_type).bind(filter.action.as_deref())
-        },
-        audit_entry_row,
-        |entry| Position { key: 0, id: entry.id.uuid() },
-    )
-    .await
+    if filter.needs_search() {
+        search::search(db, filter, request, audit_entry_row).await
+    } else {
+        list::list(db, filter, request, audit_entry_row).await
+    }
+}
+
+/// Returns the smallest id that a stored entry about the entity of a filter can have.
+fn oldest_about(filter: &AuditFilter) -> Option<Uuid> {
+    filter.entity_id.map(|entity_id| id_floor(entity_id, CLOCK_SKEW_MILLISECONDS))
 }
 
 fn audit_entry_row(row: &PgRow) -> Result<AuditEntryRow> {

@@ -1,11 +1,12 @@
 //! One event with all its parts.
 
-use grapnel_core::ids::EventId;
+use grapnel_core::ids::{EventId, RequestId};
 use jiff::Timestamp;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use super::attempts::{AttemptRow, attempts_of_event};
+use super::event_deliveries::{DeliveryRow, deliveries_of_event};
 use super::event_sql as sql;
 use super::events::{EventRow, EventStatus, event_row};
 use super::snapshot::Snapshot;
@@ -18,12 +19,30 @@ use crate::error::Result;
 /// often that it has more.
 const SHOWN_ATTEMPTS: i64 = 500;
 
+/// The number of events of the same request that are named with an event.
+const SHOWN_SIBLINGS: i64 = 100;
+
 /// An event, its webhook, and its deliveries.
 #[derive(Debug)]
 pub struct EventDetails {
     pub event: EventRow,
     pub webhook: WebhookRow,
+    pub deliveries: Vec<DeliveryRow>,
+    /// The request, if it has several events.
+    pub request: Option<SharedRequestRow>,
     pub work: DeliveryWork,
+}
+
+/// A request with several events, and the place of one event among them.
+#[derive(Debug)]
+pub struct SharedRequestRow {
+    pub id: RequestId,
+    /// From 0, in the order of the document.
+    pub position: i32,
+    /// The events of the request, those included that were stored before it.
+    pub count: i32,
+    /// The first 100 events that were stored with it, in the order of the document.
+    pub events: Vec<EventId>,
 }
 
 /// The request as it was received.
@@ -67,9 +86,12 @@ pub async fn load_event(db: &Database, id: EventId) -> Result<Option<EventDetail
         let connection = snapshot.connection();
         let row = sqlx::query(sql::LOAD_EVENT).bind(id.uuid()).fetch_optional(&mut *connection).await?;
         let Some(row) = row else { return Ok(None) };
+        let request = shared_request(connection, &row).await?;
+        let deliveries = deliveries_of_event(connection, id).await?;
         let work = delivery_work(connection, id).await?;
         snapshot.release().await?;
-        Ok(Some(EventDetails { event: event_row(&row)?, webhook: webhook_row(&row)?, work }))
+        let (event, webhook) = (event_row(&row)?, webhook_row(&row)?);
+        Ok(Some(EventDetails { event, webhook, deliveries, request, work }))
     })
     .await
 }
@@ -99,6 +121,19 @@ async fn delivery_work(connection: &mut PgConnection, id: EventId) -> Result<Del
     let attempts = attempts_of_event(connection, id, SHOWN_ATTEMPTS).await?;
     let unfinished = unfinished_of_event(connection, id).await?;
     Ok(DeliveryWork { attempts, unfinished })
+}
+
+async fn shared_request(connection: &mut PgConnection, row: &PgRow) -> Result<Option<SharedRequestRow>> {
+    let Some(id) = row.optional_id("request_id", RequestId::new)? else { return Ok(None) };
+    let events =
+        sqlx::query(sql::EVENTS_OF_REQUEST).bind(id.uuid()).bind(SHOWN_SIBLINGS).fetch_all(connection);
+    let events = events.await?;
+    Ok(Some(SharedRequestRow {
+        id,
+        position: row.try_get("request_position")?,
+        count: row.try_get("request_count")?,
+        events: events.iter().map(|row| Ok(row.id("id", EventId::new)?)).collect::<Result<_>>()?,
+    }))
 }
 
 fn webhook_row(row: &PgRow) -> Result<WebhookRow> {

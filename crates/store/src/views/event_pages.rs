@@ -7,8 +7,9 @@ use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use super::event_sql as sql;
-use super::events::{EventFilter, EventStatus};
+use super::events::{EventFilter, EventSelection, EventStatus};
 use super::id_time::id_at;
+use super::owners::bare;
 use super::page::{Order, Position, TOTAL_CAP};
 use crate::error::Result;
 
@@ -20,11 +21,11 @@ pub(super) enum SortKey {
     OccurredAt,
 }
 
-/// A walk along the list of the events in one status (or of all events), from a position to the end of a page.
+/// A walk along the list of the events in one status, of those with a filtered delivery, or of all events, from a position to the end of a page.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EventWalk<'a> {
     pub(super) filter: &'a EventFilter,
-    pub(super) status: Option<EventStatus>,
+    pub(super) selection: Option<EventSelection>,
     pub(super) key: SortKey,
     pub(super) order: Order,
     pub(super) after_id: Option<Uuid>,
@@ -47,13 +48,19 @@ pub(super) struct MatchingEvents {
 pub(super) async fn collect_matching(
     connection: &mut PgConnection,
     filter: &EventFilter,
-    status: Option<EventStatus>,
+    selection: Option<EventSelection>,
     key: SortKey,
 ) -> Result<MatchingEvents> {
-    let statement = match status {
-        None | Some(EventStatus::Processed) => sql::MATCHING_EVENTS,
-        Some(EventStatus::Failed) => sql::MATCHING_FAILED,
-        Some(EventStatus::Pending | EventStatus::Processing | EventStatus::Retrying) => sql::MATCHING_OPEN,
+    use EventSelection::{Filtered, Status};
+    let is_processed = selection == Some(Status(EventStatus::Processed));
+    if is_processed && *filter == EventFilter::default() && are_more_processed(connection).await? {
+        return Ok(MatchingEvents { counted: i64::from(TOTAL_CAP) + 1, positions: None });
+    }
+    let statement = match selection {
+        None | Some(Status(EventStatus::Processed)) => sql::MATCHING_EVENTS,
+        Some(Status(EventStatus::Failed)) => sql::MATCHING_FAILED,
+        Some(Filtered) => sql::MATCHING_FILTERED,
+        Some(Status(_)) => sql::MATCHING_OPEN,
     };
     let row = sqlx::query(statement)
         .bind(filter.provider.as_deref())
@@ -61,8 +68,9 @@ pub(super) async fn collect_matching(
         .bind(filter.subject_pattern())
         .bind(filter.from.map(jiff_sqlx::Timestamp::from))
         .bind(filter.until.map(jiff_sqlx::Timestamp::from))
-        .bind(status.map(EventStatus::as_str))
+        .bind(selection.map(EventSelection::as_str))
         .bind(key == SortKey::OccurredAt)
+        .bind(bare(filter.visible.as_deref()))
         .fetch_one(connection)
         .await?;
     let counted: i64 = row.try_get("counted")?;
@@ -82,24 +90,32 @@ pub(super) async fn collect_matching(
     Ok(MatchingEvents { counted, positions: Some(positions) })
 }
 
+/// Returns whether more events than the cap are processed, as far as that is known without a look at each.
+async fn are_more_processed(connection: &mut PgConnection) -> Result<bool> {
+    Ok(sqlx::query_scalar(sql::MORE_PROCESSED).fetch_one(connection).await?)
+}
+
 /// Returns the ids of a walk, in its order.
 pub(super) async fn find(connection: &mut PgConnection, walk: EventWalk<'_>) -> Result<Vec<Uuid>> {
-    use EventStatus::{Failed, Pending, Processed, Processing, Retrying};
+    use EventSelection::{Filtered, Status};
+    use EventStatus::{Failed, Processed};
     use Order::{Ascending, Descending};
     use SortKey::{Id, OccurredAt};
-    let statement = match (walk.key, walk.status, walk.order) {
-        (Id, None | Some(Processed), Descending) => sql::EVENTS_BY_ID_DESC,
-        (Id, None | Some(Processed), Ascending) => sql::EVENTS_BY_ID_ASC,
-        (Id, Some(Failed), Descending) => sql::FAILED_BY_ID_DESC,
-        (Id, Some(Failed), Ascending) => sql::FAILED_BY_ID_ASC,
-        (Id, Some(Pending | Processing | Retrying), Descending) => sql::OPEN_BY_ID_DESC,
-        (Id, Some(Pending | Processing | Retrying), Ascending) => sql::OPEN_BY_ID_ASC,
+    let statement = match (walk.key, walk.selection, walk.order) {
+        (Id, None | Some(Status(Processed)), Descending) => sql::EVENTS_BY_ID_DESC,
+        (Id, None | Some(Status(Processed)), Ascending) => sql::EVENTS_BY_ID_ASC,
+        (Id, Some(Status(Failed)), Descending) => sql::FAILED_BY_ID_DESC,
+        (Id, Some(Status(Failed)), Ascending) => sql::FAILED_BY_ID_ASC,
+        (Id, Some(Filtered), Descending) => sql::FILTERED_BY_ID_DESC,
+        (Id, Some(Filtered), Ascending) => sql::FILTERED_BY_ID_ASC,
+        (Id, Some(Status(_)), Descending) => sql::OPEN_BY_ID_DESC,
+        (Id, Some(Status(_)), Ascending) => sql::OPEN_BY_ID_ASC,
         (OccurredAt, _, Descending) => sql::EVENTS_BY_OCCURRED_AT_DESC,
         (OccurredAt, _, Ascending) => sql::EVENTS_BY_OCCURRED_AT_ASC,
     };
     let (first, end) = match walk.key {
         Id => walk.filter.window_ids(),
-        OccurredAt => bounds(connection, walk.status).await?,
+        OccurredAt => bounds(connection, walk.selection).await?,
     };
     let filter = walk.filter;
     let ids = sqlx::query_scalar(statement)
@@ -108,29 +124,30 @@ pub(super) async fn find(connection: &mut PgConnection, walk: EventWalk<'_>) -> 
         .bind(filter.subject_pattern())
         .bind(filter.from.map(jiff_sqlx::Timestamp::from))
         .bind(filter.until.map(jiff_sqlx::Timestamp::from))
-        .bind(walk.status.map(EventStatus::as_str))
+        .bind(walk.selection.map(EventSelection::as_str))
         .bind(walk.after_id)
         .bind(walk.after_time)
         .bind(walk.limit)
         .bind(walk.offset)
         .bind(first)
         .bind(end)
+        .bind(bare(filter.visible.as_deref()))
         .fetch_all(connection)
         .await?;
     Ok(ids)
 }
 
-/// Returns the first and the last id that an event in the status can have.
-async fn bounds(connection: &mut PgConnection, status: Option<EventStatus>) -> Result<(Uuid, Uuid)> {
-    let query = match status {
-        None | Some(EventStatus::Processed) => return Ok((Uuid::nil(), Uuid::max())),
-        Some(EventStatus::Failed) => sqlx::query(sql::BOUNDS_OF_FAILED),
-        Some(open @ (EventStatus::Pending | EventStatus::Processing | EventStatus::Retrying)) => {
-            sqlx::query(sql::BOUNDS_OF_OPEN).bind(open.as_str())
-        }
+/// Returns the first and the last id that a selected event can have.
+async fn bounds(connection: &mut PgConnection, selection: Option<EventSelection>) -> Result<(Uuid, Uuid)> {
+    use EventSelection::{Filtered, Status};
+    let query = match selection {
+        None | Some(Status(EventStatus::Processed)) => return Ok((Uuid::nil(), Uuid::max())),
+        Some(Status(EventStatus::Failed)) => sqlx::query(sql::BOUNDS_OF_FAILED),
+        Some(Filtered) => sqlx::query(sql::BOUNDS_OF_FILTERED),
+        Some(Status(open)) => sqlx::query(sql::BOUNDS_OF_OPEN).bind(open.as_str()),
     };
     let row = query.fetch_one(connection).await?;
-    // When no event is in the status, no id lies between these.
+    // When no event is selected, no id lies between these.
     let first: Option<Uuid> = row.try_get("first")?;
     let last: Option<Uuid> = row.try_get("last")?;
     Ok((first.unwrap_or(Uuid::max()), last.unwrap_or(Uuid::nil())))
@@ -152,21 +169,24 @@ impl EventFilter {
         (first, end.max(first))
     }
 
-    /// Returns the ILIKE pattern that matches the text anywhere, literally.
-    fn subject_pattern(&self) -> Option<String> {
-        self.subject.as_deref().map(|subject| {
-            let mut pattern = String::with_capacity(subject.len() + 2);
-            pattern.push('%');
-            for character in subject.chars() {
-                if matches!(character, '%' | '_' | '\\') {
-                    pattern.push('\\');
-                }
-                pattern.push(character);
-            }
-            pattern.push('%');
-            pattern
-        })
+    /// Returns the ILIKE pattern of the subject.
+    pub(super) fn subject_pattern(&self) -> Option<String> {
+        self.subject.as_deref().map(anywhere)
     }
+}
+
+/// Returns the ILIKE pattern that matches the text anywhere, literally.
+pub(super) fn anywhere(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len() + 2);
+    pattern.push('%');
+    for character in text.chars() {
+        if matches!(character, '%' | '_' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern.push('%');
+    pattern
 }
 
 #[cfg(test)]

@@ -16,29 +16,41 @@ pub(super) const EVENTS_BY_ID_DESC: &str = statement!("events_by_id_desc");
 pub(super) const EVENTS_BY_ID_ASC: &str = statement!("events_by_id_asc");
 pub(super) const FAILED_BY_ID_DESC: &str = statement!("failed_by_id_desc");
 pub(super) const FAILED_BY_ID_ASC: &str = statement!("failed_by_id_asc");
+pub(super) const FILTERED_BY_ID_DESC: &str = statement!("filtered_by_id_desc");
+pub(super) const FILTERED_BY_ID_ASC: &str = statement!("filtered_by_id_asc");
 pub(super) const OPEN_BY_ID_DESC: &str = statement!("open_by_id_desc");
 pub(super) const OPEN_BY_ID_ASC: &str = statement!("open_by_id_asc");
 pub(super) const EVENTS_BY_OCCURRED_AT_DESC: &str = statement!("events_by_occurred_at_desc");
 pub(super) const EVENTS_BY_OCCURRED_AT_ASC: &str = statement!("events_by_occurred_at_asc");
 pub(super) const MATCHING_EVENTS: &str = statement!("matching_events");
 pub(super) const MATCHING_FAILED: &str = statement!("matching_failed");
+pub(super) const MATCHING_FILTERED: &str = statement!("matching_filtered");
 pub(super) const MATCHING_OPEN: &str = statement!("matching_open");
+pub(super) const MORE_PROCESSED: &str = statement!("more_processed");
 pub(super) const BOUNDS_OF_OPEN: &str = statement!("bounds_of_open");
 pub(super) const BOUNDS_OF_FAILED: &str = statement!("bounds_of_failed");
+pub(super) const BOUNDS_OF_FILTERED: &str = statement!("bounds_of_filtered");
 pub(super) const LOAD_EVENTS: &str = statement!("load_events");
 pub(super) const LOAD_EVENT: &str = statement!("load_event");
+pub(super) const EVENTS_OF_REQUEST: &str = statement!("events_of_request");
 pub(super) const LOAD_PROCESSING: &str = statement!("load_processing");
 
 #[cfg(test)]
 mod tests {
     use super::super::TOTAL_CAP;
     use super::*;
+    use crate::deliveries::is_filtered;
 
-    const ASCENDING: [&str; 4] =
-        [EVENTS_BY_ID_ASC, FAILED_BY_ID_ASC, OPEN_BY_ID_ASC, EVENTS_BY_OCCURRED_AT_ASC];
-    const DESCENDING: [&str; 4] =
-        [EVENTS_BY_ID_DESC, FAILED_BY_ID_DESC, OPEN_BY_ID_DESC, EVENTS_BY_OCCURRED_AT_DESC];
-    const MATCHING: [&str; 3] = [MATCHING_EVENTS, MATCHING_FAILED, MATCHING_OPEN];
+    const ASCENDING: [&str; 5] =
+        [EVENTS_BY_ID_ASC, FAILED_BY_ID_ASC, FILTERED_BY_ID_ASC, OPEN_BY_ID_ASC, EVENTS_BY_OCCURRED_AT_ASC];
+    const DESCENDING: [&str; 5] = [
+        EVENTS_BY_ID_DESC,
+        FAILED_BY_ID_DESC,
+        FILTERED_BY_ID_DESC,
+        OPEN_BY_ID_DESC,
+        EVENTS_BY_OCCURRED_AT_DESC,
+    ];
+    const MATCHING: [&str; 4] = [MATCHING_EVENTS, MATCHING_FAILED, MATCHING_FILTERED, MATCHING_OPEN];
     const LOADING: [&str; 3] = [LOAD_EVENTS, LOAD_EVENT, LOAD_PROCESSING];
 
     /// The statement on one line, without its comments.
@@ -75,8 +87,20 @@ mod tests {
             AND ($4::timestamptz IS NULL OR e.occurred_at >= $4) \
             AND ($5::timestamptz IS NULL OR e.occurred_at < $5)";
         assert_repeated(filters, 3, &[EVENTS_BY_ID_DESC]);
-        assert_repeated(filters, 1, &[FAILED_BY_ID_DESC, OPEN_BY_ID_DESC, EVENTS_BY_OCCURRED_AT_DESC]);
+        assert_repeated(filters, 1, &[FAILED_BY_ID_DESC, FILTERED_BY_ID_DESC]);
+        assert_repeated(filters, 1, &[OPEN_BY_ID_DESC, EVENTS_BY_OCCURRED_AT_DESC]);
         assert_repeated(filters, 1, &MATCHING);
+        let integrations =
+            |of: &str, n: u8| format!("(${n}::uuid[] IS NULL OR {of}.integration_id = ANY(${n}))");
+        assert_repeated(&integrations("e", 13), 3, &[EVENTS_BY_ID_DESC]);
+        assert_repeated(&integrations("e", 13), 1, &[EVENTS_BY_OCCURRED_AT_DESC]);
+        assert_repeated(
+            &integrations("d", 13),
+            1,
+            &[FAILED_BY_ID_DESC, FILTERED_BY_ID_DESC, OPEN_BY_ID_DESC],
+        );
+        assert_repeated(&integrations("e", 8), 1, &[MATCHING_EVENTS]);
+        assert_repeated(&integrations("d", 8), 1, &[MATCHING_FAILED, MATCHING_FILTERED, MATCHING_OPEN]);
     }
 
     #[test]
@@ -104,12 +128,29 @@ mod tests {
             AND min(o.destination) FILTER (WHERE o.status = 'failed') = d.destination \
             FROM deliveries o WHERE o.event_id = d.event_id )";
         assert_repeated(failed, 1, &[FAILED_BY_ID_DESC, MATCHING_FAILED]);
+        let is_filtered = |delivery: &str| {
+            format!(
+                "{delivery}finished_at IS NOT NULL AND {delivery}last_error IS NULL AND {delivery}attempts = 0"
+            )
+        };
+        let filtered = format!(
+            "d.event_id >= filtered_since() AND {} AND ( SELECT min(o.destination) = d.destination FROM deliveries o \
+            WHERE o.event_id = d.event_id AND {} )",
+            is_filtered("d."),
+            is_filtered("o.")
+        );
+        assert_repeated(&filtered, 1, &[FILTERED_BY_ID_DESC, MATCHING_FILTERED]);
+        assert_repeated(&is_filtered("o."), 1, &[EVENTS_BY_OCCURRED_AT_DESC]);
+        assert_repeated(&is_filtered(""), 2, &[BOUNDS_OF_FILTERED]);
+        assert!(is_filtered!().contains(&is_filtered("d.")));
     }
 
     #[test]
     fn counts_stop_at_one_more_than_the_cap() {
         assert_repeated(&format!("LIMIT {}", TOTAL_CAP + 1), 1, &MATCHING);
         assert_repeated(&format!("count(*) <= {TOTAL_CAP} "), 2, &MATCHING);
+        assert_repeated(&format!("LIMIT {} ", TOTAL_CAP + 1), 2, &[MORE_PROCESSED]);
+        assert_repeated(&format!("deliveries + {}", TOTAL_CAP + 1), 2, &[MORE_PROCESSED]);
     }
 
     #[test]
@@ -117,15 +158,20 @@ mod tests {
         let names = [
             (EVENTS_BY_ID_DESC, "events_by_id_desc"),
             (FAILED_BY_ID_DESC, "failed_by_id_desc"),
+            (FILTERED_BY_ID_DESC, "filtered_by_id_desc"),
             (OPEN_BY_ID_DESC, "open_by_id_desc"),
             (EVENTS_BY_OCCURRED_AT_DESC, "events_by_occurred_at_desc"),
             (MATCHING_EVENTS, "matching_events"),
             (MATCHING_FAILED, "matching_failed"),
+            (MATCHING_FILTERED, "matching_filtered"),
             (MATCHING_OPEN, "matching_open"),
+            (MORE_PROCESSED, "more_processed"),
             (BOUNDS_OF_OPEN, "bounds_of_open"),
             (BOUNDS_OF_FAILED, "bounds_of_failed"),
+            (BOUNDS_OF_FILTERED, "bounds_of_filtered"),
             (LOAD_EVENTS, "load_events"),
             (LOAD_EVENT, "load_event"),
+            (EVENTS_OF_REQUEST, "events_of_request"),
             (LOAD_PROCESSING, "load_processing"),
         ];
         for (sql, name) in names {

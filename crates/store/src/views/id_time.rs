@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 /// Returns the time in a UUIDv7; `None` for an id that carries no time.
-pub(super) fn time_of_id(id: Uuid) -> Option<Timestamp> {
+pub fn time_of_id(id: Uuid) -> Option<Timestamp> {
     Timestamp::from_millisecond(uuid_milliseconds(id)?).ok()
 }
 
@@ -22,6 +22,18 @@ pub(super) fn id_at(milliseconds: i64) -> Uuid {
     let last = (1_i64 << 48) - 1;
     let milliseconds = milliseconds.clamp(0, last).cast_unsigned();
     Uuid::from_u128(u128::from(milliseconds) << 80)
+}
+
+/// Returns the smallest id of a time that is so much later than that of an id.
+pub(super) fn moved(id: Uuid, milliseconds: i64) -> Uuid {
+    let at = i64::try_from(id.as_u128() >> 80).unwrap_or(i64::MAX);
+    id_at(at.saturating_add(milliseconds))
+}
+
+/// Returns the first id of a window of time, and the end of its ids; absent bounds restrict nothing.
+pub(crate) fn id_window(from: Option<Timestamp>, until: Option<Timestamp>) -> (Uuid, Uuid) {
+    let id = |time: Timestamp| id_at(time.as_millisecond());
+    (from.map_or(Uuid::nil(), id), until.map_or(Uuid::max(), id))
 }
 
 fn uuid_milliseconds(id: Uuid) -> Option<i64> {
@@ -45,5 +57,8 @@ mod tests {
         assert_eq!(id_floor(Uuid::max(), 0), Uuid::nil());
         assert_eq!(id_at(-1), Uuid::nil());
         assert_eq!(id_at(i64::MAX).to_string(), "ffffffff-ffff-0000-0000-000000000000");
+        assert_eq!(moved(id, -milliseconds), Uuid::nil());
+        assert_eq!(moved(Uuid::nil(), -1), Uuid::nil());
+        assert_eq!(moved(Uuid::max(), 1), id_at(i64::MAX));
     }
 }

@@ -10,22 +10,22 @@ use crate::database::Database;
 use crate::error::Result;
 
 /// A statement with its first parameters.
-pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
+pub(crate) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 /// The two statements of a list. Their first parameters are the filters, the same in both.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct ListStatements {
+pub(crate) struct ListStatements {
     /// Selects the rows. After the filters come the id to go on after (and its time, see `sorted_by_time`), the limit and
     /// the offset.
-    pub(super) list: &'static str,
+    pub(crate) list: &'static str,
     /// Counts the rows, up to one more than [`super::TOTAL_CAP`].
-    pub(super) count: &'static str,
+    pub(crate) count: &'static str,
     /// Whether the list is sorted by a time, and by the id only within it.
-    pub(super) sorted_by_time: bool,
+    pub(crate) sorted_by_time: bool,
 }
 
 /// Reads a page and the total in one snapshot. `filter` binds the filters.
-pub(super) async fn list_page<'q, T>(
+pub(crate) async fn list_page<'q, T>(
     db: &Database,
     statements: ListStatements,
     request: PageRequest,
@@ -43,7 +43,7 @@ pub(super) async fn list_page<'q, T>(
         let counted = filter(sqlx::query(statements.count)).fetch_one(snapshot.connection()).await?;
         snapshot.release().await?;
         let items = rows.iter().map(read_row).collect::<Result<Vec<_>>>()?;
-        Ok(request.page(items, Total::of(counted.try_get(0)?), position))
+        Ok(request.page(items, Some(Total::of(counted.try_get(0)?)), position))
     })
     .await
 }
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn counts_stop_at_one_more_than_the_cap() {
         let limit = format!("LIMIT {}", TOTAL_CAP + 1);
-        for list in [attempts::LIST, audit::LIST, integrations::LIST, replays::LIST] {
+        for list in [attempts::LIST, audit::list::LIST, integrations::LIST, replays::LIST] {
             assert!(list.count.contains(&limit), "{}", list.count);
         }
     }

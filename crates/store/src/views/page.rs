@@ -95,7 +95,7 @@ impl PageRequest {
     pub(super) fn page<T>(
         self,
         mut items: Vec<T>,
-        total: Total,
+        total: Option<Total>,
         position: impl Fn(&T) -> Position,
     ) -> Page<T> {
         let size = usize::try_from(self.size).unwrap_or(usize::MAX);
@@ -103,7 +103,7 @@ impl PageRequest {
         items.truncate(size);
         let next = if more { items.last().map(position) } else { None };
         let (Start::Page(number) | Start::After { page: number, .. }) = self.start;
-        Page { items, next, total, number, size: self.size }
+        Page { items, next, total, scanned_through: None, number, size: self.size }
     }
 }
 
@@ -131,7 +131,10 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// The position that the next page goes on from; `None` on the last page.
     pub next: Option<Position>,
-    pub total: Total,
+    /// `None` when counting took too long.
+    pub total: Option<Total>,
+    /// The id up to which the list was read, when there was no time to read on: `next` goes on from there.
+    pub scanned_through: Option<Uuid>,
     pub number: NonZeroU32,
     pub size: u32,
 }

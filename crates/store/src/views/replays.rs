@@ -1,6 +1,6 @@
 //! Replay requests. [`crate::replays`] has what changes them.
 
-use grapnel_core::ids::{EventId, ReplayId};
+use grapnel_core::ids::{EventId, IntegrationId, ReplayId};
 use jiff::Timestamp;
 use sqlx::Row;
 use sqlx::postgres::PgRow;
@@ -8,6 +8,7 @@ use sqlx::postgres::PgRow;
 use super::CLOCK_SKEW_MILLISECONDS;
 use super::id_time::id_floor;
 use super::list_page::{ListStatements, list_page};
+use super::owners::bare;
 use super::page::{Page, PageRequest, Position};
 use super::snapshot::Snapshot;
 use crate::columns::Columns;
@@ -66,9 +67,11 @@ impl ReplayStatus {
 pub struct ReplayFilter {
     pub event_id: Option<EventId>,
     pub status: Option<ReplayStatus>,
+    /// Only of events of these integrations: those that the caller may see.
+    pub visible: Option<Vec<IntegrationId>>,
 }
 
-// $1 the event, $2 the smallest id that a replay of it can have, $3 the status. Unfinished requests have an index; the
+// $1 the event, $2 the smallest id that a replay of it can have, $3 the status, $4 the integrations. Unfinished requests have an index; the
 // comparison with literals lets the planner prove that it applies.
 pub(super) const LIST: ListStatements = ListStatements {
     list: "/* views::list_replay_requests */
@@ -78,14 +81,16 @@ pub(super) const LIST: ListStatements = ListStatements {
         WHERE ($1::uuid IS NULL OR r.event_id = $1 AND r.id >= $2)
             AND ($3::text IS NULL OR r.status::text = $3)
             AND ($3::text IS NULL OR $3 NOT IN ('queued', 'dispatched') OR r.status IN ('queued', 'dispatched'))
-            AND ($4::uuid IS NULL OR r.id < $4)
-        ORDER BY r.id DESC LIMIT $5 OFFSET $6",
+            AND ($4::uuid[] IS NULL OR (SELECT e.integration_id FROM events e WHERE e.id = r.event_id) = ANY($4))
+            AND ($5::uuid IS NULL OR r.id < $5)
+        ORDER BY r.id DESC LIMIT $6 OFFSET $7",
     count: "/* views::count_replay_requests */
         SELECT count(*) FROM (
             SELECT FROM replay_requests r
             WHERE ($1::uuid IS NULL OR r.event_id = $1 AND r.id >= $2)
                 AND ($3::text IS NULL OR r.status::text = $3)
                 AND ($3::text IS NULL OR $3 NOT IN ('queued', 'dispatched') OR r.status IN ('queued', 'dispatched'))
+                AND ($4::uuid[] IS NULL OR (SELECT e.integration_id FROM events e WHERE e.id = r.event_id) = ANY($4))
             LIMIT 10001
         ) AS counted",
     sorted_by_time: false,
@@ -104,7 +109,7 @@ pub async fn list_replay_requests(
         db,
         LIST,
         request,
-        |statement| statement.bind(event_id).bind(oldest).bind(status),
+        |statement| statement.bind(event_id).bind(oldest).bind(status).bind(bare(filter.visible.as_deref())),
         replay_request_row,
         |replay| Position { key: 0, id: replay.id.uuid() },
     )

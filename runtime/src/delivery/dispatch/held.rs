@@ -26,7 +26,7 @@ pub(super) fn next_pass(took: Duration) -> Instant {
 
 impl Dispatcher {
     /// Releases held deliveries of all queues that may have some, and returns how long looking for them took.
-    pub(super) async fn release_held(&self, stop: &CancellationToken) -> Duration {
+    pub(super) async fn release_held(&mut self, stop: &CancellationToken) -> Duration {
         let started = Instant::now();
         let queues = match deliveries::held_queues(&self.db).await {
             Ok(queues) => queues,
@@ -54,15 +54,17 @@ impl Dispatcher {
         took
     }
 
-    async fn release(&self, queue: &DeliveryQueue, stop: &CancellationToken) -> anyhow::Result<()> {
+    async fn release(&mut self, queue: &DeliveryQueue, stop: &CancellationToken) -> anyhow::Result<()> {
         let allowed = self.publisher.allowance(&key_of(queue));
         if allowed == 0 {
             return Ok(());
         }
-        let mut room = self.max_queue_length.saturating_sub(usize::try_from(self.messages(queue).await?)?);
+        let messages = usize::try_from(self.messages(queue).await?)?;
+        let deliveries = self.publisher.deliveries_in(&key_of(queue), messages);
+        let mut room = self.max_queue_length.saturating_sub(deliveries);
         for _ in 0..BATCHES {
             let limit = room.min(allowed).min(BATCH);
-            if limit == 0 || !self.has_room(stop).await {
+            if limit == 0 || !self.has_room(stop).await || !self.lease.is_held().await {
                 break;
             }
             let released = deliveries::release(&self.db, queue, limit as i64).await?;

@@ -1,5 +1,7 @@
 //! Which of the dispatchers looks after all queues.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use grapnel_store::{Database, dispatcher_lease};
@@ -21,13 +23,27 @@ pub(crate) struct DispatcherLease {
     holder: Uuid,
     duration: Duration,
     is_held: bool,
+    /// The same, for others of this process.
+    leads: Arc<AtomicBool>,
     next_renewal: Instant,
 }
 
 impl DispatcherLease {
     pub(crate) fn new(db: Database, requeue_after: Duration) -> Self {
         let duration = requeue_after.min(LONGEST);
-        Self { db, holder: Uuid::now_v7(), duration, is_held: false, next_renewal: Instant::now() }
+        Self {
+            db,
+            holder: Uuid::now_v7(),
+            duration,
+            is_held: false,
+            leads: Arc::default(),
+            next_renewal: Instant::now(),
+        }
+    }
+
+    /// Follows whether this process has the lease, as far as it knows.
+    pub(crate) fn leads(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.leads)
     }
 
     /// Returns whether this process has the lease. Takes or renews it when it is time.
@@ -40,12 +56,14 @@ impl DispatcherLease {
                     tracing::warn!(error = %chain(error), "the lease of the dispatcher cannot be renewed");
                 })
                 .unwrap_or(false);
+            self.leads.store(self.is_held, Ordering::Release);
         }
         self.is_held
     }
 
     /// Lets another process take it at once.
     pub(super) async fn give_up(&self) {
+        self.leads.store(false, Ordering::Release);
         if self.is_held
             && let Err(error) = dispatcher_lease::release(&self.db, self.holder).await
         {

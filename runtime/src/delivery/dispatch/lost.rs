@@ -1,5 +1,5 @@
 //! Finds deliveries that lost their message: they were queued longer ago than the bound, and their queue has fewer messages than
-//! deliveries. Nothing is added to a queue that is merely long.
+//! they need. Nothing is added to a queue that is merely long.
 
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +13,7 @@ const CHUNK: usize = 16;
 
 impl Dispatcher {
     /// Queues the deliveries again that lost their message, and ends those whose destination is gone.
-    pub(super) async fn requeue_lost(&self, stop: &CancellationToken) {
+    pub(super) async fn requeue_lost(&mut self, stop: &CancellationToken) {
         // All are compared before any is repaired, which may take long: later, the counts would no longer match.
         let mut losses = Vec::new();
         for queues in self.delivering_queues().await.chunks(CHUNK) {
@@ -66,15 +66,25 @@ impl Dispatcher {
         delivering
     }
 
+    /// Queues the deliveries of this many messages again, for as long as this process has the lease: another that took it over would count those as
+    /// lost that are queued here meanwhile.
     async fn requeue(
-        &self,
+        &mut self,
         backlog: &QueueBacklog,
         lost: i64,
         stop: &CancellationToken,
     ) -> grapnel_store::Result<()> {
-        let mut left = lost;
-        while left > 0 && self.has_room(stop).await {
-            let taken = deliveries::take_overdue(&self.db, backlog, left.min(BATCH as i64)).await?;
+        if lost == 0 {
+            return Ok(());
+        }
+        let Some(lost) = deliveries::find_lost(&self.db, backlog, lost).await? else {
+            return Ok(());
+        };
+        let mut left = lost.count;
+        while left > 0 && self.has_room(stop).await && self.lease.is_held().await {
+            let taken =
+                deliveries::take_lost(&self.db, &backlog.queue, lost.queued_through, left.min(BATCH as i64))
+                    .await?;
             if taken.is_empty() {
                 break;
             }
@@ -84,22 +94,22 @@ impl Dispatcher {
             // Refilling a long queue must not hold up deliveries that become due meanwhile.
             self.queue_due(stop).await?;
         }
-        if left < lost {
+        if left < lost.count {
             tracing::info!(
                 integration.id = %backlog.queue.integration_id, destination = backlog.queue.destination,
-                count = lost - left, "deliveries whose messages were lost are queued again"
+                count = lost.count - left, "deliveries whose messages were lost are queued again"
             );
         }
         Ok(())
     }
 }
 
-/// Returns how many of a queue's overdue deliveries have no message.
+/// Returns how many messages of a queue's overdue deliveries are missing.
 ///
-/// Every queued delivery that is not claimed should have a message, in the queue or on its way there: `messages`. Others
+/// Every queued delivery that is not claimed should be in a message, in the queue or on its way there: `messages`. Others
 /// may be on their way from other processes, so no more are lost than are overdue. Messages that a worker has fetched but
-/// not started are not ready; their deliveries are counted as lost at most once within the bound, and a second message for
-/// a delivery does nothing.
+/// not finished are not ready; their deliveries that are not started are counted as lost at most once within the bound, and a
+/// second message for a delivery does nothing.
 fn lost_messages(backlog: &QueueBacklog, messages: i64) -> i64 {
     (backlog.queued - messages).clamp(0, backlog.overdue)
 }
@@ -124,6 +134,6 @@ mod tests {
         check(50_000, 50_000, 0, 50_000); // emptied
         check(50_000, 20_000, 40_000, 10_000);
         check(100, 10, 0, 10); // messages of the newer 90 may be on their way
-        check(10, 10, 500, 0); // more messages than deliveries
+        check(10, 10, 500, 0); // more messages than deliveries need
     }
 }

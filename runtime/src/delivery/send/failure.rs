@@ -1,4 +1,4 @@
-//! Turns an error of the HTTP client into an outcome that an operator can read.
+//! Turns an error of the client into an outcome that an operator can read.
 //!
 //! Invariants: a message names the cause and nothing else: no URL (its query may contain a token), no address, no chain of
 //! library errors. Text from a receiver, such as the names in a certificate, is bounded and has no control characters. A
@@ -7,9 +7,13 @@
 use std::borrow::Cow;
 use std::error::Error;
 use std::io::{self, ErrorKind};
-use std::time::Duration;
 
-use crate::egress::NameError;
+use http::StatusCode;
+
+use super::connect::ConnectError;
+use super::exchange::ExchangeError;
+use super::tls::TlsError;
+use crate::egress::{EgressError, NameError, ProxyError};
 use grapnel_core::delivery::outcome::AttemptOutcome;
 
 /// The longest message; longer than any of our own.
@@ -17,19 +21,37 @@ const LONGEST_MESSAGE: usize = 300;
 /// `ENFILE`, `EMFILE`, `ENOMEM` and `ENOBUFS` on Linux: this machine is out of files or memory.
 const EXHAUSTED: [i32; 4] = [23, 24, 12, 105];
 
-/// Returns the outcome of a request that got no response.
-pub(super) fn outcome_of(error: &reqwest::Error, connect_deadline: Duration) -> AttemptOutcome {
-    if error.is_builder() {
-        return AttemptOutcome::NotSent { message: "the request could not be built".to_owned() };
+/// Returns the outcome of an attempt without a connection.
+pub(super) fn outcome_of_connect(error: &ConnectError) -> AttemptOutcome {
+    match error {
+        ConnectError::TimedOut(_) => AttemptOutcome::TimedOut { message: error.to_string() },
+        ConnectError::Egress(EgressError::Name(error)) => outcome_of_name(error),
+        ConnectError::Egress(error @ EgressError::NoEndpoint) => not_sent(&error.to_string()),
+        ConnectError::Egress(EgressError::Connection(error)) => innermost(error),
+        ConnectError::Egress(EgressError::Proxy(error)) => outcome_of_proxy(error),
+        ConnectError::Tls(TlsError::Handshake(error)) => innermost(error),
+        ConnectError::Tls(error @ (TlsError::Authorities(_) | TlsError::ClientCertificate(_))) => {
+            not_sent(&error.to_string())
+        }
+        ConnectError::Tls(error @ (TlsError::ServerName | TlsError::OtherAuthority)) => {
+            unreachable(&format!("TLS: {error}"))
+        }
+        ConnectError::Exchange(error) => outcome_of_exchange(error),
     }
-    if error.is_connect() && error.is_timeout() {
-        return AttemptOutcome::TimedOut {
-            message: format!("no connection within {} s", connect_deadline.as_secs_f64()),
-        };
+}
+
+/// Returns the outcome of a request without an answer.
+pub(super) fn outcome_of_exchange(error: &ExchangeError) -> AttemptOutcome {
+    match error {
+        ExchangeError::Http(error) => innermost(error),
+        ExchangeError::Ended => unreachable("the connection was closed before an answer came"),
     }
-    // The innermost known error is the most specific.
+}
+
+/// Returns the outcome for the most specific cause that is known, which is the innermost one.
+fn innermost(error: &(dyn Error + 'static)) -> AttemptOutcome {
     let mut found = None;
-    let mut next = error.source();
+    let mut next = Some(error);
     while let Some(cause) = next {
         found = known_cause(cause).or(found);
         next = cause.source();
@@ -38,9 +60,6 @@ pub(super) fn outcome_of(error: &reqwest::Error, connect_deadline: Duration) -> 
 }
 
 fn known_cause(cause: &(dyn Error + 'static)) -> Option<AttemptOutcome> {
-    if let Some(error) = cause.downcast_ref::<NameError>() {
-        return Some(outcome_of_name(error));
-    }
     if let Some(error) = cause.downcast_ref::<rustls::Error>() {
         return Some(unreachable(&format!("TLS: {}", tls_cause(error))));
     }
@@ -51,6 +70,20 @@ fn known_cause(cause: &(dyn Error + 'static)) -> Option<AttemptOutcome> {
     // `source` skips an error that is wrapped in an I/O error.
     let wrapped = error.get_ref().and_then(|wrapped| known_cause(wrapped));
     wrapped.or_else(|| outcome_of_io(error))
+}
+
+/// A proxy that cannot be used is a failure of ours, and what it answers otherwise is about the receiver.
+fn outcome_of_proxy(error: &ProxyError) -> AttemptOutcome {
+    let message = error.to_string();
+    match error {
+        ProxyError::Unreachable(_) | ProxyError::Invalid(_) => not_sent(&message),
+        // Some proxies answer 401 to wrong credentials and 407 to none.
+        ProxyError::Refused(StatusCode::PROXY_AUTHENTICATION_REQUIRED | StatusCode::UNAUTHORIZED) => {
+            not_sent(&message)
+        }
+        ProxyError::Refused(StatusCode::FORBIDDEN) => AttemptOutcome::Denied { message },
+        ProxyError::Refused(_) => unreachable(&message),
+    }
 }
 
 fn outcome_of_name(error: &NameError) -> AttemptOutcome {
@@ -77,6 +110,7 @@ fn outcome_of_http(error: &hyper::Error) -> AttemptOutcome {
 
 /// Describes the common failures; the library's own messages are its type names.
 fn tls_cause(error: &rustls::Error) -> Cow<'static, str> {
+    use rustls::AlertDescription as Alert;
     use rustls::CertificateError::*;
     match error {
         rustls::Error::InvalidCertificate(UnknownIssuer) => {
@@ -90,6 +124,21 @@ fn tls_cause(error: &rustls::Error) -> Cow<'static, str> {
         }
         rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. }) => {
             "the certificate is for another name".into()
+        }
+        rustls::Error::AlertReceived(Alert::CertificateRequired) => {
+            "the receiver requires a client certificate: tls.clientCertificateRef".into()
+        }
+        rustls::Error::AlertReceived(
+            Alert::UnknownCA
+            | Alert::BadCertificate
+            | Alert::UnsupportedCertificate
+            | Alert::CertificateRevoked
+            | Alert::CertificateExpired
+            | Alert::CertificateUnknown
+            | Alert::AccessDenied,
+        ) => "the receiver refused the certificate of tls.clientCertificateRef".into(),
+        rustls::Error::AlertReceived(Alert::NoApplicationProtocol) => {
+            "the receiver does not speak HTTP/1.1".into()
         }
         other => other.to_string().into(),
     }
@@ -151,11 +200,23 @@ mod tests {
 
     #[test]
     fn an_error_inside_an_io_error_is_found() {
-        let denied = grapnel_core::delivery::egress_policy::EgressPolicy::default()
-            .permits([10, 0, 0, 1].into())
-            .unwrap_err();
-        let inner = io::Error::other(NameError::Denied(denied));
-        assert!(matches!(of_io(io::Error::other(inner)), AttemptOutcome::Denied { .. }));
+        let inner = io::Error::other(rustls::Error::HandshakeNotComplete);
+        let AttemptOutcome::Unreachable { message } = of_io(io::Error::other(inner)) else {
+            panic!("not unreachable")
+        };
+        assert!(message.starts_with("TLS: "), "{message}");
+    }
+
+    #[test]
+    fn what_the_proxy_answers_is_not_always_about_the_receiver() {
+        let of = |status| outcome_of_proxy(&ProxyError::Refused(status));
+        let message = |status: u16| format!("the egress proxy answered {status} to CONNECT");
+        assert_eq!(of(StatusCode::BAD_GATEWAY), AttemptOutcome::Unreachable { message: message(502) });
+        assert_eq!(of(StatusCode::FORBIDDEN), AttemptOutcome::Denied { message: message(403) });
+        let unauthorized = StatusCode::PROXY_AUTHENTICATION_REQUIRED;
+        assert_eq!(of(unauthorized), AttemptOutcome::NotSent { message: message(407) });
+        let unreachable = ProxyError::Unreachable(ErrorKind::ConnectionRefused.into());
+        assert!(matches!(outcome_of_proxy(&unreachable), AttemptOutcome::NotSent { .. }));
     }
 
     #[test]

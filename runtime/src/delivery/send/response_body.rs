@@ -4,7 +4,11 @@
 //! NUL, which a PostgreSQL text column refuses. A body that breaks off or is late is kept as far as it arrived: the status
 //! has already decided the outcome.
 
+use http_body::Body;
+use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
+
+use super::exchange::Connection;
 
 /// How much of a body is kept, before and after its conversion to text.
 const KEPT_BYTES: usize = 16 * 1024;
@@ -12,20 +16,23 @@ const KEPT_BYTES: usize = 16 * 1024;
 /// is not read to its end is closed.
 const READ_BYTES: usize = 64 * 1024;
 
-pub(super) async fn read(mut response: reqwest::Response, deadline: Instant) -> String {
+pub(super) async fn read(connection: &mut Connection, mut body: Incoming, deadline: Instant) -> String {
     // A body that is announced as longer than this gets its connection closed in any case.
-    let too_long = response.content_length().is_some_and(|length| length > READ_BYTES as u64);
+    let too_long = body.size_hint().lower() > READ_BYTES as u64;
     let limit = if too_long { KEPT_BYTES } else { READ_BYTES };
     let mut kept = Vec::new();
     let mut read = 0_usize;
-    // An error or a missed deadline ends the reading; the bytes received so far are kept.
-    while read <= limit
-        && let Ok(Ok(Some(chunk))) = timeout_at(deadline, response.chunk()).await
-    {
-        let room = KEPT_BYTES - kept.len();
-        kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
-        read = read.saturating_add(chunk.len());
-    }
+    let reading = async {
+        while read <= limit
+            && let Some(part) = connection.next_part(&mut body).await
+        {
+            let room = KEPT_BYTES - kept.len();
+            kept.extend_from_slice(&part[..part.len().min(room)]);
+            read = read.saturating_add(part.len());
+        }
+    };
+    // A missed deadline ends the reading; the bytes received so far are kept.
+    let _in_time = timeout_at(deadline, reading).await;
     text_of(&kept, read > kept.len())
 }
 

@@ -11,8 +11,11 @@ use sha2::Sha256;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::egress::{EgressProxy, trusted_roots};
+use grapnel_core::delivery::egress_policy::EgressPolicy;
 use grapnel_core::delivery::signing::SigningKey;
 use grapnel_core::delivery::target::{DeliveryTarget, TargetError};
+use grapnel_testing::certificates::file;
 use receiver::{Receiver, write_for_ever};
 
 mod receiver;
@@ -20,8 +23,10 @@ mod requests;
 mod answers;
 mod bodies;
 mod failures;
+mod connections;
 mod tls;
 mod egress_check;
+mod proxy;
 
 const EVENT_ID: &str = "019ab0c4-7d7c-7000-8000-000000000001";
 const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -38,14 +43,21 @@ fn install_crypto() {
     rustls::crypto::ring::default_provider().install_default().ok();
 }
 
-fn client_with(allowed: &[&str]) -> DeliveryClient {
+const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
+
+fn egress_with(allowed: &[&str], proxy: Option<EgressProxy>) -> Egress {
     install_crypto();
     let allowed = allowed.iter().map(|net| net.parse().unwrap()).collect();
-    DeliveryClient::new(EgressPolicy::new(allowed)).unwrap()
+    let roots = trusted_roots(Some(file("root.pem"))).unwrap();
+    Egress::new(EgressPolicy::new(allowed), proxy, roots)
+}
+
+fn client_with(allowed: &[&str]) -> DeliveryClient {
+    DeliveryClient::new(egress_with(allowed, None))
 }
 
 fn client() -> DeliveryClient {
-    client_with(&["127.0.0.0/8", "::1/128"])
+    client_with(&LOOPBACK)
 }
 
 fn target(url: &str, timeout: Duration) -> DeliveryTarget {
@@ -64,6 +76,11 @@ async fn deliver_at(
     let request = DeliveryRequest {
         target,
         event_id: EVENT_ID.parse().unwrap(),
+        event_type: "order.created",
+        external_event_id: None,
+        attempt: 1,
+        further_headers: &[],
+        authorization: None,
         correlation_id: "corr-1",
         traceparent: TRACEPARENT,
         hops: 0,

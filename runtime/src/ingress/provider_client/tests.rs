@@ -1,7 +1,9 @@
-//! Against a TLS server of our own that goes by the providers' names, with its root for the only one.
+//! Against a TLS server of our own that goes by the providers' names, with its root for the only one. It is the proxy, too, so that
+//! the names lead there.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
@@ -12,9 +14,11 @@ use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 
 use super::*;
+use crate::egress::EgressProxy;
+use grapnel_core::delivery::egress_policy::EgressPolicy;
 use grapnel_core::preset;
 use grapnel_core::request::IncomingRequest;
 use grapnel_core::verification::{Evaluation, Verifier, VerifyError};
@@ -26,13 +30,27 @@ const TOPIC: &str = "arn:aws:sns:eu-central-1:123456789012:orders";
 
 /// While the certificates are valid.
 const NOW: &str = "2027-01-31T09:00:00Z";
-const HOSTS: [&str; 3] = ["api.paypal.com", "api.sandbox.paypal.com", "sns.eu-central-1.amazonaws.com"];
 
 /// Answers every request with the same, except for paths with `hangs` in them, which it does not answer.
 struct Server {
     address: SocketAddr,
     connected: Arc<AtomicUsize>,
     asked: Arc<AtomicUsize>,
+}
+
+/// Agrees to a tunnel if the client asks for one.
+fn open_tunnel(mut stream: &TcpStream) -> std::io::Result<()> {
+    let mut first = [0];
+    stream.peek(&mut first)?;
+    if first != *b"C" {
+        return Ok(());
+    }
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut first)?;
+        head.extend(first);
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")
 }
 
 /// Serves one connection.
@@ -79,8 +97,12 @@ impl Server {
             while let Ok((stream, _)) = listener.accept() {
                 connected.fetch_add(1, Ordering::SeqCst);
                 let connection = ServerConnection::new(Arc::clone(&config)).expect("a connection");
-                let (stream, asked) = (StreamOwned::new(connection, stream), Arc::clone(&asked));
-                std::thread::spawn(move || answer(stream, &asked, head, body));
+                let asked = Arc::clone(&asked);
+                std::thread::spawn(move || {
+                    if open_tunnel(&stream).is_ok() {
+                        answer(StreamOwned::new(connection, stream), &asked, head, body);
+                    }
+                });
             }
         });
         server
@@ -90,12 +112,11 @@ impl Server {
         self.client_that_trusts(&[file("root.pem")])
     }
 
+    /// Returns a client to which every name leads to this server, which is its proxy.
     fn client_that_trusts(&self, roots: &[&[u8]]) -> ProviderClient {
-        let roots = roots.iter().map(|root| reqwest::Certificate::from_pem(root).expect("a certificate"));
-        let builder = HOSTS.iter().fold(reqwest::Client::builder().tls_certs_only(roots), |builder, host| {
-            builder.resolve(host, self.address)
-        });
-        ProviderClient::with(builder, EgressPolicy::default()).expect("a client")
+        let url = format!("http://{}", self.address).into();
+        let proxy = EgressProxy::new(&url, "", true).expect("a proxy");
+        ProviderClient::new(egress(EgressPolicy::default(), Some(proxy), roots))
     }
 
     fn connected(&self) -> usize {
@@ -105,6 +126,15 @@ impl Server {
     fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
+}
+
+/// An egress that trusts these authorities only.
+fn egress(policy: EgressPolicy, proxy: Option<EgressProxy>, roots: &[&[u8]]) -> Egress {
+    let mut store = RootCertStore::empty();
+    for root in roots {
+        store.add(CertificateDer::from_pem_slice(root).expect("a certificate")).expect("an authority");
+    }
+    Egress::new(policy, proxy, store)
 }
 
 fn url(text: &str) -> Url {
@@ -182,8 +212,16 @@ async fn judge(
 ) -> Result<usize, VerifyError> {
     let (method, uri) = (Method::POST, Uri::from_static("/api/v1/webhooks/r"));
     let (headers, body) = (&webhook.headers, webhook.body.as_bytes());
-    let incoming =
-        IncomingRequest { method: &method, uri: &uri, headers, body, public_url: None, json: None };
+    let incoming = IncomingRequest {
+        method: &method,
+        uri: &uri,
+        headers,
+        body,
+        encoded_body: None,
+        form: None,
+        public_url: None,
+        json: None,
+    };
     let Evaluation::NeedsCertificate(claim) = verifier.evaluate(&incoming, time(now))? else {
         panic!("nothing is pinned")
     };
@@ -327,10 +365,7 @@ async fn failed_urls_displace_no_certificate() {
 async fn name_that_is_loopback_is_not_called() {
     let server = Server::new("200 OK", file("paypal.pem"));
     let local = |scheme: &str| url(&format!("https://{scheme}:{}/", server.address.port()));
-    let client = |policy| {
-        let root = reqwest::Certificate::from_pem(file("root.pem")).expect("a certificate");
-        ProviderClient::with(reqwest::Client::builder().tls_certs_only([root]), policy).expect("a client")
-    };
+    let client = |policy| ProviderClient::new(egress(policy, None, &[file("root.pem")]));
     let refusing = client(EgressPolicy::default());
     for host in ["localhost", "127.0.0.1", "[::ffff:127.0.0.1]"] {
         assert_eq!(refusing.confirm(integration(1), local(host)).await, Err(ProviderCallError));

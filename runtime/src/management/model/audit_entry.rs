@@ -12,17 +12,17 @@ use super::{InvalidJson, Rfc3339Millis};
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = AuditEntry)]
-pub(in crate::management) struct AuditEntryView {
-    id: Uuid,
-    entity_type: AuditEntityView,
-    entity_id: Uuid,
+pub(crate) struct AuditEntryView {
+    pub(crate) id: Uuid,
+    pub(crate) entity_type: AuditEntityView,
+    pub(crate) entity_id: Uuid,
     /// The action, such as `replay.requested`.
-    action: String,
+    pub(crate) action: String,
     /// The one who did it.
-    actor: String,
+    pub(crate) actor: String,
     #[schema(value_type = Object)]
-    details: Box<RawValue>,
-    created_at: Rfc3339Millis,
+    pub(crate) details: Box<RawValue>,
+    pub(crate) created_at: Rfc3339Millis,
 }
 
 impl AuditEntryView {
@@ -51,7 +51,7 @@ impl AuditEntryView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = AuditEntity)]
-pub(in crate::management) enum AuditEntityView {
+pub(crate) enum AuditEntityView {
     Integration,
     Event,
     ReplayRequest,

@@ -1,13 +1,15 @@
 //! Events.
 
+use grapnel_core::ids::EventId;
 use grapnel_core::payload::normalized_payload;
-use grapnel_store::views::{EventDetails, EventRow, EventStatus};
+use grapnel_store::views::{EventDetails, EventRow, EventStatus, SharedRequestRow};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::attempt::AttemptView;
+use super::delivery::DeliveryView;
 use super::job::{ProcessingJobView, jobs};
 use super::webhook::WebhookView;
 use super::{InvalidJson, Rfc3339Millis};
@@ -16,44 +18,61 @@ use super::{InvalidJson, Rfc3339Millis};
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Event)]
-pub(in crate::management) struct EventView {
-    id: Uuid,
-    integration_id: Uuid,
-    provider: String,
+pub(crate) struct EventView {
+    pub(crate) id: Uuid,
+    pub(crate) integration_id: Uuid,
+    pub(crate) provider: String,
     /// The provider's own id of the event, where it has one.
     #[schema(required)]
-    external_event_id: Option<String>,
-    event_type: String,
+    pub(crate) external_event_id: Option<String>,
+    pub(crate) event_type: String,
     #[schema(required)]
-    subject: Option<String>,
-    occurred_at: Rfc3339Millis,
-    received_at: Rfc3339Millis,
-    created_at: Rfc3339Millis,
-    updated_at: Rfc3339Millis,
-    status: EventStatusView,
+    pub(crate) subject: Option<String>,
+    pub(crate) occurred_at: Rfc3339Millis,
+    pub(crate) received_at: Rfc3339Millis,
+    pub(crate) created_at: Rfc3339Millis,
+    pub(crate) updated_at: Rfc3339Millis,
+    pub(crate) status: EventStatusView,
     /// Attempts of all deliveries so far.
     #[schema(minimum = 0)]
-    processing_attempts: i64,
+    pub(crate) processing_attempts: i64,
     /// The latest error of a delivery that did not succeed.
     #[schema(required)]
-    last_error: Option<String>,
+    pub(crate) last_error: Option<String>,
     /// When the last attempt ended.
     #[schema(required)]
-    last_processed_at: Option<Rfc3339Millis>,
-    correlation_id: String,
+    pub(crate) last_processed_at: Option<Rfc3339Millis>,
+    pub(crate) correlation_id: String,
     /// The verification secret that verified it: 0 is the current one, 1 and 2 are the previous ones.
     #[schema(minimum = 0, maximum = 2)]
-    secret_index: i16,
+    pub(crate) secret_index: i16,
     /// The event in its normalized form. Null in lists when the provider's payload is longer than 64 KiB: `GET /events/{id}` has it.
+    /// Null without the right to see payloads.
     #[schema(required, value_type = Option<Object>)]
-    normalized_payload: Option<Box<RawValue>>,
+    pub(crate) normalized_payload: Option<Box<RawValue>>,
+    /// When the content of the event was erased: its payload is null then. Else missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) erased_at: Option<Rfc3339Millis>,
+    /// Who erased it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) erased_by: Option<String>,
+    /// In place of `normalizedPayload` that is withheld: the length of the provider's payload in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) payload_bytes: Option<usize>,
 }
 
 impl EventView {
-    /// Renders a row with its normalized payload.
-    pub(in crate::management) fn from_row(row: EventRow) -> Result<Self, InvalidJson> {
+    /// Renders a row, with its normalized payload or the length of that.
+    pub(in crate::management) fn from_row(row: EventRow, shows_payload: bool) -> Result<Self, InvalidJson> {
+        let withheld = row.payload.as_ref().filter(|_| !shows_payload).map(|payload| payload.bytes.len());
         Ok(Self {
-            normalized_payload: render_payload(&row)?,
+            normalized_payload: if shows_payload { render_payload(&row)? } else { None },
+            payload_bytes: withheld,
+            erased_at: row.erased.as_ref().map(|erased| erased.at.into()),
+            erased_by: row.erased.map(|erased| erased.by),
             id: row.id.uuid(),
             integration_id: row.integration_id.uuid(),
             provider: row.provider,
@@ -97,7 +116,7 @@ fn render_payload(row: &EventRow) -> Result<Option<Box<RawValue>>, InvalidJson> 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = EventStatus)]
-pub(in crate::management) enum EventStatusView {
+pub(crate) enum EventStatusView {
     /// No unfinished delivery is further than waiting for its first attempt.
     Pending,
     /// An attempt is under way. After the death of its worker the status stays until the delivery is claimed again,
@@ -105,7 +124,7 @@ pub(in crate::management) enum EventStatusView {
     Processing,
     /// A delivery waits for another attempt.
     Retrying,
-    /// All deliveries succeeded.
+    /// All deliveries succeeded, or the filters of their destinations left the event out.
     Processed,
     /// No delivery is unfinished, and one failed.
     Failed,
@@ -127,13 +146,45 @@ impl From<EventStatus> for EventStatusView {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = EventRecord)]
-pub(in crate::management) struct EventRecordView {
-    event: EventView,
-    webhook: WebhookView,
+pub(crate) struct EventRecordView {
+    pub(crate) event: EventView,
+    pub(crate) webhook: WebhookView,
+    /// By destination.
+    pub(crate) deliveries: Vec<DeliveryView>,
+    /// The request and the event's place in it, if the webhook has several events. Missing if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) request: Option<SharedRequestView>,
     /// The latest 500, in the order in which they were made.
-    delivery_attempts: Vec<AttemptView>,
+    pub(crate) delivery_attempts: Vec<AttemptView>,
     /// The jobs of those attempts, then the unfinished ones.
-    processing_jobs: Vec<ProcessingJobView>,
+    pub(crate) processing_jobs: Vec<ProcessingJobView>,
+}
+
+/// A request with several events, and the place of one event among them.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = SharedRequest)]
+pub(crate) struct SharedRequestView {
+    pub(crate) id: Uuid,
+    /// The index of the event, from 0, in the order of the document.
+    #[schema(minimum = 0)]
+    pub(crate) position: i32,
+    /// The number of events of the request, those included that had been stored before it.
+    #[schema(minimum = 1)]
+    pub(crate) count: i32,
+    /// The first 100 events that were stored with it, in the order of the document.
+    pub(crate) events: Vec<Uuid>,
+}
+
+impl From<SharedRequestRow> for SharedRequestView {
+    fn from(row: SharedRequestRow) -> Self {
+        Self {
+            id: row.id.uuid(),
+            position: row.position,
+            count: row.count,
+            events: row.events.into_iter().map(EventId::uuid).collect(),
+        }
+    }
 }
 
 impl EventRecordView {
@@ -141,13 +192,20 @@ impl EventRecordView {
     pub(in crate::management) fn from_details(
         details: EventDetails,
         queue_prefix: &str,
+        shows_payloads: bool,
     ) -> Result<Self, InvalidJson> {
-        let EventDetails { event, webhook, work } = details;
+        let EventDetails { event, webhook, deliveries, request, work } = details;
         Ok(Self {
-            webhook: WebhookView::from_rows(&event, webhook)?,
+            webhook: WebhookView::from_rows(&event, webhook, shows_payloads)?,
+            deliveries: deliveries.into_iter().map(DeliveryView::from).collect(),
+            request: request.map(SharedRequestView::from),
             processing_jobs: jobs(queue_prefix, event.id, &work),
-            event: EventView::from_row(event)?,
-            delivery_attempts: work.attempts.into_iter().map(AttemptView::from).collect(),
+            event: EventView::from_row(event, shows_payloads)?,
+            delivery_attempts: work
+                .attempts
+                .into_iter()
+                .map(|attempt| AttemptView::from_row(attempt, shows_payloads))
+                .collect(),
         })
     }
 }

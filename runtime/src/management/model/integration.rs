@@ -6,26 +6,28 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{InvalidJson, Rfc3339Millis};
+use super::{InvalidJson, ObjectStatusView, Rfc3339Millis};
 
 /// A configured source and its destinations.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Integration)]
-pub(in crate::management) struct IntegrationView {
-    id: Uuid,
-    namespace: String,
-    name: String,
-    display_name: String,
-    provider: String,
+pub(crate) struct IntegrationView {
+    pub(crate) id: Uuid,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) display_name: String,
+    pub(crate) provider: String,
     /// The last segment of the path that the provider posts to.
-    route: String,
-    state: IntegrationStateView,
+    pub(crate) route: String,
+    pub(crate) state: IntegrationStateView,
     /// Whether webhooks are accepted: the state is `Active` or `DeliveryPaused`.
-    is_active: bool,
-    destinations: Vec<DestinationView>,
-    created_at: Rfc3339Millis,
-    updated_at: Rfc3339Millis,
+    pub(crate) is_active: bool,
+    pub(crate) destinations: Vec<DestinationView>,
+    pub(crate) created_at: Rfc3339Millis,
+    pub(crate) updated_at: Rfc3339Millis,
+    #[serde(flatten)]
+    pub(crate) status: ObjectStatusView,
 }
 
 impl IntegrationView {
@@ -49,13 +51,14 @@ impl IntegrationView {
             destinations,
             created_at: summary.created_at.into(),
             updated_at: summary.updated_at.into(),
+            status: ObjectStatusView::new(summary.status),
         })
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = IntegrationState)]
-enum IntegrationStateView {
+pub(crate) enum IntegrationStateView {
     /// Webhooks are accepted and delivered.
     Active,
     /// Webhooks are accepted and stored, and nothing is delivered.
@@ -80,7 +83,7 @@ impl From<RowState> for IntegrationStateView {
 /// A named callback URL.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Destination)]
-struct DestinationView {
-    name: String,
-    url: String,
+pub(crate) struct DestinationView {
+    pub(crate) name: String,
+    pub(crate) url: String,
 }

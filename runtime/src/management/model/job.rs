@@ -20,31 +20,31 @@ use super::Rfc3339Millis;
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ProcessingJob)]
-pub(super) struct ProcessingJobView {
+pub(crate) struct ProcessingJobView {
     /// The attempt's id once it is finished; before, an id made from event, destination and attempt number.
-    id: Uuid,
-    event_id: Uuid,
-    destination: String,
-    queue_name: String,
+    pub(crate) id: Uuid,
+    pub(crate) event_id: Uuid,
+    pub(crate) destination: String,
+    pub(crate) queue_name: String,
     /// `webhook`, `retry` or `replay`.
     #[schema(pattern = "^(webhook|retry|replay)$")]
-    triggered_by: &'static str,
-    status: JobStatusView,
+    pub(crate) triggered_by: &'static str,
+    pub(crate) status: JobStatusView,
     #[schema(minimum = 1)]
-    attempt_no: i32,
-    scheduled_at: Rfc3339Millis,
+    pub(crate) attempt_no: i32,
+    pub(crate) scheduled_at: Rfc3339Millis,
     #[schema(required)]
-    started_at: Option<Rfc3339Millis>,
+    pub(crate) started_at: Option<Rfc3339Millis>,
     #[schema(required)]
-    completed_at: Option<Rfc3339Millis>,
+    pub(crate) completed_at: Option<Rfc3339Millis>,
     #[schema(required)]
-    error_message: Option<String>,
+    pub(crate) error_message: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = JobStatus)]
-pub(super) enum JobStatusView {
+pub(crate) enum JobStatusView {
     Queued,
     Running,
     Succeeded,

@@ -13,20 +13,20 @@ use super::job::{ProcessingJobView, jobs};
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = Processing)]
-pub(in crate::management) struct ProcessingView {
-    event_id: Uuid,
-    status: EventStatusView,
+pub(crate) struct ProcessingView {
+    pub(crate) event_id: Uuid,
+    pub(crate) status: EventStatusView,
     /// Attempts of all deliveries so far.
     #[schema(minimum = 0)]
-    processing_attempts: i64,
+    pub(crate) processing_attempts: i64,
     /// The latest error of a delivery that did not succeed.
     #[schema(required)]
-    last_error: Option<String>,
+    pub(crate) last_error: Option<String>,
     /// When the last attempt ended.
     #[schema(required)]
-    last_processed_at: Option<Rfc3339Millis>,
+    pub(crate) last_processed_at: Option<Rfc3339Millis>,
     /// The jobs of the latest 500 attempts, then the unfinished ones.
-    jobs: Vec<ProcessingJobView>,
+    pub(crate) jobs: Vec<ProcessingJobView>,
 }
 
 impl ProcessingView {

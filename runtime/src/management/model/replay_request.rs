@@ -11,19 +11,19 @@ use super::Rfc3339Millis;
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = ReplayRequest)]
-pub(in crate::management) struct ReplayRequestView {
-    id: Uuid,
-    event_id: Uuid,
+pub(crate) struct ReplayRequestView {
+    pub(crate) id: Uuid,
+    pub(crate) event_id: Uuid,
     /// The only destination that is delivered to; null is all of the event's.
     #[schema(required)]
-    destination: Option<String>,
-    requested_by: String,
-    reason: String,
-    status: ReplayStatusView,
-    created_at: Rfc3339Millis,
+    pub(crate) destination: Option<String>,
+    pub(crate) requested_by: String,
+    pub(crate) reason: String,
+    pub(crate) status: ReplayStatusView,
+    pub(crate) created_at: Rfc3339Millis,
     /// When the request was completed or failed.
     #[schema(required)]
-    processed_at: Option<Rfc3339Millis>,
+    pub(crate) processed_at: Option<Rfc3339Millis>,
 }
 
 impl From<ReplayRequestRow> for ReplayRequestView {
@@ -44,7 +44,7 @@ impl From<ReplayRequestRow> for ReplayRequestView {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = ReplayStatus)]
-pub(in crate::management) enum ReplayStatusView {
+pub(crate) enum ReplayStatusView {
     /// Stored; a delivery waits to be handed to its queue.
     Queued,
     /// Every delivery was handed to its queue.

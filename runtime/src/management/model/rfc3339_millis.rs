@@ -10,7 +10,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 /// A time, shown with milliseconds: `2026-01-31T09:30:00.000Z`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::management) struct Rfc3339Millis(pub(in crate::management) Timestamp);
+pub(crate) struct Rfc3339Millis(pub(crate) Timestamp);
 
 impl From<Timestamp> for Rfc3339Millis {
     fn from(time: Timestamp) -> Self {

@@ -1,6 +1,7 @@
 //! The destinations that a worker refuses.
 
 use grapnel_testing::{TestReceiver, acme_event};
+use url::Url;
 
 use super::super::harness::{Platform, acme_integration, destination};
 use super::{attempts, delivery, wait_until_finished};
@@ -41,6 +42,35 @@ async fn production_refuses_loopback_and_metadata_and_records_why() {
         assert_eq!(delivery(&platform, name).await, ("failed".to_owned(), Some(last)));
     }
     assert!(receiver.deliveries().is_empty());
+}
+
+#[tokio::test]
+async fn the_datastores_of_the_platform_are_refused_whatever_is_allowed() {
+    let (mut platform, receiver) = (Platform::new().await, TestReceiver::new().await);
+    let of = |name: &str| platform.variable(name).parse::<Url>().expect("a URL").port().expect("a port");
+    let (postgres, rabbitmq, redis) = (of("DATABASE_URL"), of("RABBITMQ_URL"), of("REDIS_URL"));
+    platform.set("GRAPNEL_ENV", "production");
+    platform.set("GRAPNEL_ALLOWED_DESTINATION_CIDRS", "0.0.0.0/0, ::/0");
+    // A worker has no Redis of its own.
+    platform.set("GRAPNEL_DENIED_DESTINATIONS", &format!("localhost:{redis}"));
+    let mut destinations: Vec<_> = [
+        ("postgres", format!("http://127.0.0.1:{postgres}/")),
+        ("by-name", format!("http://localhost:{postgres}/")),
+        ("unspecified", format!("http://0.0.0.0:{postgres}/")),
+        ("rabbitmq", format!("http://127.0.0.2:{rabbitmq}/")),
+        ("redis", format!("http://[::ffff:127.0.0.1]:{redis}/")),
+    ]
+    .map(|(name, url)| destination(name, &url))
+    .to_vec();
+    destinations.push(destination("receiver", &receiver.url("/")));
+    let _running = platform.start_api_and_worker(&acme_integration(&destinations)).await;
+    platform.post_acme(&acme_event("e-1")).await;
+    wait_until_finished(&platform, 6).await;
+    let denied = "the destination is a datastore address, which the platform does not allow".to_owned();
+    for name in ["postgres", "by-name", "unspecified", "rabbitmq", "redis"] {
+        assert_eq!(attempts(&platform, name).await[0], (1, None, Some(denied.clone())), "{name}");
+    }
+    assert_eq!(delivery(&platform, "receiver").await, ("succeeded".to_owned(), None), "on the same machine");
 }
 
 #[tokio::test]

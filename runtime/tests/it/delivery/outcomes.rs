@@ -5,7 +5,7 @@ use std::time::Duration;
 use grapnel_testing::{RawReceiver, Reply, TestReceiver, acme_event, wait_until};
 
 use super::super::harness::{Platform, acme_integration, destination};
-use super::{attempts, delivery, destination_with, wait_until_finished};
+use super::{attempts, delivery, destination_with, post_to_held, wait_until_finished};
 
 #[tokio::test]
 async fn failure_is_retried_until_no_attempt_is_left() {
@@ -51,11 +51,8 @@ async fn failure_is_retried_until_no_attempt_is_left() {
 
     // Each retry and each end is audited, and nothing twice.
     let audited = async |action: &str| {
-        let sql = format!(
-            "SELECT count(*) FROM audit_entries WHERE entity_id = '{}' AND action = '{action}'",
-            accepted.event_id()
-        );
-        platform.count(&sql).await
+        let path = format!("/api/v1/audit-entries?entityId={}&action={action}", accepted.event_id());
+        platform.get(&path).await.json()["meta"]["total"].clone()
     };
     assert_eq!(audited("event.retry_scheduled").await, 12);
     assert_eq!(audited("event.failed").await, 6);
@@ -140,6 +137,61 @@ async fn gone_destination_is_not_tried_again() {
     assert_eq!(attempts(&platform, "orders").await, [(1, Some(410), Some(error.clone()))]);
     assert_eq!(delivery(&platform, "orders").await, ("failed".to_owned(), Some(error)));
     assert_eq!(receiver.deliveries().len(), 1);
+}
+
+#[tokio::test]
+async fn deliveries_to_a_gone_destination_are_held_until_its_integration_changes() {
+    let receiver =
+        TestReceiver::answering(|_, delivery| Reply::Status(if delivery.path == "/old" { 410 } else { 200 }))
+            .await;
+    let platform = Platform::new().await;
+    let others = destination("others", &receiver.url("/others"));
+    let old = acme_integration(&[destination("orders", &receiver.url("/old")), others.clone()]);
+    let _running = platform.start_api_and_worker(&old).await;
+    platform.post_acme(&acme_event("e-1")).await;
+    wait_until_finished(&platform, 2).await;
+    platform.wait_for_count("SELECT count(*) FROM integrations WHERE gone ? 'orders'", 1).await;
+    // What was under way when it was marked may still arrive, and fails too.
+    let failed = "SELECT count(*) FROM deliveries WHERE destination = 'orders' AND status = 'failed'";
+    let mut posted = 1;
+    let mut held = 0;
+    wait_until("deliveries that are not sent", async || {
+        posted += 1;
+        platform.post_acme(&acme_event(&format!("e-{posted}"))).await;
+        platform
+            .wait_for_count(
+                "SELECT count(*) FROM deliveries WHERE destination = 'others' AND status = 'succeeded'",
+                posted,
+            )
+            .await;
+        held = posted - platform.count(failed).await;
+        held >= 3
+    })
+    .await;
+    let new = acme_integration(&[destination("orders", &receiver.url("/new")), others]);
+    platform.apply(&new).await;
+    wait_until("what was held", async || receiver.deliveries_to("/new").len() as i64 >= held).await;
+    wait_until_finished(&platform, 2 * posted).await;
+    assert_eq!(receiver.deliveries_to("/new").len() as i64, posted - platform.count(failed).await);
+}
+
+#[tokio::test]
+async fn nothing_is_queued_for_a_gone_destination_beside_living_ones() {
+    let receiver = TestReceiver::answering(|_, delivery| {
+        Reply::Status(if delivery.path == "/orders" { 410 } else { 200 })
+    })
+    .await;
+    let platform = Platform::new().await;
+    let names = ["orders", "others"];
+    let destinations = names.map(|name| destination(name, &receiver.url(&format!("/{name}"))));
+    let _running = platform.start_api_and_worker(&acme_integration(&destinations)).await;
+    platform.post_acme(&acme_event("e-1")).await;
+    wait_until_finished(&platform, 2).await;
+    assert_eq!(post_to_held(&platform, "orders").await, 0);
+    let others = "SELECT count(*) FROM deliveries WHERE destination = 'others' AND finished_at IS NULL";
+    platform.wait_for_count(others, 0).await;
+    let held = "SELECT count(*) FROM deliveries WHERE destination = 'orders' AND queued_at IS NULL AND finished_at IS NULL";
+    assert!(platform.count(held).await >= 20, "they stay so while others are delivered");
 }
 
 #[tokio::test]

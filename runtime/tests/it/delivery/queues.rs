@@ -77,7 +77,10 @@ async fn message_that_is_not_ours_is_reported_and_acknowledged() {
     let queue = platform.orders_queue().await;
     let unknown = format!(r#"{{"v":1,"eventId":"{}"}}"#, uuid::Uuid::now_v7());
     let poison = [&b""[..], b"\xff\0", b"[]", br#"{"v":2,"eventId":"x"}"#, &[b'x'; 1_000_000]];
-    queue.publish_all(poison.into_iter().chain([unknown.as_bytes()])).await;
+    let of_a_dropped_day = br#"{"v":1,"eventId":"01932f0c-0000-7000-8000-000000000000"}"#;
+    let several = format!(r#"{{"v":2,"eventIds":["{0}","{0}"]}}"#, uuid::Uuid::now_v7());
+    let valid = [unknown.as_bytes(), of_a_dropped_day, several.as_bytes()];
+    queue.publish_all(poison.into_iter().chain(valid)).await;
 
     // A message with an id that does not exist has a valid form: it is not reported.
     let reported = "SELECT count(*) FROM audit_entries

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use grapnel_testing::{Reply, TestReceiver, WAIT_TIMEOUT, acme_event};
+use grapnel_testing::{Reply, TestReceiver, WAIT_TIMEOUT, acme_event, free_port, wait_until};
 use tokio::sync::Semaphore;
 
 use super::{BOUND, within};
 use crate::harness::load::{Load, duplicates};
-use crate::harness::{Platform, acme_integration, destination};
+use crate::harness::{Answer, Platform, acme_integration, destination};
 
 #[tokio::test]
 async fn queues_deleted_under_load_lose_nothing() {
@@ -114,5 +114,43 @@ async fn rabbitmq_that_restarts_or_dies_loses_nothing() {
     let report = running.end().await;
     // Without RabbitMQ no webhook is refused; the new api refused some until it knew its integrations.
     assert!(report.answers.keys().all(|status| [200, 202, 503].contains(status)), "{report}");
+    assert_eq!(duplicates(&report), 0, "{report}");
+}
+
+#[tokio::test]
+async fn rabbitmq_that_lacks_memory_is_reported_and_loses_nothing() {
+    let mut platform = Platform::with_own_services().await;
+    let ops_port = free_port();
+    platform.set("GRAPNEL_OPS_ADDR", &format!("127.0.0.1:{ops_port}"));
+    let load = Load::new(&platform);
+    let _api = platform.start_api(&load.integration()).await;
+    platform.set("GRAPNEL_OPS_ADDR", "127.0.0.1:0");
+    let _worker = platform.start(&["worker"]);
+    let ops = async |path: &str| {
+        let answer = platform.http.get(format!("http://127.0.0.1:{ops_port}{path}")).send().await;
+        Answer::of(answer.expect("an answer")).await
+    };
+    let is_blocked = async || ops("/metrics").await.text.contains("\ngrapnel_rabbitmq_blocked 1\n");
+    let running = load.begin();
+    running.delivers(200).await;
+
+    platform.services.rabbitmqctl(["set_vm_memory_high_watermark", "0.000001"]).await;
+    wait_until("health to report it", async || {
+        let health = platform.get("/api/v1/health").await;
+        let rabbitmq = &health.json()["data"]["checks"]["rabbitmq"];
+        health.status == 503 && rabbitmq["status"] == "blocked" && rabbitmq["detail"] == "low on memory"
+    })
+    .await;
+    assert!(is_blocked().await);
+    // Webhooks are accepted all the same, so the api stays ready.
+    running.accepts(200).await;
+    assert_eq!(ops("/readyz").await.status, 200);
+
+    platform.services.rabbitmqctl(["set_vm_memory_high_watermark", "0.6"]).await;
+    within(BOUND, "deliveries continue", running.delivers(400)).await;
+    wait_until("health to be ok", async || platform.get("/api/v1/health").await.status == 200).await;
+    assert!(!is_blocked().await);
+    let report = running.end().await;
+    assert!(report.answers.keys().all(|status| [200, 202].contains(status)), "{report}");
     assert_eq!(duplicates(&report), 0, "{report}");
 }

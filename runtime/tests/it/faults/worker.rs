@@ -50,7 +50,7 @@ async fn deliveries_of_a_killed_worker_are_made_by_another() {
     let _other = platform.start(&["worker"]);
     // Deliveries that the dead worker had not begun are available at once.
     within(BOUND, "the rest is delivered", platform.wait_for_count(SUCCEEDED, 8)).await;
-    // Those that it had begun may have arrived, so their claim holds until no response can be recorded any more.
+    // Those that it had begun may have arrived.
     within(WAIT_TIMEOUT, "the deliveries in flight are repeated", platform.wait_for_count(SUCCEEDED, 10))
         .await;
     assert_eq!(requests_of_each(&receiver), [1, 1, 1, 1, 1, 1, 1, 1, 2, 2]);

@@ -22,9 +22,12 @@ pub(crate) struct Count {
 /// Responds to the nth request (from 1) of an event.
 type Answer = dyn Fn(u32) -> StatusCode + Send + Sync;
 
+/// The time that the nth request (from 1) of an event takes.
+type Takes = dyn Fn(u32) -> Duration + Send + Sync;
+
 struct Inner {
     counts: Mutex<HashMap<String, Count>>,
-    takes: Duration,
+    takes: Box<Takes>,
     answer: Box<Answer>,
 }
 
@@ -41,7 +44,17 @@ impl Tally {
         takes: Duration,
         answer: impl Fn(u32) -> StatusCode + Send + Sync + 'static,
     ) -> Self {
-        let inner = Arc::new(Inner { counts: Mutex::default(), takes, answer: Box::new(answer) });
+        Self::with(Box::new(move |_| takes), Box::new(answer)).await
+    }
+
+    /// Responds with 200, to the first request of each event after this time, and to others at once.
+    pub(crate) async fn slow_at_first(takes: Duration) -> Self {
+        let takes = move |request| if request == 1 { takes } else { Duration::ZERO };
+        Self::with(Box::new(takes), Box::new(|_| StatusCode::OK)).await
+    }
+
+    async fn with(takes: Box<Takes>, answer: Box<Answer>) -> Self {
+        let inner = Arc::new(Inner { counts: Mutex::default(), takes, answer });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let router = Router::new().fallback(receive).with_state(Arc::clone(&inner));
@@ -108,6 +121,6 @@ async fn receive(State(inner): State<Arc<Inner>>, headers: HeaderMap) -> StatusC
     };
     let in_flight = InFlight { inner, id };
     // The time that the receiver takes, not a wait for a condition.
-    tokio::time::sleep(in_flight.inner.takes).await;
+    tokio::time::sleep((in_flight.inner.takes)(requests)).await;
     (in_flight.inner.answer)(requests)
 }

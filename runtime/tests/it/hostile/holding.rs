@@ -140,6 +140,26 @@ async fn http_2_connection_without_requests_is_closed_though_pings_are_answered(
     assert!(closed(&platform, ops_port, "idle").await >= 1);
 }
 
+/// Proxies keep their connections for a minute and longer.
+#[tokio::test]
+async fn idle_connection_stays_longer_than_one_whose_next_request_does_not_end() {
+    let (platform, ops_port) = platform(&[("GRAPNEL_HTTP_HEAD_SECONDS", "1")]).await;
+    let _api = platform.start_api(&acme_integration(&[destination("orders", "http://127.0.0.1:9/")])).await;
+    let whole = request("GET", HEALTH, &[], b"");
+    let mut idle = Wire::connect(platform.http_port).await;
+    let mut unfinished = Wire::connect(platform.http_port).await;
+    for wire in [&mut idle, &mut unfinished] {
+        assert!(wire.send(&whole).await);
+        wire.answer().await.expect("an answer");
+    }
+    // The idle one has then been idle for longer than headers may take to arrive.
+    assert!(unfinished.send(&whole[..10]).await);
+    assert_eq!(unfinished.reader.until_closed().await, "");
+    assert_eq!(closed(&platform, ops_port, "unfinished_head").await, 1);
+    assert!(idle.send(&whole).await);
+    idle.answer().await.expect("an answer");
+}
+
 #[tokio::test]
 async fn one_client_gets_a_quarter_of_the_connections() {
     let (platform, _) = platform(&[("GRAPNEL_HTTP_CONNECTIONS", "40")]).await;

@@ -71,7 +71,7 @@ async fn connection_without_a_whole_request_is_closed_in_time() {
         ("a request line", trickle(port, line, b"")),
         ("a header again and again", trickle(port, line, b"x: y\r\n")),
         ("a letter again and again", trickle(port, line, b"x")),
-        ("nothing after an answer", trickle(port, answered, b"")),
+        ("a letter again and again after an answer", trickle(port, answered, b"x")),
     ];
     let attacks =
         attacks.map(|(what, attack)| async move { (what, timeout(HEADER_DEADLINE + MARGIN, attack).await) });

@@ -147,7 +147,6 @@ async fn event_of_another_version_holds_up_only_its_own_delivery() {
         post(&platform, &format!("e-{number}")).await;
     }
     let queue = platform.orders_queue().await;
-    queue.wait_for(5).await;
     let unknown = "UPDATE events SET body_form = 99 WHERE external_event_id = 'e-2'";
     assert_eq!(platform.database.execute(unknown).await, 1);
     let _worker = platform.start(&["worker"]);

@@ -1,7 +1,11 @@
 //! The trouble of a queue is that of its destination alone.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::future::join_all;
 use grapnel_crds::names::integration_id;
-use grapnel_testing::{TestProcess, TestQueue, TestReceiver, acme_event, free_port, wait_until};
+use grapnel_testing::{FaultProxy, TestProcess, TestQueue, TestReceiver, acme_event, free_port, wait_until};
 
 use crate::harness::{GLOBEX_TOKEN, Platform, acme_integration, destination, integration};
 
@@ -129,6 +133,35 @@ async fn missing_queue_leaves_its_neighbour_alone() {
     neighbours.recover(31).await;
 }
 
+/// So long that the last try is made when the channel of the others would be replaced for it.
+const TRIES: i64 = 3;
+
+#[tokio::test]
+async fn queue_without_a_majority_leaves_its_neighbour_alone() {
+    let mut neighbours = Neighbours::new(async |_| {}).await;
+    let queue = neighbours.platform.queue("acme", "orders");
+    neighbours.offend("first", 1).await;
+    queue.wait_for(1).await;
+    queue.suspend(&neighbours.platform.services).await;
+    neighbours.offend("all", OFFENDING).await;
+    let failures = || neighbours.metric("grapnel_queue_publish_failures_total", "unconfirmed");
+    neighbours.deliver_to_neighbour("first", 1).await;
+    assert_eq!(failures().await, 0, "the neighbour did not wait until the queue was given up");
+    wait_until("the queue is found to confirm nothing", async || failures().await > 0).await;
+    neighbours.deliver_to_neighbour("second", 20).await;
+    // It is tried with one hint now and then, on a channel on which nobody else waits.
+    let (before, mut number) = (failures().await, 0);
+    while failures().await < before + TRIES {
+        neighbours.deliver_to_neighbour(&format!("beside-{number}"), 1).await;
+        number += 1;
+    }
+    assert!(failures().await - before <= TRIES + 10);
+    let cut_off = neighbours.metric("grapnel_queue_publish_failures_total", "disconnected").await;
+    assert_eq!(cut_off, 0, "nobody's channel was given up");
+    queue.resume(&neighbours.platform.services).await;
+    neighbours.recover(1 + OFFENDING).await;
+}
+
 #[tokio::test]
 async fn queue_with_other_arguments_leaves_its_neighbour_alone() {
     let mut neighbours = Neighbours::new(async |queue| {
@@ -141,4 +174,48 @@ async fn queue_with_other_arguments_leaves_its_neighbour_alone() {
     neighbours.assert_contained("a queue with this name exists with other arguments").await;
     neighbours.platform.queue("acme", "orders").delete().await;
     neighbours.recover(OFFENDING).await;
+}
+
+/// With a broker so far away some message is on its way at any moment, and none of them is for the queue that lost its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_message_is_found_while_other_queues_are_busy() {
+    const DESTINATIONS: usize = 16;
+    const SENDERS: usize = 4;
+    let (mut platform, receiver) = (Platform::new().await, TestReceiver::new().await);
+    let direct = platform.variable("RABBITMQ_URL");
+    let far = FaultProxy::with_delay(&direct, Duration::from_millis(20)).await;
+    platform.set("RABBITMQ_URL", &far.url(&direct));
+    let busy: Vec<_> = (0..DESTINATIONS)
+        .map(|number| destination(&format!("busy-{number}"), &receiver.url("/acme")))
+        .collect();
+    let both = acme_integration(&busy)
+        + "---\n"
+        + &integration("globex", "", &[destination("assets", &receiver.url("/globex"))]);
+    let _api = platform.start_api(&both).await;
+    let queue = platform.queue("globex", "assets");
+    let body = r#"{"id":"g-1","type":"t","timestamp":"2026-11-24T10:00:00Z","resource":{}}"#;
+    let answer = platform.post("/api/v1/webhooks/globex", &[("x-globex-token", GLOBEX_TOKEN)], body).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    queue.wait_for(1).await;
+
+    let is_found = AtomicBool::new(false);
+    let senders = (0..SENDERS).map(|sender| {
+        let (platform, is_found) = (&platform, &is_found);
+        async move {
+            let mut sent = 0;
+            while !is_found.load(Ordering::Relaxed) {
+                let event = acme_event(&format!("e-{sender}-{sent}"));
+                assert_eq!(platform.post_acme(&event).await.status, 202);
+                sent += 1;
+            }
+            sent
+        }
+    });
+    let find = async {
+        assert_eq!(queue.purge().await, 1);
+        queue.wait_for(1).await;
+        is_found.store(true, Ordering::Relaxed);
+    };
+    let (sent, ()) = tokio::join!(join_all(senders), find);
+    assert!(sent.iter().sum::<usize>() > SENDERS, "the others were busy: {sent:?}");
 }

@@ -80,7 +80,18 @@ async fn totals_are_exact_to_ten_thousand_and_cursors_go_on() {
         for sort in ["createdAt", "occurredAt", "status"] {
             check(&api, &ids, &format!("&status={event}&sortBy={sort}&provider=acme")).await;
         }
+        check(&api, &ids, &format!("&status={event}")).await;
     }
+    // More than the cap are stored, but not more are processed.
+    bring_all(&api, "succeeded").await;
+    api.execute(
+        "UPDATE deliveries SET status = 'failed', last_error = 'refused'
+        WHERE event_id IN (SELECT id FROM events ORDER BY id LIMIT 151)",
+    )
+    .await;
+    let meta = api.get("/events?status=processed").await.expect(StatusCode::OK).json["meta"].clone();
+    assert_eq!((meta["total"].as_u64(), meta.get("totalIsCapped")), (Some(9_999), None));
+    bring_all(&api, "retrying").await;
     // Received around, long after and long before the window.
     for hours in [0, -2, 2] {
         api.execute(&format!(
@@ -92,4 +103,82 @@ async fn totals_are_exact_to_ten_thousand_and_cursors_go_on() {
         check(&api, &ids, &format!("&from={from}&to={to}")).await;
         check(&api, &ids, &format!("&from={from}&to={to}&sortBy=occurredAt&status=retrying")).await;
     }
+}
+
+/// Stores so many events of an integration and an attempt for each.
+async fn fill_integration(api: &Api, integration: Uuid, event_type: &str, succeeded: bool, events: i32) {
+    api.execute(&format!(
+        "WITH stored AS (
+            INSERT INTO events (id, integration_id, provider, event_type, occurred_at, received_at, correlation_id,
+                headers, raw_body, payload_key, payload_start, payload_length, idempotency_key)
+            SELECT uuidv7_now(), '{integration}', 'acme', '{event_type}', now(), now(), 'c', '[]', '{{}}', 'data', 0, 2,
+                gen_random_uuid()::text
+            FROM generate_series(1, {events})
+            RETURNING id
+        )
+        INSERT INTO delivery_attempts (id, event_id, integration_id, destination, attempt_no, succeeded, http_status,
+            response_body, duration_ms, triggered_by, scheduled_at, started_at)
+        SELECT uuidv7_now(), id, '{integration}', 'orders', 1, {succeeded}, 200, '', 1, 'webhook', now(), now() FROM stored;
+        ANALYZE events, delivery_attempts"
+    ))
+    .await;
+}
+
+#[tokio::test]
+async fn what_an_index_finds_is_counted_to_ten_thousand() {
+    let api = Api::start().await;
+    let (acme, globex) =
+        (api.integration("acme", &["orders"]).await, api.integration("globex", &["orders"]).await);
+    let from = Timestamp::now() - SignedDuration::from_mins(1);
+    fill_integration(&api, globex, "few", false, 3).await;
+    fill_integration(&api, acme, "many", true, 10_000).await;
+    let check = async |path: &str, total: u64, is_capped: bool| {
+        let first = api.get(&format!("{path}&pageSize=2")).await.expect(StatusCode::OK).json["meta"].clone();
+        let cursor = first["nextCursor"].as_str().unwrap_or_else(|| panic!("{path} has no cursor"));
+        let next = api.get(&format!("{path}&pageSize=2&cursor={cursor}")).await.expect(StatusCode::OK);
+        for meta in [&first, &next.json["meta"]] {
+            assert_eq!(meta["total"], total, "{path}");
+            assert_eq!(meta.get("totalIsCapped").is_some(), is_capped, "{path}");
+        }
+    };
+    let exact = [
+        ("/events?integration=shop/acme", 10_000),
+        ("/events?integration=shop/acme&eventType=many", 10_000),
+        ("/events?integration=shop/globex", 3),
+        ("/events?integration=shop/globex&eventType=few", 3),
+        ("/deliveries?integration=shop/acme", 10_000),
+        ("/deliveries?integration=shop/acme&status=success", 10_000),
+        ("/deliveries?integration=shop/globex", 3),
+        ("/deliveries?integration=shop/globex&status=failed", 3),
+    ];
+    for (path, total) in exact {
+        check(path, total, false).await;
+    }
+    fill_integration(&api, acme, "many", true, 1).await;
+    fill_integration(&api, acme, "few", false, 5).await;
+    for path in [
+        "/events?integration=shop/acme",
+        "/events?integration=shop/acme&eventType=many",
+        "/events?namespace=shop",
+        &format!("/events?receivedFrom={from}"),
+        "/deliveries?integration=shop/acme",
+        "/deliveries?integration=shop/acme&status=success",
+        &format!("/deliveries?from={from}"),
+        &format!("/audit-entries?from={from}"),
+        &format!("/audit-entries?from={from}&action=event.processed"),
+    ] {
+        check(path, 10_000, true).await;
+    }
+    // More rows about something else than are counted.
+    api.execute(
+        "INSERT INTO audit_entries (id, entity_type, entity_id, action, actor)
+        SELECT uuidv7_now(), 'integration', gen_random_uuid(), 'integration.noted', 'system' FROM generate_series(1, 10001);
+        ANALYZE audit_entries",
+    )
+    .await;
+    check(&format!("/audit-entries?from={from}&action=event.processed"), 10_000, true).await;
+    check(&format!("/audit-entries?from={from}&actor=provider:acme"), 10_000, true).await;
+    check("/events?integration=shop/acme&eventType=few", 5, false).await;
+    check("/deliveries?integration=shop/acme&status=failed", 5, false).await;
+    check(&format!("/deliveries?from={from}&status=failed"), 8, false).await;
 }

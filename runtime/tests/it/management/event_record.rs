@@ -7,10 +7,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use grapnel_core::delivery::state::NextState;
-use grapnel_store::events::NewEvent;
+use grapnel_store::events::{NewEvent, NewPayload, NewRequest};
 use serde_json::Value;
 
-use super::harness::{Api, event, for_destinations, later, with_body};
+use super::harness::{Api, event, for_destinations, later, whole, with_body};
 
 fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().expect("an object").keys().map(String::as_str).collect()
@@ -21,11 +21,15 @@ async fn the_record_has_the_fields_of_the_contract() {
     let api = Api::start().await;
     let integration = api.integration("acme", &["orders"]).await;
     let headers = r#"[["x-tag","1"],["authorization","[redacted]"],["x-tag","2"]]"#.into();
-    let id = api.store(NewEvent { headers, ..event(integration) }).await;
+    let request = NewRequest::Whole { headers, raw_body: Bytes::from_static(br#"{"data":{"id":"ord-1"}}"#) };
+    let id = api.store(NewEvent { request, ..event(integration) }).await;
     api.attempt(id, "orders", later()).await;
     let answer = api.get(&format!("/events/{id}")).await.expect(StatusCode::OK);
     let data = &answer.json["data"];
-    assert_eq!(keys(data), BTreeSet::from(["event", "webhook", "deliveryAttempts", "processingJobs"]));
+    assert_eq!(
+        keys(data),
+        BTreeSet::from(["event", "webhook", "deliveries", "deliveryAttempts", "processingJobs"])
+    );
     assert_eq!(answer.json["meta"], serde_json::json!({}));
     let webhook = &data["webhook"];
     assert_eq!(
@@ -123,7 +127,11 @@ async fn a_body_that_is_not_json_has_no_payload_but_its_bytes() {
     let body = Bytes::from_static(b"payload=%7B%7D&x=\xff{\"id\":1}");
     let start = body.len() - 8;
     let id = api
-        .store(NewEvent { payload: start..body.len(), raw_body: body.clone(), ..event(integration) })
+        .store(NewEvent {
+            payload: NewPayload::Slice(start..body.len()),
+            request: whole(body.clone()),
+            ..event(integration)
+        })
         .await;
     let answer = api.get(&format!("/events/{id}")).await.expect(StatusCode::OK);
     let webhook = &answer.json["data"]["webhook"];

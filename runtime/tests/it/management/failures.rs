@@ -7,12 +7,12 @@ use axum::http::Request;
 use bytes::Bytes;
 use grapnel::http::KEY_HEADER;
 use grapnel::management::router;
-use grapnel_store::events::NewEvent;
+use grapnel_store::events::{NewEvent, NewPayload};
 use secrecy::SecretString;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::harness::{Api, KEY, event, send, state};
+use super::harness::{Api, KEY, event, send, state, whole};
 
 #[tokio::test]
 async fn without_a_database_every_route_is_unavailable() {
@@ -73,8 +73,11 @@ async fn a_fault_of_ours_is_a_constant_500() {
     let api = Api::start().await;
     let integration = api.integration("acme", &["orders"]).await;
     // A payload that is not JSON cannot be stored by the ingress.
-    let impossible =
-        NewEvent { raw_body: Bytes::from_static(b"secret{"), payload: 0..7, ..event(integration) };
+    let impossible = NewEvent {
+        request: whole(Bytes::from_static(b"secret{")),
+        payload: NewPayload::Slice(0..7),
+        ..event(integration)
+    };
     let id = api.store(impossible).await;
     for path in ["/events".to_owned(), format!("/events/{id}")] {
         let answer = api.get(&path).await.refused(500, "INTERNAL_SERVER_ERROR");

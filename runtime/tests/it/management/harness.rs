@@ -8,19 +8,21 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use bytes::Bytes;
 use grapnel::http::KEY_HEADER;
-use grapnel::management::{ManagementKeys, ManagementState, router};
+use grapnel::management::{Denials, LiveEvents, ManagementKeys, ManagementState, router};
 use grapnel_core::delivery::state::NextState;
+use grapnel_core::filter::DestinationSet;
 use grapnel_core::ids::{EventId, IntegrationId, LeaseId};
 use grapnel_core::integration::{IntegrationRow, RowState};
 use grapnel_core::payload::{BodyForm, DeliveredAs};
 use grapnel_store::deliveries::{AttemptResult, Birth, ClaimedDelivery, claim, record};
-use grapnel_store::events::{self, IngestOutcome, NewEvent};
-use grapnel_store::{Database, DedicatedConnection};
+use grapnel_store::events::{self, IngestOutcome, NewEvent, NewPayload, NewRequest};
+use grapnel_store::{ClaimConnections, Database, DedicatedConnection, StoredForm};
 use grapnel_testing::{TestDatabase, TestServices};
 use jiff::Timestamp;
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use uuid::Uuid;
 
@@ -104,8 +106,13 @@ impl Api {
             route: name.into(),
             display_name: format!("The {name}"),
             state: RowState::parse(state).expect("a state"),
-            spec: serde_json::json!({"destinations": listed}).to_string(),
+            spec: serde_json::json!({
+                "provider": "acme", "verification": {"secretRef": {"name": "acme"}}, "destinations": listed,
+            })
+            .to_string(),
             secrets: b"sealed".to_vec(),
+            gone: Vec::new(),
+            endpoints: None,
         };
         let kept: Vec<_> = destinations.iter().map(|name| (*name).to_owned()).collect();
         let written =
@@ -117,17 +124,32 @@ impl Api {
     pub(crate) async fn store(&self, event: NewEvent) -> Uuid {
         let id = event.id;
         let mut connection = DedicatedConnection::new(self.db.clone());
-        let stored =
-            events::store(&mut connection, &mut [event], |_, _| Birth::Queued).await.expect("a commit");
+        let birth = |event: &NewEvent, position| {
+            if event.filtered.contains(position) { Birth::Filtered } else { Birth::Queued }
+        };
+        let batch = &mut [event];
+        let stored = events::store(&mut connection, batch, StoredForm::Apart, birth).await;
+        let stored = stored.expect("a commit");
         assert_eq!(stored, [IngestOutcome::New]);
         id.uuid()
+    }
+
+    /// Stores the events of one request.
+    pub(crate) async fn store_together(&self, mut events: Vec<NewEvent>) -> Vec<Uuid> {
+        let ids = events.iter().map(|event| event.id.uuid()).collect();
+        let mut connection = DedicatedConnection::new(self.db.clone());
+        let stored =
+            events::store(&mut connection, &mut events, StoredForm::Apart, |_, _| Birth::Queued).await;
+        assert!(stored.expect("a commit").iter().all(|outcome| *outcome == IngestOutcome::New));
+        ids
     }
 
     /// Claims a delivery as a worker does.
     pub(crate) async fn claim(&self, event_id: Uuid, destination: &str) -> ClaimedDelivery {
         let ids = [EventId::new(event_id)];
         let lease = Duration::from_secs(60);
-        let claimed = claim(&self.db, destination, &ids, LeaseId::generate(), lease).await.expect("a commit");
+        let claims = ClaimConnections::new(&self.db, 1);
+        let claimed = claim(&claims, destination, &ids, LeaseId::generate(), lease).await.expect("a commit");
         claimed.into_iter().next().expect("the delivery can be claimed")
     }
 
@@ -194,9 +216,19 @@ pub(crate) fn later() -> NextState {
 }
 
 pub(crate) fn state(db: Database, replays: Arc<Notify>) -> ManagementState {
-    let keys = [SecretString::from(KEY), SecretString::from(PREVIOUS_KEY)];
-    let keys = ManagementKeys::new(&keys);
-    ManagementState { db, keys, delivery_sink: true, replays, queue_prefix: "test.".into() }
+    let [current, previous] = [KEY, PREVIOUS_KEY].map(SecretString::from);
+    ManagementState {
+        live: LiveEvents::new(db.clone(), CancellationToken::new()),
+        db,
+        keys: ManagementKeys::new(Some(&current), Some(&previous)),
+        cluster: None,
+        trusted_proxies: Arc::default(),
+        denials: Denials::default(),
+        delivery_sink: true,
+        replays,
+        rejections: None,
+        queue_prefix: "test.".into(),
+    }
 }
 
 /// An event of Acme that was received now, for one destination.
@@ -218,10 +250,9 @@ pub(crate) fn received_at(integration_id: Uuid, received_at: Timestamp) -> NewEv
         correlation_id: "correlation-1".into(),
         traceparent: None,
         source_ip: [192, 0, 2, 7].into(),
-        headers: r#"[["content-type","application/json"]]"#.into(),
-        raw_body: Bytes::from_static(br#"{"data":{"id":"ord-1"}}"#),
+        request: whole(Bytes::from_static(br#"{"data":{"id":"ord-1"}}"#)),
         payload_key: "data".into(),
-        payload: 8..22,
+        payload: NewPayload::Slice(8..22),
         body_form: BodyForm::Json,
         delivered_as: DeliveredAs::Normalized,
         secret_index: 0,
@@ -229,14 +260,24 @@ pub(crate) fn received_at(integration_id: Uuid, received_at: Timestamp) -> NewEv
         key_hash,
         former_key: None,
         audit_details: None,
-        is_paused: false,
+        held: DestinationSet::default(),
         destinations: Arc::from([Arc::from("orders")]),
+        filtered: DestinationSet::default(),
     }
+}
+
+/// The request of an event that is all of it.
+pub(crate) fn whole(raw_body: Bytes) -> NewRequest {
+    NewRequest::Whole { headers: r#"[["content-type","application/json"]]"#.into(), raw_body }
 }
 
 /// Sets the body, which is all payload.
 pub(crate) fn with_body(event: NewEvent, body: &str) -> NewEvent {
-    NewEvent { raw_body: Bytes::from(body.to_owned()), payload: 0..body.len(), ..event }
+    NewEvent {
+        request: whole(Bytes::from(body.to_owned())),
+        payload: NewPayload::Slice(0..body.len()),
+        ..event
+    }
 }
 
 pub(crate) fn for_destinations(event: NewEvent, destinations: &[&str]) -> NewEvent {
@@ -248,6 +289,11 @@ pub(crate) fn id_at(time: Timestamp) -> Uuid {
     let random = Uuid::now_v7().as_u128() & ((1 << 80) - 1);
     let milliseconds = u128::try_from(time.as_millisecond()).expect("a time since 1970");
     Uuid::from_u128((milliseconds << 80) | random)
+}
+
+/// The first UUIDv7 of the millisecond of an id.
+pub(crate) fn first_of_millisecond(id: Uuid) -> Uuid {
+    Uuid::from_u128((id.as_u128() >> 80 << 80) | (7 << 76) | (8 << 60))
 }
 
 /// An answer, read to its end.

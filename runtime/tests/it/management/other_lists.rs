@@ -39,6 +39,13 @@ async fn integrations_are_listed_without_secrets() {
             "destinations",
             "createdAt",
             "updatedAt",
+            "ready",
+            "readyReason",
+            "readyMessage",
+            "readySince",
+            "workers",
+            "queueBacklog",
+            "reportedAt",
         ])
     );
     assert_eq!(listed["displayName"], "The first");

@@ -155,10 +155,10 @@ async fn the_request_is_audited_with_who_and_why() {
     assert_eq!(answer.json["data"]["eventId"], id.to_string());
     let entries = api.get(&format!("/audit-entries?entityId={request}&action=replay.requested")).await;
     let entry = &entries.data()[0];
-    assert_eq!((&entry["actor"], &entry["entityType"]), (&"ops".into(), &"replay_request".into()));
+    assert_eq!((&entry["actor"], &entry["entityType"]), (&"key:current".into(), &"replay_request".into()));
     let details = serde_json::json!({
         "eventId": id, "requestedBy": "ops", "reason": "lost in \"the\" fire", "destination": "b",
-        "destinations": ["b"],
+        "destinations": ["b"], "sourceAddress": "0.0.0.0",
     });
     assert_eq!(entry["details"], details);
     // The dispatcher is woken.
@@ -279,9 +279,11 @@ async fn a_destination_that_was_added_later_gets_what_waited_for_its_old_name() 
     assert!(row(&api, id, "old").await.starts_with("failed"));
     assert_eq!(api.actions(request).await, ["replay.requested"]);
     let entries = api.get(&format!("/audit-entries?entityId={id}&action=event.delivery_added")).await;
-    assert_eq!(entries.data()[0]["details"], serde_json::json!({"destination": "new"}));
-    // Nobody else's name: the request's.
-    assert_eq!(entries.data()[0]["actor"], "api-user");
+    // The one who was authenticated, beside what was said.
+    assert_eq!(entries.data()[0]["actor"], "key:current");
+    let details =
+        serde_json::json!({"destination": "new", "requestedBy": "api-user", "sourceAddress": "0.0.0.0"});
+    assert_eq!(entries.data()[0]["details"], details);
     assert_eq!(dispatch(&api).await, 1);
     api.attempt(id, "new", NextState::Succeeded).await;
     assert_eq!(api.get(&format!("/replay-requests/{request}")).await.json["data"]["status"], "completed");

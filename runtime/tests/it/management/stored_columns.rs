@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use grapnel_core::delivery::state::{NextState, Trigger};
-use grapnel_core::ids::{EventId, IntegrationId, ReplayId};
+use grapnel_core::filter::DestinationSet;
+use grapnel_core::ids::{EventId, IntegrationId, ReplayId, RequestId};
 use grapnel_core::payload::{BodyForm, DeliveredAs};
-use grapnel_store::DedicatedConnection;
 use grapnel_store::deliveries::{AttemptResult, Birth, held_queues, record, release};
-use grapnel_store::events::{self, IngestOutcome, NewEvent};
+use grapnel_store::events::{self, IngestOutcome, NewEvent, NewPayload, NewRequest, SharedRequest};
+use grapnel_store::{DedicatedConnection, StoredForm};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -25,10 +26,22 @@ impl Api {
     }
 
     async fn store_batch(&self, batch: &mut [NewEvent], birth: Birth) {
+        self.store_in(batch, StoredForm::Apart, birth).await;
+    }
+
+    async fn store_in(&self, batch: &mut [NewEvent], form: StoredForm, birth: Birth) {
         let mut connection = DedicatedConnection::new(self.db.clone());
-        let stored = events::store(&mut connection, batch, |_, _| birth).await.expect("a commit");
+        let stored = events::store(&mut connection, batch, form, |_, _| birth).await.expect("a commit");
         assert!(stored.iter().all(|outcome| *outcome == IngestOutcome::New), "{stored:?}");
     }
+}
+
+fn headers(number: u8) -> String {
+    format!(r#"[["n","{number}"]]"#)
+}
+
+fn body(number: u8) -> Bytes {
+    Bytes::from(format!("body {number} with a payload in it"))
 }
 
 /// An event in which all values differ, from another one with another number too.
@@ -46,13 +59,12 @@ fn distinct(number: u8, destinations: &[&str]) -> NewEvent {
         subject: Some(text("subject")),
         occurred_at: time(1),
         received_at: time(2),
-        correlation_id: text("correlation"),
-        traceparent: Some(text("trace")),
+        correlation_id: text("correlation").into(),
+        traceparent: Some(text("trace").into()),
         source_ip: [192, 0, 2, number].into(),
-        headers: format!(r#"[["n","{number}"]]"#),
-        raw_body: Bytes::from(format!("body {number} with a payload in it")),
+        request: NewRequest::Whole { headers: headers(number), raw_body: body(number) },
         payload_key: text("key").into(),
-        payload: start..start + 9,
+        payload: NewPayload::Slice(start..start + 9),
         body_form: BodyForm::Form,
         delivered_as: DeliveredAs::CloudEvent,
         secret_index: 0,
@@ -60,8 +72,9 @@ fn distinct(number: u8, destinations: &[&str]) -> NewEvent {
         key_hash: Uuid::now_v7(),
         former_key: None,
         audit_details: Some(format!(r#"{{"note":"{number}"}}"#)),
-        is_paused: false,
+        held: DestinationSet::default(),
         destinations: destinations.iter().map(|name| Arc::from(*name)).collect(),
+        filtered: DestinationSet::default(),
     }
 }
 
@@ -72,7 +85,8 @@ async fn each_value_of_an_event_is_stored_in_its_column() {
     let codes = [batch[0].body_form.code(), batch[0].delivered_as.code(), batch[0].secret_index as i16];
     assert!(codes[0] != codes[1] && codes[1] != codes[2] && codes[0] != codes[2], "{codes:?}");
     api.store_batch(&mut batch, Birth::Queued).await;
-    for event in &batch {
+    batch.sort_by_key(|event| event.id);
+    for (event, number) in batch.iter().zip([3, 5]) {
         let id = event.id;
         let stored = api
             .json(&format!(
@@ -96,18 +110,24 @@ async fn each_value_of_an_event_is_stored_in_its_column() {
             "subject": event.subject,
             "occurred_at": event.occurred_at.as_second(),
             "received_at": event.received_at.as_second(),
-            "correlation_id": event.correlation_id,
-            "traceparent": event.traceparent,
+            "correlation_id": *event.correlation_id,
+            "traceparent": event.traceparent.as_deref(),
             "source_ip": event.source_ip.to_string(),
-            "headers": serde_json::from_str::<Value>(&event.headers).unwrap(),
-            "raw_body": std::str::from_utf8(&event.raw_body).unwrap(),
+            "headers": serde_json::from_str::<Value>(&headers(number)).unwrap(),
+            "raw_body": std::str::from_utf8(&body(number)).unwrap(),
             "payload_key": *event.payload_key,
-            "payload_start": event.payload.start,
-            "payload_length": event.payload.len(),
+            "payload_start": number,
+            "payload_length": 9,
             "body_form": event.body_form.code(),
             "delivered_as": event.delivered_as.code(),
             "secret_index": event.secret_index,
             "idempotency_key": event.idempotency_key,
+            "payload": null,
+            "request_id": null,
+            "request_position": null,
+            "request_count": null,
+            "erased_at": null,
+            "erased_by": null,
             "key_hash": event.key_hash,
             "audit_id_is_new": true,
             "entity_type": "event",
@@ -130,6 +150,91 @@ async fn each_value_of_an_event_is_stored_in_its_column() {
             .collect();
         assert_eq!(deliveries["all"], json!(expected));
     }
+}
+
+/// A batch of an event alone, two that share a request, and one whose payload is no slice of its body.
+fn batch_apart() -> [NewEvent; 4] {
+    let alone = distinct(1, &["a"]);
+    let request = Arc::new(SharedRequest {
+        id: RequestId::new(id_at(Timestamp::now())),
+        headers: headers(7),
+        raw_body: Bytes::from_static(b"[one,two]"),
+        count: 5,
+    });
+    let part = |number, position, range| NewEvent {
+        request: NewRequest::Shared { request: Arc::clone(&request), position },
+        payload: NewPayload::Slice(range),
+        ..distinct(number, &["a"])
+    };
+    let own =
+        NewEvent { payload: NewPayload::Own(Bytes::from_static(b"own payload")), ..distinct(4, &["a"]) };
+    [alone, part(2, 0, 1..4), part(3, 4, 5..8), own]
+}
+
+const PLACES: &str = "SELECT json_agg(json_build_array(
+        substring(external_event_id FROM 10), e.headers, convert_from(e.raw_body, 'UTF8'), payload_start, payload_length, body_form,
+        convert_from(payload, 'UTF8'), request_position, request_count, request_id = r.id, r.headers,
+        convert_from(r.raw_body, 'UTF8')
+    ) ORDER BY external_event_id) AS all
+    FROM events e LEFT JOIN event_requests r ON true";
+
+#[tokio::test]
+async fn a_request_is_stored_once_and_a_payload_that_is_no_slice_beside_its_body() {
+    let api = Api::start().await;
+    api.store_batch(&mut batch_apart(), Birth::Queued).await;
+    let request = (json!([["n", "7"]]), "[one,two]");
+    let row = |number: u8, rest: Value| {
+        let [headers, body, start, length, form, payload, position, count, is_its] =
+            serde_json::from_value::<[Value; 9]>(rest).unwrap();
+        json!([
+            number.to_string(),
+            headers,
+            body,
+            start,
+            length,
+            form,
+            payload,
+            position,
+            count,
+            is_its,
+            request.0,
+            request.1
+        ])
+    };
+    let own =
+        |number: u8| (json!([["n", number.to_string()]]), format!("body {number} with a payload in it"));
+    let expected = json!([
+        row(1, json!([own(1).0, own(1).1, 1, 9, 1, null, null, null, null])),
+        row(2, json!([[], "", 1, 3, 17, null, 0, 5, true])),
+        row(3, json!([[], "", 5, 3, 17, null, 4, 5, true])),
+        row(4, json!([own(4).0, own(4).1, 0, 11, 17, "own payload", null, null, null])),
+    ]);
+    assert_eq!(api.json(PLACES).await["all"], expected);
+}
+
+#[tokio::test]
+async fn while_an_older_worker_lives_each_payload_is_stored_as_if_it_had_come_alone() {
+    let api = Api::start().await;
+    let raw = NewEvent {
+        delivered_as: DeliveredAs::Raw,
+        payload: NewPayload::Own(Bytes::from_static(b"own")),
+        ..distinct(5, &["a"])
+    };
+    let mut batch: Vec<NewEvent> = batch_apart().into_iter().chain([raw]).collect();
+    api.store_in(&mut batch, StoredForm::Alone, Birth::Queued).await;
+    let own =
+        |number: u8| (json!([["n", number.to_string()]]), format!("body {number} with a payload in it"));
+    let row = |number: u8, headers: Value, body: &str, start: u8, length: usize, form: u8| {
+        json!([number.to_string(), headers, body, start, length, form, null, null, null, null, null, null])
+    };
+    let expected = json!([
+        row(1, own(1).0, &own(1).1, 1, 9, 1),
+        row(2, json!([["n", "7"]]), "one", 0, 3, 1),
+        row(3, json!([["n", "7"]]), "two", 0, 3, 1),
+        row(4, own(4).0, "own payload", 0, 11, 1),
+        row(5, own(5).0, &own(5).1, 0, own(5).1.len(), 2),
+    ]);
+    assert_eq!(api.json(PLACES).await["all"], expected);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Every preset: its fixture is signed as the provider signs, posted, and becomes the event that the preset expects.
+//! Every preset: its fixture is signed as the provider signs, posted, and becomes the events that the preset expects.
 
 use std::path::Path;
 
@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use super::super::harness::Platform;
 use super::{SendTo, documents};
 
-pub(super) struct Preset {
-    pub(super) name: String,
-    pub(super) yaml: Value,
-    pub(super) signer: Signer,
+pub(crate) struct Preset {
+    pub(crate) name: String,
+    pub(crate) yaml: Value,
+    pub(crate) signer: Signer,
 }
 
 /// Returns the presets whose signature is expressed as data.
-pub(super) fn presets() -> Vec<Preset> {
+pub(crate) fn presets() -> Vec<Preset> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/core/presets");
     let mut presets = Vec::new();
     for entry in std::fs::read_dir(folder).expect("a folder") {
@@ -32,7 +32,7 @@ pub(super) fn presets() -> Vec<Preset> {
 }
 
 impl Preset {
-    pub(super) fn request(&self) -> WebhookRequest {
+    pub(crate) fn request(&self) -> WebhookRequest {
         let fixture = &self.yaml["fixture"];
         let mut request =
             WebhookRequest::new("POST", &self.name).body(fixture["body"].as_str().expect("a body"));
@@ -41,6 +41,12 @@ impl Preset {
             request = request.header(name, value.as_str().expect("a text"));
         }
         request
+    }
+
+    /// Returns the events of the fixture's request, in the order of the document.
+    pub(crate) fn events(&self) -> Vec<&Value> {
+        let fixture = &self.yaml["fixture"];
+        fixture["events"].as_array().map_or_else(|| vec![&fixture["event"]], |events| events.iter().collect())
     }
 
     fn covers_body(&self) -> bool {
@@ -86,22 +92,25 @@ async fn every_preset_accepts_its_providers_webhook_and_refuses_it_with_a_flippe
         if let Some(body) = preset.yaml["acknowledgement"]["body"].as_str() {
             assert_eq!(accepted.text, body, "{name}");
         }
-        check_event(&platform, preset).await;
+        check_events(&platform, preset).await;
     }
-    assert_eq!(platform.count("SELECT count(*) FROM events").await, presets.len() as i64);
+    let expected: usize = presets.iter().map(|preset| preset.events().len()).sum();
+    assert_eq!(platform.count("SELECT count(*) FROM events").await, expected as i64);
 }
 
-async fn check_event(platform: &Platform, preset: &Preset) {
-    let events = platform.get(&format!("/api/v1/events?provider={}", preset.name)).await.json();
+async fn check_events(platform: &Platform, preset: &Preset) {
+    let events = platform.get(&format!("/api/v1/events?sortOrder=asc&provider={}", preset.name)).await.json();
     let events = events["data"].as_array().expect("a list");
-    assert_eq!(events.len(), 1, "{}", preset.name);
-    let expected = &preset.yaml["fixture"]["event"];
-    for field in ["externalEventId", "eventType", "subject"] {
-        assert_eq!(events[0][field], expected[field], "{}: {field} of {}", preset.name, events[0]);
+    let expected = preset.events();
+    assert_eq!(events.len(), expected.len(), "{}", preset.name);
+    for (event, expected) in events.iter().zip(expected) {
+        for field in ["externalEventId", "eventType", "subject"] {
+            assert_eq!(event[field], expected[field], "{}: {field} of {event}", preset.name);
+        }
+        match expected["occurredAt"].as_str() {
+            Some(time) => assert_eq!(event["occurredAt"], time, "{}", preset.name),
+            None => assert_eq!(event["occurredAt"], event["receivedAt"], "{}", preset.name),
+        }
+        assert_eq!(event["secretIndex"], 0);
     }
-    match expected["occurredAt"].as_str() {
-        Some(time) => assert_eq!(events[0]["occurredAt"], time, "{}", preset.name),
-        None => assert_eq!(events[0]["occurredAt"], events[0]["receivedAt"], "{}", preset.name),
-    }
-    assert_eq!(events[0]["secretIndex"], 0);
 }

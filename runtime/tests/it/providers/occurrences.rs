@@ -2,10 +2,11 @@
 
 use grapnel_testing::WebhookRequest;
 use grapnel_testing::signer::Signer;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::SendTo;
 use super::handshakes::{scheme, start};
+use super::sent::{Senders, webhook};
 
 #[tokio::test]
 async fn two_changes_of_one_object_are_two_events() {
@@ -60,4 +61,56 @@ async fn an_attempt_with_an_id_of_its_own_is_the_same_event() {
         assert_eq!(answer.status, status, "{attempt}: {answer:?}");
     }
     assert_eq!(platform.count("SELECT count(*) FROM events").await, 1);
+}
+
+/// Each with a first attempt, a second one, and another event.
+#[tokio::test]
+async fn a_body_that_counts_its_attempts_is_the_same_event() {
+    let hubspot = |attempts: [u8; 2], object: u8| {
+        let event = |number: u8, attempt: u8| {
+            json!({
+                "eventId": 100, "subscriptionType": "contact.creation", "occurredAt": 1_769_850_000_000_u64,
+                "objectId": object + number, "attemptNumber": attempt,
+            })
+        };
+        json!([event(0, attempts[0]), event(1, attempts[1])])
+    };
+    let docusign = |retries: u8, envelope: &str| {
+        json!({
+            "event": "envelope-sent", "retryCount": retries, "generatedDateTime": "2026-01-31T09:00:00Z",
+            "data": {"envelopeId": envelope},
+        })
+    };
+    let requests = [
+        ("hubspot", [hubspot([0, 0], 1), hubspot([1, 0], 1), hubspot([0, 1], 3)], 2),
+        ("hubspot-v1", [hubspot([0, 0], 1), hubspot([1, 2], 1), hubspot([0, 0], 3)], 2),
+        ("docusign", [docusign(0, "e-1"), docusign(1, "e-1"), docusign(0, "e-2")], 1),
+    ];
+    let providers = requests.each_ref().map(|(provider, ..)| *provider);
+    let senders = Senders::start(&providers).await;
+    let mut expected = 0;
+    for (provider, [first, retry, other], events) in &requests {
+        let post = async |body: &Value| {
+            let request = webhook(provider, &body.to_string());
+            let timed = request.headers.iter().map(|(name, value)| match *provider {
+                // This one's time is in milliseconds.
+                "hubspot" => (name.clone(), value.replace("@now@", "@nowMs@")),
+                _ => (name.clone(), value.clone()),
+            });
+            senders.post(&WebhookRequest { headers: timed.collect(), ..request }).await.json()["data"].clone()
+        };
+        let count = async || senders.platform.count("SELECT count(*) FROM events").await;
+        let accepted = post(first).await;
+        assert_eq!(accepted["duplicate"], false, "{provider}: {accepted}");
+        expected += events;
+        assert_eq!(count().await, expected, "{provider}");
+        let again = post(retry).await;
+        assert_eq!(again["duplicate"], true, "{provider}: {again}");
+        assert_eq!(again["eventId"], accepted["eventId"], "{provider}");
+        assert_eq!(count().await, expected, "{provider}: the retry is no event");
+        let another = post(other).await;
+        assert_eq!(another["duplicate"], false, "{provider}: {another}");
+        expected += events;
+        assert_eq!(count().await, expected, "{provider}");
+    }
 }

@@ -10,20 +10,20 @@ use super::super::harness::{Answer, Platform};
 use super::handshakes::scheme;
 use super::{SendTo, documents};
 
-pub(super) struct Senders {
-    pub(super) platform: Platform,
-    pub(super) signers: BTreeMap<String, Signer>,
+pub(crate) struct Senders {
+    pub(crate) platform: Platform,
+    pub(crate) signers: BTreeMap<String, Signer>,
     _api: TestProcess,
 }
 
 impl Senders {
     /// Starts an api with an Integration for each preset, at the route of its name.
-    pub(super) async fn start(providers: &[&str]) -> Self {
+    pub(crate) async fn start(providers: &[&str]) -> Self {
         Self::start_with(providers, |signer| signer.secret.clone()).await
     }
 
     /// `written` is how the secret is written in the Secret.
-    pub(super) async fn start_with(providers: &[&str], written: impl Fn(&Signer) -> String) -> Self {
+    pub(crate) async fn start_with(providers: &[&str], written: impl Fn(&Signer) -> String) -> Self {
         let mut platform = Platform::new().await;
         platform.set("GRAPNEL_PUBLIC_URL", PUBLIC_URL);
         let signers: BTreeMap<String, Signer> =
@@ -41,13 +41,13 @@ impl Senders {
     }
 
     /// Signs and posts a webhook.
-    pub(super) async fn post(&self, request: &WebhookRequest) -> Answer {
+    pub(crate) async fn post(&self, request: &WebhookRequest) -> Answer {
         let signed = self.signers[&request.route].sign(request, |signature| signature);
         signed.send(&self.platform).await
     }
 
     /// Posts webhooks that are all different, and then each again.
-    pub(super) async fn are_different(&self, requests: &[WebhookRequest]) {
+    pub(crate) async fn are_different(&self, requests: &[WebhookRequest]) {
         let mut ids = Vec::new();
         for request in requests {
             let answer = self.post(request).await;
@@ -61,7 +61,7 @@ impl Senders {
     }
 
     /// Returns the record of an event.
-    pub(super) async fn record(&self, event_id: &str) -> Value {
+    pub(crate) async fn record(&self, event_id: &str) -> Value {
         let record = self.platform.get(&format!("/api/v1/events/{event_id}")).await;
         assert_eq!(record.status, 200, "{record:?}");
         record.json()["data"].clone()
@@ -69,7 +69,7 @@ impl Senders {
 }
 
 /// Returns a webhook in JSON.
-pub(super) fn webhook(provider: &str, body: &str) -> WebhookRequest {
+pub(crate) fn webhook(provider: &str, body: &str) -> WebhookRequest {
     let request = WebhookRequest::new("POST", provider).header("content-type", "application/json");
     match scheme(provider)["timestamp"]["from"].as_str().and_then(|from| from.strip_prefix("header:")) {
         Some(name) if scheme(provider)["timestamp"]["unit"] == "iso8601" => request.header(name, "@nowIso@"),

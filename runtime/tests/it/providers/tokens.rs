@@ -99,7 +99,7 @@ async fn a_token_outside_a_header_is_stored_shown_and_delivered_nowhere() {
     platform.wait_until_known(&providers[0].name).await;
 
     let mut shown = Vec::new();
-    for (index, provider) in providers.iter().enumerate() {
+    for provider in &providers {
         let request = provider.signer.sign(&provider.request, |signature| signature);
         // As an ingress does that passes the path on.
         let original = request.path();
@@ -109,7 +109,8 @@ async fn a_token_outside_a_header_is_stored_shown_and_delivered_nowhere() {
         let event = platform.database.rows("SELECT id FROM events ORDER BY id DESC LIMIT 1").await;
         let event = event[0]["id"].as_str().expect("an id").to_owned();
         // Before the receiver is asked, so that the order of deliveries is that of the providers.
-        receiver.wait_for(index + 1).await;
+        let events = platform.count("SELECT count(*) FROM events").await;
+        receiver.wait_for(usize::try_from(events).expect("a count")).await;
         for path in [format!("/api/v1/events/{event}"), format!("/api/v1/events/{event}/status")] {
             shown.push((provider, path.clone(), platform.get(&path).await.text));
         }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use grapnel_store::partitions;
 use grapnel_testing::{acme_event, wait_until};
 
-use super::{LONGEST, drop_expired, fill_old_days};
+use super::{LONGEST, TABLES, drop_expired, fill_old_days};
 use crate::harness::{Platform, destination, integration};
 
 const READ_ALL: &str =
-    "LOCK TABLE events, deliveries, delivery_attempts, replay_requests, audit_entries, idempotency_keys
+    "LOCK TABLE events, event_requests, deliveries, delivery_attempts, replay_requests, audit_entries, idempotency_keys
     IN ACCESS SHARE MODE";
 
 /// Drops the last day's partitions, as if it were to be created today.
@@ -50,7 +50,7 @@ async fn a_reader_of_all_tables_holds_up_neither_webhooks_nor_the_coming_days() 
     };
     let work = async {
         let _api = platform.start_api(&acme).await;
-        platform.wait_for_count(LAST_DAY, 5).await;
+        platform.wait_for_count(LAST_DAY, TABLES as i64).await;
         let mut number = 0;
         // The round goes on to the days that are past their retention; every webhook is accepted meanwhile.
         let pending = "SELECT count(*) FROM expired_days";

@@ -10,6 +10,7 @@ const POLICY: CompiledRetryPolicy = CompiledRetryPolicy {
     initial_delay: Duration::from_secs(5),
     max_delay: Duration::from_secs(3600),
     retry_after_max: Duration::from_secs(3600),
+    final_statuses: Vec::new(),
 };
 
 fn refused(status: u16, retry_after: Option<Duration>) -> AttemptOutcome {
@@ -34,6 +35,18 @@ fn success_and_gone_end_the_delivery_at_any_attempt() {
         let gone = AttemptOutcome::Gone { body: String::new() };
         assert_eq!(decide(&POLICY, attempts, &gone, 0.5), RetryDecision::DestinationGone);
     }
+}
+
+#[test]
+fn a_final_status_ends_the_delivery_at_its_first_attempt() {
+    let policy = CompiledRetryPolicy { final_statuses: vec![404, 503], ..POLICY };
+    for (status, is_final) in [(404, true), (503, true), (400, false), (500, false)] {
+        let decision = decide(&policy, 1, &refused(status, Some(SECOND)), 0.5);
+        let reason = format!("the receiver answered {status}, which is final for this destination");
+        assert_eq!(decision == RetryDecision::GaveUp { reason }, is_final, "{status}");
+    }
+    let succeeded = AttemptOutcome::Succeeded { status: 204, body: String::new() };
+    assert_eq!(decide(&policy, 1, &succeeded, 0.5), RetryDecision::Succeeded);
 }
 
 #[test]
@@ -122,6 +135,7 @@ fn any_policy() -> impl Strategy<Value = CompiledRetryPolicy> {
             initial_delay,
             max_delay,
             retry_after_max,
+            final_statuses: Vec::new(),
         },
     )
 }

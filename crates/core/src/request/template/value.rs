@@ -43,7 +43,7 @@ impl Value {
             sources.iter().map(|source| source.value(request).unwrap_or_default()).collect::<Vec<_>>()
         };
         match self {
-            Self::Body => sink(request.body),
+            Self::Body => sink(request.signed_body()),
             Self::Timestamp => sink(context.timestamp),
             Self::Method => sink(request.method.as_str().as_bytes()),
             Self::Secret => context.secret.feed(sink),

@@ -1,16 +1,16 @@
-//! All queues that hints were published to, and what became of their hints.
+//! All queues that messages were published to, and what became of these.
 
 use std::collections::HashMap;
 
 use grapnel_core::error_chain::chain;
-use grapnel_core::hint::{self, Hint, QueueKey};
+use grapnel_core::hint::{self, HintMessage, QueueKey};
 use grapnel_crds::names;
 use lapin::message::BasicReturnMessage;
 use lapin::types::ShortString;
 use tokio::time::Instant;
 
 use super::BATCH;
-use super::confirms::{Answer, HintBatch, SettledBatch};
+use super::confirms::{Answer, MessageBatch, SettledBatch};
 use super::destination_queue::DestinationQueue;
 use super::holds::QueueHolds;
 use super::tracker::{HintTracker, PublishFailure};
@@ -27,7 +27,7 @@ pub(super) struct DestinationQueues {
     pub(super) tracker: HintTracker,
     holds: QueueHolds,
     by_key: HashMap<QueueKey, DestinationQueue>,
-    /// Queues whose state changed since hints were taken last.
+    /// Queues whose state changed since messages were taken last.
     changed: Vec<QueueKey>,
     unsettled: usize,
 }
@@ -38,27 +38,30 @@ impl DestinationQueues {
         Self { prefix, max_length, tracker, holds, by_key, changed, unsettled: 0 }
     }
 
-    /// Returns the number of hints that were admitted and are not settled.
+    /// Returns the number of messages that were admitted and are not settled.
     pub(super) fn unsettled(&self) -> usize {
         self.unsettled
     }
 
-    /// Lets the hints wait for their turn. Those of a queue that backs off are handed back.
-    pub(super) fn admit(&mut self, hints: impl Iterator<Item = Hint>, now: Instant) {
-        for hint in hints {
-            let key = hint.queue();
+    /// Lets the messages wait for their turn. Those of a queue that backs off are handed back.
+    pub(super) fn admit(&mut self, messages: impl Iterator<Item = HintMessage>, now: Instant) {
+        for message in messages {
+            let key = message.queue.clone();
             let queue = self.queue(&key, now);
-            if queue.backoff(now).is_some() {
-                self.tracker.failed(hint, PublishFailure::BackingOff);
-                continue;
+            let is_backing_off = queue.backoff(now).is_some();
+            match if is_backing_off { Err(message) } else { queue.push(message) } {
+                Ok(()) => self.unsettled += 1,
+                Err(message) if is_backing_off => self.tracker.failed(message, PublishFailure::BackingOff),
+                Err(message) => self.tracker.failed(message, PublishFailure::NoRoom),
             }
-            match queue.push(hint) {
-                Ok(()) => {
-                    self.unsettled += 1;
-                    self.note_change(key);
-                }
-                Err(hint) => self.tracker.failed(hint, PublishFailure::NoRoom),
-            }
+            self.note_change(key);
+        }
+    }
+
+    /// Has the length of a queue read again, for somebody who asks whether it is still long.
+    pub(super) fn ask_for_length(&mut self, key: QueueKey, now: Instant) {
+        if self.queue(&key, now).ask_for_length(now) {
+            self.note_change(key);
         }
     }
 
@@ -75,7 +78,7 @@ impl DestinationQueues {
     }
 
     fn note_change(&mut self, key: QueueKey) {
-        // Hints of one queue often follow each other.
+        // Messages of one queue often follow each other.
         if self.changed.last() != Some(&key) {
             self.changed.push(key);
         }
@@ -94,19 +97,20 @@ impl DestinationQueues {
         undeclared
     }
 
-    /// Takes the hints of changed queues whose turn it is.
-    pub(super) fn take_ready(&mut self) -> Vec<HintBatch> {
+    /// Takes the messages of changed queues whose turn it is.
+    pub(super) fn take_ready(&mut self) -> Vec<MessageBatch> {
         let mut batches = Vec::new();
         for key in std::mem::take(&mut self.changed) {
             let Some(queue) = self.by_key.get_mut(&key) else { continue };
             loop {
-                let hints = queue.take_ready(BATCH);
-                if hints.is_empty() {
+                let messages = queue.take_ready(BATCH);
+                if messages.is_empty() {
                     break;
                 }
                 let (name, is_retry) = (queue.name.clone(), queue.is_failing());
-                batches.push(HintBatch { queue: key.clone(), name, hints, is_retry });
+                batches.push(MessageBatch { queue: key.clone(), name, messages, is_retry });
             }
+            self.holds.set_message_size(&key, queue.message_size());
         }
         batches
     }
@@ -132,42 +136,43 @@ impl DestinationQueues {
         }
     }
 
-    /// Ends the hints of a batch as the broker answered.
+    /// Ends the messages of a batch as the broker answered.
     ///
     /// # Errors
     /// When the channel failed.
     pub(super) fn settle(&mut self, settled: SettledBatch, now: Instant) -> Result<(), QueueError> {
         let is_late = settled.is_late();
-        let SettledBatch { batch: HintBatch { queue: key, hints, .. }, answers, .. } = settled;
-        self.ended(&key, hints.len());
+        let SettledBatch { batch: MessageBatch { queue: key, messages, .. }, answers, .. } = settled;
+        self.ended(&key, messages.len());
         let (mut confirmed, mut failure, mut result, mut returned) = (0, None, Ok(()), Vec::new());
         let (mut failed, mut cut_off) = (Vec::new(), Vec::new());
         let mut answers = answers.into_iter();
-        for hint in hints {
+        for message in messages {
             match answers.next() {
                 Some(Answer::Confirmed) => confirmed += 1,
-                Some(Answer::WithReturned { is_confirmed, returned: message }) => {
-                    if is_confirmed || hint::decode(&message.delivery.data) == Some(hint.event_id) {
+                Some(Answer::WithReturned { is_confirmed, returned: other }) => {
+                    if is_confirmed || hint::decode(&other.delivery.data).as_ref() == Some(&message.event_ids)
+                    {
                         confirmed += 1;
                     } else {
                         failure = Some(PublishFailure::Refused);
-                        failed.push((hint, PublishFailure::Refused));
+                        failed.push((message, PublishFailure::Refused));
                     }
-                    returned.push(*message);
+                    returned.push(*other);
                 }
                 Some(Answer::Refused) => {
                     failure = Some(PublishFailure::Refused);
-                    failed.push((hint, PublishFailure::Refused));
+                    failed.push((message, PublishFailure::Refused));
                 }
                 Some(Answer::ChannelFailed(error)) => {
                     result = Err(error.into());
-                    cut_off.push(hint);
+                    cut_off.push(message);
                 }
                 None if is_late => {
                     failure = failure.or(Some(PublishFailure::Unconfirmed));
-                    failed.push((hint, PublishFailure::Unconfirmed));
+                    failed.push((message, PublishFailure::Unconfirmed));
                 }
-                None => cut_off.push(hint),
+                None => cut_off.push(message),
             }
         }
         self.tracker.confirmed(&key, confirmed);
@@ -178,11 +183,11 @@ impl DestinationQueues {
         for message in returned {
             self.returned(&message, now);
         }
-        for (hint, failure) in failed {
-            self.tracker.failed(hint, failure);
+        for (message, failure) in failed {
+            self.tracker.failed(message, failure);
         }
-        for hint in cut_off {
-            self.tracker.failed(hint, PublishFailure::Disconnected);
+        for message in cut_off {
+            self.tracker.failed(message, PublishFailure::Disconnected);
         }
         if is_all_confirmed && let Some(queue) = self.by_key.get_mut(&key) {
             if queue.succeeded() {
@@ -194,19 +199,17 @@ impl DestinationQueues {
         result
     }
 
-    /// Hands back the hint that a returned message is of. It has ended with its confirm.
-    fn returned(&mut self, message: &BasicReturnMessage, now: Instant) {
-        let name = &message.delivery.routing_key;
+    /// Hands back a returned message. It has ended with its confirm.
+    fn returned(&mut self, returned: &BasicReturnMessage, now: Instant) {
+        let name = &returned.delivery.routing_key;
         let key = self.by_key.iter().find(|(_, queue)| queue.name == *name).map(|(key, _)| key.clone());
         // Only our own messages are returned to us.
-        let (Some(key), Some(event_id)) = (key, hint::decode(&message.delivery.data)) else { return };
-        self.failed(&key, PublishFailure::Returned, now);
-        let (integration_id, destination) = key;
-        let hint = Hint { integration_id, destination, event_id };
-        self.tracker.hand_back(hint, PublishFailure::Returned);
+        let (Some(queue), Some(event_ids)) = (key, hint::decode(&returned.delivery.data)) else { return };
+        self.failed(&queue, PublishFailure::Returned, now);
+        self.tracker.hand_back(HintMessage { queue, event_ids }, PublishFailure::Returned);
     }
 
-    /// Lets a queue back off, and hands back the hints that wait for it.
+    /// Lets a queue back off, and hands back the messages that wait for it.
     fn failed(&mut self, key: &QueueKey, failure: PublishFailure, now: Instant) {
         let Some(queue) = self.by_key.get_mut(key) else { return };
         let is_new = queue.failed(now);
@@ -220,36 +223,36 @@ impl DestinationQueues {
         }
         let waiting = queue.take_waiting();
         self.unsettled = self.unsettled.saturating_sub(waiting.len());
-        for hint in waiting {
-            self.tracker.failed(hint, PublishFailure::BackingOff);
+        for message in waiting {
+            self.tracker.failed(message, PublishFailure::BackingOff);
         }
     }
 
-    fn ended(&mut self, key: &QueueKey, hints: usize) {
-        self.unsettled = self.unsettled.saturating_sub(hints);
+    fn ended(&mut self, key: &QueueKey, messages: usize) {
+        self.unsettled = self.unsettled.saturating_sub(messages);
         if let Some(queue) = self.by_key.get_mut(key) {
-            queue.ended(hints);
+            queue.ended(messages);
         }
     }
 
-    /// Hands back hints that the channel did not take.
-    pub(super) fn hand_back(&mut self, batches: Vec<HintBatch>) {
+    /// Hands back messages that the channel did not take.
+    pub(super) fn hand_back(&mut self, batches: Vec<MessageBatch>) {
         for batch in batches {
-            self.ended(&batch.queue, batch.hints.len());
-            for hint in batch.hints {
-                self.tracker.failed(hint, PublishFailure::Disconnected);
+            self.ended(&batch.queue, batch.messages.len());
+            for message in batch.messages {
+                self.tracker.failed(message, PublishFailure::Disconnected);
             }
         }
     }
 
-    /// Hands back all hints that wait, and forgets what depended on the channel.
+    /// Hands back all messages that wait, and forgets what depended on the channel.
     pub(super) fn channel_ended(&mut self) {
         self.changed.clear();
         self.unsettled = 0;
         for queue in self.by_key.values_mut() {
             queue.channel_ended();
-            for hint in queue.take_waiting() {
-                self.tracker.failed(hint, PublishFailure::Disconnected);
+            for message in queue.take_waiting() {
+                self.tracker.failed(message, PublishFailure::Disconnected);
             }
         }
     }

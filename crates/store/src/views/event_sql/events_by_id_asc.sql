@@ -1,5 +1,5 @@
 /* views::events_by_id_asc */
--- $1 to $5 the filters, $6 the status, $7 the id to go on after, $9 the limit, $10 the offset, $11 the
+-- $1 to $5 and $13 the filters, $6 the status, $7 the id to go on after, $9 the limit, $10 the offset, $11 the
 -- first id and $12 the end of the ids of what was received around the window of occurred_at.
 --
 -- Around the window, the walk of the primary key meets its events at once. Before and after it they are rare: OFFSET 0
@@ -15,6 +15,7 @@ SELECT id FROM (
                 AND ($3::text IS NULL OR e.subject ILIKE $3)
                 AND ($4::timestamptz IS NULL OR e.occurred_at >= $4)
                 AND ($5::timestamptz IS NULL OR e.occurred_at < $5)
+                AND ($13::uuid[] IS NULL OR e.integration_id = ANY($13))
                 AND ($6::text IS NULL OR (
                     SELECT CASE WHEN COALESCE(bool_and(o.status = 'succeeded'), true) THEN 'processed'
                         ELSE COALESCE(max(o.status) FILTER (WHERE o.finished_at IS NULL)::text, 'failed') END
@@ -34,6 +35,7 @@ SELECT id FROM (
                 AND ($3::text IS NULL OR e.subject ILIKE $3)
                 AND ($4::timestamptz IS NULL OR e.occurred_at >= $4)
                 AND ($5::timestamptz IS NULL OR e.occurred_at < $5)
+                AND ($13::uuid[] IS NULL OR e.integration_id = ANY($13))
                 AND ($6::text IS NULL OR (
                     SELECT CASE WHEN COALESCE(bool_and(o.status = 'succeeded'), true) THEN 'processed'
                         ELSE COALESCE(max(o.status) FILTER (WHERE o.finished_at IS NULL)::text, 'failed') END
@@ -52,6 +54,7 @@ SELECT id FROM (
                 AND ($3::text IS NULL OR e.subject ILIKE $3)
                 AND ($4::timestamptz IS NULL OR e.occurred_at >= $4)
                 AND ($5::timestamptz IS NULL OR e.occurred_at < $5)
+                AND ($13::uuid[] IS NULL OR e.integration_id = ANY($13))
                 AND ($6::text IS NULL OR (
                     SELECT CASE WHEN COALESCE(bool_and(o.status = 'succeeded'), true) THEN 'processed'
                         ELSE COALESCE(max(o.status) FILTER (WHERE o.finished_at IS NULL)::text, 'failed') END

@@ -1,5 +1,5 @@
 /* views::failed_by_id_asc */
--- $1 to $5 the filters, $7 the id to go on after, $9 the limit, $10 the offset.
+-- $1 to $5 and $13 the filters, $7 the id to go on after, $9 the limit, $10 the offset.
 --
 -- In the words of the index deliveries_failed. The delivery is the first failed one of an event that is finished, so
 -- that an event is met once.
@@ -11,6 +11,7 @@ WHERE ($7::uuid IS NULL OR d.event_id > $7)
             AND min(o.destination) FILTER (WHERE o.status = 'failed') = d.destination
         FROM deliveries o WHERE o.event_id = d.event_id
     )
+    AND ($13::uuid[] IS NULL OR d.integration_id = ANY($13))
     AND (
         ($1::text IS NULL AND $2::text IS NULL AND $3::text IS NULL
             AND $4::timestamptz IS NULL AND $5::timestamptz IS NULL)

@@ -1,13 +1,23 @@
 /* views::load_event */
 -- The status goes by the declared order of delivery_status. An aggregate without GROUP BY always returns one row.
 SELECT e.id, e.integration_id, e.provider, e.external_event_id, e.event_type, e.subject, e.occurred_at, e.received_at,
-    e.correlation_id, e.payload_key, e.body_form, e.secret_index, delivered.status, delivered.attempts,
+    e.correlation_id, e.payload_key, e.body_form, e.secret_index, e.erased_at, e.erased_by, delivered.status, delivered.attempts,
     delivered.last_error, delivered.updated_at, attempted.last_processed_at,
-    substring(e.raw_body FROM e.payload_start + 1 FOR e.payload_length) AS payload,
-    e.raw_body, e.headers::text AS headers, host(e.source_ip) AS source_ip, e.idempotency_key,
+    CASE
+        WHEN e.payload IS NOT NULL THEN e.payload
+        WHEN e.request_id IS NOT NULL THEN substring(r.raw_body FROM e.payload_start + 1 FOR e.payload_length)
+        ELSE substring(e.raw_body FROM e.payload_start + 1 FOR e.payload_length)
+    END AS payload,
+    COALESCE(r.raw_body, e.raw_body) AS raw_body, COALESCE(r.headers, e.headers)::text AS headers,
+    e.request_id, e.request_position, e.request_count, host(e.source_ip) AS source_ip, e.idempotency_key,
+    -- Few events have such a row. It was stored with the event, so no other day is looked into.
     (SELECT (a.details -> 'leftOut')::text FROM audit_entries a
-        WHERE a.entity_id = e.id AND a.action = 'webhook.received' LIMIT 1) AS left_out
+        WHERE a.entity_id = e.id AND a.action = 'webhook.received'
+            AND a.id >= uuidv7_floor(uuidv7_time($1) - interval '1 hour')
+            AND a.id < uuidv7_floor(uuidv7_time($1) + interval '24 hours')
+        LIMIT 1) AS left_out
 FROM events e
+LEFT JOIN event_requests r ON r.id = e.request_id
 CROSS JOIN LATERAL (
     SELECT CASE WHEN COALESCE(bool_and(d.status = 'succeeded'), true) THEN 'processed'
             ELSE COALESCE(max(d.status) FILTER (WHERE d.finished_at IS NULL)::text, 'failed') END AS status,

@@ -1,5 +1,5 @@
 /* views::matching_failed */
--- $1 to $5 the filters, $6 the status, $7 whether the times are wanted too.
+-- $1 to $5 and $8 the filters, $6 the status, $7 whether the times are wanted too.
 --
 -- Stops at one more than the cap: then there are more, and the ids are of no use.
 -- The conditions are in the words of the index deliveries_failed.
@@ -16,6 +16,7 @@ FROM (
                 AND min(o.destination) FILTER (WHERE o.status = 'failed') = d.destination
             FROM deliveries o WHERE o.event_id = d.event_id
         )
+        AND ($8::uuid[] IS NULL OR d.integration_id = ANY($8))
         AND (
             ($1::text IS NULL AND $2::text IS NULL AND $3::text IS NULL
                 AND $4::timestamptz IS NULL AND $5::timestamptz IS NULL)

@@ -1,5 +1,5 @@
 /* views::matching_open */
--- $1 to $5 the filters, $6 the status, $7 whether the times are wanted too.
+-- $1 to $5 and $8 the filters, $6 the status, $7 whether the times are wanted too.
 --
 -- Stops at one more than the cap: then there are more, and the ids are of no use.
 -- max(o.status) goes by the declared order of delivery_status.
@@ -16,6 +16,7 @@ FROM (
                 AND min(o.destination) FILTER (WHERE o.status = d.status) = d.destination
             FROM deliveries o WHERE o.event_id = d.event_id AND o.finished_at IS NULL
         )
+        AND ($8::uuid[] IS NULL OR d.integration_id = ANY($8))
         AND (
             ($1::text IS NULL AND $2::text IS NULL AND $3::text IS NULL
                 AND $4::timestamptz IS NULL AND $5::timestamptz IS NULL)

@@ -1,5 +1,5 @@
 /* views::open_by_id_asc */
--- $1 to $5 the filters, $6 the status, $7 the id to go on after, $9 the limit, $10 the offset.
+-- $1 to $5 and $13 the filters, $6 the status, $7 the id to go on after, $9 the limit, $10 the offset.
 --
 -- The index deliveries_open is ordered within one destination: its destinations are found by skipping through it, and
 -- the heads of their walks are merged. The delivery decides its event's status (max(o.status) goes by the declared
@@ -29,6 +29,7 @@ CROSS JOIN LATERAL (
                 AND min(o.destination) FILTER (WHERE o.status = d.status) = d.destination
             FROM deliveries o WHERE o.event_id = d.event_id AND o.finished_at IS NULL
         )
+        AND ($13::uuid[] IS NULL OR d.integration_id = ANY($13))
         AND (
             ($1::text IS NULL AND $2::text IS NULL AND $3::text IS NULL
                 AND $4::timestamptz IS NULL AND $5::timestamptz IS NULL)

@@ -86,6 +86,11 @@ async fn a_refusal_before_the_request_was_read_is_still_an_answer() {
     let request = DeliveryRequest {
         target: &target,
         event_id: EVENT_ID.parse().unwrap(),
+        event_type: "order.created",
+        external_event_id: None,
+        attempt: 1,
+        further_headers: &[],
+        authorization: None,
         correlation_id: "",
         traceparent: "",
         hops: 0,
@@ -101,4 +106,51 @@ fn what_went_wrong_is_told_in_one_line() {
     assert_eq!(succeeded(200, "").error_message(), None);
     assert_eq!(refused(500, "no", None).error_message().unwrap(), "the receiver answered 500");
     assert_eq!(unreachable("connection refused").error_message().unwrap(), "connection refused");
+}
+
+/// Answers with this head, and a body of 2 bytes.
+async fn answered_with_head(head: String) -> AttemptOutcome {
+    let receiver = Receiver::after_request(move |mut stream| {
+        let head = head.clone();
+        async move {
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(b"content-length: 2\r\n\r\nok").await.unwrap();
+            std::future::pending().await
+        }
+    })
+    .await;
+    outcome(&receiver.url("/"), PATIENT).await
+}
+
+#[tokio::test]
+async fn the_status_decides_whatever_the_head_looks_like() {
+    let many = |count: usize| (0..count).map(|number| format!("x-{number}: a\r\n")).collect::<String>();
+    for head in [
+        "HTTP/1.1 200\r\n".to_owned(),
+        "HTTP/1.1 200 OK\nx-a: line feeds\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nX-Powered : php\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nX Powered By: php\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nx-folded: a\r\n b\r\n\tc\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nno colon at all\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nx-(brackets): a\r\n".to_owned(),
+        "HTTP/1.1 200 OK\r\nx-latin: gr\u{fc}n\r\n".to_owned(),
+        format!("HTTP/1.1 200 OK\r\n{}", many(150)),
+        format!("HTTP/1.1 200 OK\r\n{}", many(255)),
+        format!("HTTP/1.1 200 OK\r\nx-long: {}\r\n", "x".repeat(60 * 1024)),
+        format!("HTTP/1.1 103 Early Hints\r\n{}\r\nHTTP/1.1 200 OK\r\n", many(200)),
+    ] {
+        assert_eq!(answered_with_head(head.clone()).await, succeeded(200, "ok"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_beyond_the_bounds_is_no_answer() {
+    let many: String = (0..256).map(|number| format!("x-{number}: a\r\n")).collect();
+    for head in [
+        format!("HTTP/1.1 200 OK\r\n{many}"),
+        format!("HTTP/1.1 200 OK\r\nx-long: {}\r\n", "x".repeat(64 * 1024)),
+    ] {
+        let expected = unreachable("the headers of the answer are too large");
+        assert_eq!(answered_with_head(head).await, expected);
+    }
 }

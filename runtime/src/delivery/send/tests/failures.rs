@@ -91,6 +91,11 @@ async fn a_request_that_is_not_read_ends_by_the_deadline() {
     let request = DeliveryRequest {
         target: &target,
         event_id: EVENT_ID.parse().unwrap(),
+        event_type: "order.created",
+        external_event_id: None,
+        attempt: 1,
+        further_headers: &[],
+        authorization: None,
         correlation_id: "",
         traceparent: "",
         hops: 0,

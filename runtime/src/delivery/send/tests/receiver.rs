@@ -1,7 +1,7 @@
 //! Receivers on the loopback interface: one that speaks HTTP properly, and one that does what it likes with bytes.
 
 use std::future::Future;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -10,9 +10,11 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use http::request::Parts;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 
 /// A receiver that is stopped when dropped.
 pub(super) struct Receiver {
@@ -34,20 +36,25 @@ impl Receiver {
     where
         F: Fn(&str) -> Response + Clone + Send + Sync + 'static,
     {
-        let requests = Arc::new(Mutex::new(Vec::new()));
-        let recorded = Arc::clone(&requests);
-        let router = Router::new().fallback(async move |request: Request| {
-            let (parts, body) = request.into_parts();
-            let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-            let response = answer(parts.uri.path());
-            recorded.lock().unwrap().push((parts, body));
-            response
-        });
+        let (router, requests) = recording(answer);
+        let mut receiver = Self::scripted(move |stream| serve(router.clone(), stream)).await;
+        receiver.requests = requests;
+        receiver
+    }
+
+    /// As [`Self::speaking_http`], over TLS. Connections whose handshake fails are closed.
+    pub(super) async fn speaking_https<F>(config: ServerConfig, answer: F) -> Self
+    where
+        F: Fn(&str) -> Response + Clone + Send + Sync + 'static,
+    {
+        let (router, requests) = recording(answer);
+        let acceptor = TlsAcceptor::from(Arc::new(config));
         let mut receiver = Self::scripted(move |stream| {
-            let service = hyper_util::service::TowerToHyperService::new(router.clone());
-            let io = hyper_util::rt::TokioIo::new(stream);
+            let (router, acceptor) = (router.clone(), acceptor.clone());
             async move {
-                hyper::server::conn::http1::Builder::new().serve_connection(io, service).await.ok();
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    serve(router, stream).await;
+                }
             }
         })
         .await;
@@ -77,7 +84,15 @@ impl Receiver {
         F: Fn(TcpStream) -> R + Send + Sync + 'static,
         R: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        Self::scripted_at(Ipv4Addr::LOCALHOST.into(), script).await
+    }
+
+    pub(super) async fn scripted_at<F, R>(address: IpAddr, script: F) -> Self
+    where
+        F: Fn(TcpStream) -> R + Send + Sync + 'static,
+        R: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind((address, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let connections = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&connections);
@@ -105,8 +120,43 @@ impl Receiver {
     }
 }
 
+type Requests = Arc<Mutex<Vec<(Parts, Bytes)>>>;
+
+/// Returns what records every request and answers it.
+fn recording<F>(answer: F) -> (Router, Requests)
+where
+    F: Fn(&str) -> Response + Clone + Send + Sync + 'static,
+{
+    let requests = Requests::default();
+    let recorded = Arc::clone(&requests);
+    let router = Router::new().fallback(async move |request: Request| {
+        let (parts, body) = request.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let response = answer(parts.uri.path());
+        recorded.lock().unwrap().push((parts, body));
+        response
+    });
+    (router, requests)
+}
+
+/// Serves a connection in the version that the client chose.
+async fn serve(router: Router, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+    let service = hyper_util::service::TowerToHyperService::new(router);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let builder = hyper_util::server::conn::auto::Builder::new(executor);
+    builder.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await.ok();
+}
+
+/// Answers this many requests.
+pub(super) async fn answer_requests(stream: &mut TcpStream, count: usize) {
+    for _ in 0..count {
+        read_request(stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+    }
+}
+
 /// Reads a request with a content-length to its end.
-async fn read_request(stream: &mut TcpStream) {
+pub(super) async fn read_request(stream: &mut TcpStream) {
     let mut read = Vec::new();
     loop {
         assert_ne!(stream.read_buf(&mut read).await.unwrap(), 0, "the request broke off");

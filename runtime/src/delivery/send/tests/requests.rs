@@ -29,7 +29,9 @@ async fn a_request_has_exactly_the_headers_of_the_contract() {
         ("webhook-id", EVENT_ID),
         ("webhook-timestamp", "1795521600"),
         ("x-correlation-id", "corr-1"),
+        ("x-delivery-attempt", "1"),
         ("x-event-id", EVENT_ID),
+        ("x-event-type", "order.created"),
         ("x-integration-provider", "acme"),
     ];
     assert_eq!(headers, expected);
@@ -101,6 +103,11 @@ async fn a_value_that_no_header_can_hold_is_not_an_attempt() {
     let request = DeliveryRequest {
         target: &target,
         event_id: EVENT_ID.parse().unwrap(),
+        event_type: "order.created",
+        external_event_id: None,
+        attempt: 1,
+        further_headers: &[],
+        authorization: None,
         correlation_id: "a\r\nb: c",
         traceparent: TRACEPARENT,
         hops: 0,

@@ -1,10 +1,14 @@
-//! Receivers whose TLS cannot be trusted, or is none.
+//! Receivers with TLS: whom they trust and are trusted by, and those whose TLS is none.
 
 use std::net::TcpListener;
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use rustls::{ServerConfig, ServerConnection};
+use grapnel_core::delivery::tls_material::{TlsMaterial, TlsSecrets};
+use grapnel_crds::DestinationTls;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection};
 
 use super::*;
 
@@ -61,7 +65,137 @@ async fn a_handshake_that_does_not_come_ends_by_the_connect_deadline() {
     install_crypto();
     let receiver = Receiver::scripted(async |_stream| std::future::pending().await).await;
     let target = target(&format!("https://{}/", receiver.address), PATIENT);
-    let policy = EgressPolicy::new(vec!["127.0.0.0/8".parse().unwrap()]);
-    let client = DeliveryClient::with_connect_deadline(policy, IMPATIENT).unwrap();
+    let client = DeliveryClient::with_connect_deadline(egress_with(&LOOPBACK, None), IMPATIENT);
     assert_eq!(deliver_at(&client, &target, now()).await.outcome, timed_out("no connection within 0.5 s"));
+}
+
+fn root() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(file("root.pem")).unwrap()).unwrap();
+    roots
+}
+
+/// A server with one of the certificates of the tests.
+fn server(certificate: &str, requires_client: bool) -> ServerConfig {
+    install_crypto();
+    let builder = match requires_client {
+        false => ServerConfig::builder().with_no_client_auth(),
+        true => ServerConfig::builder()
+            .with_client_cert_verifier(WebPkiClientVerifier::builder(Arc::new(root())).build().unwrap()),
+    };
+    let certificate = CertificateDer::from_pem_slice(file(certificate)).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(file("server.key")).unwrap();
+    builder.with_single_cert(vec![certificate], key).unwrap()
+}
+
+async fn receiver(config: ServerConfig) -> Receiver {
+    Receiver::speaking_https(config, |_| StatusCode::OK.into_response()).await
+}
+
+fn material(ca: Option<&str>, client: Option<(&str, &str)>, server_name: Option<&str>) -> Arc<TlsMaterial> {
+    let secrets = TlsSecrets {
+        authorities: ca.map(file),
+        client_certificate: client.map(|(chain, key)| (file(chain), file(key))),
+    };
+    let tls = DestinationTls { server_name: server_name.map(str::to_owned), ..DestinationTls::default() };
+    Arc::new(TlsMaterial::new(&tls, secrets).unwrap())
+}
+
+fn tls_target(receiver: &Receiver, material: Option<Arc<TlsMaterial>>) -> DeliveryTarget {
+    let url = format!("https://localhost:{}/", receiver.address.port());
+    let mut target = target(&url, PATIENT);
+    target.tls = material;
+    target
+}
+
+/// A client that trusts the system's authorities only.
+fn strict_client() -> DeliveryClient {
+    install_crypto();
+    let allowed = LOOPBACK.map(|net| net.parse().unwrap()).to_vec();
+    DeliveryClient::new(Egress::new(EgressPolicy::new(allowed), None, trusted_roots(None).unwrap()))
+}
+
+#[tokio::test]
+async fn a_receiver_that_prefers_http_2_gets_http_1() {
+    let mut config = server("localhost.pem", false);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let receiver = receiver(config).await;
+    let (client, target) = (client(), tls_target(&receiver, None));
+    for _ in 0..3 {
+        assert_eq!(deliver_at(&client, &target, now()).await.outcome, succeeded(200, ""));
+    }
+    assert_eq!(receiver.requests()[0].0.version, http::Version::HTTP_11);
+    assert_eq!(receiver.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_receiver_that_speaks_only_http_2_is_named() {
+    let mut config = server("localhost.pem", false);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let receiver = receiver(config).await;
+    let outcome = deliver_at(&client(), &tls_target(&receiver, None), now()).await.outcome;
+    assert_eq!(outcome, unreachable("TLS: the receiver does not speak HTTP/1.1"));
+}
+
+#[tokio::test]
+async fn the_authorities_of_a_destination_are_the_only_ones() {
+    let receiver = receiver(server("localhost.pem", false)).await;
+    let delivered = async |client: &DeliveryClient, material| {
+        deliver_at(client, &tls_target(&receiver, material), now()).await.outcome
+    };
+    let unknown = unreachable("TLS: the certificate was issued by an unknown authority");
+    assert_eq!(delivered(&strict_client(), None).await, unknown);
+    let own = material(Some("root.pem"), None, None);
+    assert_eq!(delivered(&strict_client(), Some(own)).await, succeeded(200, ""));
+    let other = material(Some("other-root.pem"), None, None);
+    let message = "TLS: the receiver's certificate was issued by none of the authorities of tls.caRef";
+    assert_eq!(delivered(&client(), Some(other)).await, unreachable(message));
+}
+
+#[tokio::test]
+async fn a_receiver_that_requires_a_certificate_gets_the_destinations() {
+    let receiver = receiver(server("localhost.pem", true)).await;
+    let client = client();
+    let delivered =
+        async |material| deliver_at(&client, &tls_target(&receiver, material), now()).await.outcome;
+    let message = "TLS: the receiver requires a client certificate: tls.clientCertificateRef";
+    assert_eq!(delivered(None).await, unreachable(message));
+    let own = material(None, Some(("client.pem", "signer.key")), None);
+    for _ in 0..2 {
+        assert_eq!(delivered(Some(Arc::clone(&own))).await, succeeded(200, ""));
+    }
+    // A connection that presented the certificate is not for another destination.
+    assert_eq!(delivered(None).await, unreachable(message));
+    let other = material(None, Some(("other-root.pem", "other-root.key")), None);
+    let message = "TLS: the receiver refused the certificate of tls.clientCertificateRef";
+    assert_eq!(delivered(Some(other)).await, unreachable(message));
+    assert_eq!(receiver.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_certificate_has_the_name_of_the_url_or_of_the_destination() {
+    let receiver = receiver(server("server.pem", false)).await;
+    let client = client();
+    let delivered = async |name: Option<&str>| {
+        let material = name.map(|name| material(None, None, Some(name)));
+        deliver_at(&client, &tls_target(&receiver, material), now()).await.outcome
+    };
+    assert_eq!(delivered(None).await, unreachable("TLS: the certificate is for another name"));
+    assert_eq!(delivered(Some("api.paypal.com")).await, succeeded(200, ""));
+    assert_eq!(delivered(Some("b.example")).await, unreachable("TLS: the certificate is for another name"));
+    let port = receiver.address.port();
+    assert_eq!(receiver.requests()[0].0.headers["host"], format!("localhost:{port}"));
+}
+
+#[tokio::test]
+async fn a_changed_material_is_used_at_once_and_an_equal_one_shares_connections() {
+    let receiver = receiver(server("localhost.pem", true)).await;
+    let client = client();
+    for (chain, key) in
+        [("client.pem", "signer.key"), ("client.pem", "signer.key"), ("sns.pem", "signer.key")]
+    {
+        let target = tls_target(&receiver, Some(material(None, Some((chain, key)), None)));
+        assert_eq!(deliver_at(&client, &target, now()).await.outcome, succeeded(200, ""));
+    }
+    assert_eq!(receiver.connections(), 2);
 }
