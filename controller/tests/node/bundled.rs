@@ -50,16 +50,16 @@ pub(crate) async fn bundled(node: &Node) -> String {
     );
     node.test_release(HELM3);
     node.uninstall_release(HELM3, &[]);
-    node.delete_namespaces(&[SHOP, PLATFORM], seconds(90)).await;
+    node.delete_namespaces(&[SHOP, PLATFORM], seconds(180)).await;
     format!("{all_ready}; {ledger}")
 }
 
 /// Removes what earlier cases have left: one controller serves the whole cluster, and new credentials need new data.
 async fn start_from_nothing(node: &Node) {
     node.uninstall_release("HELM", &["--ignore-not-found"]);
-    node.delete_namespaces(&[SHOP, PLATFORM], seconds(90)).await;
+    node.delete_namespaces(&[SHOP, PLATFORM], seconds(180)).await;
     for store in STORES {
-        delete(&volumes(node), &volume_name(store), seconds(60)).await;
+        delete(&volumes(node), &volume_name(store), seconds(180)).await;
     }
     if node.volumes.exists() {
         std::fs::remove_dir_all(&node.volumes).expect("remove the volumes");

@@ -102,8 +102,8 @@ pub(crate) async fn webhook(node: &Node) -> String {
     assert_eq!(node.post("acme", &event).await.event_id(200), id, "a repeat has the id of the first");
     node.post_signed("acme", &node.unique("forged"), "wrong-secret").await.expect(401);
     node.post("nowhere", &node.unique("lost")).await.expect(404);
-    wait_for("the delivery", seconds(60), async || Ok(!node.received(&id).await?.is_empty())).await;
-    wait_for("the event to be processed", seconds(60), async || {
+    wait_for("the delivery", seconds(180), async || Ok(!node.received(&id).await?.is_empty())).await;
+    wait_for("the event to be processed", seconds(180), async || {
         Ok(node.management(&format!("events/{id}/status")).await?["data"]["status"] == "processed")
     })
     .await;

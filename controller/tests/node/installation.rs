@@ -24,10 +24,10 @@ pub(crate) async fn install(node: &Node) -> String {
     node.wait_until_ready("orders").await;
     let event = node.unique("first");
     // The api pods, which have just started, may read the new row a few seconds later.
-    wait_for("the route", wait::seconds(20), async || Ok(node.post("acme", &event).await.status != 404))
+    wait_for("the route", wait::seconds(180), async || Ok(node.post("acme", &event).await.status != 404))
         .await;
     let id = node.post("acme", &event).await.event_id(200);
-    wait_for("the first delivery", wait::seconds(60), async || Ok(!node.received(&id).await?.is_empty()))
+    wait_for("the first delivery", wait::seconds(180), async || Ok(!node.received(&id).await?.is_empty()))
         .await;
     format!("all ready in {ready}; first delivery {} after helm install began", seconds(started.elapsed()))
 }
@@ -35,7 +35,7 @@ pub(crate) async fn install(node: &Node) -> String {
 /// `helm test` sends signed webhooks through the whole platform, and leaves nothing behind.
 pub(crate) async fn helm_test(node: &Node) -> String {
     node.test_release("HELM");
-    wait_for("the objects of helm test to be removed", wait::seconds(60), async || {
+    wait_for("the objects of helm test to be removed", wait::seconds(180), async || {
         let list = format!("get pods,secrets,services,integrations --namespace {PLATFORM} -o name");
         Ok(node.try_kubectl(&list, &["--selector", "app.kubernetes.io/component=test"])?.is_empty())
     })

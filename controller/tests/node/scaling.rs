@@ -22,7 +22,7 @@ pub(crate) async fn scaling(node: &Node) -> String {
     }
     let ledger = prober.into_ledger(seconds(1)).await;
     assert!(most >= 2, "{most} workers at most during a burst");
-    wait_for("the workers to go", seconds(90), async || {
+    wait_for("the workers to go", seconds(180), async || {
         let wanted = node.workers(NAME).await?.spec.and_then(|spec| spec.replicas);
         Ok(wanted == Some(0) && ready_workers(node).await? == 0)
     })

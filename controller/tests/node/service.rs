@@ -20,7 +20,7 @@ pub(crate) async fn service(node: &Node) -> String {
     let pods = node.in_namespace::<Pod>(SHOP);
     let before = pods.list(&ListParams::default().labels("app=receiver")).await.expect("list pods");
     for pod in before {
-        delete(&pods, &pod.name_any(), seconds(60)).await;
+        delete(&pods, &pod.name_any(), seconds(180)).await;
     }
     node.wait_for_rollout_in(SHOP, "receiver").await;
     deliver(node, "service-moved").await;
@@ -32,6 +32,6 @@ pub(crate) async fn service(node: &Node) -> String {
 
 async fn deliver(node: &Node, event: &str) {
     let id = node.post("service", &node.unique(event)).await.event_id(202);
-    wait_for("a delivery to the Service", seconds(60), async || Ok(!node.received(&id).await?.is_empty()))
+    wait_for("a delivery to the Service", seconds(180), async || Ok(!node.received(&id).await?.is_empty()))
         .await;
 }

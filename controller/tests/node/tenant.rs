@@ -39,7 +39,7 @@ async fn create_account(node: &Node) {
 async fn check_access(node: &Node) {
     // The API server learns of a new binding a moment later.
     for (verb, resource) in [("create", "integrations"), ("patch", "integrations/scale")] {
-        wait_for(&format!("the role edit to include: {verb} {resource}"), seconds(30), async || {
+        wait_for(&format!("the role edit to include: {verb} {resource}"), seconds(180), async || {
             may(node, verb, "grapnel.dev", resource, SHOP).await
         })
         .await;
@@ -108,7 +108,7 @@ async fn check_destinations(node: &Node) {
     node.apply_acme("reach", "reach", &format!("http://{}:{port}/", node.host_address)).await;
     node.wait_until_ready("reach").await;
     let id = node.post("reach", &node.unique("inside")).await.event_id(202);
-    wait_for("a delivery to be refused", seconds(90), async || {
+    wait_for("a delivery to be refused", seconds(180), async || {
         let event = node.management(&format!("events/{id}")).await?;
         let error = event["data"]["event"]["lastError"].as_str().unwrap_or_default().to_lowercase();
         Ok(["not allowed", "private", "refused by", "egress"].iter().any(|reason| error.contains(reason)))

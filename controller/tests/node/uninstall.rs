@@ -18,7 +18,7 @@ pub(crate) async fn uninstall(node: &Node) -> String {
     let kept = node.unique("kept");
     node.post("acme", &kept).await.expect(202);
     node.uninstall_release("HELM", &[]);
-    wait_for("everything of the release to be removed", seconds(90), async || nothing_is_left(node)).await;
+    wait_for("everything of the release to be removed", seconds(180), async || nothing_is_left(node)).await;
     check_kept(node).await;
 
     // Back again, with the same data and the same keys.
@@ -28,8 +28,8 @@ pub(crate) async fn uninstall(node: &Node) -> String {
 
     // The release goes first, and then the object, without a controller to clean up.
     node.uninstall_release("HELM", &[]);
-    delete(&node.integrations(), "orders", seconds(30)).await;
-    node.delete_namespaces(&[SHOP, PLATFORM], seconds(60)).await;
+    delete(&node.integrations(), "orders", seconds(180)).await;
+    node.delete_namespaces(&[SHOP, PLATFORM], seconds(180)).await;
     String::new()
 }
 

@@ -1,7 +1,5 @@
 //! SIGKILL at any step: the next process continues from there.
 
-use std::time::Duration;
-
 use grapnel_crds::{Integration, names};
 use grapnel_testing::{ACME_SECRET, wait_until};
 use kube::ResourceExt;
@@ -129,7 +127,6 @@ async fn leftovers_of_an_object_without_its_finalizer_are_removed() {
     installation.integrations().patch("orders", &Default::default(), &release).await.expect("release");
     installation.delete("orders").await;
     let _next = installation.start_leader_in("pod-1").await;
-    let took = wait_until("the row to be retired", async || is_retired(&installation, id).await).await;
+    wait_until("the row to be retired", async || is_retired(&installation, id).await).await;
     assert!(installation.replicas(id).await.is_none());
-    assert!(took < Duration::from_secs(60));
 }

@@ -181,6 +181,5 @@ async fn without_postgresql_only_a_deletion_waits() {
     proxy.open();
     let took = wait_until("the deletion to end", async || installation.get("orders").await.is_none()).await;
     println!("gone {took:?} after PostgreSQL was back");
-    assert!(took < Duration::from_secs(20), "{took:?}");
     assert_eq!(installation.row(id).await.expect("the row stays")["deleted"], json!(true));
 }

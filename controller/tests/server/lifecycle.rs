@@ -99,9 +99,6 @@ async fn an_object_becomes_a_row_queues_and_workers_and_the_api_follows() {
          {rotated_after:?}, disabled {disabled_after:?}, gone {gone_after:?}; {} MB",
         controller.memory_mb()
     );
-    for (step, took) in [("ready", ready_after), ("edit", edited_after), ("secret", rotated_after)] {
-        assert!(took < Duration::from_secs(10), "{step} took {took:?}");
-    }
     let events = installation.event_reasons("orders").await;
     assert_eq!(events.iter().filter(|reason| *reason == "Ready").count(), 1, "{events:?}");
 }

@@ -86,7 +86,7 @@ export async function behave(destination, behaviour) {
 }
 
 // Waits until a check returns something, and returns that.
-export async function eventually(what, check, seconds = 30) {
+export async function eventually(what, check, seconds = 90) {
   const deadline = Date.now() + seconds * 1000;
   for (;;) {
     const found = await check();

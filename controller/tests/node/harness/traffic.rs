@@ -28,7 +28,7 @@ impl<'a> Traffic<'a> {
             ["--rate", "50", "--duration-seconds", "900", "--retry-unknown", "--settle-seconds", "120"];
         let prober = Prober::start(node, NAME, &arguments).await;
         let traffic = Self { node, database, prober };
-        traffic.wait_until_flowing("the start", 0, 60).await;
+        traffic.wait_until_flowing("the start", 0, 180).await;
         traffic
     }
 
@@ -40,12 +40,12 @@ impl<'a> Traffic<'a> {
             self.node.wait_for_rollout(deployment).await;
         }
         // The load generator reports nothing before its end, so the database is asked.
-        wait_for(&format!("PostgreSQL after: {what}"), seconds(60), async || {
+        wait_for(&format!("PostgreSQL after: {what}"), seconds(180), async || {
             self.database.query(self.node, "SELECT 1").map(|_| true)
         })
         .await;
         let before = self.database.delivered(self.node).expect("PostgreSQL answers");
-        self.wait_until_flowing(what, before, 90).await;
+        self.wait_until_flowing(what, before, 180).await;
         output::note(&format!("{what}: {}", output::seconds(started.elapsed())));
     }
 

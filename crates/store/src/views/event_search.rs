@@ -4,9 +4,13 @@
 //! [`super::walk`]) and tests what it meets with the same conditions, in correlated scalar subqueries where they are about other tables: a
 //! plan cannot flip to reading whole tables.
 
+#[macro_use]
+mod sources;
+mod counts;
 mod statements;
 
-use self::statements::{Source, count_statement, statement};
+use self::counts::count_statement;
+use self::statements::{Source, statement};
 use super::events::{EventFilter, EventSelection, EventStatus};
 use super::id_time::id_window;
 use super::integration_scope::IntegrationScope;
@@ -51,34 +55,8 @@ pub(super) async fn search(
             .bind(slice.rows)
     };
     let text = statement(source, order);
-    let count = count_statement(source).filter(|_| is_of_index(source, filter, selection, scope));
-    let count = count.map(|text| read(text, Slice::COUNTED));
+    let count = count_statement(source, filter, selection, scope).map(|text| read(text, Slice::COUNTED));
     walk::walk_to_page(db, request, order == Order::Descending, |slice| read(text, slice), count).await
-}
-
-/// Whether all that is in the source passes.
-fn is_of_index(
-    source: Source,
-    filter: &EventFilter,
-    selection: Option<EventSelection>,
-    scope: &IntegrationScope,
-) -> bool {
-    let is_of_scope = match source {
-        Source::Events => scope.is_any() && filter.event_type.is_none(),
-        Source::Integrations => filter.event_type.is_none(),
-        Source::Types => true,
-        Source::ExternalId | Source::Failed | Source::Filtered | Source::Open => false,
-    };
-    let is_tested = filter.provider.is_some()
-        || filter.subject.is_some()
-        || filter.from.is_some()
-        || filter.until.is_some()
-        || filter.destination.is_some()
-        || filter.external_event_id.is_some()
-        || filter.correlation_id.is_some()
-        || filter.http_status.is_some()
-        || filter.text.is_some();
-    is_of_scope && selection.is_none() && !is_tested
 }
 
 fn source(filter: &EventFilter, selection: Option<EventSelection>, scope: &IntegrationScope) -> Source {

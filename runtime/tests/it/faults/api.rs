@@ -1,7 +1,5 @@
 //! The api is killed, or stopped.
 
-use std::time::Duration;
-
 use grapnel_testing::{FaultProxy, TestReceiver, acme_event, wait_until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -84,7 +82,7 @@ async fn stopped_api_answers_requests_in_flight_and_loses_nothing() {
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await.expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 202"), "{answer}");
-    let status = within(Duration::from_secs(15), "a stopped api ends", api.wait()).await;
+    let status = within(BOUND, "a stopped api ends", api.wait()).await;
     assert_eq!(status.code(), Some(0));
 
     let _api = platform.start(&["api"]);

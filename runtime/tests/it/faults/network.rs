@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use grapnel_testing::{FaultProxy, acme_event};
+use grapnel_testing::{FaultProxy, WAIT_TIMEOUT, acme_event};
 
-use super::within;
+use super::{BOUND, within};
 use crate::harness::Platform;
 use crate::harness::load::{Load, duplicates};
 
 /// A hanging connection is given up by its deadline or a heartbeat, and the deliveries that it held by the requeue bound.
-const LIMIT: Duration = Duration::from_secs(45);
+const LIMIT: Duration = WAIT_TIMEOUT;
 
 #[tokio::test]
 async fn connections_to_postgres_that_hang_are_given_up() {
@@ -73,7 +73,7 @@ async fn connections_to_redis_that_hang_are_given_up() {
     assert_eq!(platform.post_acme(&acme_event("before")).await.status, 202);
     proxy.freeze();
     let event = acme_event("after");
-    let answer = within(Duration::from_secs(2), "an answer", platform.post_acme(&event)).await;
+    let answer = within(BOUND, "an answer", platform.post_acme(&event)).await;
     assert_eq!(answer.status, 202);
     within(LIMIT, "limits are shared again", async {
         while !api.log().contains("Redis is available again") {

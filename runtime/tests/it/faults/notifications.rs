@@ -8,7 +8,7 @@ use super::within;
 use crate::harness::{Platform, acme_integration, destination};
 
 /// Less than the time between two periodic reads, which would find every change.
-const SOON: Duration = Duration::from_secs(6);
+const SOON: Duration = Duration::from_secs(8);
 
 /// The way of a round trip to a server that is far away, or busy.
 const FAR: Duration = Duration::from_millis(200);

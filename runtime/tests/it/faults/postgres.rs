@@ -1,7 +1,5 @@
 //! PostgreSQL is restarted or killed.
 
-use std::time::Duration;
-
 use futures::future::join_all;
 use grapnel_testing::acme_event;
 
@@ -45,6 +43,6 @@ async fn postgres_that_restarts_or_dies_loses_nothing_that_was_accepted() {
 async fn everything_is_answered_soon(platform: &Platform) {
     let bodies: Vec<String> = (0..1_500).map(|number| acme_event(&format!("e-{number}"))).collect();
     let posts = join_all(bodies.iter().map(|body| platform.post_acme(body)));
-    let answers = within(Duration::from_secs(20), "1,500 answers", posts).await;
+    let answers = within(BOUND, "1,500 answers", posts).await;
     assert!(answers.iter().all(|answer| answer.status == 503 && answer.headers.contains_key("retry-after")));
 }

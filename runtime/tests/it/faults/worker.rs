@@ -1,7 +1,6 @@
 //! A worker is killed, or stopped, while receivers handle its requests.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use grapnel_testing::{Reply, TestReceiver, WAIT_TIMEOUT, acme_event};
 use tokio::sync::Semaphore;
@@ -78,9 +77,9 @@ async fn stopped_worker_finishes_its_deliveries_and_gives_back_the_rest_at_once(
 
     let _other = platform.start(&["worker"]);
     // All that were not begun, including those that the stopping worker had fetched already.
-    within(Duration::from_secs(15), "the rest is delivered", platform.wait_for_count(SUCCEEDED, 8)).await;
+    within(BOUND, "the rest is delivered", platform.wait_for_count(SUCCEEDED, 8)).await;
     gate.add_permits(2);
-    let status = within(Duration::from_secs(15), "a stopped worker ends", worker.wait()).await;
+    let status = within(BOUND, "a stopped worker ends", worker.wait()).await;
     assert_eq!(status.code(), Some(0));
     platform.wait_for_count(SUCCEEDED, 10).await;
     assert_eq!(requests_of_each(&receiver), [1; 10]);

@@ -144,7 +144,10 @@ async fn what_an_index_finds_is_counted_to_ten_thousand() {
     let exact = [
         ("/events?integration=shop/acme", 10_000),
         ("/events?integration=shop/acme&eventType=many", 10_000),
+        ("/events?integration=shop/acme&status=processed", 10_000),
+        ("/events?integration=shop/acme&eventType=many&status=processed", 10_000),
         ("/events?integration=shop/globex", 3),
+        ("/events?integration=shop/globex&status=processed", 3),
         ("/events?integration=shop/globex&eventType=few", 3),
         ("/deliveries?integration=shop/acme", 10_000),
         ("/deliveries?integration=shop/acme&status=success", 10_000),
@@ -159,7 +162,11 @@ async fn what_an_index_finds_is_counted_to_ten_thousand() {
     for path in [
         "/events?integration=shop/acme",
         "/events?integration=shop/acme&eventType=many",
+        "/events?integration=shop/acme&status=processed",
+        "/events?integration=shop/acme&eventType=many&status=processed",
         "/events?namespace=shop",
+        "/events?namespace=shop&status=processed",
+        &format!("/events?receivedFrom={from}&status=processed"),
         &format!("/events?receivedFrom={from}"),
         "/deliveries?integration=shop/acme",
         "/deliveries?integration=shop/acme&status=success",
@@ -181,4 +188,19 @@ async fn what_an_index_finds_is_counted_to_ten_thousand() {
     check("/events?integration=shop/acme&eventType=few", 5, false).await;
     check("/deliveries?integration=shop/acme&status=failed", 5, false).await;
     check(&format!("/deliveries?from={from}&status=failed"), 8, false).await;
+    // Some are not processed, and those that are do not go beyond the cap any more.
+    api.execute(&format!(
+        "INSERT INTO deliveries (event_id, destination, integration_id, status, queued_at, finished_at, last_error, updated_at)
+        SELECT id, 'orders', integration_id, status, CASE status WHEN 'pending' THEN now() END,
+            CASE status WHEN 'failed' THEN now() END, CASE status WHEN 'failed' THEN 'refused' END, now()
+        FROM unnest(ARRAY['failed', 'pending']::delivery_status[]) AS status CROSS JOIN LATERAL (
+            SELECT id, integration_id FROM events WHERE integration_id = '{acme}' AND event_type = 'many'
+            ORDER BY id LIMIT 4 OFFSET CASE status WHEN 'failed' THEN 0 ELSE 4 END
+        ) AS event"
+    ))
+    .await;
+    check("/events?integration=shop/acme&status=processed", 9_998, false).await;
+    check("/events?integration=shop/acme&eventType=many&status=processed", 9_993, false).await;
+    check(&format!("/events?receivedFrom={from}&status=processed"), 10_000, true).await;
+    check("/events?integration=shop/globex&status=processed", 3, false).await;
 }

@@ -40,16 +40,6 @@ pub(super) fn statement(source: Source, order: Order) -> &'static str {
     }
 }
 
-/// Returns the statement that counts the rows of a slice of a source, if an index says which these are.
-pub(super) fn count_statement(source: Source) -> Option<&'static str> {
-    match source {
-        Source::Events => Some(EVENTS_COUNT),
-        Source::Integrations => Some(INTEGRATIONS_COUNT),
-        Source::Types => Some(TYPES_COUNT),
-        Source::ExternalId | Source::Failed | Source::Filtered | Source::Open => None,
-    }
-}
-
 /// The condition on an event `e`. $1 the integrations, $2 the provider, $3 the type, $4 the pattern of the subject, $5 and $6 the window of
 /// occurrence, $7 the external id, $8 the correlation id, $9 the destination, $10 the status, $11 the HTTP status of the last attempt, $12
 /// the text of the body. With a destination, status and attempt are those of the delivery to it.
@@ -97,15 +87,6 @@ macro_rules! passes {
     };
 }
 
-/// The columns that the condition needs. Where nothing looks for a text, a slice that is sorted has no bodies to carry.
-macro_rules! columns {
-    () => {
-        "e.id, e.integration_id, e.provider, e.event_type, e.subject, e.occurred_at, e.external_event_id, e.correlation_id,
-                CASE WHEN $12::bytea IS NOT NULL THEN e.raw_body END AS raw_body,
-                CASE WHEN $12::bytea IS NOT NULL THEN e.payload END AS payload, e.payload_start, e.payload_length, e.request_id"
-    };
-}
-
 /// A slice of events: $13 the first id of the window of receipt, $14 its end, $15 the id to go on after, $16 the rows.
 macro_rules! events_statement {
     ($name:literal, $last:literal, $source:expr) => {
@@ -126,12 +107,6 @@ macro_rules! events_statement {
             ) AS e
         ) AS slice"
         )
-    };
-}
-
-macro_rules! count_statement {
-    ($name:literal, $source:expr) => {
-        concat!("/* views::event_search::", $name, " */ SELECT count(*) FROM (", $source, ") AS counted")
     };
 }
 
@@ -156,191 +131,12 @@ macro_rules! deliveries_statement {
     };
 }
 
-macro_rules! all_events {
-    ($beyond:literal, $order:literal) => {
-        concat!(
-            "SELECT ",
-            columns!(),
-            " FROM events e
-                WHERE e.id >= $13 AND e.id < $14 AND ($15::uuid IS NULL OR e.id ",
-            $beyond,
-            " $15)
-                ORDER BY e.id ",
-            $order,
-            " LIMIT $16"
-        )
-    };
-}
-
-/// The heads of the walks of each integration are merged, along an index that begins with the columns of the key (see [`crate::views::walk::Slice`]). The
-/// bounds of the id alone exclude the end and the id to go on after, and are there for the partitions.
-macro_rules! events_along_index {
-    (DESC, $key:literal, $of:literal, $sorted:expr) => {
-        events_along_index!($key, $of, $sorted, "$13", "LEAST($14, $15)", "<", "DESC")
-    };
-    (ASC, $key:literal, $of:literal, $sorted:expr) => {
-        events_along_index!($key, $of, $sorted, "GREATEST($13, $15)", "$14", ">", "ASC")
-    };
-    ($key:literal, $of:literal, $sorted:expr, $first:literal, $end:literal, $beyond:literal, $order:literal) => {
-        concat!(
-            "SELECT e.* FROM unnest($1::uuid[]) AS integration (id) CROSS JOIN LATERAL (
-                    SELECT ",
-            columns!(),
-            " FROM events e
-                    WHERE e.",
-            is_any_integration!(),
-            "
-                        AND e.id >= $13 AND e.id < $14 AND ($15::uuid IS NULL OR e.id ",
-            $beyond,
-            " $15)
-                        AND (",
-            $key,
-            ", e.id) >= (",
-            $of,
-            ", ",
-            $first,
-            ") AND (",
-            $key,
-            ", e.id) <= (",
-            $of,
-            ", ",
-            $end,
-            ")
-                    ORDER BY ",
-            $sorted,
-            ", e.id ",
-            $order,
-            " LIMIT $16
-                ) AS e
-                ORDER BY e.id ",
-            $order,
-            " LIMIT $16"
-        )
-    };
-}
-
-macro_rules! events_of_integrations {
-    ($order:ident) => {
-        events_along_index!(
-            $order,
-            "e.integration_id",
-            "integration.id",
-            concat!("e.integration_id ", stringify!($order))
-        )
-    };
-}
-
-macro_rules! events_of_types {
-    ($order:ident) => {
-        events_along_index!(
-            $order,
-            "e.integration_id, e.event_type",
-            "integration.id, $3",
-            concat!("e.integration_id ", stringify!($order), ", e.event_type ", stringify!($order))
-        )
-    };
-}
-
-/// In the words of the index events_external. OFFSET 0 has its few events collected and sorted; a walk in the order of the ids would look for
-/// them among all.
-macro_rules! events_of_external_id {
-    ($beyond:literal, $order:literal) => {
-        concat!(
-            "SELECT * FROM (
-                    SELECT ",
-            columns!(),
-            " FROM events e
-                    WHERE hashtext(e.external_event_id) = hashtext($7) AND e.external_event_id = $7
-                        AND e.id >= $13 AND e.id < $14 AND ($15::uuid IS NULL OR e.id ",
-            $beyond,
-            " $15)
-                    OFFSET 0
-                ) AS e
-                ORDER BY e.id ",
-            $order,
-            " LIMIT $16"
-        )
-    };
-}
-
-/// In the words of a partial index, with a destination in those of deliveries_failed_destination. Those of other integrations count as read: a
-/// slice has so many rows, however few of them are meant.
-macro_rules! finished_deliveries {
-    ($which:literal, $beyond:literal, $order:literal) => {
-        concat!(
-            "slice AS MATERIALIZED (
-            SELECT d.event_id AS id, ($1::uuid[] IS NULL OR d.integration_id = ANY($1)) AS is_meant FROM deliveries d
-            WHERE ",
-            $which,
-            " AND ($9::text IS NULL OR d.destination = $9)
-                AND d.event_id >= $13 AND d.event_id < $14 AND ($15::uuid IS NULL OR d.event_id ",
-            $beyond,
-            " $15)
-            ORDER BY d.event_id ",
-            $order,
-            " LIMIT $16
-        )"
-        )
-    };
-}
-
-/// The index deliveries_open is ordered within one destination: its destinations, those of the integrations if there are some, are found by
-/// skipping through it, and the heads of their walks are merged.
-macro_rules! open_deliveries {
-    ($beyond:literal, $order:literal) => {
-        concat!(
-            "queues AS (
-            (
-                (
-                    SELECT integration_id, destination FROM deliveries
-                    WHERE $1::uuid[] IS NULL AND finished_at IS NULL
-                    ORDER BY integration_id, destination LIMIT 1
-                )
-                UNION ALL
-                SELECT first.* FROM unnest($1::uuid[]) AS integration (id) CROSS JOIN LATERAL (
-                    SELECT integration_id, destination FROM deliveries
-                    WHERE finished_at IS NULL AND integration_id = integration.id
-                    ORDER BY destination LIMIT 1
-                ) first
-            )
-            UNION ALL
-            SELECT following.* FROM queues known, LATERAL (
-                SELECT integration_id, destination FROM deliveries
-                WHERE finished_at IS NULL
-                    AND (integration_id, destination) > (known.integration_id, known.destination)
-                    AND ($1::uuid[] IS NULL OR integration_id = known.integration_id)
-                ORDER BY integration_id, destination LIMIT 1
-            ) following
-        ), slice AS MATERIALIZED (
-            SELECT head.event_id AS id, true AS is_meant FROM queues CROSS JOIN LATERAL (
-                SELECT d.event_id FROM deliveries d
-                WHERE d.integration_id = queues.integration_id AND d.destination = queues.destination
-                    AND d.finished_at IS NULL
-                    AND d.event_id >= $13 AND d.event_id < $14 AND ($15::uuid IS NULL OR d.event_id ",
-            $beyond,
-            " $15)
-                ORDER BY d.event_id ",
-            $order,
-            " LIMIT $16
-            ) AS head
-            WHERE $9::text IS NULL OR queues.destination = $9
-            ORDER BY head.event_id ",
-            $order,
-            " LIMIT $16
-        )"
-        )
-    };
-}
-
 const EVENTS_DESC: &str = events_statement!("events_desc", "min", all_events!("<", "DESC"));
 const EVENTS_ASC: &str = events_statement!("events_asc", "max", all_events!(">", "ASC"));
-const EVENTS_COUNT: &str = count_statement!("count_events", all_events!("<", "DESC"));
 const INTEGRATIONS_DESC: &str = events_statement!("integrations_desc", "min", events_of_integrations!(DESC));
 const INTEGRATIONS_ASC: &str = events_statement!("integrations_asc", "max", events_of_integrations!(ASC));
-const INTEGRATIONS_COUNT: &str = count_statement!("count_of_integrations", events_of_integrations!(DESC));
 const TYPES_DESC: &str = events_statement!("types_desc", "min", events_of_types!(DESC));
 const TYPES_ASC: &str = events_statement!("types_asc", "max", events_of_types!(ASC));
-const TYPES_COUNT: &str = count_statement!("count_of_types", events_of_types!(DESC));
 const EXTERNAL_ID_DESC: &str =
     events_statement!("external_id_desc", "min", events_of_external_id!("<", "DESC"));
 const EXTERNAL_ID_ASC: &str = events_statement!("external_id_asc", "max", events_of_external_id!(">", "ASC"));
