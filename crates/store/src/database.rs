@@ -105,6 +105,11 @@ impl Database {
         self.sessions.are_read_only()
     }
 
+    /// Returns how many uses of the database, by this process, ended without an answer. What they were to write may be written all the same.
+    pub fn unanswered(&self) -> u64 {
+        self.sessions.unanswered()
+    }
+
     pub(crate) fn sessions(&self) -> &Sessions {
         &self.sessions
     }
@@ -122,12 +127,14 @@ impl Database {
                 }
                 if error.is_connection_lost() {
                     self.forget_idle();
+                    self.sessions.note_unanswered();
                 }
                 Err(error)
             }
             Ok(done) => done,
             Err(_elapsed) => {
                 self.forget_idle();
+                self.sessions.note_unanswered();
                 Err(Error::Deadline)
             }
         }

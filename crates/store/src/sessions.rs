@@ -5,13 +5,17 @@
 //! read-only ends all that are as old, in every pool of the process.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use tokio::sync::watch;
 
 /// Shared by the pools of a process.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Sessions(Arc<watch::Sender<Trust>>);
+pub(crate) struct Sessions {
+    trust: Arc<watch::Sender<Trust>>,
+    unanswered: Arc<AtomicU64>,
+}
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Trust {
@@ -24,7 +28,7 @@ impl Sessions {
     /// Notes that a session is read-only.
     pub(crate) fn distrust(&self) {
         let mut is_news = false;
-        self.0.send_modify(|trust| {
+        self.trust.send_modify(|trust| {
             is_news = !trust.is_read_only;
             *trust = Trust { is_read_only: true, since: Some(Instant::now()) };
         });
@@ -35,7 +39,7 @@ impl Sessions {
 
     /// Notes that a session that is trusted can write.
     pub(crate) fn confirm(&self) {
-        let confirmed = self.0.send_if_modified(|trust| std::mem::take(&mut trust.is_read_only));
+        let confirmed = self.trust.send_if_modified(|trust| std::mem::take(&mut trust.is_read_only));
         if confirmed {
             tracing::info!("PostgreSQL accepts writes again");
         }
@@ -43,17 +47,27 @@ impl Sessions {
 
     /// Returns whether the last session that was looked at is read-only.
     pub(crate) fn are_read_only(&self) -> bool {
-        self.0.borrow().is_read_only
+        self.trust.borrow().is_read_only
     }
 
     /// Returns whether a session that began at this time may be used.
     pub(crate) fn are_trusted_since(&self, began: Instant) -> bool {
-        self.0.borrow().since.is_none_or(|since| since < began)
+        self.trust.borrow().since.is_none_or(|since| since < began)
+    }
+
+    /// Notes that a session gave no answer: what it was asked to write may be written all the same.
+    pub(crate) fn note_unanswered(&self) {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns how often a session gave no answer.
+    pub(crate) fn unanswered(&self) -> u64 {
+        self.unanswered.load(Ordering::Relaxed)
     }
 
     /// Returns when a session that began at this time may not be used any longer.
     pub(crate) async fn until_distrusted(&self, began: Instant) {
-        let mut changes = self.0.subscribe();
+        let mut changes = self.trust.subscribe();
         // The sender is in `self`, so the wait ends only with the condition.
         let _never_closed = changes.wait_for(|trust| trust.since.is_some_and(|since| since >= began)).await;
     }

@@ -32,6 +32,7 @@ mod lost;
 
 use self::abandoned::Suspects;
 pub(crate) use self::lease::DispatcherLease;
+use self::lost::LossSchedule;
 
 /// How often the database is asked for due deliveries without a notification.
 const TICK: Duration = Duration::from_millis(500);
@@ -44,9 +45,6 @@ const ROOM_POLL: Duration = Duration::from_millis(5);
 
 /// How long the delivery of a hint waits that was not published for a reason other than its queue.
 const UNPUBLISHED_DELAY: Duration = Duration::from_secs(1);
-
-/// The requeue pass runs this many times within the bound, so that a loss is found soon after it.
-const PASSES_IN_BOUND: u32 = 4;
 
 /// The parts of the dispatcher.
 #[derive(Debug)]
@@ -79,7 +77,7 @@ enum DestinationState {
 impl Dispatcher {
     /// Dispatches until the token is cancelled.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
-        let mut next_requeue = Instant::now() + self.requeue_after / PASSES_IN_BOUND;
+        let mut losses = LossSchedule::new(self.requeue_after, Instant::now());
         let mut next_release = Instant::now();
         let mut next_look = Instant::now();
         let mut next_tick = Instant::now();
@@ -113,9 +111,8 @@ impl Dispatcher {
             if Instant::now() >= next_release {
                 next_release = held::next_pass(self.release_held(&stop).await);
             }
-            if Instant::now() >= next_requeue {
-                next_requeue = Instant::now() + self.requeue_after / PASSES_IN_BOUND;
-                self.requeue_lost(&stop).await;
+            if let Some(bound) = losses.begin_pass(self.db.unanswered(), Instant::now()) {
+                self.requeue_lost(bound, &stop).await;
             }
         }
         // Another process finds the last failed hints due at once, and not only after the bound.

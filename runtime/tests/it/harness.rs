@@ -105,19 +105,8 @@ impl Platform {
     /// Inserts events of acme with the external ids `NAME-1`, `NAME-2`, …, each with one delivery to `orders`. `state` is SQL for its
     /// status, `queued_at` and `due_at`.
     pub(crate) async fn insert_deliveries(&self, name: &str, count: u32, state: &str) {
-        let insert = format!(
-            r#"WITH stored AS (
-                INSERT INTO events (id, integration_id, provider, external_event_id, event_type, occurred_at, received_at,
-                    correlation_id, headers, raw_body, payload_key, payload_start, payload_length, idempotency_key)
-                SELECT uuidv7_now(), i.id, 'acme', '{name}-' || n, 'order.created', now(), now(), 'test', '[]',
-                    convert_to('{{"data":{{}}}}', 'UTF8'), 'data', 8, 2, i.id || ':{name}-' || n
-                FROM integrations i, generate_series(1, {count}) n WHERE i.provider = 'acme'
-                RETURNING id, integration_id
-            )
-            INSERT INTO deliveries (event_id, destination, integration_id, status, queued_at, due_at, updated_at)
-            SELECT id, 'orders', integration_id, {state}, now() FROM stored"#
-        );
-        assert_eq!(self.database.execute(&insert).await, u64::from(count));
+        let inserted = self.database.execute(&insertion_of_deliveries(name, count, state)).await;
+        assert_eq!(inserted, u64::from(count));
     }
 
     /// Runs a role that ends, and returns its output; fails when it fails.
@@ -317,5 +306,21 @@ pub(crate) fn destination(name: &str, url: &str) -> String {
     format!(
         "{{name: {name}, url: '{url}', timeoutSeconds: 2, \
          retry: {{maxAttempts: 3, initialDelaySeconds: 1, maxDelaySeconds: 1}}}}"
+    )
+}
+
+/// Returns the statement of [`Platform::insert_deliveries`].
+pub(crate) fn insertion_of_deliveries(name: &str, count: u32, state: &str) -> String {
+    format!(
+        r#"WITH stored AS (
+            INSERT INTO events (id, integration_id, provider, external_event_id, event_type, occurred_at, received_at,
+                correlation_id, headers, raw_body, payload_key, payload_start, payload_length, idempotency_key)
+            SELECT uuidv7_now(), i.id, 'acme', '{name}-' || n, 'order.created', now(), now(), 'test', '[]',
+                convert_to('{{"data":{{}}}}', 'UTF8'), 'data', 8, 2, i.id || ':{name}-' || n
+            FROM integrations i, generate_series(1, {count}) n WHERE i.provider = 'acme'
+            RETURNING id, integration_id
+        )
+        INSERT INTO deliveries (event_id, destination, integration_id, status, queued_at, due_at, updated_at)
+        SELECT id, 'orders', integration_id, {state}, now() FROM stored"#
     )
 }

@@ -1,6 +1,9 @@
 //! Finds deliveries that lost their message: they were queued longer ago than the bound, and their queue has fewer messages than
 //! they need. Nothing is added to a queue that is merely long.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{BATCH, DestinationState, Dispatcher, report};
@@ -11,16 +14,63 @@ use grapnel_store::replays;
 /// Queues whose deliveries are counted by one statement: a bound for its time.
 const CHUNK: usize = 16;
 
+/// There are so many passes within the bound, so that a loss is found soon after it.
+const PASSES_IN_BOUND: u32 = 4;
+
+/// The bound while losses are likely, and the time between two passes.
+const HASTY_BOUND: Duration = Duration::from_secs(10);
+
+/// How long losses are likely: longer than a statement runs that nobody waits for any more.
+const HASTY_FOR: Duration = Duration::from_secs(45);
+
+/// When losses are looked for, and how long a delivery must have been queued to be one.
+///
+/// When PostgreSQL gave no answer, losses are likely: a statement may be committed all the same, and what it marked as queued is published by
+/// nobody. Then the bound is short for a while.
+#[derive(Debug)]
+pub(super) struct LossSchedule {
+    bound: Duration,
+    next: Instant,
+    unanswered: u64,
+    hasty_until: Option<Instant>,
+}
+
+impl LossSchedule {
+    pub(super) fn new(bound: Duration, now: Instant) -> Self {
+        Self { bound, next: now + bound / PASSES_IN_BOUND, unanswered: 0, hasty_until: None }
+    }
+
+    /// Begins a pass if it is time for one, and returns its bound. `unanswered` is how often PostgreSQL gave no answer so far.
+    pub(super) fn begin_pass(&mut self, unanswered: u64, now: Instant) -> Option<Duration> {
+        if unanswered != self.unanswered {
+            self.unanswered = unanswered;
+            self.hasty_until = Some(now + HASTY_FOR);
+            self.next = self.next.min(now + HASTY_BOUND);
+        }
+        if now < self.next {
+            return None;
+        }
+        let period = self.bound / PASSES_IN_BOUND;
+        let is_hasty = self.hasty_until.is_some_and(|until| now < until);
+        let (bound, period) = match is_hasty {
+            true => (self.bound.min(HASTY_BOUND), period.min(HASTY_BOUND)),
+            false => (self.bound, period),
+        };
+        self.next = now + period;
+        Some(bound)
+    }
+}
+
 impl Dispatcher {
-    /// Queues the deliveries again that lost their message, and ends those whose destination is gone.
-    pub(super) async fn requeue_lost(&mut self, stop: &CancellationToken) {
+    /// Queues the deliveries again that lost their message longer ago than the bound, and ends those whose destination is gone.
+    pub(super) async fn requeue_lost(&mut self, bound: Duration, stop: &CancellationToken) {
         // All are compared before any is repaired, which may take long: later, the counts would no longer match.
         let mut losses = Vec::new();
         for queues in self.delivering_queues().await.chunks(CHUNK) {
             if stop.is_cancelled() || !self.publisher.is_connected() {
                 return;
             }
-            match deliveries::backlogs(&self.db, queues, self.requeue_after).await {
+            match deliveries::backlogs(&self.db, queues, bound).await {
                 Ok(backlogs) => {
                     for backlog in backlogs {
                         match self.messages(&backlog.queue).await {
@@ -119,6 +169,28 @@ mod tests {
     use grapnel_core::ids::IntegrationId;
 
     use super::*;
+
+    #[test]
+    fn losses_are_looked_for_sooner_when_postgres_gave_no_answer() {
+        let (bound, began, moment) = (Duration::from_secs(60), Instant::now(), Duration::from_millis(1));
+        let period = bound / PASSES_IN_BOUND;
+        let mut schedule = LossSchedule::new(bound, began);
+        assert_eq!(schedule.begin_pass(0, began + period - moment), None);
+        assert_eq!(schedule.begin_pass(0, began + period), Some(bound));
+        let failed = began + period + moment;
+        assert_eq!(schedule.begin_pass(3, failed), None);
+        assert_eq!(schedule.begin_pass(3, failed + HASTY_BOUND), Some(HASTY_BOUND));
+        assert_eq!(schedule.begin_pass(3, failed + HASTY_BOUND + moment), None);
+        assert_eq!(schedule.begin_pass(3, failed + 2 * HASTY_BOUND), Some(HASTY_BOUND));
+        assert_eq!(schedule.begin_pass(3, failed + HASTY_FOR), Some(bound));
+        assert_eq!(schedule.begin_pass(3, failed + HASTY_FOR + period), Some(bound));
+        let mut often = LossSchedule::new(Duration::from_secs(4), began);
+        assert_eq!(
+            often.begin_pass(1, began + Duration::from_secs(1)),
+            Some(Duration::from_secs(4)),
+            "it is short"
+        );
+    }
 
     #[test]
     fn only_what_is_overdue_and_missing_is_lost() {

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use grapnel_core::hint;
-use grapnel_testing::{TestProcess, TestQueue, WAIT_TIMEOUT, free_port};
+use grapnel_testing::{TestProcess, TestQueue, WAIT_TIMEOUT, acme_event, free_port};
 use tokio::time::{Instant, sleep};
 
-use super::within;
+use super::{BOUND, within};
 use crate::harness::tally::Tally;
-use crate::harness::{Platform, acme_integration, destination};
+use crate::harness::{Platform, acme_integration, destination, insertion_of_deliveries};
 
 /// The requeue bound of tests that set no other.
 const REQUEUE_AFTER: Duration = Duration::from_secs(3);
@@ -92,6 +92,24 @@ async fn what_was_queued_again_before_a_dispatcher_stopped_is_not_queued_instead
     within(WAIT_TIMEOUT, "200 lost messages are queued again", platform.wait_for_count(lost, 0)).await;
     let queued_before = "SELECT count(*) FROM deliveries WHERE queued_at < now() - interval '50 seconds'";
     assert_eq!(platform.count(queued_before).await, 200);
+}
+
+/// Statements of the api and of the dispatcher that wait for a lock for longer than anybody waits for them, and are then committed.
+#[tokio::test]
+async fn what_postgres_commits_after_nobody_waits_for_it_is_delivered_long_before_the_requeue_bound() {
+    let receiver = Tally::new(Duration::ZERO, |_| StatusCode::OK).await;
+    let mut platform = Platform::new().await;
+    platform.set("GRAPNEL_REQUEUE_AFTER_SECONDS", "600");
+    let integration = acme_integration(&[destination("orders", &receiver.url())]);
+    let _processes = platform.start_api_and_worker(&integration).await;
+    assert_eq!(platform.post_acme(&acme_event("first")).await.status, 202);
+    platform.wait_for_count(SUCCEEDED, 1).await;
+    let mut held = platform.database.begin().await;
+    held.execute("LOCK TABLE deliveries IN EXCLUSIVE MODE").await;
+    held.execute(&insertion_of_deliveries("due", 5, "'pending', NULL, now() - interval '1 hour'")).await;
+    assert_eq!(platform.post_acme(&acme_event("late")).await.status, 503);
+    held.commit().await;
+    within(BOUND, "all are delivered", platform.wait_for_count(SUCCEEDED, 7)).await;
 }
 
 #[tokio::test]
