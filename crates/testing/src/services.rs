@@ -43,7 +43,7 @@ impl TestServices {
     pub async fn own() -> Self {
         let permit = OWN.acquire().await.expect("a permit");
         let state = std::env::temp_dir().join(unique_name("grapnel-services"));
-        run_script(&["up"], &state);
+        run_script(&["up", "--in-memory"], &state);
         let exports = run_script(&["env"], &state);
         let variable = |name: &str| {
             let prefix = format!("export {name}=");

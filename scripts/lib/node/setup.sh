@@ -25,7 +25,7 @@ bring_up() {
     eval "$(cluster env)"
     cluster build helm
     HELM=$(cluster path helm)
-    services up --listen "$GRAPNEL_HOST_ADDRESS"
+    services up --in-memory --listen "$GRAPNEL_HOST_ADDRESS"
     use_services
     load_all_images
     # shellcheck disable=SC2034 # used by the script
