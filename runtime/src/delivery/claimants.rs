@@ -27,8 +27,9 @@ mod link;
 
 use self::link::Link;
 
-/// A session and a connection of which neither was proven for this long count as lost. Who takes over waits for twice as long.
-pub(super) const LOST_AFTER: Duration = Duration::from_millis(1_500);
+/// A session and a connection of which neither was proven for this long count as lost: longer than a busy machine keeps a process waiting,
+/// and shorter than who takes over waits.
+pub(super) const LOST_AFTER: Duration = Duration::from_millis(2_500);
 
 /// How often a session and a connection are proven.
 const PROOF_PERIOD: Duration = Duration::from_millis(500);

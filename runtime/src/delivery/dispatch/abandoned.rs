@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::{BATCH, Dispatcher};
 use crate::delivery::claimants::LOST_AFTER;
 
-/// The time between the first look that finds a claimant dead and the take-over. Its worker has stopped sending by half of it.
-const GRACE: Duration = LOST_AFTER.saturating_mul(2);
+/// The time between the first look that finds a claimant dead and the take-over. Its worker has stopped sending a second before.
+const GRACE: Duration = LOST_AFTER.saturating_add(Duration::from_secs(1));
 
 /// Since when claimants are known to have neither a session nor a connection.
 #[derive(Debug, Default)]

@@ -16,7 +16,7 @@ async fn queues_deleted_under_load_lose_nothing() {
     let _running = platform.start_api_and_worker(&load.integration()).await;
     let queue = platform.orders_queue().await;
     let running = load.begin();
-    for _ in 0..8 {
+    for _ in 0..4 {
         running.delivers(100).await;
         queue.delete().await;
         within(BOUND, "deliveries continue after their queue was deleted", running.delivers(100)).await;
