@@ -29,6 +29,7 @@ INDEXED = [
     "/events?status=failed",
     "/events?status=pending",
     "/events?status=processed",
+    "/events?integration=INTEGRATION&status=processed",
     "/events?status=failed&destination=sink",
     "/events?from=FROM&to=TO",
     "/events?sortBy=occurredAt",
