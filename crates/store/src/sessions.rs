@@ -1,4 +1,4 @@
-//! Which sessions of a process are trusted.
+//! Which sessions of a process are trusted, and how often one gave no answer.
 //!
 //! A failover can leave a session on a server that only reads: new ones are led to the new primary, and the old ones stay where they
 //! are, or keep a default that holds no longer. Each would fail for the rest of its life. So the first one that is found to be
