@@ -50,14 +50,10 @@ impl LossSchedule {
         if now < self.next {
             return None;
         }
-        let period = self.bound / PASSES_IN_BOUND;
         let is_hasty = self.hasty_until.is_some_and(|until| now < until);
-        let (bound, period) = match is_hasty {
-            true => (self.bound.min(HASTY_BOUND), period.min(HASTY_BOUND)),
-            false => (self.bound, period),
-        };
-        self.next = now + period;
-        Some(bound)
+        let most = if is_hasty { HASTY_BOUND } else { self.bound };
+        self.next = now + most.min(self.bound / PASSES_IN_BOUND);
+        Some(most.min(self.bound))
     }
 }
 

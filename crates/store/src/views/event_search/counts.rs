@@ -12,11 +12,11 @@ pub(super) fn count_statement(
     selection: Option<EventSelection>,
     scope: &IntegrationScope,
 ) -> Option<&'static str> {
-    let is_of_scope = match source {
-        Source::Events => scope.is_any() && filter.event_type.is_none(),
-        Source::Integrations => filter.event_type.is_none(),
-        Source::Types => true,
-        Source::ExternalId | Source::Failed | Source::Filtered | Source::Open => false,
+    let (all, processed, is_of_scope) = match source {
+        Source::Events => (EVENTS, PROCESSED_EVENTS, scope.is_any() && filter.event_type.is_none()),
+        Source::Integrations => (INTEGRATIONS, PROCESSED_OF_INTEGRATIONS, filter.event_type.is_none()),
+        Source::Types => (TYPES, PROCESSED_OF_TYPES, true),
+        Source::ExternalId | Source::Failed | Source::Filtered | Source::Open => return None,
     };
     let is_tested = filter.provider.is_some()
         || filter.subject.is_some()
@@ -30,16 +30,10 @@ pub(super) fn count_statement(
     if !is_of_scope || is_tested {
         return None;
     }
-    match (source, selection) {
-        (Source::Events, None) => Some(EVENTS),
-        (Source::Integrations, None) => Some(INTEGRATIONS),
-        (Source::Types, None) => Some(TYPES),
-        (Source::Events, Some(EventSelection::Status(EventStatus::Processed))) => Some(PROCESSED_EVENTS),
-        (Source::Integrations, Some(EventSelection::Status(EventStatus::Processed))) => {
-            Some(PROCESSED_OF_INTEGRATIONS)
-        }
-        (Source::Types, Some(EventSelection::Status(EventStatus::Processed))) => Some(PROCESSED_OF_TYPES),
-        _ => None,
+    match selection {
+        None => Some(all),
+        Some(EventSelection::Status(EventStatus::Processed)) => Some(processed),
+        Some(_) => None,
     }
 }
 
