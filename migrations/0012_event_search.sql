@@ -33,17 +33,46 @@ BEGIN
     END LOOP;
 END $$;
 
--- The events of an integration, and those of one type, in the order of the list. Both grow at a right end for each integration (and type), so
--- an insertion meets a page that was written lately, and a page is filled before the next one is begun. The second does not stand in for the first: a sender may have any number of types, and each would be one more place to look into.
---
--- The predicates hold for every event, and only who repeats them gets these indexes. Without them the hot statements would: their generic plans are
--- made while the partition of the day is nearly empty, when an index with the id as its last column costs no more than the primary key, and it
--- would then be read from end to end for each claim.
-SELECT create_index_ahead('events', 'events_integration', '_integration',
-    '(integration_id, id) WHERE integration_id <> ''00000000-0000-0000-0000-000000000000''');
-SELECT create_index_ahead('events', 'events_type', '_type',
-    '(integration_id, event_type, id) WHERE integration_id <> ''00000000-0000-0000-0000-000000000000''');
+-- One entry stands for the events of a batch that are of one integration, one type and one slot of time (see events::index); who stores an
+-- event by itself, as a process of before, has one for it. The columns come last: see 0007.
+DO $$ BEGIN
+    SET LOCAL lock_timeout = '500ms';
+    FOR attempt IN 1..15 LOOP
+        BEGIN
+            ALTER TABLE events
+                ADD COLUMN indexed_events smallint NOT NULL DEFAULT 1,          -- found through its entry; 0: it is found through another one's
+                ADD COLUMN indexed_ids uuid[],                                  -- the others of these
+                ADD COLUMN external_id_in_key boolean NOT NULL DEFAULT false;   -- idempotency_key is integration_id:external_event_id
+            EXIT;
+        EXCEPTION WHEN lock_not_available THEN
+            IF attempt = 15 THEN
+                RAISE;
+            END IF;
+            PERFORM pg_sleep(0.5);
+        END;
+    END LOOP;
+END $$;
 
--- The provider's own ids come in no order, so an insertion meets any page of the day's index. Hence the hash, which takes 20 bytes where an
--- id takes 50, and many pages fit into memory: it is what support is asked about, and there is one event among millions.
-SELECT create_index_ahead('events', 'events_external', '_external', '(hashtext(external_event_id)) WHERE external_event_id IS NOT NULL');
+-- 256 ms of ids, and the bounds of the slot of an id.
+CREATE FUNCTION id_slot(id uuid) RETURNS bytea LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN substring(uuid_send(id) FROM 1 FOR 5);
+CREATE FUNCTION first_of_slot(id uuid) RETURNS uuid LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN (substring(id::text FROM 1 FOR 11) || '00-0000-0000-000000000000')::uuid;
+CREATE FUNCTION last_of_slot(id uuid) RETURNS uuid LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN (substring(id::text FROM 1 FOR 11) || 'ff-ffff-ffff-ffffffffffff')::uuid;
+
+-- The events of an integration, and those of one type, in the order of the list. Both grow at a right end for each integration (and type), so an
+-- insertion meets a page that was written lately, and a page is filled before the next one is begun. The second does not stand in for the first: a
+-- sender may have any number of types, and each would be one more place to look into.
+--
+-- Their condition holds for every entry, and only who repeats it gets these indexes. Without it the hot statements would: their generic plans are made
+-- while the partition of the day is nearly empty, when an index that ends with the id costs no more than the primary key.
+SELECT create_index_ahead('events', 'events_integration', '_integration',
+    '(integration_id, id_slot(id)) INCLUDE (id, indexed_events) WHERE indexed_events > 0');
+SELECT create_index_ahead('events', 'events_type', '_type',
+    '(integration_id, event_type, id_slot(id)) INCLUDE (id, indexed_events) WHERE indexed_events > 0');
+
+-- The provider's own id is found through the idempotency key if that is made of it. The others come in no order, so an insertion meets any page of the
+-- day's index. Hence the hash, which takes 20 bytes where an id takes 50, and many pages fit into memory.
+SELECT create_index_ahead('events', 'events_external', '_external',
+    '(hashtext(external_event_id)) WHERE external_event_id IS NOT NULL AND NOT external_id_in_key');

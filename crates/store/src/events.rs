@@ -23,6 +23,7 @@ use crate::error::Result;
 use crate::stored_form::StoredForm;
 pub use new_event::{FormerKey, NewEvent, NewPayload, NewRequest, SharedRequest};
 
+pub(crate) mod index;
 mod new_event;
 
 /// The bodies of a batch that is larger than most, in bytes.
@@ -120,6 +121,8 @@ fn bind_events<'q>(
             births.push(birth(event, position).code());
         }
     }
+    let (indexed_events, indexed_ids): (Vec<_>, Vec<_>) =
+        index::entries(events).into_iter().map(|entry| (entry.events, entry.ids)).unzip();
     let batch = Batch(events);
     statement
         .bind(batch.column(|event| event.key_hash))
@@ -147,6 +150,9 @@ fn bind_events<'q>(
         .bind(destination_names)
         .bind(destination_integrations)
         .bind(births)
+        .bind(indexed_events)
+        .bind(indexed_ids)
+        .bind(batch.column(NewEvent::has_external_id_in_key))
 }
 
 /// Binds what few events have, and the requests of those that are apart.
@@ -192,13 +198,15 @@ macro_rules! store_events {
         SELECT * FROM unnest(
             $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
             $9::timestamptz[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bytea[], $15::text[],
-            $16::int[], $17::int[], $18::smallint[], $19::smallint[], $20::smallint[], $21::text[]",
+            $16::int[], $17::int[], $18::smallint[], $19::smallint[], $20::smallint[], $21::text[], $26::smallint[],
+            $27::text[], $28::boolean[]",
             $arrays,
             "
         ) AS t (
             key_hash, id, integration_id, provider, external_event_id, event_type, subject, occurred_at,
             received_at, correlation_id, traceparent, source_ip, headers, raw_body, payload_key,
-            payload_start, payload_length, body_form, delivered_as, secret_index, idempotency_key",
+            payload_start, payload_length, body_form, delivered_as, secret_index, idempotency_key, indexed_events,
+            indexed_ids, external_id_in_key",
             $values,
             "
         )
@@ -216,14 +224,17 @@ macro_rules! store_events {
         INSERT INTO events (
             id, integration_id, provider, external_event_id, event_type, subject, occurred_at, received_at,
             correlation_id, traceparent, source_ip, headers, raw_body, payload_key, payload_start, payload_length,
-            body_form, delivered_as, secret_index, idempotency_key",
+            body_form, delivered_as, secret_index, idempotency_key, indexed_events, indexed_ids, external_id_in_key",
             $columns,
             "
         )
         SELECT
             id, integration_id, provider, external_event_id, event_type, subject, occurred_at, received_at,
             correlation_id, traceparent, source_ip::inet, headers::json, raw_body, payload_key, payload_start,
-            payload_length, body_form, delivered_as, secret_index, idempotency_key",
+            payload_length, body_form, delivered_as, secret_index, idempotency_key,
+            -- Where one is left out, it may be the one that leads others.
+            CASE WHEN (SELECT count(*) FROM fresh) = cardinality($2) THEN indexed_events ELSE 1 END,
+            CASE WHEN (SELECT count(*) FROM fresh) = cardinality($2) THEN indexed_ids::uuid[] END, external_id_in_key",
             $columns,
             "
         FROM input WHERE id IN (SELECT event_id FROM fresh)
@@ -248,7 +259,7 @@ const INSERT: &str = store_events!("events::store", "", "", "", "", "", "", "", 
 // whether or not a row needs them.
 const INSERT_RARE: &str = store_events!(
     "events::store, rare",
-    ", $26::uuid[], $27::text[], $28::bytea[], $29::text[], $30::uuid[], $31::bytea[], $32::uuid[], $33::int[], $34::int[]",
+    ", $29::uuid[], $30::text[], $31::bytea[], $32::text[], $33::uuid[], $34::bytea[], $35::uuid[], $36::int[], $37::int[]",
     ", former_key_hash, former_headers, former_body, audit_details, audit_id, payload, request_id, request_position, request_count",
     ", known AS (
         -- Scalar subqueries, so that each is a probe of an index and never a join of whole tables.
@@ -272,7 +283,7 @@ const INSERT_RARE: &str = store_events!(
         -- A request of which nothing is new leaves nothing.
         INSERT INTO event_requests (id, headers, raw_body)
         SELECT r.id, r.headers::json, r.raw_body
-        FROM unnest($35::uuid[], $36::text[], $37::bytea[]) AS r (id, headers, raw_body)
+        FROM unnest($38::uuid[], $39::text[], $40::bytea[]) AS r (id, headers, raw_body)
         WHERE r.id IN (SELECT i.request_id FROM input i WHERE i.id IN (SELECT event_id FROM fresh))
     )",
     concat!(

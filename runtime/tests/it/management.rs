@@ -15,6 +15,7 @@ mod event_record;
 mod erasure;
 mod filtered;
 mod finding;
+mod indexed_events;
 mod other_lists;
 mod derived_entries;
 mod integration_status;

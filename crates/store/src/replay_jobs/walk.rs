@@ -10,10 +10,10 @@ use grapnel_core::replay::{ReplayOrder, ReplaySelect, ReplaySpec};
 use sqlx::Row;
 use uuid::Uuid;
 
-use crate::columns::is_any_integration;
 use crate::database::Database;
 use crate::deliveries::is_filtered;
 use crate::error::Result;
+use crate::events::index::indexed_ids;
 use crate::views::id_time::id_window;
 use crate::views::snapshot::Snapshot;
 
@@ -255,18 +255,30 @@ macro_rules! filtered_deliveries {
     };
 }
 
+/// Along the index events_integration.
 macro_rules! events_of_integration {
-    ($beyond:literal, $order:literal) => {
+    (ASC) => {
+        events_of_integration!("GREATEST($3, $5)", "$4", ">", "ASC")
+    };
+    (DESC) => {
+        events_of_integration!("$3", "LEAST($4, $5)", "<", "DESC")
+    };
+    ($first:literal, $last:literal, $beyond:literal, $order:literal) => {
         concat!(
-            "SELECT e.id, true AS is_meant FROM events e
-            WHERE e.integration_id = $1 AND e.",
-            is_any_integration!(),
-            " AND ",
-            within!("e.id", $beyond),
+            "SELECT indexed.id, true AS is_meant FROM (
+            ",
+            indexed_ids!(
+                "l.integration_id",
+                "$1",
+                concat!("l.integration_id ", $order),
+                $first,
+                $last,
+                within!("m.id", $beyond),
+                $order,
+                "$6"
+            ),
             "
-            ORDER BY e.id ",
-            $order,
-            " LIMIT $6"
+            ) AS indexed"
         )
     };
 }
@@ -289,8 +301,8 @@ const FAILED_ASC: &str = slice!("failed_asc", "max", failed_deliveries!(">", "AS
 const FAILED_DESC: &str = slice!("failed_desc", "min", failed_deliveries!("<", "DESC"));
 const FILTERED_ASC: &str = slice!("filtered_asc", "max", filtered_deliveries!(">", "ASC"));
 const FILTERED_DESC: &str = slice!("filtered_desc", "min", filtered_deliveries!("<", "DESC"));
-const EVENTS_ASC: &str = slice!("events_asc", "max", events_of_integration!(">", "ASC"));
-const EVENTS_DESC: &str = slice!("events_desc", "min", events_of_integration!("<", "DESC"));
+const EVENTS_ASC: &str = slice!("events_asc", "max", events_of_integration!(ASC));
+const EVENTS_DESC: &str = slice!("events_desc", "min", events_of_integration!(DESC));
 const NAMED_ASC: &str = slice!("named_asc", "max", named_events!(">", "ASC"));
 const NAMED_DESC: &str = slice!("named_desc", "min", named_events!("<", "DESC"));
 
@@ -310,6 +322,7 @@ mod tests {
             // The last attempt is the last one either way.
             let turned = descending.replace("attempt_no DESC", "attempt_no latest");
             let turned = turned.replace("_desc", "_asc").replace("min(id", "max(id").replace(" DESC", " ASC");
+            let turned = turned.replace("_slot($3)", "_slot(GREATEST($3, $5))").replace("LEAST($4, $5)", "$4");
             let turned = turned.replace("id < $5", "id > $5").replace("attempt_no latest", "attempt_no DESC");
             assert_eq!(turned, ascending);
         }

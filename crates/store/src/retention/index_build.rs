@@ -53,19 +53,19 @@ const PARTITION_INDEXES: [PartitionIndex; 6] = [
         parent: "events",
         name: "events_integration",
         suffix: "_integration",
-        definition: concat!("(integration_id, id) WHERE ", is_any_integration!()),
+        definition: "(integration_id, id_slot(id)) INCLUDE (id, indexed_events) WHERE indexed_events > 0",
     },
     PartitionIndex {
         parent: "events",
         name: "events_type",
         suffix: "_type",
-        definition: concat!("(integration_id, event_type, id) WHERE ", is_any_integration!()),
+        definition: "(integration_id, event_type, id_slot(id)) INCLUDE (id, indexed_events) WHERE indexed_events > 0",
     },
     PartitionIndex {
         parent: "events",
         name: "events_external",
         suffix: "_external",
-        definition: "(hashtext(external_event_id)) WHERE external_event_id IS NOT NULL",
+        definition: "(hashtext(external_event_id)) WHERE external_event_id IS NOT NULL AND NOT external_id_in_key",
     },
     PartitionIndex {
         parent: "deliveries",

@@ -9,10 +9,8 @@ use bytes::Bytes;
 use grapnel::http::KEY_HEADER;
 use grapnel_core::delivery::state::NextState;
 use grapnel_core::ids::{EventId, IntegrationId, RequestId};
-use grapnel_store::deliveries::Birth;
-use grapnel_store::events::{self, IngestOutcome, NewEvent, NewPayload, NewRequest, SharedRequest};
+use grapnel_store::events::{IngestOutcome, NewEvent, NewPayload, NewRequest, SharedRequest};
 use grapnel_store::views::{AuditFilter, PageRequest, Start, list_audit_entries};
-use grapnel_store::{DedicatedConnection, StoredForm};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -81,12 +79,6 @@ impl Api {
     async fn erase_event(&self, id: Uuid) {
         let request = Request::delete(format!("/events/{id}")).header(KEY_HEADER, KEY).body(Body::empty());
         send(&self.router, request.expect("a request")).await.expect(StatusCode::OK);
-    }
-
-    async fn store_batch_of(&self, batch: &mut [NewEvent]) -> Vec<IngestOutcome> {
-        let mut connection = DedicatedConnection::new(self.db.clone());
-        let stored = events::store(&mut connection, batch, StoredForm::Apart, |_, _| Birth::Queued).await;
-        stored.expect("a commit")
     }
 }
 

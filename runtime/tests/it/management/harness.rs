@@ -137,11 +137,16 @@ impl Api {
     /// Stores the events of one request.
     pub(crate) async fn store_together(&self, mut events: Vec<NewEvent>) -> Vec<Uuid> {
         let ids = events.iter().map(|event| event.id.uuid()).collect();
-        let mut connection = DedicatedConnection::new(self.db.clone());
-        let stored =
-            events::store(&mut connection, &mut events, StoredForm::Apart, |_, _| Birth::Queued).await;
-        assert!(stored.expect("a commit").iter().all(|outcome| *outcome == IngestOutcome::New));
+        let stored = self.store_batch_of(&mut events).await;
+        assert!(stored.iter().all(|outcome| *outcome == IngestOutcome::New));
         ids
+    }
+
+    /// Stores events in one commit, their deliveries queued. Returns their outcomes in the order in which they are left.
+    pub(crate) async fn store_batch_of(&self, batch: &mut [NewEvent]) -> Vec<IngestOutcome> {
+        let mut connection = DedicatedConnection::new(self.db.clone());
+        let stored = events::store(&mut connection, batch, StoredForm::Apart, |_, _| Birth::Queued).await;
+        stored.expect("a commit")
     }
 
     /// Claims a delivery as a worker does.

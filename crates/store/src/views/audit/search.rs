@@ -7,6 +7,7 @@ use super::{AuditEntryRow, AuditFilter, count, integration_of_entry, is_listed, 
 use crate::columns::is_any_integration;
 use crate::database::Database;
 use crate::error::Result;
+use crate::events::index::indexed_ids;
 use crate::views::id_time::id_window;
 use crate::views::page::{Page, PageRequest};
 use crate::views::snapshot::Snapshot;
@@ -127,14 +128,20 @@ const SEARCH_INTEGRATIONS: &str = search_statement!(
     "search_audit_entries_of_integrations",
     concat!(
         "unnest($6::uuid[]) AS integration (id) CROSS JOIN LATERAL (
-                SELECT e.id, e.provider, e.integration_id, e.idempotency_key FROM events e
-                WHERE e.",
-        is_any_integration!(),
+                ",
+        indexed_ids!(
+            "l.integration_id",
+            "integration.id",
+            "l.integration_id DESC",
+            "$7",
+            "LEAST($8, $9)",
+            "m.id >= $7 AND m.id < $8 AND ($9::uuid IS NULL OR m.id < $9)",
+            "DESC",
+            "$10"
+        ),
         "
-                    AND e.id >= $7 AND e.id < $8 AND ($9::uuid IS NULL OR e.id < $9)
-                    AND (e.integration_id, e.id) >= (integration.id, $7)
-                    AND (e.integration_id, e.id) <= (integration.id, LEAST($8, $9))
-                ORDER BY e.integration_id DESC, e.id DESC LIMIT $10
+            ) AS found CROSS JOIN LATERAL (
+                SELECT e.id, e.provider, e.integration_id, e.idempotency_key FROM events e WHERE e.id = found.id OFFSET 0
             ) AS e
             WHERE $11"
     ),

@@ -1,7 +1,7 @@
 //! The totals that indexes tell: nothing has to be tested.
 
 use super::statements::Source;
-use crate::columns::is_any_integration;
+use crate::events::index::{indexed_ids, is_entry_between};
 use crate::views::events::{EventFilter, EventSelection, EventStatus};
 use crate::views::integration_scope::IntegrationScope;
 
@@ -38,15 +38,74 @@ pub(super) fn count_statement(
 }
 
 macro_rules! count_statement {
-    ($name:literal, $source:expr) => {
-        concat!("/* views::event_search::", $name, " */ SELECT count(*) FROM (", $source, ") AS counted")
+    ($name:literal, $count:expr) => {
+        concat!("/* views::event_search::", $name, " */ SELECT LEAST($16, (", $count, "))")
+    };
+}
+
+macro_rules! count_of_all {
+    ($rows:expr) => {
+        concat!("SELECT count(*) FROM (", all_events!("<", "DESC", $rows), ") AS counted")
+    };
+}
+
+/// How many events of the window the integrations have, up to so many for each: what entries of an index say that are all in the window, and the ids in
+/// the slots in which it begins and ends.
+macro_rules! indexed_count {
+    ($key:expr, $of:expr, $sorted:expr, $rows:expr) => {
+        concat!(
+            "SELECT COALESCE(sum(counted.events), 0)::bigint
+            FROM unnest($1::uuid[]) AS integration (id) CROSS JOIN LATERAL (
+                SELECT sum(entry.events) AS events FROM (
+                    SELECT l.indexed_events AS events FROM events l
+                    WHERE ",
+            is_entry_between!($key, $of, "$13", "$14"),
+            "
+                        AND id_slot(l.id) > id_slot($13) AND id_slot(l.id) < id_slot($14)
+                    ORDER BY ",
+            $sorted,
+            ", id_slot(l.id) DESC LIMIT ",
+            $rows,
+            "
+                ) AS entry
+                UNION ALL
+                SELECT count(*) FROM (
+                    ",
+            indexed_ids!($key, $of, $sorted, "$13", "$13", "m.id >= $13 AND m.id < $14", "DESC", $rows),
+            "
+                ) AS first
+                UNION ALL
+                SELECT count(*) FROM (
+                    ",
+            indexed_ids!($key, $of, $sorted, "$14", "$14", "m.id >= $13 AND m.id < $14 AND id_slot($13) <> id_slot($14)", "DESC", $rows),
+            "
+                ) AS last
+            ) AS counted"
+        )
+    };
+}
+
+macro_rules! count_of_integrations {
+    ($rows:expr) => {
+        indexed_count!("l.integration_id", "integration.id", "l.integration_id DESC", $rows)
+    };
+}
+
+macro_rules! count_of_types {
+    ($rows:expr) => {
+        indexed_count!(
+            "l.integration_id, l.event_type",
+            "integration.id, $3",
+            "l.integration_id DESC, l.event_type DESC",
+            $rows
+        )
     };
 }
 
 /// Whether so many are surely processed, as `views::more_processed` does it: all are, but for at most one for each delivery that is unfinished or
 /// failed. Of the failed ones, an index has those of all integrations together.
 macro_rules! processed_statement {
-    ($name:literal, $unfinished:literal, $source:expr) => {
+    ($name:literal, $unfinished:literal, $count:expr) => {
         concat!(
             "/* views::event_search::",
             $name,
@@ -61,16 +120,16 @@ macro_rules! processed_statement {
                 ) AS failed
             ) AS deliveries
         )
-        SELECT CASE WHEN deliveries <= 10000 AND deliveries + $16 = (SELECT count(*) FROM (",
-            $source,
-            ") AS counted) THEN $16 END
+        SELECT CASE WHEN deliveries <= 10000 AND deliveries + $16 <= (",
+            $count,
+            ") THEN $16 END
         FROM unprocessed"
         )
     };
 }
 
 macro_rules! processed_of_integrations_statement {
-    ($name:literal, $source:expr) => {
+    ($name:literal, $count:expr) => {
         processed_statement!(
             $name,
             "SELECT FROM unnest($1::uuid[]) AS integration (id) CROSS JOIN LATERAL (
@@ -78,24 +137,29 @@ macro_rules! processed_of_integrations_statement {
                     WHERE finished_at IS NULL AND integration_id = integration.id
                     ORDER BY destination, event_id LIMIT 10001
                 ) AS of_integration",
-            $source
+            $count
         )
     };
 }
 
-const EVENTS: &str = count_statement!("count_events", all_events!("<", "DESC"));
-const INTEGRATIONS: &str = count_statement!("count_of_integrations", events_of_integrations!(DESC));
-const TYPES: &str = count_statement!("count_of_types", events_of_types!(DESC));
+/// The rows that tell whether so many are processed.
+macro_rules! with_unprocessed {
+    () => {
+        "(SELECT $16 + deliveries FROM unprocessed)"
+    };
+}
+
+const EVENTS: &str = count_statement!("count_events", count_of_all!("$16"));
+const INTEGRATIONS: &str = count_statement!("count_of_integrations", count_of_integrations!("$16"));
+const TYPES: &str = count_statement!("count_of_types", count_of_types!("$16"));
 const PROCESSED_EVENTS: &str = processed_statement!(
     "count_processed",
     "SELECT FROM deliveries WHERE finished_at IS NULL ORDER BY integration_id, destination, event_id",
-    all_events!("<", "DESC", "(SELECT $16 + deliveries FROM unprocessed)")
+    count_of_all!(with_unprocessed!())
 );
 const PROCESSED_OF_INTEGRATIONS: &str = processed_of_integrations_statement!(
     "count_processed_of_integrations",
-    events_of_integrations!(DESC, "(SELECT $16 + deliveries FROM unprocessed)")
+    count_of_integrations!(with_unprocessed!())
 );
-const PROCESSED_OF_TYPES: &str = processed_of_integrations_statement!(
-    "count_processed_of_types",
-    events_of_types!(DESC, "(SELECT $16 + deliveries FROM unprocessed)")
-);
+const PROCESSED_OF_TYPES: &str =
+    processed_of_integrations_statement!("count_processed_of_types", count_of_types!(with_unprocessed!()));

@@ -12,19 +12,25 @@ macro_rules! columns {
     };
 }
 
+macro_rules! is_in_window {
+    ($beyond:literal) => {
+        concat!("e.id >= $13 AND e.id < $14 AND ($15::uuid IS NULL OR e.id ", $beyond, " $15)")
+    };
+}
+
 /// All events.
 macro_rules! all_events {
     ($beyond:literal, $order:literal) => {
         all_events!($beyond, $order, "$16")
     };
-    ($beyond:literal, $order:literal, $rows:literal) => {
+    ($beyond:literal, $order:literal, $rows:expr) => {
         concat!(
             "SELECT ",
             columns!(),
             " FROM events e
-                WHERE e.id >= $13 AND e.id < $14 AND ($15::uuid IS NULL OR e.id ",
-            $beyond,
-            " $15)
+                WHERE ",
+            is_in_window!($beyond),
+            "
                 ORDER BY e.id ",
             $order,
             " LIMIT ",
@@ -33,88 +39,70 @@ macro_rules! all_events {
     };
 }
 
-/// The heads of the walks of each integration are merged, along an index that begins with the columns of the key (see [`crate::views::walk::Slice`]). The
-/// bounds of the id alone exclude the end and the id to go on after, and are there for the partitions.
+/// The heads of the walks of each integration are merged, along an index that begins with the columns of the key (see [`crate::events::index`]). A
+/// purge may have deleted an event and not yet the one that leads it: it counts as read.
 macro_rules! events_along_index {
-    (DESC, $key:literal, $of:literal, $sorted:expr, $rows:literal) => {
-        events_along_index!($key, $of, $sorted, "$13", "LEAST($14, $15)", "<", "DESC", $rows)
+    (DESC, $key:expr, $of:expr, $sorted:expr) => {
+        events_along_index!($key, $of, $sorted, "$13", "LEAST($14, $15)", "<", "DESC")
     };
-    (ASC, $key:literal, $of:literal, $sorted:expr, $rows:literal) => {
-        events_along_index!($key, $of, $sorted, "GREATEST($13, $15)", "$14", ">", "ASC", $rows)
+    (ASC, $key:expr, $of:expr, $sorted:expr) => {
+        events_along_index!($key, $of, $sorted, "GREATEST($13, $15)", "$14", ">", "ASC")
     };
-    ($key:literal, $of:literal, $sorted:expr, $first:literal, $end:literal, $beyond:literal, $order:literal, $rows:literal) => {
+    ($key:expr, $of:expr, $sorted:expr, $first:expr, $last:expr, $beyond:literal, $order:literal) => {
         concat!(
-            "SELECT e.* FROM unnest($1::uuid[]) AS integration (id) CROSS JOIN LATERAL (
+            "SELECT found.id, e.integration_id, e.provider, e.event_type, e.subject, e.occurred_at, e.external_event_id, e.correlation_id,
+                    e.raw_body, e.payload, e.payload_start, e.payload_length, e.request_id
+                FROM (
+                    SELECT m.id FROM unnest($1::uuid[]) AS integration (id) CROSS JOIN LATERAL (
+                    ",
+            indexed_ids!(
+                $key,
+                $of,
+                $sorted,
+                $first,
+                $last,
+                concat!("m.id >= $13 AND m.id < $14 AND ($15::uuid IS NULL OR m.id ", $beyond, " $15)"),
+                $order,
+                "$16"
+            ),
+            "
+                    ) AS m
+                    ORDER BY m.id ",
+            $order,
+            " LIMIT $16
+                ) AS found LEFT JOIN LATERAL (
                     SELECT ",
             columns!(),
-            " FROM events e
-                    WHERE e.",
-            is_any_integration!(),
-            "
-                        AND e.id >= $13 AND e.id < $14 AND ($15::uuid IS NULL OR e.id ",
-            $beyond,
-            " $15)
-                        AND (",
-            $key,
-            ", e.id) >= (",
-            $of,
-            ", ",
-            $first,
-            ") AND (",
-            $key,
-            ", e.id) <= (",
-            $of,
-            ", ",
-            $end,
-            ")
-                    ORDER BY ",
-            $sorted,
-            ", e.id ",
-            $order,
-            " LIMIT ",
-            $rows,
-            "
-                ) AS e
-                ORDER BY e.id ",
-            $order,
-            " LIMIT ",
-            $rows
+            " FROM events e WHERE e.id = found.id OFFSET 0
+                ) AS e ON true"
         )
     };
 }
 
 macro_rules! events_of_integrations {
     ($order:ident) => {
-        events_of_integrations!($order, "$16")
-    };
-    ($order:ident, $rows:literal) => {
         events_along_index!(
             $order,
-            "e.integration_id",
+            "l.integration_id",
             "integration.id",
-            concat!("e.integration_id ", stringify!($order)),
-            $rows
+            concat!("l.integration_id ", stringify!($order))
         )
     };
 }
 
 macro_rules! events_of_types {
     ($order:ident) => {
-        events_of_types!($order, "$16")
-    };
-    ($order:ident, $rows:literal) => {
         events_along_index!(
             $order,
-            "e.integration_id, e.event_type",
+            "l.integration_id, l.event_type",
             "integration.id, $3",
-            concat!("e.integration_id ", stringify!($order), ", e.event_type ", stringify!($order)),
-            $rows
+            concat!("l.integration_id ", stringify!($order), ", l.event_type ", stringify!($order))
         )
     };
 }
 
-/// In the words of the index events_external. OFFSET 0 has its few events collected and sorted; a walk in the order of the ids would look for
-/// them among all.
+/// Through the keys that are made of the id, one for each integration; those of other events are in the index events_external. OFFSET 0 has the few
+/// events collected and sorted; a walk in the order of the ids would look for them among all.
 macro_rules! events_of_external_id {
     ($beyond:literal, $order:literal) => {
         concat!(
@@ -122,10 +110,27 @@ macro_rules! events_of_external_id {
                     SELECT ",
             columns!(),
             " FROM events e
-                    WHERE hashtext(e.external_event_id) = hashtext($7) AND e.external_event_id = $7
-                        AND e.id >= $13 AND e.id < $14 AND ($15::uuid IS NULL OR e.id ",
-            $beyond,
-            " $15)
+                    WHERE hashtext(e.external_event_id) = hashtext($7) AND e.external_event_id = $7 AND NOT e.external_id_in_key
+                        AND ",
+            is_in_window!($beyond),
+            "
+                    UNION ALL
+                    SELECT e.* FROM (
+                        SELECT (
+                            SELECT k.event_id FROM idempotency_keys k
+                            WHERE k.key_hash = encode(substring(sha256(convert_to(i.id || ':' || $7, 'UTF8')) FOR 16), 'hex')::uuid
+                        ) AS id
+                        FROM integrations i WHERE $1::uuid[] IS NULL OR i.id = ANY($1)
+                        OFFSET 0
+                    ) AS known CROSS JOIN LATERAL (
+                        SELECT ",
+            columns!(),
+            " FROM events e WHERE e.id = known.id AND e.external_id_in_key AND ",
+            is_in_window!($beyond),
+            "
+                        OFFSET 0
+                    ) AS e
+                    WHERE known.id IS NOT NULL
                     OFFSET 0
                 ) AS e
                 ORDER BY e.id ",

@@ -1,7 +1,7 @@
 //! The statements of a search: one for each source and direction, with the same condition.
 
-use crate::columns::is_any_integration;
 use crate::deliveries::is_filtered;
+use crate::events::index::indexed_ids;
 use crate::views::page::Order;
 
 /// What is walked.
@@ -196,8 +196,8 @@ mod tests {
                 .replace("a.id latest", "a.id DESC")
                 .replace("_desc", "_asc")
                 .replace("< $15", "> $15")
-                .replace(", $13)", ", GREATEST($13, $15))")
-                .replace(", LEAST($14, $15))", ", $14)")
+                .replace("_slot($13)", "_slot(GREATEST($13, $15))")
+                .replace("LEAST($14, $15)", "$14")
                 .replace("min(id", "max(id")
                 // The last attempt is the same one in either direction.
                 .replace("a.id ASC LIMIT 1\n", "a.id DESC LIMIT 1\n");

@@ -1,0 +1,116 @@
+//! The indexes of events by integration and by type, of which one entry stands for several events.
+//!
+//! An entry costs about as much as all else that storing an event among others costs PostgreSQL for one of its tables, so the events of a batch that are
+//! of one integration, one type and one slot of time share one: that of the event which leads them. It has the number of events that are found through
+//! it (`indexed_events`) and the ids of the others (`indexed_ids`), whose own number is 0. Whoever stores an event by itself has an entry for it: that
+//! is the default of both columns.
+//!
+//! A slot is what the first [`SLOT_BYTES`] bytes of an id tell, 256 ms. The entries are in the order of slots, and so is what is read along them; within
+//! a slot, the ids are sorted. No slot is in two days, so an entry is in the partition of all that it stands for.
+
+use std::collections::HashMap;
+
+use uuid::Uuid;
+
+use super::NewEvent;
+
+/// As `id_slot` in the migrations.
+const SLOT_BYTES: usize = 5;
+
+/// The events of an entry at most. Its ids are in the row of the event that leads, which is not to be compressed for them.
+const MOST_EVENTS: usize = 16;
+
+/// What an event has of its entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IndexEntry {
+    /// The events that are found through it, itself included; 0 when another one stands for it.
+    pub(crate) events: i16,
+    /// The others, as the text of an array.
+    pub(crate) ids: Option<String>,
+}
+
+/// Returns the entry of each event of a batch.
+pub(crate) fn entries(batch: &[NewEvent]) -> Vec<IndexEntry> {
+    let mut groups: Vec<Vec<Uuid>> = vec![Vec::new(); batch.len()];
+    let mut leaders: HashMap<_, usize> = HashMap::with_capacity(batch.len());
+    for (position, event) in batch.iter().enumerate() {
+        let id = event.id.uuid();
+        let leader = leaders.entry((event.integration_id, &*event.event_type, slot(id))).or_insert(position);
+        if groups[*leader].len() == MOST_EVENTS {
+            *leader = position;
+        }
+        groups[*leader].push(id);
+    }
+    groups.iter().map(|group| IndexEntry::of(group)).collect()
+}
+
+impl IndexEntry {
+    /// The first one leads.
+    fn of(group: &[Uuid]) -> Self {
+        let ids = group.get(1..).filter(|others| !others.is_empty()).map(|others| {
+            let others: Vec<String> = others.iter().map(Uuid::to_string).collect();
+            format!("{{{}}}", others.join(","))
+        });
+        Self { events: group.len() as i16, ids }
+    }
+}
+
+fn slot(id: Uuid) -> [u8; SLOT_BYTES] {
+    let mut slot = [0; SLOT_BYTES];
+    slot.copy_from_slice(&id.as_bytes()[..SLOT_BYTES]);
+    slot
+}
+
+/// The condition on entries `l` along an index that begins with the columns of `$key`, from the slot of one id to that of another. What begins with an
+/// integration is compared as a row, which is for the planner: from its statistics of a young partition it would take a few events to be all that an
+/// integration has, and would sort them rather than read them in order. The bounds of the id are for the partitions.
+macro_rules! is_entry_between {
+    ($key:expr, $of:expr, $first:expr, $last:expr) => {
+        concat!(
+            "l.indexed_events > 0 AND l.id >= first_of_slot(",
+            $first,
+            ") AND l.id <= last_of_slot(",
+            $last,
+            ")
+                        AND (",
+            $key,
+            ", id_slot(l.id)) >= (",
+            $of,
+            ", id_slot(",
+            $first,
+            ")) AND (",
+            $key,
+            ", id_slot(l.id)) <= (",
+            $of,
+            ", id_slot(",
+            $last,
+            "))"
+        )
+    };
+}
+pub(crate) use is_entry_between;
+
+/// The ids of the events of one integration, or of one type of it, in order: `$key` and `$of` are the columns of the index before the slot and their
+/// values, `$sorted` the same columns as they are sorted. `$first` to `$last` are bounds for slots, and `$within` is the condition on an id `m.id`.
+macro_rules! indexed_ids {
+    ($key:expr, $of:expr, $sorted:expr, $first:expr, $last:expr, $within:expr, $order:expr, $rows:expr) => {
+        concat!(
+            "SELECT m.id FROM events l CROSS JOIN LATERAL unnest(l.id || l.indexed_ids) AS m (id)
+                    WHERE ",
+            crate::events::index::is_entry_between!($key, $of, $first, $last),
+            "
+                        AND ",
+            $within,
+            "
+                    ORDER BY ",
+            $sorted,
+            ", id_slot(l.id) ",
+            $order,
+            ", m.id ",
+            $order,
+            " LIMIT ",
+            $rows
+        )
+    };
+}
+pub(crate) use indexed_ids;
