@@ -1,5 +1,5 @@
 -- Fills the tables with events that were received over the past days, as the product would have written them: 1 KB bodies, ids in
--- the order of time, random deduplication keys. Each was delivered, or waits as if accepted during a pause.
+-- the order of time, those of the younger half in batches. Each was delivered, or waits as if accepted during a pause.
 --
 -- Variables: events (their number), days (the number of days), integration (the name of their Integration), and waiting (the
 -- destinations that the events wait for, separated by commas; not set: each was delivered to "sink").
@@ -20,14 +20,26 @@ FROM (
     FROM generate_series(0, :events - 1) AS n
 ) AS times;
 
+-- The entries of a batch, as the module events::index makes them: of up to 16 events of a slot of time.
+CREATE TEMPORARY TABLE entries AS
+SELECT id, CASE WHEN place % 16 = 1 THEN count(*) OVER batch ELSE 0 END AS indexed_events,
+    CASE WHEN place % 16 = 1 THEN nullif(array_agg(id) OVER (batch ORDER BY id ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING), '{}') END
+        AS indexed_ids
+FROM (
+    SELECT id, row_number() OVER (PARTITION BY id_slot(id) ORDER BY id) AS place FROM history WHERE n >= :events / 2
+) AS places
+WINDOW batch AS (PARTITION BY id_slot(id), (place - 1) / 16);
+
 INSERT INTO events (id, integration_id, provider, external_event_id, event_type, subject, occurred_at, received_at,
-    correlation_id, source_ip, headers, raw_body, payload_key, payload_start, payload_length, idempotency_key)
+    correlation_id, source_ip, headers, raw_body, payload_key, payload_start, payload_length, idempotency_key, indexed_events,
+    indexed_ids, external_id_in_key)
 SELECT history.id, integration.id, 'acme', 'history-' || n, 'order.created', 'order-' || n % 100000, at, at,
     history.id::text, '127.0.0.1',
     '[["host","127.0.0.1:8080"],["content-type","application/json"],["x-acme-signature","5d41402abc4b2a76b9719d911017c592"]]',
     body, 'data', position('"data":' IN body_text) + 6, length(body_text) - position('"data":' IN body_text) - 7,
-    integration.id || ':history-' || n
+    integration.id || ':history-' || n, coalesce(entries.indexed_events, 1), entries.indexed_ids, true
 FROM history
+LEFT JOIN entries ON entries.id = history.id
 CROSS JOIN (SELECT id FROM integrations WHERE name = :'integration' AND deleted_at IS NULL) AS integration
 CROSS JOIN LATERAL (
     SELECT '{"eventId":"history-' || n || '","eventType":"order.created","occurredAt":"2026-01-02T03:04:05Z","data":{"id":"order-'
@@ -37,7 +49,10 @@ CROSS JOIN LATERAL (SELECT convert_to(body_text, 'UTF8') AS body) AS bodies
 ORDER BY n;
 
 INSERT INTO idempotency_keys (key_hash, event_id)
-SELECT md5('history-' || n)::uuid, id FROM history ORDER BY n;
+SELECT encode(substring(sha256(convert_to(integration.id || ':history-' || n, 'UTF8')) FOR 16), 'hex')::uuid, history.id
+FROM history
+CROSS JOIN (SELECT id FROM integrations WHERE name = :'integration' AND deleted_at IS NULL) AS integration
+ORDER BY n;
 
 \if :{?waiting}
 
@@ -63,4 +78,4 @@ ORDER BY n;
 
 \endif
 
-DROP TABLE history;
+DROP TABLE history, entries;

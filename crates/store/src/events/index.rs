@@ -61,11 +61,11 @@ fn slot(id: Uuid) -> [u8; SLOT_BYTES] {
     slot
 }
 
-/// The condition on entries `l` along an index that begins with the columns of `$key`, from the slot of one id to that of another. What begins with an
-/// integration is compared as a row, which is for the planner: from its statistics of a young partition it would take a few events to be all that an
-/// integration has, and would sort them rather than read them in order. The bounds of the id are for the partitions.
-macro_rules! is_entry_between {
-    ($key:expr, $of:expr, $first:expr, $last:expr) => {
+/// The condition on entries `l` along an index that begins with the columns of `$key`: their slots are compared with those of `$first` and `$last`. What
+/// begins with an integration is compared as a row, and by nothing else, which is for the planner: from its statistics of a young partition it would
+/// take a few events to be all that an integration has, and would sort them rather than read them in order. The bounds of the id are for the partitions.
+macro_rules! is_entry {
+    ($key:expr, $of:expr, $after:literal, $first:expr, $before:literal, $last:expr) => {
         concat!(
             "l.indexed_events > 0 AND l.id >= first_of_slot(",
             $first,
@@ -74,13 +74,17 @@ macro_rules! is_entry_between {
             ")
                         AND (",
             $key,
-            ", id_slot(l.id)) >= (",
+            ", id_slot(l.id)) ",
+            $after,
+            " (",
             $of,
             ", id_slot(",
             $first,
             ")) AND (",
             $key,
-            ", id_slot(l.id)) <= (",
+            ", id_slot(l.id)) ",
+            $before,
+            " (",
             $of,
             ", id_slot(",
             $last,
@@ -88,7 +92,7 @@ macro_rules! is_entry_between {
         )
     };
 }
-pub(crate) use is_entry_between;
+pub(crate) use is_entry;
 
 /// The ids of the events of one integration, or of one type of it, in order: `$key` and `$of` are the columns of the index before the slot and their
 /// values, `$sorted` the same columns as they are sorted. `$first` to `$last` are bounds for slots, and `$within` is the condition on an id `m.id`.
@@ -97,7 +101,7 @@ macro_rules! indexed_ids {
         concat!(
             "SELECT m.id FROM events l CROSS JOIN LATERAL unnest(l.id || l.indexed_ids) AS m (id)
                     WHERE ",
-            crate::events::index::is_entry_between!($key, $of, $first, $last),
+            crate::events::index::is_entry!($key, $of, ">=", $first, "<=", $last),
             "
                         AND ",
             $within,

@@ -322,7 +322,8 @@ mod tests {
             // The last attempt is the last one either way.
             let turned = descending.replace("attempt_no DESC", "attempt_no latest");
             let turned = turned.replace("_desc", "_asc").replace("min(id", "max(id").replace(" DESC", " ASC");
-            let turned = turned.replace("_slot($3)", "_slot(GREATEST($3, $5))").replace("LEAST($4, $5)", "$4");
+            let turned =
+                turned.replace("_slot($3)", "_slot(GREATEST($3, $5))").replace("LEAST($4, $5)", "$4");
             let turned = turned.replace("id < $5", "id > $5").replace("attempt_no latest", "attempt_no DESC");
             assert_eq!(turned, ascending);
         }

@@ -118,10 +118,15 @@ async fn what_a_batch_stores_beside_a_duplicate_is_found() {
     // Whichever leads the others: each of a batch is left out once.
     let mut stored = ids(&first);
     for round in 1..=4 {
-        let mut batch: Vec<NewEvent> =
-            (0..4).map(|number| event(if number < round { number + 3 } else { number + 10 * round })).collect();
+        let mut batch: Vec<NewEvent> = (0..4)
+            .map(|number| event(if number < round { number + 3 } else { number + 10 * round }))
+            .collect();
         let outcomes = api.store_batch_of(&mut batch).await;
-        let fresh = batch.iter().zip(outcomes).filter(|(_, outcome)| *outcome == IngestOutcome::New).map(|(event, _)| event);
+        let fresh = batch
+            .iter()
+            .zip(outcomes)
+            .filter(|(_, outcome)| *outcome == IngestOutcome::New)
+            .map(|(event, _)| event);
         stored.extend(ids(fresh));
         stored.sort();
     }
@@ -138,10 +143,15 @@ async fn a_provider_s_id_is_found_through_the_key_that_is_made_of_it() {
     let slot = slot();
     let other_key =
         NewEvent { external_event_id: Some("evt-1".to_owned()), ..received_at(acme, after(slot, 2)) };
-    let mut batch =
-        [keyed(acme, "evt-1", slot), keyed(globex, "evt-1", after(slot, 1)), other_key, keyed(acme, "evt-2", slot)];
+    let mut batch = [
+        keyed(acme, "evt-1", slot),
+        keyed(globex, "evt-1", after(slot, 1)),
+        other_key,
+        keyed(acme, "evt-2", slot),
+    ];
     api.store_batch_of(&mut batch).await;
-    let in_index = "SELECT count(*) FROM events WHERE external_event_id IS NOT NULL AND NOT external_id_in_key";
+    let in_index =
+        "SELECT count(*) FROM events WHERE external_event_id IS NOT NULL AND NOT external_id_in_key";
     assert_eq!(api.database.count(in_index).await, 1);
 
     let of = |integration: Uuid| {
@@ -157,6 +167,9 @@ async fn a_provider_s_id_is_found_through_the_key_that_is_made_of_it() {
     api.check_pages("externalEventId=evt-1&integration=shop/globex", &of(globex)).await;
     api.check_pages("externalEventId=evt-3", &NOTHING).await;
     let received = after(slot, 1);
-    api.check_pages(&format!("externalEventId=evt-1&receivedFrom={received}&receivedTo={received}"), &of(globex))
-        .await;
+    api.check_pages(
+        &format!("externalEventId=evt-1&receivedFrom={received}&receivedTo={received}"),
+        &of(globex),
+    )
+    .await;
 }

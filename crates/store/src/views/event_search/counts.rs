@@ -1,7 +1,7 @@
 //! The totals that indexes tell: nothing has to be tested.
 
 use super::statements::Source;
-use crate::events::index::{indexed_ids, is_entry_between};
+use crate::events::index::{indexed_ids, is_entry};
 use crate::views::events::{EventFilter, EventSelection, EventStatus};
 use crate::views::integration_scope::IntegrationScope;
 
@@ -59,9 +59,8 @@ macro_rules! indexed_count {
                 SELECT sum(entry.events) AS events FROM (
                     SELECT l.indexed_events AS events FROM events l
                     WHERE ",
-            is_entry_between!($key, $of, "$13", "$14"),
+            is_entry!($key, $of, ">", "$13", "<", "$14"),
             "
-                        AND id_slot(l.id) > id_slot($13) AND id_slot(l.id) < id_slot($14)
                     ORDER BY ",
             $sorted,
             ", id_slot(l.id) DESC LIMIT ",
@@ -77,7 +76,16 @@ macro_rules! indexed_count {
                 UNION ALL
                 SELECT count(*) FROM (
                     ",
-            indexed_ids!($key, $of, $sorted, "$14", "$14", "m.id >= $13 AND m.id < $14 AND id_slot($13) <> id_slot($14)", "DESC", $rows),
+            indexed_ids!(
+                $key,
+                $of,
+                $sorted,
+                "$14",
+                "$14",
+                "m.id >= $13 AND m.id < $14 AND id_slot($13) <> id_slot($14)",
+                "DESC",
+                $rows
+            ),
             "
                 ) AS last
             ) AS counted"
