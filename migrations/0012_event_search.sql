@@ -53,13 +53,13 @@ DO $$ BEGIN
     END LOOP;
 END $$;
 
--- 256 ms of ids, and the bounds of the slot of an id.
+-- 16 ms of ids, and the bounds of the slot of an id.
 CREATE FUNCTION id_slot(id uuid) RETURNS bytea LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN substring(uuid_send(id) FROM 1 FOR 5);
+RETURN set_byte(substring(uuid_send(id) FROM 1 FOR 6), 5, get_byte(uuid_send(id), 5) & 240);
 CREATE FUNCTION first_of_slot(id uuid) RETURNS uuid LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN (substring(id::text FROM 1 FOR 11) || '00-0000-0000-000000000000')::uuid;
+RETURN (substring(id::text FROM 1 FOR 12) || '0-0000-0000-000000000000')::uuid;
 CREATE FUNCTION last_of_slot(id uuid) RETURNS uuid LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-RETURN (substring(id::text FROM 1 FOR 11) || 'ff-ffff-ffff-ffffffffffff')::uuid;
+RETURN (substring(id::text FROM 1 FOR 12) || 'f-ffff-ffff-ffffffffffff')::uuid;
 
 -- The events of an integration, and those of one type, in the order of the list. Both grow at a right end for each integration (and type), so an
 -- insertion meets a page that was written lately, and a page is filled before the next one is begun. The second does not stand in for the first: a

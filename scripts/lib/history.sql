@@ -16,8 +16,11 @@ SELECT (lpad(to_hex((at_ms)::bigint), 12, '0') || '7' || substr(noise, 1, 3) || 
     n
 FROM (
     SELECT n, md5(n::text) AS noise,
-        floor((extract(epoch FROM now()) - :days * 86400.0 * (1 - n::numeric / :events)) * 1000) AS at_ms
-    FROM generate_series(0, :events - 1) AS n
+        CASE WHEN n < :events / 2 THEN at_ms ELSE at_ms - at_ms % 512 + n % 8 END AS at_ms
+    FROM (
+        SELECT n, floor((extract(epoch FROM now()) - :days * 86400.0 * (1 - n::numeric / :events)) * 1000) AS at_ms
+        FROM generate_series(0, :events - 1) AS n
+    ) AS steady
 ) AS times;
 
 -- The entries of a batch, as the module events::index makes them: of up to 16 events of a slot of time.

@@ -5,7 +5,7 @@
 //! it (`indexed_events`) and the ids of the others (`indexed_ids`), whose own number is 0. Whoever stores an event by itself has an entry for it: that
 //! is the default of both columns.
 //!
-//! A slot is what the first [`SLOT_BYTES`] bytes of an id tell, 256 ms. The entries are in the order of slots, and so is what is read along them; within
+//! A slot is what the first 44 bits of an id tell, 16 ms: enough for a batch, and few to be sorted. The entries are in the order of slots, and so is what is read along them; within
 //! a slot, the ids are sorted. No slot is in two days, so an entry is in the partition of all that it stands for.
 
 use std::collections::HashMap;
@@ -13,9 +13,6 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::NewEvent;
-
-/// As `id_slot` in the migrations.
-const SLOT_BYTES: usize = 5;
 
 /// The events of an entry at most. Its ids are in the row of the event that leads, which is not to be compressed for them.
 const MOST_EVENTS: usize = 16;
@@ -55,10 +52,9 @@ impl IndexEntry {
     }
 }
 
-fn slot(id: Uuid) -> [u8; SLOT_BYTES] {
-    let mut slot = [0; SLOT_BYTES];
-    slot.copy_from_slice(&id.as_bytes()[..SLOT_BYTES]);
-    slot
+/// As `id_slot` in the migrations.
+fn slot(id: Uuid) -> u128 {
+    id.as_u128() >> 84
 }
 
 /// The condition on entries `l` along an index that begins with the columns of `$key`: their slots are compared with those of `$first` and `$last`. What
