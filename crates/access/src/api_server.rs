@@ -135,13 +135,88 @@ async fn ask<R>(api: Api<R>, review: &R) -> Result<R, Unavailable>
 where
     R: Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
 {
-    let cause = match timeout(DEADLINE, api.create(&PostParams::default(), review)).await {
+    let answer = async {
+        match create(&api, review).await {
+            // A connection that was kept may have been closed just then. A review changes nothing, so it can be asked for again.
+            Err(error) if is_of_connection(&error) => create(&api, review).await,
+            answer => answer,
+        }
+    };
+    let cause = match timeout(DEADLINE, answer).await {
         Ok(Ok(answer)) => return Ok(answer),
         Ok(Err(kube::Error::Api(status))) => format!("{} ({})", status.reason, status.code),
-        Ok(Err(kube::Error::Service(_) | kube::Error::HyperError(_))) => "it cannot be reached".to_owned(),
+        Ok(Err(error)) if is_of_connection(&error) => "it cannot be reached".to_owned(),
         Ok(Err(_)) => "it gave no readable answer".to_owned(),
         Err(_elapsed) => "no answer in time".to_owned(),
     };
     tracing::warn!(cause, "the API server did not answer a review");
     Err(Unavailable)
+}
+
+async fn create<R>(api: &Api<R>, review: &R) -> kube::Result<R>
+where
+    R: Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
+{
+    api.create(&PostParams::default(), review).await
+}
+
+fn is_of_connection(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Service(_) | kube::Error::HyperError(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// Reads a request; `None` when there is none.
+    fn read_request(reader: &mut BufReader<TcpStream>) -> Option<()> {
+        let mut length = 0;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().ok()?;
+            }
+            if line == "\r\n" {
+                break;
+            }
+        }
+        reader.read_exact(&mut vec![0; length]).ok()
+    }
+
+    /// Answers the first request of each connection, and closes the connection at the second.
+    fn answer_once_each(listener: &TcpListener) {
+        const USER: &str = r#"{"kind":"TokenReview","apiVersion":"authentication.k8s.io/v1","metadata":{},"spec":{},"status":{"authenticated":true,"user":{"username":"vera"}}}"#;
+        for connection in listener.incoming() {
+            let mut connection = connection.expect("a connection");
+            let mut reader = BufReader::new(connection.try_clone().expect("a connection"));
+            if read_request(&mut reader).is_some() {
+                let length = USER.len();
+                let head = format!(
+                    "HTTP/1.1 201 Created\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+                );
+                connection.write_all(format!("{head}{USER}").as_bytes()).expect("an answer");
+                read_request(&mut reader);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_that_is_closed_is_no_failure() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address")).parse().expect("a URL");
+        std::thread::spawn(move || answer_once_each(&listener));
+        // There may be one already.
+        let _known = rustls::crypto::ring::default_provider().install_default();
+        let api_server = ApiServer(Client::try_from(Config::new(url)).expect("a client"));
+        for _ in 0..3 {
+            let user = api_server.review_token("token", None).await.expect("an answer");
+            assert_eq!(user.expect("a user").name, "vera");
+        }
+    }
 }
