@@ -42,8 +42,8 @@ impl<'a, T> Batch<'a, T> {
     }
 }
 
-/// The predicate of the indexes that begin with an integration. It holds for every row, and only who repeats it gets these indexes: a generic plan
-/// that is made for a nearly empty partition would otherwise read one of them from end to end, where the primary key is meant.
+/// The predicate of the index of attempts that begins with an integration. It holds for every row, and only who repeats it gets this index: a generic
+/// plan that is made for a nearly empty partition would otherwise read it from end to end, where the primary key is meant.
 macro_rules! is_any_integration {
     () => {
         "integration_id <> '00000000-0000-0000-0000-000000000000'"
