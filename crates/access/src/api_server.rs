@@ -56,13 +56,19 @@ impl ApiServer {
     /// A client whose API server does not exist.
     #[cfg(test)]
     pub(crate) fn nowhere() -> Self {
-        if rustls::crypto::ring::default_provider().install_default().is_err() {
-            // Another test was first.
-        }
         // A port that nothing listens on.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("an address");
         drop(listener);
+        Self::at(address)
+    }
+
+    /// A client of what listens there.
+    #[cfg(test)]
+    fn at(address: std::net::SocketAddr) -> Self {
+        if rustls::crypto::ring::default_provider().install_default().is_err() {
+            // Another test was first.
+        }
         let url = format!("http://{address}").parse().expect("a URL");
         Self(Client::try_from(Config::new(url)).expect("a client"))
     }
@@ -135,10 +141,12 @@ async fn ask<R>(api: Api<R>, review: &R) -> Result<R, Unavailable>
 where
     R: Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
 {
+    let parameters = PostParams::default();
+    let create = || api.create(&parameters, review);
     let answer = async {
-        match create(&api, review).await {
+        match create().await {
             // A connection that was kept may have been closed just then. A review changes nothing, so it can be asked for again.
-            Err(error) if is_of_connection(&error) => create(&api, review).await,
+            Err(error) if is_of_connection(&error) => create().await,
             answer => answer,
         }
     };
@@ -151,13 +159,6 @@ where
     };
     tracing::warn!(cause, "the API server did not answer a review");
     Err(Unavailable)
-}
-
-async fn create<R>(api: &Api<R>, review: &R) -> kube::Result<R>
-where
-    R: Clone + std::fmt::Debug + serde::Serialize + serde::de::DeserializeOwned,
-{
-    api.create(&PostParams::default(), review).await
 }
 
 fn is_of_connection(error: &kube::Error) -> bool {
@@ -209,11 +210,8 @@ mod tests {
     #[tokio::test]
     async fn a_kept_connection_that_is_closed_is_no_failure() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address")).parse().expect("a URL");
+        let api_server = ApiServer::at(listener.local_addr().expect("an address"));
         std::thread::spawn(move || answer_once_each(&listener));
-        // There may be one already.
-        let _known = rustls::crypto::ring::default_provider().install_default();
-        let api_server = ApiServer(Client::try_from(Config::new(url)).expect("a client"));
         for _ in 0..3 {
             let user = api_server.review_token("token", None).await.expect("an answer");
             assert_eq!(user.expect("a user").name, "vera");

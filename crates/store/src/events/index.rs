@@ -114,3 +114,11 @@ macro_rules! indexed_ids {
     };
 }
 pub(crate) use indexed_ids;
+
+/// The hash of an idempotency key, as `events::store` gets it: the first 16 bytes of the SHA-256.
+macro_rules! key_hash {
+    ($key:literal) => {
+        concat!("encode(substring(sha256(convert_to(", $key, ", 'UTF8')) FOR 16), 'hex')::uuid")
+    };
+}
+pub(crate) use key_hash;

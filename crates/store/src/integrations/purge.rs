@@ -13,6 +13,7 @@ use crate::audit;
 use crate::columns::Columns;
 use crate::database::Database;
 use crate::error::Result;
+use crate::events::index::key_hash;
 
 /// The events that one statement reads.
 const BATCH: i64 = 5_000;
@@ -105,7 +106,7 @@ async fn delete_batch(
     cursor: Uuid,
     last: Uuid,
 ) -> Result<(Option<Uuid>, i64)> {
-    let row = sqlx::query(
+    let row = sqlx::query(concat!(
         "/* integrations::purge::delete_batch */
         WITH batch AS MATERIALIZED (
             SELECT id, integration_id, idempotency_key, request_id FROM events WHERE id > $2 AND id <= $3 ORDER BY id LIMIT $4
@@ -122,17 +123,16 @@ async fn delete_batch(
             DELETE FROM deliveries WHERE event_id IN (SELECT id FROM doomed)
         ), keys AS (
             DELETE FROM idempotency_keys
-            -- The first 16 bytes of the hash, as events::store writes them.
-            WHERE key_hash IN (
-                SELECT encode(substring(sha256(convert_to(idempotency_key, 'UTF8')) FOR 16), 'hex')::uuid FROM doomed
-            )
+            WHERE key_hash IN (SELECT ",
+        key_hash!("idempotency_key"),
+        " FROM doomed)
         ), requests AS (
             DELETE FROM event_requests WHERE id IN (SELECT request_id FROM doomed WHERE request_id IS NOT NULL)
         ), events_gone AS (
             DELETE FROM events WHERE id IN (SELECT id FROM doomed)
         )
-        SELECT (SELECT id FROM batch ORDER BY id DESC LIMIT 1) AS last, (SELECT count(*) FROM doomed) AS deleted",
-    )
+        SELECT (SELECT id FROM batch ORDER BY id DESC LIMIT 1) AS last, (SELECT count(*) FROM doomed) AS deleted"
+    ))
     .bind(id.uuid())
     .bind(cursor)
     .bind(last)

@@ -149,6 +149,21 @@ impl Api {
         stored.expect("a commit")
     }
 
+    /// Checks a list of events in both directions, with its total: whole, and by pages, whose sizes are in the parameters `whole` and `paged`.
+    pub(crate) async fn check_pages(&self, query: &str, ascending: &[Uuid], whole: &str, paged: &str) {
+        let mut expected = ascending.to_vec();
+        for order in ["asc", "desc"] {
+            let path = format!("/events?{query}&sortOrder={order}");
+            let all = self.get(&format!("{path}{whole}")).await.expect(StatusCode::OK);
+            assert_eq!(all.ids(), expected, "{path}");
+            assert_eq!(all.json["meta"]["total"], expected.len(), "{path}");
+            let first = self.get(&format!("{path}{paged}")).await.expect(StatusCode::OK);
+            assert_eq!(first.json["meta"]["total"], expected.len(), "{path}");
+            assert_eq!(self.all_ids(&format!("{path}{paged}")).await, expected, "{path}");
+            expected.reverse();
+        }
+    }
+
     /// Claims a delivery as a worker does.
     pub(crate) async fn claim(&self, event_id: Uuid, destination: &str) -> ClaimedDelivery {
         let ids = [EventId::new(event_id)];

@@ -13,8 +13,8 @@ macro_rules! columns {
 }
 
 macro_rules! is_in_window {
-    ($beyond:literal) => {
-        concat!("e.id >= $13 AND e.id < $14 AND ($15::uuid IS NULL OR e.id ", $beyond, " $15)")
+    ($id:literal, $beyond:literal) => {
+        concat!($id, " >= $13 AND ", $id, " < $14 AND ($15::uuid IS NULL OR ", $id, " ", $beyond, " $15)")
     };
 }
 
@@ -29,7 +29,7 @@ macro_rules! all_events {
             columns!(),
             " FROM events e
                 WHERE ",
-            is_in_window!($beyond),
+            is_in_window!("e.id", $beyond),
             "
                 ORDER BY e.id ",
             $order,
@@ -61,7 +61,7 @@ macro_rules! events_along_index {
                 $sorted,
                 $first,
                 $last,
-                concat!("m.id >= $13 AND m.id < $14 AND ($15::uuid IS NULL OR m.id ", $beyond, " $15)"),
+                is_in_window!("m.id", $beyond),
                 $order,
                 "$16"
             ),
@@ -112,13 +112,15 @@ macro_rules! events_of_external_id {
             " FROM events e
                     WHERE hashtext(e.external_event_id) = hashtext($7) AND e.external_event_id = $7 AND NOT e.external_id_in_key
                         AND ",
-            is_in_window!($beyond),
+            is_in_window!("e.id", $beyond),
             "
                     UNION ALL
                     SELECT e.* FROM (
                         SELECT (
                             SELECT k.event_id FROM idempotency_keys k
-                            WHERE k.key_hash = encode(substring(sha256(convert_to(i.id || ':' || $7, 'UTF8')) FOR 16), 'hex')::uuid
+                            WHERE k.key_hash = ",
+            key_hash!("i.id || ':' || $7"),
+            "
                         ) AS id
                         FROM integrations i WHERE $1::uuid[] IS NULL OR i.id = ANY($1)
                         OFFSET 0
@@ -126,7 +128,7 @@ macro_rules! events_of_external_id {
                         SELECT ",
             columns!(),
             " FROM events e WHERE e.id = known.id AND e.external_id_in_key AND ",
-            is_in_window!($beyond),
+            is_in_window!("e.id", $beyond),
             "
                         OFFSET 0
                     ) AS e
@@ -150,9 +152,9 @@ macro_rules! finished_deliveries {
             WHERE ",
             $which,
             " AND ($9::text IS NULL OR d.destination = $9)
-                AND d.event_id >= $13 AND d.event_id < $14 AND ($15::uuid IS NULL OR d.event_id ",
-            $beyond,
-            " $15)
+                AND ",
+            is_in_window!("d.event_id", $beyond),
+            "
             ORDER BY d.event_id ",
             $order,
             " LIMIT $16
@@ -193,9 +195,9 @@ macro_rules! open_deliveries {
                 SELECT d.event_id FROM deliveries d
                 WHERE d.integration_id = queues.integration_id AND d.destination = queues.destination
                     AND d.finished_at IS NULL
-                    AND d.event_id >= $13 AND d.event_id < $14 AND ($15::uuid IS NULL OR d.event_id ",
-            $beyond,
-            " $15)
+                    AND ",
+            is_in_window!("d.event_id", $beyond),
+            "
                 ORDER BY d.event_id ",
             $order,
             " LIMIT $16

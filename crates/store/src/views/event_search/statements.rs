@@ -1,7 +1,7 @@
 //! The statements of a search: one for each source and direction, with the same condition.
 
 use crate::deliveries::is_filtered;
-use crate::events::index::indexed_ids;
+use crate::events::index::{indexed_ids, key_hash};
 use crate::views::page::Order;
 
 /// What is walked.
