@@ -2,29 +2,31 @@
 //!
 //! An idle system waits for nothing, and a busy one shares the disk's flush: there, requests that are being verified are waited for. A sender is
 //! answered only after the commit. The queue before it is bounded: when it is full, the sender is asked to retry.
+//!
+//! When enough wait as a batch is committed, the next one begins before the senders of this one are answered: PostgreSQL stores it on one
+//! processor while the answers are written on another.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
+use futures::poll;
+use grapnel_core::ids::EventId;
+use grapnel_platform::queue::publish::Publisher;
 use grapnel_store::Database;
+use grapnel_store::events::NewEvent;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
+use self::batch::{BatchWriter, StoredBatch};
 use super::body::BodyShare;
 use super::one_or_more::OneOrMore;
 use super::readable_form::ReadableForm;
 use crate::traffic::Traffic;
-use grapnel_core::error_chain::chain;
-use grapnel_core::hint::{Hint, QueueKey};
-use grapnel_core::ids::EventId;
-use grapnel_platform::queue::publish::Publisher;
-use grapnel_store::DedicatedConnection;
-use grapnel_store::deliveries::Birth;
-use grapnel_store::events::{self, IngestOutcome, NewEvent};
+
+mod batch;
 
 /// Requests that may wait for a commit; at the target rate, less than a second of them.
 const CAPACITY: usize = 8_192;
@@ -43,6 +45,10 @@ const BUSY: usize = 4;
 
 /// How often others have their turn before a batch is committed, at most.
 const TURNS: usize = 16;
+
+/// Requests that the next batch has at least if it begins before the senders of the last one are answered. When fewer wait, it gathers
+/// what those send next.
+const AT_ONCE: usize = 16;
 
 /// An event that has waited this long is refused, so that every sender is answered while PostgreSQL is unavailable:
 /// otherwise each batch would wait for its own failure, behind all batches before it.
@@ -71,8 +77,7 @@ type Reply = Result<OneOrMore<StoredEvent>, CommitError>;
 struct PendingRequest {
     events: OneOrMore<NewEvent>,
     since: Instant,
-    /// The memory of the body is charged until the commit.
-    _share: BodyShare,
+    share: BodyShare,
     reply: oneshot::Sender<Reply>,
 }
 
@@ -85,7 +90,7 @@ impl Committer {
     /// budget.
     pub(crate) async fn commit(&self, events: OneOrMore<NewEvent>, share: BodyShare) -> Reply {
         let (reply, answer) = oneshot::channel();
-        let pending = PendingRequest { events, since: Instant::now(), _share: share, reply };
+        let pending = PendingRequest { events, since: Instant::now(), share, reply };
         let outcome = match self.0.try_send(pending) {
             Ok(()) => answer.await.unwrap_or(Err(CommitError::Failed)),
             Err(_) => Err(CommitError::Overloaded),
@@ -100,10 +105,9 @@ impl Committer {
 /// The task behind a [`Committer`].
 #[derive(Debug)]
 pub(crate) struct CommitTask {
-    connection: DedicatedConnection,
     pending: mpsc::Receiver<PendingRequest>,
+    writer: BatchWriter,
     publisher: Publisher,
-    form: ReadableForm,
     traffic: Traffic,
 }
 
@@ -115,8 +119,8 @@ pub(crate) fn new(
     traffic: Traffic,
 ) -> (Committer, CommitTask) {
     let (sender, pending) = mpsc::channel(CAPACITY);
-    let connection = DedicatedConnection::new(db);
-    (Committer(sender), CommitTask { connection, pending, publisher, form, traffic })
+    let writer = BatchWriter::new(db, publisher.clone(), form);
+    (Committer(sender), CommitTask { pending, writer, publisher, traffic })
 }
 
 impl CommitTask {
@@ -130,15 +134,7 @@ impl CommitTask {
                 () = stop.cancelled() => return,
             }
             self.gather(&mut received).await;
-            loop {
-                refuse_late(&mut received);
-                if received.is_empty() {
-                    break;
-                }
-                let rest = received.split_off(batch_length(&received));
-                let batch = std::mem::replace(&mut received, rest);
-                self.commit(batch).await;
-            }
+            self.commit(&mut received).await;
         }
     }
 
@@ -151,139 +147,45 @@ impl CommitTask {
                 return;
             }
             tokio::task::yield_now().await;
-            while received.len() < BATCH
-                && let Ok(pending) = self.pending.try_recv()
-            {
-                received.push(pending);
-            }
+            self.take_waiting(received);
             if received.len() == before {
                 return;
             }
         }
     }
 
-    async fn commit(&mut self, batch: Vec<PendingRequest>) {
-        let count = batch.iter().map(|pending| pending.events.len()).sum();
-        let (mut events, mut replies) = (Vec::with_capacity(count), Vec::with_capacity(batch.len()));
-        for pending in batch {
-            let ids = pending.events.map(|event| {
-                let id = event.id;
-                events.push(event);
-                id
+    fn take_waiting(&mut self, received: &mut Vec<PendingRequest>) {
+        while received.len() < BATCH
+            && let Ok(pending) = self.pending.try_recv()
+        {
+            received.push(pending);
+        }
+    }
+
+    /// Commits what was received, and goes on as long as enough wait.
+    async fn commit(&mut self, received: &mut Vec<PendingRequest>) {
+        let mut stored: Option<StoredBatch> = None;
+        loop {
+            if self.pending.len() >= AT_ONCE {
+                self.take_waiting(received);
+            }
+            refuse_late(received);
+            if received.is_empty() {
+                break;
+            }
+            let mut storing = pin!(self.writer.store(take_batch(received)));
+            // The first poll sends the statement.
+            let begun = poll!(storing.as_mut());
+            if let Some(stored) = stored.take() {
+                stored.finish(&self.publisher, &self.traffic);
+            }
+            stored = Some(match begun {
+                Poll::Ready(stored) => stored,
+                Poll::Pending => storing.await,
             });
-            replies.push((ids, pending.reply, pending._share));
         }
-        metrics::histogram!("grapnel_ingest_batch_events").record(events.len() as f64);
-        // While RabbitMQ is unavailable the deliveries are stored as due, and the dispatcher queues them later. Those to a
-        // destination that can have nothing now, and those of a queue that should get nothing, are held from the start.
-        let queued = self.publisher.is_connected();
-        let held = self.held_queues(&events);
-        let birth = |event: &NewEvent, position: usize| {
-            if event.filtered.contains(position) {
-                return Birth::Filtered;
-            }
-            let is_held =
-                || held.contains(&(event.integration_id, Arc::clone(&event.destinations[position])));
-            match (event.held.contains(position) || !held.is_empty() && is_held(), queued) {
-                (true, _) => Birth::Held,
-                (false, true) => Birth::Queued,
-                (false, false) => Birth::Due,
-            }
-        };
-        let stored = self.store(&mut events, birth).await;
-        // The store sorts the events, so the outcomes are found by id.
-        let mut outcomes: HashMap<_, _> = events.iter().map(|event| event.id).zip(stored).collect();
-        count_events(&self.traffic, &events, &outcomes);
-        for (ids, reply, _share) in replies {
-            // A sender that disconnected does not undo the commit.
-            let _gone = reply.send(stored_events(ids, &outcomes));
-        }
-        if !queued {
-            return;
-        }
-        let fresh = events
-            .into_iter()
-            .filter(|event| matches!(outcomes.remove(&event.id), Some(Ok(IngestOutcome::New))));
-        self.publisher.offer(fresh.flat_map(|event| {
-            let mut names: Vec<Arc<str>> = event.destinations.to_vec();
-            let mut positions = 0..;
-            names.retain(|_| {
-                positions.next().is_some_and(|position| birth(&event, position) == Birth::Queued)
-            });
-            names.into_iter().map(move |destination| Hint {
-                integration_id: event.integration_id,
-                destination,
-                event_id: event.id,
-            })
-        }));
-    }
-
-    /// Returns the queues of the events that deliveries are held for. Asked once, so that what is stored is what is published.
-    fn held_queues(&self, events: &[NewEvent]) -> HashSet<QueueKey> {
-        if !self.publisher.is_any_held() {
-            return HashSet::new();
-        }
-        let queues = events.iter().flat_map(|event| {
-            event.destinations.iter().map(|destination| (event.integration_id, Arc::clone(destination)))
-        });
-        let mut queues: HashSet<QueueKey> = queues.collect();
-        queues.retain(|queue| self.publisher.is_held(queue));
-        queues
-    }
-
-    async fn store(
-        &mut self,
-        events: &mut [NewEvent],
-        birth: impl Fn(&NewEvent, usize) -> Birth + Copy,
-    ) -> Vec<Result<IngestOutcome, CommitError>> {
-        let form = self.form.current();
-        match events::store(&mut self.connection, events, form, birth).await {
-            Ok(stored) => stored.into_iter().map(Ok).collect(),
-            // One event that PostgreSQL rejects must not fail the others of its batch, apart from those of its request.
-            Err(error) if has_several_requests(events) && error.is_data_error() => {
-                events.sort_unstable_by_key(request_of);
-                let mut stored = Vec::with_capacity(events.len());
-                for request in events.chunk_by_mut(|one, other| request_of(one) == request_of(other)) {
-                    match events::store(&mut self.connection, request, form, birth).await {
-                        Ok(outcomes) => stored.extend(outcomes.into_iter().map(Ok)),
-                        Err(error) => {
-                            let failure = commit_failed(&error);
-                            stored.extend(request.iter().map(|_| Err(failure)));
-                        }
-                    }
-                }
-                stored
-            }
-            Err(error) => {
-                let failure = commit_failed(&error);
-                events.iter().map(|_| Err(failure)).collect()
-            }
-        }
-    }
-}
-
-/// Counts what became of events.
-fn count_events(
-    traffic: &Traffic,
-    events: &[NewEvent],
-    outcomes: &HashMap<EventId, Result<IngestOutcome, CommitError>>,
-) {
-    let mut counting = traffic.count();
-    for event in events {
-        match outcomes.get(&event.id) {
-            Some(Ok(IngestOutcome::New)) => {
-                counting.accepted(event.integration_id, event.id);
-                if event.filtered.is_empty() {
-                    continue;
-                }
-                for (position, destination) in event.destinations.iter().enumerate() {
-                    if event.filtered.contains(position) {
-                        counting.filtered(event.integration_id, destination, event.id);
-                    }
-                }
-            }
-            Some(Ok(IngestOutcome::DuplicateOf(_))) => counting.duplicate(event.integration_id, event.id),
-            Some(Ok(IngestOutcome::TryAgain) | Err(_)) | None => {}
+        if let Some(stored) = stored {
+            stored.finish(&self.publisher, &self.traffic);
         }
     }
 }
@@ -302,36 +204,10 @@ fn refuse_late(received: &mut Vec<PendingRequest>) {
     }
 }
 
-/// Logs and counts a failed commit.
-fn commit_failed(error: &grapnel_store::Error) -> CommitError {
-    tracing::error!(error = %chain(error), "a batch of events was not committed");
-    metrics::counter!("grapnel_ingest_commit_failures_total").increment(1);
-    CommitError::Failed
-}
-
-/// Returns what became of the events of a request. Of one that could not be committed the sender must send all again.
-fn stored_events(
-    ids: OneOrMore<EventId>,
-    outcomes: &HashMap<EventId, Result<IngestOutcome, CommitError>>,
-) -> Reply {
-    let stored = |id: EventId| match outcomes.get(&id).copied().unwrap_or(Err(CommitError::Failed))? {
-        IngestOutcome::New => Ok(StoredEvent { id, duplicate: false }),
-        IngestOutcome::DuplicateOf(first) => Ok(StoredEvent { id: first, duplicate: true }),
-        IngestOutcome::TryAgain => Err(CommitError::Failed),
-    };
-    Ok(OneOrMore {
-        first: stored(ids.first)?,
-        rest: ids.rest.into_iter().map(stored).collect::<Result<_, _>>()?,
-    })
-}
-
-/// Returns what events of one request have in common, and no other has.
-fn request_of(event: &NewEvent) -> Uuid {
-    event.shared_request().map_or(event.id.uuid(), |request| request.id.uuid())
-}
-
-fn has_several_requests(events: &[NewEvent]) -> bool {
-    events.iter().any(|event| request_of(event) != request_of(&events[0]))
+/// Takes as many of the requests as fit into one statement; at least one.
+fn take_batch(received: &mut Vec<PendingRequest>) -> Vec<PendingRequest> {
+    let rest = received.split_off(batch_length(received));
+    std::mem::replace(received, rest)
 }
 
 /// Returns how many of the requests fit into one statement; at least one.

@@ -42,18 +42,31 @@ fn compare_case(case: &str, results: &[CaseResult]) -> Option<BuildComparison> {
 
 /// Returns the accepted rate of one case in percent of that of another, over the rounds that have both.
 pub(crate) fn compare_rates(results: &[CaseResult], case: &str, reference: &str) -> Option<Summary> {
-    let percentages = [None, Some(Build::Before), Some(Build::After)].into_iter().flat_map(|build| {
-        let rates = |case| {
-            let rate = |result: &CaseResult| Some(result.accepted.per_second).filter(|rate| *rate > 0.0);
-            values_by_round(results, case, build, rate)
-        };
-        let reference = rates(reference);
-        rates(case)
-            .into_iter()
-            .filter_map(move |(round, rate)| Some(rounded(rate / reference.get(&round)? * 100.0, 1)))
-    });
-    let summary = Summary::of(percentages.collect())?;
+    let rate = |result: &CaseResult| Some(result.accepted.per_second).filter(|rate| *rate > 0.0);
+    let percentages: Vec<f64> =
+        ratios(results, case, reference, rate).map(|ratio| rounded(ratio * 100.0, 1)).collect();
+    let summary = Summary::of(percentages)?;
     Some(Summary { median: rounded(summary.median, 1), ..summary })
+}
+
+/// Returns system ÷ load generator of one case, divided by that of another, over the rounds that have both.
+pub(crate) fn compare_costs(results: &[CaseResult], case: &str, reference: &str) -> Option<Summary> {
+    Summary::of(ratios(results, case, reference, |result| result.system_over_load).collect())
+}
+
+/// The values of one case divided by those of another in the same round and build.
+fn ratios(
+    results: &[CaseResult],
+    case: &str,
+    reference: &str,
+    value: impl Fn(&CaseResult) -> Option<f64>,
+) -> impl Iterator<Item = f64> {
+    [None, Some(Build::Before), Some(Build::After)].into_iter().flat_map(move |build| {
+        let reference = values_by_round(results, reference, build, &value);
+        values_by_round(results, case, build, &value)
+            .into_iter()
+            .filter_map(move |(round, value)| Some(value / reference.get(&round)?))
+    })
 }
 
 fn values_by_round(
@@ -105,5 +118,20 @@ mod tests {
         let summary = compare_rates(&results, "costly-64", "accept-64").expect("two rounds");
         assert_eq!(summary, Summary { count: 2, min: 85.1, median: 87.6, max: 90.0 });
         assert_eq!(compare_rates(&results, "costly-64", "calm-200"), None);
+    }
+
+    #[test]
+    fn costs_are_compared_within_rounds_and_builds() {
+        let (before, after) = (Some(Build::Before), Some(Build::After));
+        let results = [
+            result("end-to-end-64", 1, before, 8.0, 1.0),
+            result("history-64", 1, before, 8.8, 1.0),
+            result("history-64", 1, after, 6.0, 1.0),
+            result("end-to-end-64", 1, after, 4.0, 1.0),
+            result("history-64", 2, before, 6.0, 1.0),
+        ];
+        let summary = compare_costs(&results, "history-64", "end-to-end-64").expect("two pairs");
+        assert_eq!((summary.count, summary.max), (2, 1.5));
+        assert!((summary.min - 1.1).abs() < 1e-9, "{summary:?}");
     }
 }

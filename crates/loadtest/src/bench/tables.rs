@@ -3,11 +3,15 @@
 use std::fmt::{self, Write};
 
 use super::case_result::{Build, CaseResult};
-use super::comparison::{BuildComparison, compare_builds, compare_rates};
+use super::comparison::{BuildComparison, compare_builds, compare_costs, compare_rates};
 
 /// The case whose verification is the most expensive, and the case that it is compared with.
 const COSTLY_CASE: &str = "costly-64";
 const COSTLY_REFERENCE: &str = "accept-64";
+
+/// The cases with filled tables, and the case that they are compared with.
+const FILLED_CASES: [&str; 2] = ["history-64", "keys-64"];
+const FILLED_REFERENCE: &str = "end-to-end-64";
 
 /// Writes everything that a benchmark prints. `bold` emphasizes the headings of a terminal.
 pub(crate) fn write_tables(
@@ -27,6 +31,15 @@ pub(crate) fn write_tables(
             "\n{COSTLY_CASE} accepted {} % of {COSTLY_REFERENCE} ({costly_provider} and acme; median of {}, from {} to {} %)",
             percent.median, percent.count, percent.min, percent.max
         )?;
+    }
+    for case in FILLED_CASES {
+        if let Some(ratio) = compare_costs(results, case, FILLED_REFERENCE) {
+            writeln!(
+                out,
+                "\nsystem ÷ load of {case} is {:.3} of that of {FILLED_REFERENCE} (median of {}, from {:.3} to {:.3})",
+                ratio.median, ratio.count, ratio.min, ratio.max
+            )?;
+        }
     }
     Ok(())
 }
@@ -205,6 +218,14 @@ mod tests {
         (accept.delivered, accept.others_percent) = (None, None);
         let costly = result("costly-64", 1, None, 9.0, 10_119.51);
         insta::assert_snapshot!(tables(&[accept, costly]));
+    }
+
+    #[test]
+    fn a_case_with_filled_tables_is_compared_with_the_one_in_turn_with_it() {
+        let results = [result("end-to-end-64", 1, None, 8.0, 1.0), result("history-64", 1, None, 8.2, 1.0)];
+        let text = tables(&results);
+        let line = "system ÷ load of history-64 is 1.025 of that of end-to-end-64 (median of 1, from 1.025 to 1.025)";
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]
