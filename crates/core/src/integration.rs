@@ -280,6 +280,15 @@ impl CompiledIntegration {
             .any(|destination| destination.delivered_as.unwrap_or(stored) == DeliveredAs::Raw)
     }
 
+    /// Returns whether a destination needs headers of the webhook: those that it is sent, or the `content-type` for the form of its events.
+    pub fn needs_headers(&self) -> bool {
+        let stored = self.compiled.mapper.delivered_as;
+        self.destinations.iter().any(|destination| {
+            destination.delivered_as.unwrap_or(stored) != DeliveredAs::Normalized
+                || destination.forwarded.are_always_needed()
+        })
+    }
+
     pub fn destination(&self, name: &str) -> Option<&Arc<CompiledDestination>> {
         self.destinations.iter().find(|destination| &*destination.name == name)
     }

@@ -90,7 +90,7 @@ async fn blank_event(tx: &mut PgConnection, id: EventId, requester: &Requester) 
         "/* erasure::blank_event */
         WITH erased AS (
             UPDATE events
-            SET subject = NULL, headers = '[]', raw_body = '', payload = NULL, payload_start = 0, payload_length = 0,
+            SET subject = NULL, headers = '[]', packed_headers = NULL, raw_body = '', payload = NULL, payload_start = 0, payload_length = 0,
                 source_ip = NULL, erased_at = now(), erased_by = $2
             WHERE id = $1
             RETURNING erased_at

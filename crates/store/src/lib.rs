@@ -16,6 +16,7 @@ mod claim_connections;
 mod columns;
 mod daily_statement;
 mod stored_form;
+pub mod packed_headers;
 pub mod partitions;
 pub mod migrate;
 

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::stored_form::StoredForm;
 
 /// The version that this one reports.
-const FORMAT_VERSION: i32 = 2;
+const FORMAT_VERSION: i32 = 3;
 
 /// What every live worker can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,11 @@ impl ReadableFormats {
     /// Returns whether messages can have several hints.
     pub fn has_shared_messages(self) -> bool {
         self.version >= 2
+    }
+
+    /// Returns whether the headers of events can be packed.
+    pub fn has_packed_headers(self) -> bool {
+        self.version >= 3
     }
 }
 

@@ -278,7 +278,7 @@ pub(super) fn stages(
         bodies: BodyBudget::default(),
         filtering: Filtering::new(filter_errors.clone()),
         committer,
-        stored_form: form.clone(),
+        readable_form: form.clone(),
         trusted_proxies: Arc::clone(&config.trusted_proxies),
         rate_limit_per_minute: config.rate_limit_per_minute,
         max_rate_limit_per_minute: config.max_rate_limit_per_minute,

@@ -88,9 +88,9 @@ impl Filtering {
 }
 
 fn input(filters: &IntegrationFilters, event: &NewEvent) -> FilterInput {
-    let (headers, raw_body) = match &event.request {
-        NewRequest::Whole { headers, raw_body } => (headers, raw_body),
-        NewRequest::Shared { request, .. } => (&request.headers, &request.raw_body),
+    let raw_body = match &event.request {
+        NewRequest::Whole { raw_body, .. } => raw_body,
+        NewRequest::Shared { request, .. } => &request.raw_body,
     };
     let uses_headers =
         filters.expressions(DestinationSet::default()).any(|(_, filter)| filter.uses_headers());
@@ -106,7 +106,7 @@ fn input(filters: &IntegrationFilters, event: &NewEvent) -> FilterInput {
             NewPayload::Slice(range) => raw_body.slice(range.clone()),
             NewPayload::Own(payload) => payload.clone(),
         },
-        headers: if uses_headers { headers.clone() } else { String::new() },
+        headers: if uses_headers { event.request.headers_as_json().into_owned() } else { String::new() },
     }
 }
 

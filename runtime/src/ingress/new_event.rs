@@ -15,6 +15,7 @@ use super::body::BodyShare;
 use super::content::Content;
 use super::one_or_more::OneOrMore;
 use super::outcome::Refusal;
+use super::readable_form::ReadableForm;
 use crate::http::KEY_HEADER;
 use grapnel_core::delivery::hops::CDN_LOOP;
 use grapnel_core::filter::DestinationSet;
@@ -25,8 +26,8 @@ use grapnel_core::payload::BodyForm;
 use grapnel_core::request::IncomingRequest;
 use grapnel_core::request::multipart::FilePart;
 use grapnel_core::verification::Verifier;
-use grapnel_store::StoredForm;
-use grapnel_store::events::{FormerKey, NewEvent, NewPayload, NewRequest, SharedRequest};
+use grapnel_store::events::{FormerKey, NewEvent, NewHeaders, NewPayload, NewRequest, SharedRequest};
+use grapnel_store::{StoredForm, packed_headers};
 
 /// Headers that contain a secret in plain text, for any provider.
 static SECRET_HEADERS: [HeaderName; 4] =
@@ -63,8 +64,8 @@ pub(super) struct NewEvents {
     pub is_split: bool,
 }
 
-/// Builds the events of a request from its content. What several events take is charged to the share of the body; `stored_form` is
-/// the form in which they will be stored.
+/// Builds the events of a request from its content. What several events take is charged to the share of the body; `readable` is
+/// what they will be stored as.
 ///
 /// # Errors
 /// An invalid body, too many events, or a missing or invalid field of an event that is the whole request.
@@ -74,7 +75,7 @@ pub(super) fn new_events(
     request: &IncomingRequest<'_>,
     content: Content,
     share: &mut BodyShare,
-    stored_form: StoredForm,
+    readable: &ReadableForm,
 ) -> Result<NewEvents, Refusal> {
     let (mapper, verifier) = (&integration.compiled.mapper, &integration.compiled.verifier);
     // A token in it was needed for verification only. What tells the webhook from others is the content as received.
@@ -96,6 +97,7 @@ pub(super) fn new_events(
         None => {
             let fields = mapper.read(&shown, content.received(), content.form);
             let fields = fields.map_err(Refusal::InvalidEvent)?;
+            let headers = new_headers(&headers, readable.may_pack_headers() && !integration.needs_headers());
             let request = NewRequest::Whole { headers, raw_body };
             let event = receipt.event(integration, EventId::generate(), fields, request);
             Ok(NewEvents { events: OneOrMore::one(event), is_split: false })
@@ -103,7 +105,8 @@ pub(super) fn new_events(
         Some(split) => {
             let former_body = receipt.former_body.clone().or_else(|| Some(raw_body.clone()));
             let receipt = Receipt { former_body, files: Vec::new(), ..receipt };
-            let events = elements(integration, &receipt, &split, headers, raw_body, share, stored_form)?;
+            let (headers, form) = (json_text(&headers), readable.current());
+            let events = elements(integration, &receipt, &split, headers, raw_body, share, form)?;
             Ok(NewEvents { events, is_split: true })
         }
     }
@@ -133,7 +136,7 @@ fn elements(
             integration,
             id,
             fields,
-            NewRequest::Whole { headers, raw_body },
+            NewRequest::Whole { headers: NewHeaders::Json(headers), raw_body },
         )));
     }
     let request = Arc::new(SharedRequest { id, headers, raw_body, count });
@@ -238,8 +241,8 @@ fn trace_context(value: &HeaderValue) -> Option<Arc<str>> {
     valid.then(|| text.into())
 }
 
-/// Returns the headers as JSON, in the order received. Values that are not text are read as Latin-1.
-fn stored_headers(request: &IncomingRequest<'_>, verifier: &Verifier) -> String {
+/// Returns the headers that are stored, in the order received. Values that are not text are read as Latin-1.
+fn stored_headers<'a>(request: &IncomingRequest<'a>, verifier: &Verifier) -> Vec<(&'a str, Cow<'a, str>)> {
     let tokens = verifier.tokens_in_query(request);
     let is_secret = |name: &HeaderName, value: &HeaderValue| {
         // Deliveries read these two again, and without the first a loop would not end, whatever the token is.
@@ -247,19 +250,29 @@ fn stored_headers(request: &IncomingRequest<'_>, verifier: &Verifier) -> String 
         SECRET_HEADERS.contains(name)
             || !is_needed && (verifier.is_token_header(name) || has_any(value.as_bytes(), &tokens))
     };
-    let pairs: Vec<(&str, Cow<'_, str>)> = request
-        .headers
-        .iter()
-        .map(|(name, value)| {
-            let text = match value.to_str() {
-                _ if is_secret(name, value) => Cow::Borrowed("[redacted]"),
-                Ok(text) => Cow::Borrowed(text),
-                Err(_) => Cow::Owned(value.as_bytes().iter().map(|byte| char::from(*byte)).collect()),
-            };
-            (name.as_str(), text)
-        })
-        .collect();
-    serde_json::to_string(&pairs).expect("texts serialize")
+    let pair = |(name, value): (&'a HeaderName, &'a HeaderValue)| {
+        let text = match value.to_str() {
+            _ if is_secret(name, value) => Cow::Borrowed("[redacted]"),
+            Ok(text) => Cow::Borrowed(text),
+            Err(_) => Cow::Owned(value.as_bytes().iter().map(|byte| char::from(*byte)).collect()),
+        };
+        (name.as_str(), text)
+    };
+    request.headers.iter().map(pair).collect()
+}
+
+/// Returns the headers in the form in which they are stored. What a worker of any version needs must be JSON: what destinations need, and what
+/// ends a loop.
+fn new_headers(headers: &[(&str, Cow<'_, str>)], may_pack: bool) -> NewHeaders {
+    if may_pack && headers.iter().all(|(name, _)| *name != CDN_LOOP.as_str()) {
+        NewHeaders::Packed(packed_headers::pack(headers.iter().map(|(name, value)| (*name, &**value))))
+    } else {
+        NewHeaders::Json(json_text(headers))
+    }
+}
+
+fn json_text(headers: &[(&str, Cow<'_, str>)]) -> String {
+    serde_json::to_string(headers).expect("texts serialize")
 }
 
 fn has_any(value: &[u8], tokens: &[&str]) -> bool {
@@ -273,25 +286,24 @@ mod tests {
 
     use super::*;
 
-    fn stored(from: &str, uri: &str, headers: &HeaderMap) -> String {
+    fn stored(from: &str, uri: &str, headers: &HeaderMap) -> Vec<(String, String)> {
         let scheme = serde_json::json!({"type": "token", "signature": {"from": from}});
         let scheme: Scheme = serde_json::from_value(scheme).expect("a scheme");
         let verifier = Verifier::new(&scheme, None, None, &["abc"]).expect("a verifier");
         let uri = uri.parse().expect("a URI");
         let (method, body, public_url, json) = (&Method::POST, &b""[..], None, None);
-        stored_headers(
-            &IncomingRequest {
-                method,
-                uri: &uri,
-                headers,
-                body,
-                encoded_body: None,
-                form: None,
-                public_url,
-                json,
-            },
-            &verifier,
-        )
+        let request = IncomingRequest {
+            method,
+            uri: &uri,
+            headers,
+            body,
+            encoded_body: None,
+            form: None,
+            public_url,
+            json,
+        };
+        let stored = stored_headers(&request, &verifier);
+        stored.into_iter().map(|(name, value)| (name.to_owned(), value.into_owned())).collect()
     }
 
     #[test]
@@ -301,9 +313,8 @@ mod tests {
         headers.append("x-globex-token", HeaderValue::from_static("abc"));
         headers.append("x-twice", HeaderValue::from_static("1"));
         headers.append("x-twice", HeaderValue::from_bytes(b"\xe9").expect("a value"));
-        let stored = stored("header:x-globex-token", "/", &headers);
-        assert!(!stored.contains("abc"), "{stored}");
-        let pairs: Vec<(String, String)> = serde_json::from_str(&stored).expect("JSON");
+        let pairs = stored("header:x-globex-token", "/", &headers);
+        assert!(!pairs.iter().any(|(_, value)| value.contains("abc")), "{pairs:?}");
         assert_eq!(pairs.len(), 4);
         assert!(pairs.contains(&("x-twice".into(), "é".into())));
     }
@@ -314,12 +325,10 @@ mod tests {
         headers.append("x-original-uri", HeaderValue::from_static("/api/v1/webhooks/grid?code=abc"));
         headers.append("x-token-a", HeaderValue::from_static("abc"));
         headers.append("x-other", HeaderValue::from_static("kept"));
-        let from_query = stored("query:code", "/grid?code=abc", &headers);
-        let kept: Vec<(String, String)> = serde_json::from_str(&from_query).expect("JSON");
+        let kept = stored("query:code", "/grid?code=abc", &headers);
         assert_eq!(kept[0].1, "[redacted]");
         assert_eq!(kept[2].1, "kept");
-        let from_prefix = stored("headerPrefix:x-token-", "/", &headers);
-        let kept: Vec<(String, String)> = serde_json::from_str(&from_prefix).expect("JSON");
+        let kept = stored("headerPrefix:x-token-", "/", &headers);
         assert_eq!((kept[1].1.as_str(), kept[2].1.as_str()), ("[redacted]", "kept"));
     }
 

@@ -1,5 +1,5 @@
-//! The form in which events are stored that are not the whole of their request, and the number of hints in a message: what every live
-//! worker can read.
+//! The form in which events are stored that are not the whole of their request, that of headers, and the number of hints in a message: what every
+//! live worker can read.
 //!
 //! A worker of before that has no heartbeat does not count: it cannot read the new form of an event either, and leaves it to others.
 
@@ -19,6 +19,7 @@ const PERIOD: Duration = Duration::from_secs(5);
 pub(crate) struct ReadableForm {
     is_apart: Arc<AtomicBool>,
     may_share: Arc<AtomicBool>,
+    may_pack: Arc<AtomicBool>,
 }
 
 impl ReadableForm {
@@ -38,6 +39,11 @@ impl ReadableForm {
         Arc::clone(&self.may_share)
     }
 
+    /// Whether the headers of a request can be packed.
+    pub(crate) fn may_pack_headers(&self) -> bool {
+        self.may_pack.load(Ordering::Relaxed)
+    }
+
     /// Follows the heartbeats until the token is cancelled.
     pub(crate) async fn follow(self, db: Database, stop: CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(PERIOD)).await.is_some() {
@@ -51,6 +57,7 @@ impl ReadableForm {
             Ok(formats) => {
                 self.is_apart.store(formats.stored_form() == StoredForm::Apart, Ordering::Relaxed);
                 self.may_share.store(formats.has_shared_messages(), Ordering::Relaxed);
+                self.may_pack.store(formats.has_packed_headers(), Ordering::Relaxed);
             }
             Err(error) => tracing::warn!(error = %chain(&error), "the heartbeats of workers cannot be read"),
         }

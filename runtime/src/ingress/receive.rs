@@ -46,7 +46,7 @@ pub(crate) struct Ingress {
     pub bodies: BodyBudget,
     pub filtering: Filtering,
     pub committer: Committer,
-    pub stored_form: ReadableForm,
+    pub readable_form: ReadableForm,
     pub trusted_proxies: Arc<[IpNet]>,
     /// The platform's limit, for integrations without one of their own.
     pub rate_limit_per_minute: u32,
@@ -170,9 +170,8 @@ impl Ingress {
             RequestKind::Webhook(verified) => {
                 let content = Content::of(&integration.compiled, &request, bytes.clone(), multipart.clone())?;
                 share.grow(content.json_length()).map_err(Refusal::Body)?;
-                let stored_form = self.stored_form.current();
                 let sender = Sender { client_ip, correlation_id, secret_index: verified.secret };
-                new_events(&integration, sender, &request, content, &mut share, stored_form)?
+                new_events(&integration, sender, &request, content, &mut share, &self.readable_form)?
             }
         };
         if integration.filters.is_some() {

@@ -2,6 +2,7 @@
 
 mod content;
 mod dedupe;
+mod packed;
 mod refusals;
 mod states;
 

@@ -22,6 +22,7 @@ use crate::daily_statement::{self, DailyStatement};
 use crate::database::Database;
 use crate::deliveries::is_being_removed;
 use crate::error::{Error, Result};
+use crate::packed_headers;
 use crate::stored_form::{body_form, first_of_millisecond, of_request};
 
 /// A claimed delivery with everything that its attempt needs.
@@ -269,6 +270,7 @@ const CLAIM_TEMPLATE: &str = concat!(
     " END AS payload,
         CASE WHEN f.delivered_as <> $8 OR $13 OR strpos(e.headers::text, '\"cdn-loop\"') > 0 THEN e.headers::text END
             AS headers,
+        CASE WHEN f.delivered_as <> $8 OR $13 THEN e.packed_headers END AS packed_headers,
         CASE WHEN f.delivered_as IN ($10, $11) THEN e.integration_id END AS integration_id,
         CASE WHEN f.delivered_as IN ($10, $11) THEN e.subject END AS subject,
         CASE WHEN f.delivered_as IN ($10, $11) THEN e.occurred_at END AS occurred_at
@@ -342,7 +344,7 @@ fn claimed_delivery(row: &PgRow) -> Result<ClaimedDelivery> {
     let delivered_as = DeliveredAs::from_code(row.try_get("delivered_as")?);
     Ok(ClaimedDelivery {
         cloud_event,
-        headers: row.try_get("headers")?,
+        headers: packed_headers::json_text(row, event_id.uuid())?,
         shares_request: row.try_get("shares_request")?,
         forms: match (body_form, delivered_as) {
             (Some(body_form), Some(delivered_as)) => Ok((body_form, delivered_as)),

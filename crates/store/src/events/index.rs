@@ -115,6 +115,24 @@ macro_rules! indexed_ids {
 }
 pub(crate) use indexed_ids;
 
+/// The idempotency key of an event, whose row is given. That which the provider's id is in is not stored: the row has its parts.
+macro_rules! idempotency_key {
+    ($event:literal) => {
+        concat!(
+            "CASE WHEN ",
+            $event,
+            ".idempotency_key = '' THEN ",
+            $event,
+            ".integration_id || ':' || ",
+            $event,
+            ".external_event_id ELSE ",
+            $event,
+            ".idempotency_key END"
+        )
+    };
+}
+pub(crate) use idempotency_key;
+
 /// The hash of an idempotency key, as `events::store` gets it: the first 16 bytes of the SHA-256.
 macro_rules! key_hash {
     ($key:literal) => {

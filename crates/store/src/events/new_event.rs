@@ -1,5 +1,6 @@
 //! An event to be stored, and the columns that depend on the form in which it is stored.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use grapnel_core::payload::{BodyForm, DeliveredAs};
 use jiff::Timestamp;
 use uuid::Uuid;
 
+use crate::packed_headers;
 use crate::stored_form::{APART, StoredForm};
 
 /// A verified and normalized webhook, ready to be stored.
@@ -56,11 +58,7 @@ pub struct NewEvent {
 #[derive(Debug)]
 pub enum NewRequest {
     /// The event is all of it.
-    Whole {
-        /// JSON text: `[[name, value], …]`, secrets redacted.
-        headers: String,
-        raw_body: Bytes,
-    },
+    Whole { headers: NewHeaders, raw_body: Bytes },
     /// It has several events, and is stored once for all of them.
     Shared {
         request: Arc<SharedRequest>,
@@ -69,12 +67,21 @@ pub enum NewRequest {
     },
 }
 
+/// The headers of a request, secrets redacted, in the form in which they are stored.
+#[derive(Debug)]
+pub enum NewHeaders {
+    /// JSON text: `[[name, value], …]`.
+    Json(String),
+    /// As by [`pack`](crate::packed_headers::pack).
+    Packed(Vec<u8>),
+}
+
 /// A request with several events.
 #[derive(Debug)]
 pub struct SharedRequest {
     /// UUIDv7 of the same millisecond as the ids of its events, and before them.
     pub id: RequestId,
-    /// As those of [`NewRequest::Whole`].
+    /// JSON text: `[[name, value], …]`, secrets redacted.
     pub headers: String,
     pub raw_body: Bytes,
     /// The number of its events, those included that turn out to be duplicates.
@@ -102,9 +109,14 @@ pub struct FormerKey {
     pub body: Option<Bytes>,
 }
 
+/// The columns `headers` and `packed_headers` of an event that has no headers of its own.
+const NO_HEADERS: (&str, Option<&[u8]>) = ("[]", None);
+
 /// The columns that depend on the form.
 pub(super) struct PlacedEvent<'a> {
+    /// JSON text; without any when they are packed.
     pub(super) headers: &'a str,
+    pub(super) packed_headers: Option<&'a [u8]>,
     pub(super) raw_body: &'a [u8],
     pub(super) payload_start: usize,
     pub(super) payload_length: usize,
@@ -149,6 +161,11 @@ impl NewEvent {
         id.is_some() && id == self.external_event_id.as_deref()
     }
 
+    /// Returns the key as it is stored: empty when the parts that it consists of are.
+    pub(super) fn stored_key(&self) -> &str {
+        if self.has_external_id_in_key() { "" } else { &self.idempotency_key }
+    }
+
     pub(super) fn position(&self) -> Option<i32> {
         match self.request {
             NewRequest::Whole { .. } => None,
@@ -168,46 +185,69 @@ impl NewEvent {
         let code = self.body_form.code();
         match (&self.request, &self.payload, form) {
             (NewRequest::Whole { headers, raw_body }, NewPayload::Slice(range), _) => {
-                PlacedEvent::new(headers, raw_body, range.start, range.len(), code)
+                PlacedEvent::new(headers.columns(), raw_body, range.start, range.len(), code)
             }
             (NewRequest::Whole { headers, raw_body }, NewPayload::Own(payload), StoredForm::Apart) => {
-                PlacedEvent::new(headers, raw_body, 0, payload.len(), code + APART)
+                PlacedEvent::new(headers.columns(), raw_body, 0, payload.len(), code + APART)
             }
             (NewRequest::Shared { .. }, payload, StoredForm::Apart) => {
                 let (start, length) = match payload {
                     NewPayload::Slice(range) => (range.start, range.len()),
                     NewPayload::Own(payload) => (0, payload.len()),
                 };
-                PlacedEvent::new("[]", b"", start, length, code + APART)
+                PlacedEvent::new(NO_HEADERS, b"", start, length, code + APART)
             }
             // The body as it came is what is delivered, so it is what must be there.
             (NewRequest::Whole { headers, raw_body }, NewPayload::Own(_), StoredForm::Alone)
                 if self.delivered_as == DeliveredAs::Raw =>
             {
-                PlacedEvent::new(headers, raw_body, 0, raw_body.len(), BodyForm::Opaque.code())
+                PlacedEvent::new(headers.columns(), raw_body, 0, raw_body.len(), BodyForm::Opaque.code())
             }
             (NewRequest::Whole { headers, .. }, NewPayload::Own(payload), StoredForm::Alone) => {
-                PlacedEvent::new(headers, payload, 0, payload.len(), code)
+                PlacedEvent::new(headers.columns(), payload, 0, payload.len(), code)
             }
             (NewRequest::Shared { request, .. }, payload, StoredForm::Alone) => {
                 let payload = match payload {
                     NewPayload::Slice(range) => &request.raw_body[range.clone()],
                     NewPayload::Own(payload) => payload,
                 };
-                PlacedEvent::new(&request.headers, payload, 0, payload.len(), code)
+                PlacedEvent::new((&request.headers, None), payload, 0, payload.len(), code)
             }
+        }
+    }
+}
+
+impl NewRequest {
+    /// Returns the headers as JSON text: `[[name, value], …]`.
+    pub fn headers_as_json(&self) -> Cow<'_, str> {
+        match self {
+            Self::Whole { headers: NewHeaders::Json(text), .. } => Cow::Borrowed(text),
+            Self::Whole { headers: NewHeaders::Packed(packed), .. } => {
+                packed_headers::unpack_as_json(packed).map_or(Cow::Borrowed(NO_HEADERS.0), Cow::Owned)
+            }
+            Self::Shared { request, .. } => Cow::Borrowed(&request.headers),
+        }
+    }
+}
+
+impl NewHeaders {
+    /// Returns the columns `headers` and `packed_headers`.
+    fn columns(&self) -> (&str, Option<&[u8]>) {
+        match self {
+            Self::Json(text) => (text, None),
+            Self::Packed(packed) => (NO_HEADERS.0, Some(packed)),
         }
     }
 }
 
 impl<'a> PlacedEvent<'a> {
     fn new(
-        headers: &'a str,
+        (headers, packed_headers): (&'a str, Option<&'a [u8]>),
         raw_body: &'a [u8],
         payload_start: usize,
         payload_length: usize,
         body_form: i16,
     ) -> Self {
-        Self { headers, raw_body, payload_start, payload_length, body_form }
+        Self { headers, packed_headers, raw_body, payload_start, payload_length, body_form }
     }
 }

@@ -13,7 +13,7 @@ use crate::audit;
 use crate::columns::Columns;
 use crate::database::Database;
 use crate::error::Result;
-use crate::events::index::key_hash;
+use crate::events::index::{idempotency_key, key_hash};
 
 /// The events that one statement reads.
 const BATCH: i64 = 5_000;
@@ -109,7 +109,9 @@ async fn delete_batch(
     let row = sqlx::query(concat!(
         "/* integrations::purge::delete_batch */
         WITH batch AS MATERIALIZED (
-            SELECT id, integration_id, idempotency_key, request_id FROM events WHERE id > $2 AND id <= $3 ORDER BY id LIMIT $4
+            SELECT e.id, e.integration_id, ",
+        idempotency_key!("e"),
+        " AS idempotency_key, e.request_id FROM events e WHERE e.id > $2 AND e.id <= $3 ORDER BY e.id LIMIT $4
         ), doomed AS MATERIALIZED (
             SELECT id, idempotency_key, request_id FROM batch WHERE integration_id = $1
         ), replays AS (

@@ -16,6 +16,7 @@ use sqlx::postgres::PgRow;
 use crate::columns::Columns;
 use crate::database::Database;
 use crate::error::{Error, Result};
+use crate::packed_headers;
 use crate::stored_form::{body_form, first_of_millisecond};
 
 /// Events that are read at a time: a bound for the payloads in memory.
@@ -81,7 +82,8 @@ impl Sieve {
                     END AS payload,
                     CASE WHEN $6 THEN COALESCE((
                         SELECT r.headers FROM event_requests r WHERE r.id = e.request_id AND r.id BETWEEN $4 AND $3
-                    ), e.headers)::text ELSE '[]' END AS headers
+                    ), e.headers)::text ELSE '[]' END AS headers,
+                    CASE WHEN $6 THEN e.packed_headers END AS packed_headers
                 FROM events e
                 WHERE e.id = ANY($1) AND e.id BETWEEN $2 AND $3",
             )
@@ -130,6 +132,6 @@ fn input(row: &PgRow) -> Result<FilterInput> {
         occurred_at: row.time("occurred_at")?,
         body_form,
         payload: Bytes::from(payload.unwrap_or_default()),
-        headers: row.try_get("headers")?,
+        headers: packed_headers::json_text(row, id.uuid())?.unwrap_or_default(),
     })
 }

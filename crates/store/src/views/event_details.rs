@@ -14,6 +14,7 @@ use super::unfinished::{UnfinishedDeliveryRow, unfinished_of_event};
 use crate::columns::Columns;
 use crate::database::Database;
 use crate::error::Result;
+use crate::packed_headers;
 
 /// The number of latest attempts that come with an event. The list of attempts has all of an event that was replayed so
 /// often that it has more.
@@ -90,7 +91,7 @@ pub async fn load_event(db: &Database, id: EventId) -> Result<Option<EventDetail
         let deliveries = deliveries_of_event(connection, id).await?;
         let work = delivery_work(connection, id).await?;
         snapshot.release().await?;
-        let (event, webhook) = (event_row(&row)?, webhook_row(&row)?);
+        let (event, webhook) = (event_row(&row)?, webhook_row(&row, id)?);
         Ok(Some(EventDetails { event, webhook, deliveries, request, work }))
     })
     .await
@@ -136,10 +137,10 @@ async fn shared_request(connection: &mut PgConnection, row: &PgRow) -> Result<Op
     }))
 }
 
-fn webhook_row(row: &PgRow) -> Result<WebhookRow> {
+fn webhook_row(row: &PgRow, id: EventId) -> Result<WebhookRow> {
     Ok(WebhookRow {
         idempotency_key: row.try_get("idempotency_key")?,
-        headers: row.try_get("headers")?,
+        headers: packed_headers::json_text(row, id.uuid())?.unwrap_or_default(),
         body: row.try_get("raw_body")?,
         source_ip: row.try_get("source_ip")?,
         left_out: row.try_get("left_out")?,

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 
 use grapnel_core::ids::EventId;
-use sqlx::Row;
 use sqlx::postgres::PgRow;
 
 use crate::columns::Columns;
 use crate::database::Database;
 use crate::error::Result;
+use crate::packed_headers;
 use crate::stored_form::{first_of_millisecond, of_request};
 
 /// Reads the headers of events, as JSON text: `[[name, value], …]`, secrets redacted. Events that are gone are missing.
@@ -20,7 +20,7 @@ pub async fn load_headers(db: &Database, ids: &[EventId]) -> Result<HashMap<Even
             "/* views::load_headers */
             SELECT e.id, COALESCE(",
             of_request!("r.headers", "$4", "$3"),
-            ", e.headers)::text AS headers
+            ", e.headers)::text AS headers, e.packed_headers
             FROM events e WHERE e.id = ANY($1) AND e.id BETWEEN $2 AND $3"
         ))
         .bind(&ids)
@@ -29,7 +29,10 @@ pub async fn load_headers(db: &Database, ids: &[EventId]) -> Result<HashMap<Even
         .bind(first_of_millisecond(*first))
         .fetch_all(db.pool())
         .await?;
-        let pair = |row: &PgRow| Ok((row.id("id", EventId::new)?, row.try_get("headers")?));
+        let pair = |row: &PgRow| {
+            let id = row.id("id", EventId::new)?;
+            Ok((id, packed_headers::json_text(row, id.uuid())?.unwrap_or_default()))
+        };
         rows.iter().map(pair).collect()
     })
     .await

@@ -40,6 +40,7 @@ mod tests {
     use super::super::TOTAL_CAP;
     use super::*;
     use crate::deliveries::is_filtered;
+    use crate::events::index::idempotency_key;
 
     const ASCENDING: [&str; 5] =
         [EVENTS_BY_ID_ASC, FAILED_BY_ID_ASC, FILTERED_BY_ID_ASC, OPEN_BY_ID_ASC, EVENTS_BY_OCCURRED_AT_ASC];
@@ -151,6 +152,11 @@ mod tests {
         assert_repeated(&format!("count(*) <= {TOTAL_CAP} "), 2, &MATCHING);
         assert_repeated(&format!("LIMIT {} ", TOTAL_CAP + 1), 2, &[MORE_PROCESSED]);
         assert_repeated(&format!("deliveries + {}", TOTAL_CAP + 1), 2, &[MORE_PROCESSED]);
+    }
+
+    #[test]
+    fn a_key_that_is_not_stored_is_put_together_everywhere() {
+        assert_repeated(idempotency_key!("e"), 1, &[LOAD_EVENT]);
     }
 
     #[test]

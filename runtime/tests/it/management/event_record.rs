@@ -7,7 +7,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use grapnel_core::delivery::state::NextState;
-use grapnel_store::events::{NewEvent, NewPayload, NewRequest};
+use grapnel_store::events::{NewEvent, NewHeaders, NewPayload, NewRequest};
+use grapnel_store::packed_headers;
 use serde_json::Value;
 
 use super::harness::{Api, event, for_destinations, later, whole, with_body};
@@ -20,7 +21,8 @@ fn keys(value: &Value) -> BTreeSet<&str> {
 async fn the_record_has_the_fields_of_the_contract() {
     let api = Api::start().await;
     let integration = api.integration("acme", &["orders"]).await;
-    let headers = r#"[["x-tag","1"],["authorization","[redacted]"],["x-tag","2"]]"#.into();
+    let headers = [("x-tag", "1"), ("authorization", "[redacted]"), ("x-tag", "2")];
+    let headers = NewHeaders::Packed(packed_headers::pack(headers));
     let request = NewRequest::Whole { headers, raw_body: Bytes::from_static(br#"{"data":{"id":"ord-1"}}"#) };
     let id = api.store(NewEvent { request, ..event(integration) }).await;
     api.attempt(id, "orders", later()).await;

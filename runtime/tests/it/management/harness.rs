@@ -15,7 +15,7 @@ use grapnel_core::ids::{EventId, IntegrationId, LeaseId};
 use grapnel_core::integration::{IntegrationRow, RowState};
 use grapnel_core::payload::{BodyForm, DeliveredAs};
 use grapnel_store::deliveries::{AttemptResult, Birth, ClaimedDelivery, claim, record};
-use grapnel_store::events::{self, IngestOutcome, NewEvent, NewPayload, NewRequest};
+use grapnel_store::events::{self, IngestOutcome, NewEvent, NewHeaders, NewPayload, NewRequest};
 use grapnel_store::{ClaimConnections, Database, DedicatedConnection, StoredForm};
 use grapnel_testing::{TestDatabase, TestServices};
 use jiff::Timestamp;
@@ -288,7 +288,8 @@ pub(crate) fn received_at(integration_id: Uuid, received_at: Timestamp) -> NewEv
 
 /// The request of an event that is all of it.
 pub(crate) fn whole(raw_body: Bytes) -> NewRequest {
-    NewRequest::Whole { headers: r#"[["content-type","application/json"]]"#.into(), raw_body }
+    let headers = NewHeaders::Json(r#"[["content-type","application/json"]]"#.into());
+    NewRequest::Whole { headers, raw_body }
 }
 
 /// Sets the body, which is all payload.

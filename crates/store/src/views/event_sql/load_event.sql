@@ -8,8 +8,9 @@ SELECT e.id, e.integration_id, e.provider, e.external_event_id, e.event_type, e.
         WHEN e.request_id IS NOT NULL THEN substring(r.raw_body FROM e.payload_start + 1 FOR e.payload_length)
         ELSE substring(e.raw_body FROM e.payload_start + 1 FOR e.payload_length)
     END AS payload,
-    COALESCE(r.raw_body, e.raw_body) AS raw_body, COALESCE(r.headers, e.headers)::text AS headers,
-    e.request_id, e.request_position, e.request_count, host(e.source_ip) AS source_ip, e.idempotency_key,
+    COALESCE(r.raw_body, e.raw_body) AS raw_body, COALESCE(r.headers, e.headers)::text AS headers, e.packed_headers,
+    e.request_id, e.request_position, e.request_count, host(e.source_ip) AS source_ip,
+    CASE WHEN e.idempotency_key = '' THEN e.integration_id || ':' || e.external_event_id ELSE e.idempotency_key END AS idempotency_key,
     -- Few events have such a row. It was stored with the event, so no other day is looked into.
     (SELECT (a.details -> 'leftOut')::text FROM audit_entries a
         WHERE a.entity_id = e.id AND a.action = 'webhook.received'
