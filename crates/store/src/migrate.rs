@@ -38,6 +38,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (18, "console sessions", include_str!("../../../migrations/0018_console_sessions.sql")),
     (19, "integration statuses", include_str!("../../../migrations/0019_integration_statuses.sql")),
     (20, "packed headers", include_str!("../../../migrations/0020_packed_headers.sql")),
+    (21, "keys of days", include_str!("../../../migrations/0021_keys_of_days.sql")),
 ];
 
 /// The schema version that this binary was written for.

@@ -54,7 +54,7 @@ pub async fn drop_expired(db: &Database, longest_days: i32) -> Result<Option<Ret
     let partitions = partition_drop::list(&mut session).await?;
     let expired = expire(&mut session, &bounds, &partitions, &mut round).await?;
     let kept = days_of(&partitions, |partition| partition.has_events() && !expired.contains(&partition.day));
-    match keys::prune(&mut session, &kept).await {
+    match keys::prune(&mut session, &kept, &expired).await {
         Ok(pruned) => round.pruned_keys = pruned,
         Err(error) => {
             tracing::warn!(error = %chain(&error), "idempotency keys cannot be pruned yet");
@@ -64,6 +64,10 @@ pub async fn drop_expired(db: &Database, longest_days: i32) -> Result<Option<Ret
     drop_days(&mut session, &expired, partitions, &mut round).await;
     if let Err(error) = index_build::ensure_on_partitions(&mut session).await {
         tracing::warn!(error = %chain(&error), "days before an upgrade do not have all indexes yet");
+        round.is_incomplete = true;
+    }
+    if let Err(error) = keys::drop_indexes(&mut session).await {
+        tracing::warn!(error = %chain(&error), "an index that is not used any more cannot be dropped yet");
         round.is_incomplete = true;
     }
     round.expired_days = days::forget_dropped(&mut session).await?;

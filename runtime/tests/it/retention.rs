@@ -95,6 +95,33 @@ async fn days_past_the_retention_are_dropped_with_all_of_their_rows() {
     assert!(drop_expired(&platform, LONGEST).await.dropped.is_empty());
 }
 
+/// More keys than two statements read, of three days in no order.
+#[tokio::test]
+async fn keys_of_all_days_but_the_kept_ones_are_pruned_when_a_day_expires() {
+    let platform = platform_with_retention(38).await;
+    unfinish(&platform, 40).await;
+    let insert = "INSERT INTO idempotency_keys
+        SELECT gen_random_uuid(), uuidv7_floor(current_date - (ARRAY[40, 39, 20])[1 + number % 3] + interval '13 hours')
+        FROM generate_series(1, 30000) AS number";
+    platform.database.execute(insert).await;
+    let left_over =
+        "INSERT INTO idempotency_keys VALUES (gen_random_uuid(), uuidv7_floor(current_date - 50))";
+    let of_kept_days = "SELECT count(*) FROM idempotency_keys
+        WHERE (uuidv7_time(event_id) AT TIME ZONE 'UTC')::date IN (current_date - 40, current_date - 20)";
+    platform.database.execute(left_over).await;
+    let round = drop_expired(&platform, LONGEST).await;
+    assert_eq!((round.pruned_keys, round.dropped.len()), (10_002, TABLES), "{round:?}");
+    assert_eq!(platform.count(of_kept_days).await, 20_002);
+
+    // The table is not read again before the next day expires.
+    platform.database.execute(left_over).await;
+    assert_eq!(drop_expired(&platform, LONGEST).await.pruned_keys, 0);
+    let finish = "UPDATE deliveries SET status = 'failed', finished_at = now(), last_error = 'gone'";
+    platform.database.execute(finish).await;
+    let round = drop_expired(&platform, LONGEST).await;
+    assert_eq!((round.pruned_keys, round.dropped.len()), (10_002, TABLES), "{round:?}");
+}
+
 #[tokio::test]
 async fn a_day_with_unfinished_deliveries_is_kept_and_holds_up_no_other() {
     let platform = platform_with_retention(35).await;
