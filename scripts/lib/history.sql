@@ -23,24 +23,25 @@ FROM (
     ) AS steady
 ) AS times;
 
--- The entries of a batch, as the module events::index makes them: of up to 16 events of a slot of time.
+-- The entries of a batch, as the module events::index makes them: of up to 10 events of a slot of time.
 CREATE TEMPORARY TABLE entries AS
-SELECT id, CASE WHEN place % 16 = 1 THEN count(*) OVER batch ELSE 0 END AS indexed_events,
-    CASE WHEN place % 16 = 1 THEN nullif(array_agg(id) OVER (batch ORDER BY id ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING), '{}') END
+SELECT id, CASE WHEN place % 10 = 1 THEN count(*) OVER batch ELSE 0 END AS indexed_events,
+    CASE WHEN place % 10 = 1 THEN nullif(array_agg(id) OVER (batch ORDER BY id ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING), '{}') END
         AS indexed_ids
 FROM (
     SELECT id, row_number() OVER (PARTITION BY id_slot(id) ORDER BY id) AS place FROM history WHERE n >= :events / 2
 ) AS places
-WINDOW batch AS (PARTITION BY id_slot(id), (place - 1) / 16);
+WINDOW batch AS (PARTITION BY id_slot(id), (place - 1) / 10);
 
 INSERT INTO events (id, integration_id, provider, external_event_id, event_type, subject, occurred_at, received_at,
-    correlation_id, source_ip, headers, raw_body, payload_key, payload_start, payload_length, idempotency_key, indexed_events,
-    indexed_ids, external_id_in_key)
+    correlation_id, source_ip, headers, packed_headers, raw_body, payload_key, payload_start, payload_length, idempotency_key,
+    indexed_events, indexed_ids, external_id_in_key)
 SELECT history.id, integration.id, 'acme', 'history-' || n, 'order.created', 'order-' || n % 100000, at, at,
     history.id::text, '127.0.0.1',
-    '[["host","127.0.0.1:8080"],["content-type","application/json"],["x-acme-signature","5d41402abc4b2a76b9719d911017c592"]]',
+    -- host: 127.0.0.1:8080, content-type: application/json, and an x-acme-signature (see the module packed_headers).
+    '[]', '\x028e3132372e302e302e313a38303830000157d05d41402abc4b2a76b9719d911017c592',
     body, 'data', position('"data":' IN body_text) + 6, length(body_text) - position('"data":' IN body_text) - 7,
-    integration.id || ':history-' || n, coalesce(entries.indexed_events, 1), entries.indexed_ids, true
+    '', coalesce(entries.indexed_events, 1), entries.indexed_ids, true
 FROM history
 LEFT JOIN entries ON entries.id = history.id
 CROSS JOIN (SELECT id FROM integrations WHERE name = :'integration' AND deleted_at IS NULL) AS integration

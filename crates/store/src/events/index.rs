@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::NewEvent;
 
 /// The events of an entry at most. Its ids are in the row of the event that leads, which is not to be compressed for them.
-const MOST_EVENTS: usize = 16;
+const MOST_EVENTS: usize = 10;
 
 /// What an event has of its entry.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::harness::{Api, NOTHING, received_at};
 const SLOT_MILLISECONDS: i64 = 16;
 
 /// The events that an entry stands for, at most.
-const MOST_EVENTS: usize = 16;
+const MOST_EVENTS: usize = 10;
 
 /// The beginning of a slot of time some minutes ago.
 fn slot() -> Timestamp {
