@@ -19,14 +19,13 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use grapnel_core::error_chain::chain;
 use grapnel_core::hint::{self, Hint, HintMessage, QueueKey};
-use lapin::Channel;
-use lapin::options::ConfirmSelectOptions;
 use lapin::types::ShortString;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 mod confirms;
+mod current_channel;
 mod destination_queue;
 mod destination_queues;
 mod holds;
@@ -35,13 +34,13 @@ mod message_size;
 mod tracker;
 
 use self::confirms::{MessageBatch, SettledBatch, publish_batches, try_batch};
+use self::current_channel::{CurrentChannel, LateQueue};
 use self::destination_queues::DestinationQueues;
 use self::holds::QueueHolds;
 use self::intake::HintIntake;
 use self::tracker::HintTracker;
 pub use self::tracker::{PublishFailure, UnpublishedMessage};
-use super::connection::BlockedReason;
-use super::{DEADLINE, QueueConnection, QueueError, close, declare, within_deadline};
+use super::{DEADLINE, QueueConnection, QueueError, close, declare};
 
 /// Messages of new events that may wait for the broker; further ones are not accepted, and become due in PostgreSQL.
 const NEW_CAPACITY: usize = 16_384;
@@ -61,10 +60,6 @@ const MAX_DECLARATIONS: usize = 16;
 
 /// Queues that have failed and are tried at the same time.
 const MAX_TRIALS: usize = 16;
-
-/// When a queue that failed works again, what follows is published on a channel that is not older: a channel goes on to refuse messages
-/// for a queue whose limit was lifted.
-const MAX_AGE_AFTER_TRIAL: Duration = Duration::from_secs(10);
 
 /// Failed messages that may wait for the dispatcher.
 const UNPUBLISHED_CAPACITY: usize = 65_536;
@@ -193,7 +188,7 @@ impl PublishTask {
         let mut backoff = FIRST_BACKOFF;
         metrics::gauge!("grapnel_rabbitmq_blocked").set(0);
         loop {
-            match open(&self.connection).await {
+            match CurrentChannel::open(&self.connection).await {
                 Ok(channel) => {
                     backoff = FIRST_BACKOFF;
                     self.connected.store(true, Ordering::Relaxed);
@@ -262,7 +257,7 @@ impl PublishTask {
     /// Publishes until the channel breaks (an error) or the stop is complete.
     async fn publish(
         &mut self,
-        (mut channel, mut blocked): (Channel, BlockedReason),
+        mut channel: CurrentChannel,
         stop: &CancellationToken,
     ) -> Result<(), QueueError> {
         let Self { connection, intake, asked, queues, .. } = self;
@@ -272,28 +267,17 @@ impl PublishTask {
         let (mut to_try, mut trials) = (VecDeque::new(), FuturesUnordered::new());
         let mut messages = Vec::with_capacity(BATCH);
         let mut is_stopping = false;
-        let mut late: Option<QueueKey> = None;
-        // The one before stays open until what was published on it is settled.
-        let (mut opened_at, mut previous, mut is_trial_over) = (Instant::now(), None, false);
+        let mut late = LateQueue::default();
         let result = loop {
             if is_stopping && unconfirmed.is_empty() && declarations.is_empty() && trials.is_empty() {
                 break Ok(());
             }
             tokio::select! {
                 biased; // what waits is published before a stop takes effect
-                Ok(reason) = why_blocked(&mut blocked) => break Err(QueueError::Blocked(reason)),
+                Ok(reason) = channel.why_blocked() => break Err(QueueError::Blocked(reason)),
                 Some(settled) = unconfirmed.next() => {
                     let mut settled: SettledBatch = settled;
-                    let before = late.take();
-                    let mut is_stuck = false;
-                    if settled.is_late() {
-                        // Two queues, and no answer between: the channel is stuck. RabbitMQ reads nothing more while it keeps too
-                        // much for a queue that has lost its majority, which is the first one. All others go on at once on another
-                        // connection, and nothing is held against them.
-                        is_stuck = before.as_ref().is_some_and(|first| *first != settled.batch.queue);
-                        settled.is_cut_off = is_stuck;
-                        late = before.or_else(|| Some(settled.batch.queue.clone()));
-                    }
+                    let is_stuck = late.note(&mut settled);
                     if let Err(error) = queues.settle(settled, Instant::now()) {
                         break Err(error);
                     }
@@ -302,7 +286,7 @@ impl PublishTask {
                     }
                 }
                 Some(tried) = trials.next() => {
-                    is_trial_over |= SettledBatch::is_confirmed(&tried);
+                    channel.note_trial(&tried);
                     if let Err(error) = queues.settle(tried, Instant::now()) {
                         break Err(error);
                     }
@@ -334,20 +318,11 @@ impl PublishTask {
             if batches.is_empty() {
                 continue;
             }
-            if is_trial_over && opened_at.elapsed() >= MAX_AGE_AFTER_TRIAL {
-                match open(connection).await {
-                    Ok((opened, its_blocked)) => {
-                        blocked = its_blocked;
-                        drop(previous.replace(std::mem::replace(&mut channel, opened)));
-                    }
-                    Err(error) => {
-                        queues.hand_back(batches);
-                        break Err(error);
-                    }
-                }
-                (opened_at, is_trial_over) = (Instant::now(), false);
+            if let Err(error) = channel.renew_if_due(connection).await {
+                queues.hand_back(batches);
+                break Err(error);
             }
-            match publish_batches(&channel, batches, &ended).await {
+            match publish_batches(channel.get(), batches, &ended).await {
                 Ok(published) => unconfirmed.extend(published),
                 Err((batches, error)) => {
                     queues.hand_back(batches);
@@ -367,19 +342,6 @@ impl PublishTask {
         queues.channel_ended();
         result
     }
-}
-
-/// Opens a channel with confirms, and returns what is known about its connection.
-async fn open(connection: &QueueConnection) -> Result<(Channel, BlockedReason), QueueError> {
-    let (channel, blocked) = connection.publishing_channel().await?;
-    within_deadline(channel.confirm_select(ConfirmSelectOptions::default())).await?;
-    Ok((channel, blocked))
-}
-
-/// Waits until the connection is blocked, and returns the reason. Fails when it will not be told any more.
-async fn why_blocked(blocked: &mut BlockedReason) -> Result<Arc<str>, watch::error::RecvError> {
-    let reason = blocked.wait_for(Option::is_some).await?.clone();
-    Ok(reason.unwrap_or_default())
 }
 
 /// Declares a queue on a channel of its own, since a failed declaration closes its channel. Returns the number of its messages.

@@ -8,7 +8,7 @@ use lapin::{BasicProperties, Channel, Confirmation, PublisherConfirm};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::open;
+use super::current_channel::open;
 use crate::queue::{DEADLINE, QueueConnection, QueueError, within_deadline};
 
 /// AMQP's delivery mode of a message that survives a restart of the broker.
