@@ -9,7 +9,8 @@
 //! | `011xxxxx`, then a byte | the word with the number 96 + these 13 bits |
 //! | `1hmlllll` | a run of so many bytes, which follow; of digits if `h`, and with another run after it if `m`. Of 31, what is more follows as LEB128 |
 //!
-//! What is packed is read as long as the event is kept, so words are added at the end and never changed.
+//! What is packed is read as long as the event is kept, so words are added at the end and never changed. Words that are added make a new version of what
+//! workers report that they read (`worker_heartbeats`). SQL does not read it: see [`FormerKey`](crate::events::FormerKey).
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

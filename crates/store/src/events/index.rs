@@ -14,7 +14,8 @@ use uuid::Uuid;
 
 use super::NewEvent;
 
-/// The events of an entry at most. Its ids are in the row of the event that leads, which is not to be compressed for them.
+/// The events of an entry at most. Its ids are in the row of the event that leads, which is not to be compressed for them, and is to fit into a page
+/// with as many others as before: six events of 1 KB.
 const MOST_EVENTS: usize = 10;
 
 /// What an event has of its entry.

@@ -98,7 +98,8 @@ pub enum NewPayload {
 }
 
 /// A key that a previous version gave. Different webhooks could have the same, so it counts only for an event with the same
-/// body, type and subject, and with these headers.
+/// body, type and subject, and with these headers. The statement that compares them reads no packed headers, so a key of a version that packs cannot be
+/// a former one before it does.
 #[derive(Debug)]
 pub struct FormerKey {
     /// The first 16 bytes of the SHA-256 of the key.

@@ -209,7 +209,7 @@ async fn what_the_previous_version_stored_is_recognized_and_nothing_else_is_take
         ("docusign", &counted, docusign("e-1"), vec![docusign("e-2")]),
         ("zendesk", &lost, half(r#"{"text":"10 \ud83d"}"#), vec![half(r#"{"text":"99 \ud83d"}"#)]),
     ] {
-        let senders = Senders::start(&[provider]).await;
+        let senders = Senders::start_beside_an_older_worker(&[provider]).await;
         let first = senders.post(&stored).await.event_id();
         as_stored_before(&senders, key).await;
         let again = senders.post(&stored).await;

@@ -22,9 +22,24 @@ impl Senders {
         Self::start_with(providers, |signer| signer.secret.clone()).await
     }
 
+    /// Starts them beside a worker of before, so that events are stored as the previous version stored them.
+    pub(crate) async fn start_beside_an_older_worker(providers: &[&str]) -> Self {
+        let platform = Platform::new().await;
+        let older = "INSERT INTO worker_heartbeats VALUES (uuidv7_now(), 2, now() + interval '1 hour')";
+        platform.database.execute(older).await;
+        Self::start_on(platform, providers, |signer| signer.secret.clone()).await
+    }
+
     /// `written` is how the secret is written in the Secret.
     pub(crate) async fn start_with(providers: &[&str], written: impl Fn(&Signer) -> String) -> Self {
-        let mut platform = Platform::new().await;
+        Self::start_on(Platform::new().await, providers, written).await
+    }
+
+    async fn start_on(
+        mut platform: Platform,
+        providers: &[&str],
+        written: impl Fn(&Signer) -> String,
+    ) -> Self {
         platform.set("GRAPNEL_PUBLIC_URL", PUBLIC_URL);
         let signers: BTreeMap<String, Signer> =
             providers.iter().map(|name| ((*name).to_owned(), Signer::new(&scheme(name)))).collect();
