@@ -102,6 +102,14 @@ impl Platform {
         self.environment.set(name, value);
     }
 
+    /// Makes the processes take a worker of before for live, which reads this version of events and messages.
+    pub(crate) async fn insert_older_worker(&self, format_version: u8) {
+        let insert = format!(
+            "INSERT INTO worker_heartbeats VALUES (uuidv7_now(), {format_version}, now() + interval '1 hour')"
+        );
+        self.database.execute(&insert).await;
+    }
+
     /// Inserts events of acme with the external ids `NAME-1`, `NAME-2`, …, each with one delivery to `orders`. `state` is SQL for its
     /// status, `queued_at` and `due_at`.
     pub(crate) async fn insert_deliveries(&self, name: &str, count: u32, state: &str) {

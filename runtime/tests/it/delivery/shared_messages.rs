@@ -105,8 +105,7 @@ async fn stopped_worker_leaves_what_it_has_not_started_to_another() {
 async fn messages_are_shared_only_while_every_live_worker_reads_them() {
     let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     platform.apply(&acme_integration(&[destination("orders", &receiver.url("/"))])).await;
-    let older = "INSERT INTO worker_heartbeats VALUES (uuidv7_now(), 1, now() + interval '1 hour')";
-    platform.database.execute(older).await;
+    platform.insert_older_worker(1).await;
     let _api = platform.start(&["api"]);
     let queue = platform.orders_queue().await;
     platform.insert_deliveries("e", DUE, "'retrying', NULL, now()").await;

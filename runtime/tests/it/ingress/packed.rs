@@ -77,10 +77,7 @@ async fn packed_headers_and_a_key_of_parts_are_shown_and_sent_as_they_came() {
 async fn headers_that_a_process_of_before_may_need_are_not_packed() {
     let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     platform.apply(&acme_integration(&[nowhere()])).await;
-    platform
-        .database
-        .execute("INSERT INTO worker_heartbeats VALUES (uuidv7_now(), 2, now() + interval '1 hour')")
-        .await;
+    platform.insert_older_worker(2).await;
     let _api = platform.start(&["api"]);
     platform.wait_until_known("acme").await;
     platform.post_with("beside-an-older-worker", &[]).await;

@@ -25,8 +25,7 @@ impl Senders {
     /// Starts them beside a worker of before, so that events are stored as the previous version stored them.
     pub(crate) async fn start_beside_an_older_worker(providers: &[&str]) -> Self {
         let platform = Platform::new().await;
-        let older = "INSERT INTO worker_heartbeats VALUES (uuidv7_now(), 2, now() + interval '1 hour')";
-        platform.database.execute(older).await;
+        platform.insert_older_worker(2).await;
         Self::start_on(platform, providers, |signer| signer.secret.clone()).await
     }
 

@@ -15,10 +15,7 @@ async fn nothing_is_stored_that_a_live_worker_cannot_read() {
     let (platform, receiver) = (Platform::new().await, TestReceiver::new().await);
     let destinations = json!([{"name": "orders", "url": receiver.url("/")}]);
     platform.apply(&list(&json!({"deliver": "raw"}), &destinations)).await;
-    platform
-        .database
-        .execute("INSERT INTO worker_heartbeats VALUES (uuidv7_now(), 0, now() + interval '1 hour')")
-        .await;
+    platform.insert_older_worker(0).await;
     let _api = platform.start(&["api"]);
     platform.wait_until_known("list").await;
     let answer = post(&platform, &request(&[&element("1"), &element("2")])).await;
