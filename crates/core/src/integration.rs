@@ -274,19 +274,22 @@ impl CompiledIntegration {
 
     /// Returns whether a destination gets events as they came.
     pub fn delivers_raw(&self) -> bool {
-        let stored = self.compiled.mapper.delivered_as;
-        self.destinations
-            .iter()
-            .any(|destination| destination.delivered_as.unwrap_or(stored) == DeliveredAs::Raw)
+        self.destination_forms().any(|(_, form)| form == DeliveredAs::Raw)
     }
 
     /// Returns whether a destination needs headers of the webhook: those that it is sent, or the `content-type` for the form of its events.
     pub fn needs_headers(&self) -> bool {
-        let stored = self.compiled.mapper.delivered_as;
-        self.destinations.iter().any(|destination| {
-            destination.delivered_as.unwrap_or(stored) != DeliveredAs::Normalized
-                || destination.forwarded.are_always_needed()
+        self.destination_forms().any(|(destination, form)| {
+            form != DeliveredAs::Normalized || destination.forwarded.are_always_needed()
         })
+    }
+
+    /// The destinations, and the form in which each gets new events.
+    fn destination_forms(&self) -> impl Iterator<Item = (&CompiledDestination, DeliveredAs)> {
+        let stored = self.compiled.mapper.delivered_as;
+        self.destinations
+            .iter()
+            .map(move |destination| (&**destination, destination.delivered_as.unwrap_or(stored)))
     }
 
     pub fn destination(&self, name: &str) -> Option<&Arc<CompiledDestination>> {

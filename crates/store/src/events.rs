@@ -152,7 +152,6 @@ fn bind_events<'q>(
         .bind(births)
         .bind(indexed_events)
         .bind(indexed_ids)
-        .bind(batch.column(NewEvent::has_external_id_in_key))
         .bind(batch.column(|event| event.place(form).packed_headers))
 }
 
@@ -200,14 +199,14 @@ macro_rules! store_events {
             $1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
             $9::timestamptz[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bytea[], $15::text[],
             $16::int[], $17::int[], $18::smallint[], $19::smallint[], $20::smallint[], $21::text[], $26::smallint[],
-            $27::text[], $28::boolean[], $29::bytea[]",
+            $27::text[], $28::bytea[]",
             $arrays,
             "
         ) AS t (
             key_hash, id, integration_id, provider, external_event_id, event_type, subject, occurred_at,
             received_at, correlation_id, traceparent, source_ip, headers, raw_body, payload_key,
             payload_start, payload_length, body_form, delivered_as, secret_index, idempotency_key, indexed_events,
-            indexed_ids, external_id_in_key, packed_headers",
+            indexed_ids, packed_headers",
             $values,
             "
         )
@@ -236,7 +235,7 @@ macro_rules! store_events {
             payload_length, body_form, delivered_as, secret_index, idempotency_key,
             -- Where one is left out, it may be the one that leads others.
             CASE WHEN (SELECT count(*) FROM fresh) = cardinality($2) THEN indexed_events ELSE 1 END,
-            CASE WHEN (SELECT count(*) FROM fresh) = cardinality($2) THEN indexed_ids::uuid[] END, external_id_in_key,
+            CASE WHEN (SELECT count(*) FROM fresh) = cardinality($2) THEN indexed_ids::uuid[] END, idempotency_key = '',
             packed_headers",
             $columns,
             "
@@ -262,7 +261,7 @@ const INSERT: &str = store_events!("events::store", "", "", "", "", "", "", "", 
 // whether or not a row needs them.
 const INSERT_RARE: &str = store_events!(
     "events::store, rare",
-    ", $30::uuid[], $31::text[], $32::bytea[], $33::text[], $34::uuid[], $35::bytea[], $36::uuid[], $37::int[], $38::int[]",
+    ", $29::uuid[], $30::text[], $31::bytea[], $32::text[], $33::uuid[], $34::bytea[], $35::uuid[], $36::int[], $37::int[]",
     ", former_key_hash, former_headers, former_body, audit_details, audit_id, payload, request_id, request_position, request_count",
     ", known AS (
         -- Scalar subqueries, so that each is a probe of an index and never a join of whole tables.
@@ -286,7 +285,7 @@ const INSERT_RARE: &str = store_events!(
         -- A request of which nothing is new leaves nothing.
         INSERT INTO event_requests (id, headers, raw_body)
         SELECT r.id, r.headers::json, r.raw_body
-        FROM unnest($39::uuid[], $40::text[], $41::bytea[]) AS r (id, headers, raw_body)
+        FROM unnest($38::uuid[], $39::text[], $40::bytea[]) AS r (id, headers, raw_body)
         WHERE r.id IN (SELECT i.request_id FROM input i WHERE i.id IN (SELECT event_id FROM fresh))
     )",
     concat!(

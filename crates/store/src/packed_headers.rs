@@ -22,9 +22,8 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 
 /// The words, one in a line.
-const WORDS_TEXT: &str = include_str!("packed_headers/words.txt");
-
-static WORDS: LazyLock<Vec<&'static str>> = LazyLock::new(|| WORDS_TEXT.lines().collect());
+static WORDS: LazyLock<Vec<&'static str>> =
+    LazyLock::new(|| include_str!("packed_headers/words.txt").lines().collect());
 
 static NUMBERS: LazyLock<HashMap<&'static str, usize>> =
     LazyLock::new(|| WORDS.iter().enumerate().map(|(number, word)| (*word, number)).collect());
@@ -97,7 +96,7 @@ fn write_runs(packed: &mut Vec<u8>, text: &[u8]) {
         rest = &rest[before.len() + digits.len()..];
         if !digits.is_empty() {
             write_run_start(packed, OF_DIGITS, digits.len() / 2, rest.is_empty());
-            packed.extend(digits.chunks_exact(2).map(|pair| value(pair[0]) << 4 | value(pair[1])));
+            packed.extend(hex::decode(digits).expect("an even number of digits"));
         }
         if rest.is_empty() {
             return;
@@ -133,10 +132,6 @@ fn is_digit(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'f')
 }
 
-fn value(digit: u8) -> u8 {
-    if digit <= b'9' { digit - b'0' } else { digit - b'a' + 10 }
-}
-
 /// What is left to be read.
 struct Reader<'a>(&'a [u8]);
 
@@ -165,7 +160,6 @@ impl<'a> Reader<'a> {
     }
 
     fn run(&mut self, start: u8, text: &mut Vec<u8>) -> Option<()> {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let length = match usize::from(start) & LONG {
             LONG => LONG.checked_add(self.number()?)?,
             short => short,
@@ -174,8 +168,7 @@ impl<'a> Reader<'a> {
         if start & OF_DIGITS == 0 {
             text.extend_from_slice(bytes);
         } else {
-            let digits = |byte: &u8| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
-            text.extend(bytes.iter().flat_map(digits));
+            text.extend_from_slice(hex::encode(bytes).as_bytes());
         }
         Some(())
     }

@@ -54,7 +54,7 @@ pub async fn drop_expired(db: &Database, longest_days: i32) -> Result<Option<Ret
     let partitions = partition_drop::list(&mut session).await?;
     let expired = expire(&mut session, &bounds, &partitions, &mut round).await?;
     let kept = days_of(&partitions, |partition| partition.has_events() && !expired.contains(&partition.day));
-    match keys::prune(&mut session, &kept, &expired).await {
+    match keys::prune(&mut session, &kept).await {
         Ok(pruned) => round.pruned_keys = pruned,
         Err(error) => {
             tracing::warn!(error = %chain(&error), "idempotency keys cannot be pruned yet");

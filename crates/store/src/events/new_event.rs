@@ -155,7 +155,7 @@ impl NewEvent {
     }
 
     /// Whether the event can be found through its key by who knows the provider's id: the key is `INTEGRATION:EXTERNAL_ID`.
-    pub(super) fn has_external_id_in_key(&self) -> bool {
+    fn has_external_id_in_key(&self) -> bool {
         let mut integration = Uuid::encode_buffer();
         let integration = &*self.integration_id.uuid().hyphenated().encode_lower(&mut integration);
         let id = self.idempotency_key.strip_prefix(integration).and_then(|rest| rest.strip_prefix(':'));

@@ -91,25 +91,23 @@ pub(super) async fn expired(session: &mut Session) -> Result<BTreeSet<Date>> {
     days.iter().map(|day| parse_day(day)).collect()
 }
 
-/// Returns whether one of these expired days may still have keys.
-pub(super) async fn have_keys(session: &mut Session, expired: &BTreeSet<Date>) -> Result<bool> {
+/// Returns whether an expired day may still have keys.
+pub(super) async fn have_keys(session: &mut Session) -> Result<bool> {
     let have_keys = sqlx::query_scalar(
         "/* retention::days::have_keys */
-        SELECT EXISTS (SELECT FROM expired_days WHERE has_keys AND to_char(day, 'YYYYMMDD') = ANY($1))",
+        SELECT EXISTS (SELECT FROM expired_days WHERE has_keys)",
     )
-    .bind(texts(expired))
     .fetch_one(session.connection())
     .await?;
     Ok(have_keys)
 }
 
-/// Records that the keys of these expired days are pruned.
-pub(super) async fn note_pruned(session: &mut Session, expired: &BTreeSet<Date>) -> Result<()> {
+/// Records that the keys of the expired days are pruned. None expires meanwhile: only this session has the round.
+pub(super) async fn note_pruned(session: &mut Session) -> Result<()> {
     sqlx::query(
         "/* retention::days::note_pruned */
-        UPDATE expired_days SET has_keys = false WHERE has_keys AND to_char(day, 'YYYYMMDD') = ANY($1)",
+        UPDATE expired_days SET has_keys = false WHERE has_keys",
     )
-    .bind(texts(expired))
     .execute(session.connection())
     .await?;
     Ok(())
@@ -222,10 +220,6 @@ pub(super) fn first_id(day: Date) -> Uuid {
 /// Returns a day as the names of partitions have it.
 pub(super) fn text(day: Date) -> String {
     day.strftime("%Y%m%d").to_string()
-}
-
-fn texts(days: &BTreeSet<Date>) -> Vec<String> {
-    days.iter().map(|day| text(*day)).collect()
 }
 
 pub(super) fn parse_day(text: &str) -> Result<Date> {

@@ -20,12 +20,8 @@ use crate::error::Result;
 const PAGES: i64 = 64;
 
 /// Prunes the keys of all days but the kept ones, up to the newest of these, if one of the expired days may have keys. Returns how many.
-pub(super) async fn prune(
-    session: &mut Session,
-    kept: &BTreeSet<Date>,
-    expired: &BTreeSet<Date>,
-) -> Result<u64> {
-    if !days::have_keys(session, expired).await? {
+pub(super) async fn prune(session: &mut Session, kept: &BTreeSet<Date>) -> Result<u64> {
+    if !days::have_keys(session).await? {
         return Ok(0);
     }
     let bounds: Vec<Uuid> =
@@ -35,7 +31,7 @@ pub(super) async fn prune(
         pruned += of_pages;
         page += PAGES;
     }
-    days::note_pruned(session, expired).await?;
+    days::note_pruned(session).await?;
     Ok(pruned)
 }
 
