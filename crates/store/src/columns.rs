@@ -41,12 +41,3 @@ impl<'a, T> Batch<'a, T> {
         self.0.iter().map(pick).collect()
     }
 }
-
-/// The predicate of the index of attempts that begins with an integration. It holds for every row, and only who repeats it gets this index: a generic
-/// plan that is made for a nearly empty partition would otherwise read it from end to end, where the primary key is meant.
-macro_rules! is_any_integration {
-    () => {
-        "integration_id <> '00000000-0000-0000-0000-000000000000'"
-    };
-}
-pub(crate) use is_any_integration;

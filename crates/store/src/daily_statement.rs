@@ -27,7 +27,7 @@ pub(crate) struct DailyStatement {
 }
 
 /// Days since 1970, in UTC.
-type Day = u32;
+pub(crate) type Day = u32;
 
 impl DailyStatement {
     pub(crate) const fn new(template: &'static str, tables: &'static [&'static str]) -> Self {
@@ -64,7 +64,7 @@ impl DailyStatement {
 }
 
 /// Returns the day of a UUIDv7.
-fn day_of(id: Uuid) -> Day {
+pub(crate) fn day_of(id: Uuid) -> Day {
     const RANDOM_BITS: u32 = 80;
     // Of 48 bits of milliseconds.
     u32::try_from((id.as_u128() >> RANDOM_BITS) / MILLISECONDS_OF_DAY).unwrap_or(Day::MAX)

@@ -8,6 +8,7 @@ mod insert;
 mod held;
 mod due;
 mod claim;
+mod attempt_index;
 mod record;
 mod abandoned;
 mod replay;
@@ -15,6 +16,7 @@ pub(crate) mod end;
 mod removals;
 
 pub use abandoned::take_abandoned;
+pub(crate) use attempt_index::{indexed_attempts, is_attempts_entry};
 pub use claim::{ClaimedDelivery, ClaimingDestination, CloudEventFields, claim, long_payload};
 pub use due::{
     LostDeliveries, QueueBacklog, RequeuedDelivery, Wait, backlogs, find_lost, give_back, queued_counts,

@@ -122,7 +122,7 @@ fn bind_events<'q>(
         }
     }
     let (indexed_events, indexed_ids): (Vec<_>, Vec<_>) =
-        index::entries(events).into_iter().map(|entry| (entry.events, entry.ids)).unzip();
+        index::entries(events).into_iter().map(|entry| (entry.rows, entry.others)).unzip();
     let batch = Batch(events);
     statement
         .bind(batch.column(|event| event.key_hash))

@@ -15,6 +15,7 @@ mod dedicated_connection;
 mod claim_connections;
 mod columns;
 mod daily_statement;
+mod index_entry;
 mod stored_form;
 pub mod packed_headers;
 pub mod partitions;

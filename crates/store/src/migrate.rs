@@ -39,6 +39,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (19, "integration statuses", include_str!("../../../migrations/0019_integration_statuses.sql")),
     (20, "packed headers", include_str!("../../../migrations/0020_packed_headers.sql")),
     (21, "keys of days", include_str!("../../../migrations/0021_keys_of_days.sql")),
+    (
+        22,
+        "shared entries of attempts",
+        include_str!("../../../migrations/0022_shared_entries_of_attempts.sql"),
+    ),
 ];
 
 /// The schema version that this binary was written for.

@@ -66,12 +66,17 @@ pub async fn drop_expired(db: &Database, longest_days: i32) -> Result<Option<Ret
         tracing::warn!(error = %chain(&error), "days before an upgrade do not have all indexes yet");
         round.is_incomplete = true;
     }
-    if let Err(error) = keys::drop_indexes(&mut session).await {
+    if let Err(error) = drop_unused_indexes(&mut session).await {
         tracing::warn!(error = %chain(&error), "an index that is not used any more cannot be dropped yet");
         round.is_incomplete = true;
     }
     round.expired_days = days::forget_dropped(&mut session).await?;
     Ok(Some(round))
+}
+
+async fn drop_unused_indexes(session: &mut Session) -> Result<()> {
+    keys::drop_indexes(session).await?;
+    index_build::drop_replaced(session).await
 }
 
 /// Records the days that have expired and returns all of those that are not gone yet.

@@ -123,8 +123,10 @@ fn result_of(
     let evaluation = state::evaluate(&destination.retry, in_budget, unsent_for, &outcome, jitter);
     AttemptResult {
         event_id: claimed.event_id,
+        integration_id: claimed.integration_id,
         destination: destination.name.to_string(),
         lease_id: claimed.lease_id,
+        attempt_no: claimed.attempts + 1,
         budget_start: claimed.budget_start,
         replay_request_id: claimed.replay_request_id,
         triggered_by: claimed.triggered_by,

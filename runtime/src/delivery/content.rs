@@ -66,7 +66,7 @@ fn cloud_event<'a>(
 ) -> CloudEvent<'a> {
     CloudEvent {
         id: claimed.event_id.uuid(),
-        integration_id: fields.integration_id.uuid(),
+        integration_id: claimed.integration_id.uuid(),
         provider: &claimed.provider,
         event_type: &claimed.event_type,
         external_event_id: claimed.external_event_id.as_deref(),

@@ -16,6 +16,7 @@ mod erasure;
 mod filtered;
 mod finding;
 mod indexed_events;
+mod indexed_attempts;
 mod other_lists;
 mod derived_entries;
 mod integration_status;

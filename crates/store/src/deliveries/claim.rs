@@ -29,6 +29,7 @@ use crate::stored_form::{body_form, first_of_millisecond, of_request};
 #[derive(Debug)]
 pub struct ClaimedDelivery {
     pub event_id: EventId,
+    pub integration_id: IntegrationId,
     pub lease_id: LeaseId,
     /// Recorded attempts so far.
     pub attempts: i32,
@@ -81,7 +82,6 @@ impl<'a> From<&'a str> for ClaimingDestination<'a> {
 /// The fields that only a CloudEvent carries.
 #[derive(Debug)]
 pub struct CloudEventFields {
-    pub integration_id: IntegrationId,
     pub subject: Option<String>,
     pub occurred_at: Timestamp,
 }
@@ -260,7 +260,7 @@ const CLAIM_TEMPLATE: &str = concat!(
             AND NOT ",
     is_being_removed!(),
     "
-        RETURNING d.event_id, d.lease_id, d.attempts, d.budget_start, d.triggered_by, d.replay_request_id,
+        RETURNING d.event_id, d.integration_id, d.lease_id, d.attempts, d.budget_start, d.triggered_by, d.replay_request_id,
             d.queued_at, d.started_at, d.unsent_since
     )
     SELECT c.*, e.provider, e.event_type, e.external_event_id, e.correlation_id, e.traceparent, e.payload_key,
@@ -271,7 +271,6 @@ const CLAIM_TEMPLATE: &str = concat!(
         CASE WHEN f.delivered_as <> $8 OR $13 OR strpos(e.headers::text, '\"cdn-loop\"') > 0 THEN e.headers::text END
             AS headers,
         CASE WHEN f.delivered_as <> $8 OR $13 THEN e.packed_headers END AS packed_headers,
-        CASE WHEN f.delivered_as IN ($10, $11) THEN e.integration_id END AS integration_id,
         CASE WHEN f.delivered_as IN ($10, $11) THEN e.subject END AS subject,
         CASE WHEN f.delivered_as IN ($10, $11) THEN e.occurred_at END AS occurred_at
     FROM claimed c
@@ -330,15 +329,9 @@ pub async fn long_payload(db: &Database, claimed: &ClaimedDelivery) -> Result<Ve
 fn claimed_delivery(row: &PgRow) -> Result<ClaimedDelivery> {
     let event_id = row.id("event_id", EventId::new)?;
     let corrupt = |table, column| move || Error::Corrupt { table, column, id: event_id.uuid() };
-    let integration_id: Option<Uuid> = row.try_get("integration_id")?;
-    let occurred_at = row.optional_time("occurred_at")?;
-    let cloud_event = match (integration_id, occurred_at) {
-        (Some(integration_id), Some(occurred_at)) => Some(CloudEventFields {
-            integration_id: IntegrationId::new(integration_id),
-            subject: row.try_get("subject")?,
-            occurred_at,
-        }),
-        _ => None,
+    let cloud_event = match row.optional_time("occurred_at")? {
+        Some(occurred_at) => Some(CloudEventFields { subject: row.try_get("subject")?, occurred_at }),
+        None => None,
     };
     let body_form = body_form(row.try_get("body_form")?);
     let delivered_as = DeliveredAs::from_code(row.try_get("delivered_as")?);
@@ -352,6 +345,7 @@ fn claimed_delivery(row: &PgRow) -> Result<ClaimedDelivery> {
             (_, None) => Err(corrupt("events", "delivered_as")()),
         },
         event_id,
+        integration_id: row.id("integration_id", IntegrationId::new)?,
         lease_id: row.id("lease_id", LeaseId::new)?,
         attempts: row.try_get("attempts")?,
         budget_start: row.try_get("budget_start")?,

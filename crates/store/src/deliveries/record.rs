@@ -12,7 +12,9 @@ use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
+use uuid::Uuid;
 
+use super::attempt_index;
 use crate::audit::insert_audit_entries;
 use crate::columns::{Batch, Columns};
 use crate::dedicated_connection::DedicatedConnection;
@@ -23,8 +25,11 @@ use crate::replay_settlement;
 #[derive(Debug, Clone)]
 pub struct AttemptResult {
     pub event_id: EventId,
+    pub integration_id: IntegrationId,
     pub destination: String,
     pub lease_id: LeaseId,
+    /// The number that the attempt has.
+    pub attempt_no: i32,
     /// As the claim saw them: the difference shows what a replay changed meanwhile.
     pub budget_start: i32,
     pub replay_request_id: Option<ReplayId>,
@@ -86,6 +91,12 @@ async fn write(connection: &mut PgConnection, results: &[AttemptResult]) -> Resu
     let (Some(first), Some(last)) = (ids().min(), ids().max()) else {
         return Ok(Vec::new());
     };
+    let attempt_ids: Vec<Uuid> = results.iter().map(|_| AttemptId::generate().uuid()).collect();
+    let (indexed_attempts, indexed_event_ids): (Vec<_>, Vec<_>) =
+        attempt_index::entries(results, &attempt_ids)
+            .into_iter()
+            .map(|entry| (entry.rows, entry.others))
+            .unzip();
     let batch = Batch(results);
     let rows = sqlx::query(RECORD)
         .bind(batch.column(|result| result.event_id.uuid()))
@@ -105,9 +116,11 @@ async fn write(connection: &mut PgConnection, results: &[AttemptResult]) -> Resu
         .bind(batch.column(|result| result.response_body.as_deref()))
         .bind(batch.column(|result| result.error_message.as_deref()))
         .bind(batch.column(|result| result.duration_ms.cast_signed()))
-        .bind(batch.column(|_| AttemptId::generate().uuid()))
+        .bind(attempt_ids)
         .bind(first)
         .bind(last)
+        .bind(indexed_attempts)
+        .bind(indexed_event_ids)
         .fetch_all(connection)
         .await?;
     let recorded = |row: &PgRow| {
@@ -142,7 +155,8 @@ const RECORD: &str = concat!(
             ($8::timestamptz[])[i] AS started_at, ($9::text[])[i]::delivery_status AS next, ($10::float8[])[i] AS wait,
             ($11::text[])[i]::delivery_status AS next_if_replayed, ($12::float8[])[i] AS wait_if_replayed,
             ($13::bool[])[i] AS counts, ($14::smallint[])[i] AS http_status, ($15::text[])[i] AS response_body,
-            ($16::text[])[i] AS error_message, ($17::int[])[i] AS duration_ms, ($18::uuid[])[i] AS attempt_id
+            ($16::text[])[i] AS error_message, ($17::int[])[i] AS duration_ms, ($18::uuid[])[i] AS attempt_id,
+            ($21::smallint[])[i] AS indexed_attempts, ($22::text[])[i] AS indexed_event_ids
         FROM unnest($1::uuid[]) WITH ORDINALITY AS t (event_id, i)
     ), updated AS (
         UPDATE deliveries d
@@ -174,10 +188,13 @@ const RECORD: &str = concat!(
     ), attempted AS (
         INSERT INTO delivery_attempts (
             id, event_id, integration_id, destination, attempt_no, succeeded, http_status, response_body,
-            error_message, duration_ms, triggered_by, scheduled_at, started_at
+            error_message, duration_ms, triggered_by, scheduled_at, started_at, indexed_attempts, indexed_event_ids
         )
         SELECT attempt_id, event_id, integration_id, destination, attempt_no, new_status = 'succeeded', http_status,
-            response_body, error_message, duration_ms, attempt_triggered_by, scheduled_at, started_at
+            response_body, error_message, duration_ms, attempt_triggered_by, scheduled_at, started_at,
+            -- Where one is refused or is no attempt, it may be the one that leads others.
+            CASE WHEN (SELECT count(*) FROM updated WHERE counts) = cardinality($1) THEN indexed_attempts ELSE 1 END,
+            CASE WHEN (SELECT count(*) FROM updated WHERE counts) = cardinality($1) THEN indexed_event_ids::uuid[] END
         FROM updated WHERE counts
     ), audited AS (
         ",

@@ -1,61 +1,22 @@
 //! The indexes of events by integration and by type, of which one entry stands for several events.
 //!
-//! Each index costs an insertion, and three of them took a fifth of the statement that stores events. So the events of a batch that are of one integration,
-//! one type and one slot of time share an entry: that of the event which leads them. Its row has the number of events that are found through the entry
-//! (`indexed_events`) and the ids of the others (`indexed_ids`), whose own number is 0. Whoever stores an event by itself has an entry for it: that is
-//! the default of both columns.
-//!
-//! A slot is what the first 44 bits of an id tell, 16 ms: enough for a batch, and few to be sorted. The entries are in the order of their slots, so what
-//! is read along them is too, and within a slot the ids are sorted. No slot is in two days, so an entry is in the partition of all that it stands for.
-
-use std::collections::HashMap;
-
-use uuid::Uuid;
+//! Those of a batch that are of one integration, one type and one slot of time share an entry (see [`crate::index_entry`]): `indexed_events` is its
+//! number, and `indexed_ids` has the others. No slot is in two days, so an entry is in the partition of all that it stands for.
 
 use super::NewEvent;
+use crate::index_entry::{IndexEntry, shared_entries, slot};
 
 /// The events of an entry at most. Its ids are in the row of the event that leads, which is not to be compressed for them, and is to fit into a page
 /// with as many others as before: six events of 1 KB.
 const MOST_EVENTS: usize = 10;
 
-/// What an event has of its entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct IndexEntry {
-    /// The events that are found through it, itself included; 0 when another one stands for it.
-    pub(crate) events: i16,
-    /// The others, as the text of an array.
-    pub(crate) ids: Option<String>,
-}
-
 /// Returns the entry of each event of a batch.
 pub(crate) fn entries(batch: &[NewEvent]) -> Vec<IndexEntry> {
-    let mut groups: Vec<Vec<Uuid>> = vec![Vec::new(); batch.len()];
-    let mut leaders: HashMap<_, usize> = HashMap::with_capacity(batch.len());
-    for (position, event) in batch.iter().enumerate() {
-        let id = event.id.uuid();
-        let leader = leaders.entry((event.integration_id, &*event.event_type, slot(id))).or_insert(position);
-        if groups[*leader].len() == MOST_EVENTS {
-            *leader = position;
-        }
-        groups[*leader].push(id);
-    }
-    groups.iter().map(|group| IndexEntry::of(group)).collect()
-}
-
-impl IndexEntry {
-    /// The first one leads.
-    fn of(group: &[Uuid]) -> Self {
-        let ids = group.get(1..).filter(|others| !others.is_empty()).map(|others| {
-            let others: Vec<String> = others.iter().map(Uuid::to_string).collect();
-            format!("{{{}}}", others.join(","))
-        });
-        Self { events: group.len() as i16, ids }
-    }
-}
-
-/// As `id_slot` in the migrations.
-fn slot(id: Uuid) -> u128 {
-    id.as_u128() >> 84
+    let keyed = |event| {
+        let NewEvent { id, integration_id, event_type, .. }: &NewEvent = event;
+        ((*integration_id, &**event_type, slot(id.uuid())), id.uuid())
+    };
+    shared_entries(batch.iter().map(keyed), MOST_EVENTS)
 }
 
 /// The condition on entries `l` along an index that begins with the columns of `$key`: their slots are compared with those of `$first` and `$last`. What

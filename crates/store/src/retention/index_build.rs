@@ -2,7 +2,6 @@
 //! the migrations and everybody for a table whose index is built otherwise.
 
 use super::session::Session;
-use crate::columns::is_any_integration;
 use crate::deliveries::never;
 use crate::error::Result;
 
@@ -75,9 +74,9 @@ const PARTITION_INDEXES: [PartitionIndex; 6] = [
     },
     PartitionIndex {
         parent: "delivery_attempts",
-        name: "delivery_attempts_integration",
-        suffix: "_integration",
-        definition: concat!("(integration_id, succeeded, id) WHERE ", is_any_integration!()),
+        name: "delivery_attempts_shared",
+        suffix: "_shared",
+        definition: "(integration_id, succeeded, id_slot(id)) INCLUDE (id, indexed_attempts) WHERE indexed_attempts > 0",
     },
 ];
 
@@ -107,6 +106,22 @@ pub(super) async fn ensure_on_partitions(session: &mut Session) -> Result<()> {
             build(session, &name, &format!("{partition} {}", index.definition)).await?;
             session.execute(&format!("ALTER INDEX {} ATTACH PARTITION {name}", index.name)).await?;
         }
+    }
+    Ok(())
+}
+
+/// Drops the index of attempts that releases of before used, when every day has the one in its place. That of a partitioned table cannot be dropped
+/// concurrently: it takes a moment, once the lock is there.
+pub(super) async fn drop_replaced(session: &mut Session) -> Result<()> {
+    let is_replaced: bool = sqlx::query_scalar(
+        "/* retention::index_build::drop_replaced */
+        SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('delivery_attempts_shared') AND indisvalid)
+            AND to_regclass('delivery_attempts_integration') IS NOT NULL",
+    )
+    .fetch_one(session.connection())
+    .await?;
+    if is_replaced {
+        session.execute("DROP INDEX IF EXISTS delivery_attempts_integration").await?;
     }
     Ok(())
 }

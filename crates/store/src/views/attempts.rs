@@ -14,8 +14,9 @@ use super::owners::bare;
 use super::page::{Page, PageRequest, Position};
 use super::snapshot::Snapshot;
 use super::walk::{Slice, WalkedPage, walk_to_page};
-use crate::columns::{Columns, is_any_integration};
+use crate::columns::Columns;
 use crate::database::Database;
+use crate::deliveries::{indexed_attempts, is_attempts_entry};
 use crate::error::{Error, Result};
 
 /// One HTTP request of a delivery.
@@ -165,21 +166,21 @@ macro_rules! all_attempts {
     };
 }
 
-/// The heads of the walks of each integration and outcome are merged: the index delivery_attempts_integration is ordered within these
-/// (see [`Slice`]).
+/// The heads of the walks of each integration and outcome are merged (see [`crate::deliveries::indexed_attempts`] and [`Slice`]).
 macro_rules! attempts_of_integrations {
     () => {
         concat!(
             "SELECT a.* FROM unnest($1::uuid[]) AS integration (id)
                 CROSS JOIN (VALUES (true), (false)) AS outcome (succeeded)
                 CROSS JOIN LATERAL (
-                    SELECT a.* FROM delivery_attempts a
-                    WHERE a.",
-            is_any_integration!(),
+                    ",
+            indexed_attempts!(
+                "$7",
+                "LEAST($8, $9)",
+                "a.id >= $7 AND a.id < $8 AND ($9::uuid IS NULL OR a.id < $9)",
+                "$10"
+            ),
             "
-                        AND (a.integration_id, a.succeeded, a.id) >= (integration.id, outcome.succeeded, $7)
-                        AND (a.integration_id, a.succeeded, a.id) < (integration.id, outcome.succeeded, LEAST($8, $9))
-                    ORDER BY a.integration_id DESC, a.succeeded DESC, a.id DESC LIMIT $10
                 ) AS a
                 WHERE $4::boolean IS NULL OR outcome.succeeded = $4
                 ORDER BY a.id DESC LIMIT $10"
@@ -187,12 +188,41 @@ macro_rules! attempts_of_integrations {
     };
 }
 
+/// How many attempts of the window the integrations have, as far as entries of the index tell: those of the slots in which it begins and ends are counted
+/// by their ids.
+const COUNT_INTEGRATIONS: &str = concat!(
+    "/* views::count_attempts_of_integrations */
+    SELECT COALESCE(sum(counted.attempts), 0)::bigint
+    FROM unnest($1::uuid[]) AS integration (id)
+    CROSS JOIN (VALUES (true), (false)) AS outcome (succeeded)
+    CROSS JOIN LATERAL (
+        SELECT sum(entry.attempts) AS attempts FROM (
+            SELECT l.indexed_attempts AS attempts FROM delivery_attempts l
+            WHERE ",
+    is_attempts_entry!(">", "$7", "<", "$8"),
+    "
+            ORDER BY l.integration_id DESC, l.succeeded DESC, id_slot(l.id) DESC LIMIT $10
+        ) AS entry
+        UNION ALL
+        SELECT count(*) FROM (
+            ",
+    indexed_attempts!("$7", "$7", "a.id >= $7 AND a.id < $8", "$10"),
+    "
+        ) AS first
+        UNION ALL
+        SELECT count(*) FROM (
+            ",
+    indexed_attempts!("$8", "$8", "a.id >= $7 AND a.id < $8 AND id_slot($7) <> id_slot($8)", "$10"),
+    "
+        ) AS last
+    ) AS counted
+    WHERE $4::boolean IS NULL OR outcome.succeeded = $4"
+);
+
 const SEARCH: &str = search_statement!("search_attempts", all_attempts!());
 const COUNT: &str = count_statement!("count_searched_attempts", all_attempts!());
 const SEARCH_INTEGRATIONS: &str =
     search_statement!("search_attempts_of_integrations", attempts_of_integrations!());
-const COUNT_INTEGRATIONS: &str =
-    count_statement!("count_attempts_of_integrations", attempts_of_integrations!());
 
 const LOAD: &str = "/* views::load_attempts */
     SELECT a.id, a.event_id, a.integration_id, a.destination, a.attempt_no, a.succeeded, a.http_status,

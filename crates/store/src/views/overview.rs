@@ -17,6 +17,7 @@ use super::id_time::{id_at, time_of_id};
 use super::snapshot::Snapshot;
 use crate::columns::Columns;
 use crate::database::Database;
+use crate::deliveries::indexed_attempts;
 use crate::error::Result;
 
 /// The unfinished deliveries of a destination that are counted.
@@ -103,10 +104,12 @@ const BACKLOGS: &str = "/* views::overview_backlogs */
 
 const LAST_FAILURE: &str = concat!(
     "/* views::overview_last_failure */
-    SELECT id, http_status, left(error_message, 300) AS error_message FROM delivery_attempts
-    WHERE integration_id = $1 AND destination = $2 AND id >= $3 AND NOT succeeded AND ",
-    crate::columns::is_any_integration!(),
-    " ORDER BY id DESC LIMIT 1"
+    SELECT a.id, a.http_status, left(a.error_message, 300) AS error_message
+    FROM (VALUES ($1::uuid)) AS integration (id) CROSS JOIN (VALUES (false)) AS outcome (succeeded) CROSS JOIN LATERAL (
+        ",
+    indexed_attempts!("$3", "$4", "l.destination = $2 AND a.id >= $3", "1"),
+    "
+    ) AS a"
 );
 
 /// Reads what happened since the beginning of a minute, in parts of this length: the counts of each integration by the number of the part.
@@ -187,7 +190,7 @@ pub async fn load_last_failure(
         let mut snapshot = Snapshot::take(db).await?;
         snapshot.walk_for(Duration::from_secs(1)).await?;
         let statement = sqlx::query(LAST_FAILURE).bind(id.uuid()).bind(destination);
-        let statement = statement.bind(id_at(since.as_millisecond()));
+        let statement = statement.bind(id_at(since.as_millisecond())).bind(Uuid::max());
         let row = statement.fetch_optional(snapshot.connection()).await?;
         snapshot.release().await?;
         let Some(row) = row else { return Ok(None) };

@@ -15,8 +15,10 @@ const MINUTE: Duration = Duration::from_secs(60);
 fn result(claimed: &ClaimedDelivery, next: NextState) -> AttemptResult {
     AttemptResult {
         event_id: claimed.event_id,
+        integration_id: claimed.integration_id,
         destination: "orders".to_owned(),
         lease_id: claimed.lease_id,
+        attempt_no: claimed.attempts + 1,
         budget_start: claimed.budget_start,
         replay_request_id: None,
         triggered_by: claimed.triggered_by,

@@ -332,7 +332,7 @@ async fn every_day_has_the_indexes_of_searches() {
         ("events", "events_type"),
         ("events", "events_external"),
         ("deliveries", "deliveries_failed_destination"),
-        ("delivery_attempts", "delivery_attempts_integration"),
+        ("delivery_attempts", "delivery_attempts_shared"),
     ] {
         let days =
             count(&format!("SELECT count(*) FROM pg_inherits WHERE inhparent = '{table}'::regclass")).await;

@@ -176,31 +176,13 @@ impl Api {
     /// Records the outcome of a claimed delivery, and settles its replay, as a worker does. Returns whether it was
     /// accepted.
     pub(crate) async fn finish(&self, claimed: &ClaimedDelivery, destination: &str, next: NextState) -> bool {
-        let failed = next != NextState::Succeeded;
-        let result = AttemptResult {
-            event_id: claimed.event_id,
-            destination: destination.to_owned(),
-            lease_id: claimed.lease_id,
-            budget_start: claimed.budget_start,
-            replay_request_id: claimed.replay_request_id,
-            triggered_by: claimed.triggered_by,
-            scheduled_at: claimed.queued_at,
-            started_at: claimed.started_at,
-            next,
-            next_if_replayed: if next == NextState::Failed {
-                NextState::RetryAfter(Duration::ZERO)
-            } else {
-                next
-            },
-            counts: true,
-            http_status: Some(if failed { 500 } else { 200 }),
-            response_body: Some("answered".into()),
-            error_message: failed.then(|| "HTTP 500".into()),
-            duration_ms: 12,
-        };
+        self.record(&[result(claimed, destination, next)]).await == 1
+    }
+
+    /// Records results in one commit. Returns how many were accepted.
+    pub(crate) async fn record(&self, results: &[AttemptResult]) -> usize {
         let mut connection = DedicatedConnection::new(self.db.clone());
-        let recorded = record(&mut connection, &[result]).await.expect("a commit");
-        !recorded.is_empty()
+        record(&mut connection, results).await.expect("a commit").len()
     }
 
     /// Claims a delivery and records its outcome.
@@ -233,6 +215,34 @@ impl Api {
 /// An hour from now: due, but not yet.
 pub(crate) fn later() -> NextState {
     NextState::RetryAfter(Duration::from_secs(3600))
+}
+
+/// What a worker has to record of a claimed delivery.
+pub(crate) fn result(claimed: &ClaimedDelivery, destination: &str, next: NextState) -> AttemptResult {
+    let failed = next != NextState::Succeeded;
+    AttemptResult {
+        event_id: claimed.event_id,
+        integration_id: claimed.integration_id,
+        destination: destination.to_owned(),
+        lease_id: claimed.lease_id,
+        attempt_no: claimed.attempts + 1,
+        budget_start: claimed.budget_start,
+        replay_request_id: claimed.replay_request_id,
+        triggered_by: claimed.triggered_by,
+        scheduled_at: claimed.queued_at,
+        started_at: claimed.started_at,
+        next,
+        next_if_replayed: if next == NextState::Failed {
+            NextState::RetryAfter(Duration::ZERO)
+        } else {
+            next
+        },
+        counts: true,
+        http_status: Some(if failed { 500 } else { 200 }),
+        response_body: Some("answered".into()),
+        error_message: failed.then(|| "HTTP 500".into()),
+        duration_ms: 12,
+    }
 }
 
 pub(crate) fn state(db: Database, replays: Arc<Notify>) -> ManagementState {

@@ -266,9 +266,9 @@ async fn deliveries_that_are_not_published_at_once_are_due_or_held() {
 #[tokio::test]
 async fn each_value_of_a_result_is_stored_in_its_column() {
     let api = Api::start().await;
-    let integration = api.integration("acme", &["orders"]).await;
     let mut results = Vec::new();
     for number in 0..2_u8 {
+        let integration = api.integration(&format!("acme-{number}"), &["orders"]).await;
         let id = api.store(event(integration)).await;
         let claimed = api.claim(id, "orders").await;
         let time = |seconds| {
@@ -277,8 +277,10 @@ async fn each_value_of_a_result_is_stored_in_its_column() {
         };
         results.push(AttemptResult {
             event_id: claimed.event_id,
+            integration_id: claimed.integration_id,
             destination: "orders".into(),
             lease_id: claimed.lease_id,
+            attempt_no: claimed.attempts + 1,
             budget_start: claimed.budget_start,
             replay_request_id: claimed.replay_request_id,
             triggered_by: if number == 0 { Trigger::Webhook } else { Trigger::Retry },
@@ -345,7 +347,7 @@ async fn each_value_of_a_result_is_stored_in_its_column() {
         let expected = json!({
             "id": true,
             "event_id": id,
-            "integration_id": integration,
+            "integration_id": result.integration_id.uuid(),
             "destination": result.destination,
             "attempt_no": 1,
             "succeeded": false,
@@ -356,6 +358,8 @@ async fn each_value_of_a_result_is_stored_in_its_column() {
             "triggered_by": if is_replayed { "replay" } else { result.triggered_by.as_str() },
             "scheduled_at": result.scheduled_at.as_second(),
             "started_at": result.started_at.as_second(),
+            "indexed_attempts": 1,
+            "indexed_event_ids": null,
         });
         assert_eq!(attempt, expected);
         let audited = api

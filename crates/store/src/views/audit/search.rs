@@ -4,8 +4,8 @@ use sqlx::postgres::PgRow;
 
 use super::derived::{Derived, ids_of_rows, is_near, is_webhook, processed_entry, received_entry};
 use super::{AuditEntryRow, AuditFilter, count, integration_of_entry, is_listed, oldest_about};
-use crate::columns::is_any_integration;
 use crate::database::Database;
+use crate::deliveries::indexed_attempts;
 use crate::error::Result;
 use crate::events::index::indexed_ids;
 use crate::views::id_time::id_window;
@@ -122,8 +122,7 @@ const SEARCH: &str = search_statement!(
                 AND t.id >= $7 AND t.id < $8 AND ($9::uuid IS NULL OR t.id < $9)"
 );
 
-// Of the events and attempts only those of the integrations are read, along the indexes events_integration and delivery_attempts_integration (see
-// [`Slice`]).
+// Of the events and attempts only those of the integrations are read, along the indexes events_integration and delivery_attempts_shared (see [`Slice`]).
 const SEARCH_INTEGRATIONS: &str = search_statement!(
     "search_audit_entries_of_integrations",
     concat!(
@@ -146,14 +145,15 @@ const SEARCH_INTEGRATIONS: &str = search_statement!(
             WHERE $11"
     ),
     concat!(
-        "unnest($6::uuid[]) AS integration (id) CROSS JOIN LATERAL (
-                SELECT t.* FROM delivery_attempts t
-                WHERE t.",
-        is_any_integration!(),
+        "unnest($6::uuid[]) AS integration (id) CROSS JOIN (VALUES (true)) AS outcome (succeeded) CROSS JOIN LATERAL (
+                ",
+        indexed_attempts!(
+            "$7",
+            "LEAST($8, $9)",
+            "a.id >= $7 AND a.id < $8 AND ($9::uuid IS NULL OR a.id < $9)",
+            "$10"
+        ),
         "
-                    AND (t.integration_id, t.succeeded, t.id) >= (integration.id, true, $7)
-                    AND (t.integration_id, t.succeeded, t.id) < (integration.id, true, LEAST($8, $9))
-                ORDER BY t.integration_id DESC, t.succeeded DESC, t.id DESC LIMIT $10
             ) AS t
             WHERE $12"
     )
