@@ -72,6 +72,31 @@ async fn days_of_before_get_the_index_of_what_is_held_in_the_background() {
     assert_eq!(platform.count(HELD_INDEX).await, 1);
 }
 
+#[tokio::test]
+async fn the_index_of_attempts_of_before_is_dropped_when_every_day_has_the_one_in_its_place() {
+    let platform = platform_with_retention(30).await;
+    assert_eq!(platform.count(ATTEMPT_INDEXES).await, 1, "a new installation has one alone");
+    platform
+        .database
+        .execute(
+            "DROP INDEX delivery_attempts_shared;
+            CREATE INDEX delivery_attempts_shared ON ONLY delivery_attempts (integration_id, succeeded, id_slot(id))
+                INCLUDE (id, indexed_attempts) WHERE indexed_attempts > 0;
+            CREATE INDEX delivery_attempts_integration ON delivery_attempts (integration_id, succeeded, id)",
+        )
+        .await;
+    wait_until("the index to be replaced", async || {
+        drop_expired(&platform, LONGEST).await;
+        let valid = platform.count(&format!("{ATTEMPT_INDEXES} AND indisvalid")).await;
+        valid == 1 && platform.count(ATTEMPT_INDEXES).await == 1
+    })
+    .await;
+}
+
+/// The indexes of attempts by integration.
+const ATTEMPT_INDEXES: &str = "SELECT count(*) FROM pg_index
+    WHERE indexrelid IN (to_regclass('delivery_attempts_integration'), to_regclass('delivery_attempts_shared'))";
+
 /// 1 when every partition has the index: that of the whole table is valid then.
 const HELD_INDEX: &str =
     "SELECT count(*) FROM pg_index WHERE indexrelid = 'deliveries_held'::regclass AND indisvalid";
@@ -86,6 +111,9 @@ const PACE: Duration = Duration::from_millis(20);
 const LONG_WAITS: &str = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
     WHERE datname = current_database() AND locktype = 'relation' AND NOT granted
         AND waitstart < clock_timestamp() - interval '1 second'";
+
+/// The attempts that the index by integration has, whichever version recorded them.
+const ATTEMPTS_FOUND: &str = "SELECT sum(indexed_attempts) FROM delivery_attempts WHERE indexed_attempts > 0";
 
 /// Returns the statement by which the release before stores events, so many days ahead.
 fn store_before(events: usize, days: u8) -> String {
@@ -182,6 +210,7 @@ async fn nothing_is_missing_after_an_upgrade_under_load_and_nobody_waits_long_fo
         // Dropped and built in the background.
         platform.wait_for_count(INDEXES_OF_KEYS, 1).await;
         platform.wait_for_count(HELD_INDEX, 1).await;
+        platform.wait_for_count(ATTEMPT_INDEXES, 1).await;
         is_over.store(true, Ordering::Relaxed);
         processes
     };
@@ -194,6 +223,8 @@ async fn nothing_is_missing_after_an_upgrade_under_load_and_nobody_waits_long_fo
         stored + POSTED - recorded,
         "each that was not recorded before"
     );
+    let found = database.count(ATTEMPTS_FOUND).await;
+    assert_eq!(found.cast_unsigned(), stored + POSTED, "each attempt is found through the index");
     let ahead = "SELECT count(*) FROM events WHERE id >= uuidv7_floor(current_date + 2)";
     assert!(database.count(ahead).await > 0, "some are in a partition of now");
 }
