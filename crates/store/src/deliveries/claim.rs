@@ -240,7 +240,8 @@ macro_rules! sent_payload {
 //
 // It must not name event_requests: a generic plan locks all of its partitions for each statement, and few events share a request.
 //
-// The states are text here, and no column of an index is changed, so that the update stays heap-only.
+// The states are text here, and no column of an index is changed, so that the update stays heap-only. Not set is updated_at: started_at says the same,
+// and is before it in the row, of which the log has all from the first to the last column that is changed.
 static CLAIM: DailyStatement = DailyStatement::new(CLAIM_TEMPLATE, &["deliveries", "events"]);
 
 const CLAIM_TEMPLATE: &str = concat!(
@@ -250,8 +251,7 @@ const CLAIM_TEMPLATE: &str = concat!(
         SET status = 'processing',
             lease_id = $5,
             lease_until = now() + make_interval(secs => $6),
-            started_at = now(),
-            updated_at = now()
+            started_at = now()
         WHERE d.event_id = ANY($1)
             AND d.event_id BETWEEN $2 AND $3
             AND d.destination = $4

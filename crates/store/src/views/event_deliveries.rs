@@ -32,7 +32,8 @@ const DELIVERIES: &str = concat!(
     "/* views::deliveries_of_event */
     SELECT d.destination, d.status::text AS status, ",
     is_filtered!(),
-    " AS is_filtered, d.attempts, d.last_error, d.started_at, d.finished_at, d.updated_at
+    " AS is_filtered, d.attempts, d.last_error, d.started_at, d.finished_at,
+        GREATEST(d.updated_at, d.started_at) AS updated_at
     FROM deliveries d WHERE d.event_id = $1 ORDER BY d.destination"
 );
 

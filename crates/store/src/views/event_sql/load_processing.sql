@@ -8,7 +8,7 @@ CROSS JOIN LATERAL (
         COALESCE(sum(d.attempts), 0)::bigint AS attempts,
         (array_agg(d.last_error ORDER BY d.updated_at DESC)
             FILTER (WHERE d.last_error IS NOT NULL AND d.status <> 'succeeded'))[1] AS last_error,
-        max(d.updated_at) AS updated_at
+        max(GREATEST(d.updated_at, d.started_at)) AS updated_at
     FROM deliveries d WHERE d.event_id = e.id
 ) AS delivered
 CROSS JOIN LATERAL (
