@@ -23,7 +23,7 @@ FROM (
     ) AS steady
 ) AS times;
 
--- The entries of a batch, as the module events::index makes them: of up to 10 events of a slot of time.
+-- The entries of a batch, as the modules events::index and deliveries::attempt_index make them: of up to 10 events of a slot of time, or their attempts.
 CREATE TEMPORARY TABLE entries AS
 SELECT id, CASE WHEN place % 10 = 1 THEN count(*) OVER batch ELSE 0 END AS indexed_events,
     CASE WHEN place % 10 = 1 THEN nullif(array_agg(id) OVER (batch ORDER BY id ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING), '{}') END
@@ -75,9 +75,12 @@ FROM history CROSS JOIN (SELECT id FROM integrations WHERE name = :'integration'
 ORDER BY n;
 
 INSERT INTO delivery_attempts (id, event_id, integration_id, destination, attempt_no, succeeded, http_status, response_body,
-    duration_ms, triggered_by, scheduled_at, started_at)
-SELECT overlay(history.id::text placing 'a' from 36)::uuid, history.id, integration.id, 'sink', 1, true, 200, '', 1, 'webhook', at, at
-FROM history CROSS JOIN (SELECT id FROM integrations WHERE name = :'integration' AND deleted_at IS NULL) AS integration
+    duration_ms, triggered_by, scheduled_at, started_at, indexed_attempts, indexed_event_ids)
+SELECT overlay(history.id::text placing 'a' from 36)::uuid, history.id, integration.id, 'sink', 1, true, 200, '', 1, 'webhook', at, at,
+    CASE WHEN entries.id IS NULL THEN 1 ELSE nullif(entries.indexed_events, 0) END, entries.indexed_ids
+FROM history
+LEFT JOIN entries ON entries.id = history.id
+CROSS JOIN (SELECT id FROM integrations WHERE name = :'integration' AND deleted_at IS NULL) AS integration
 ORDER BY n;
 
 \endif
