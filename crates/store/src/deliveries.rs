@@ -16,7 +16,9 @@ pub(crate) mod end;
 mod removals;
 
 pub use abandoned::take_abandoned;
-pub(crate) use attempt_index::{indexed_attempts, is_attempts_entry};
+pub(crate) use attempt_index::{
+    indexed_attempts, is_attempt_entry, is_attempt_entry_of_slot, is_attempt_of_slice,
+};
 pub use claim::{ClaimedDelivery, ClaimingDestination, CloudEventFields, claim, long_payload};
 pub use due::{
     LostDeliveries, QueueBacklog, RequeuedDelivery, Wait, backlogs, find_lost, give_back, queued_counts,

@@ -31,7 +31,7 @@ pub(super) fn entries(batch: &[AttemptResult], ids: &[Uuid]) -> Vec<IndexEntry> 
 
 /// The condition on entries `l` of `integration.id` and `outcome.succeeded`: their slots are compared with those of `$first` and `$last`, as a row and by
 /// nothing else, for the reason of [`crate::events::index::is_entry`].
-macro_rules! is_attempts_entry {
+macro_rules! is_attempt_entry {
     ($after:literal, $first:expr, $before:literal, $last:expr) => {
         concat!(
             "l.indexed_attempts > 0
@@ -48,12 +48,23 @@ macro_rules! is_attempts_entry {
         )
     };
 }
-pub(crate) use is_attempts_entry;
+pub(crate) use is_attempt_entry;
 
-/// The attempts `a` of `integration.id` and `outcome.succeeded`, the latest first. `$first` to `$last` are bounds for slots, and `$within` is the
-/// condition on an id `a.id`.
+/// The condition on those entries of the slot of an id. It has no lower bound to go past: in a comparison of rows only the first column ends a walk.
+macro_rules! is_attempt_entry_of_slot {
+    ($id:expr) => {
+        concat!(
+            "l.indexed_attempts > 0 AND l.integration_id = integration.id AND l.succeeded = outcome.succeeded AND id_slot(l.id) = id_slot(",
+            $id,
+            ")"
+        )
+    };
+}
+pub(crate) use is_attempt_entry_of_slot;
+
+/// The attempts `a` of entries `l`, the latest first. `$is_meant` is one of the conditions on entries, and what else holds of an id `a.id`.
 macro_rules! indexed_attempts {
-    ($first:expr, $last:expr, $within:expr, $rows:expr) => {
+    ($is_meant:expr, $rows:expr) => {
         concat!(
             "SELECT a.* FROM delivery_attempts l CROSS JOIN LATERAL unnest(l.event_id || l.indexed_event_ids) AS m (event_id)
                     CROSS JOIN LATERAL (
@@ -62,10 +73,7 @@ macro_rules! indexed_attempts {
                         OFFSET 0
                     ) AS a
                     WHERE ",
-            $crate::deliveries::is_attempts_entry!(">=", $first, "<=", $last),
-            "
-                        AND ",
-            $within,
+            $is_meant,
             "
                     ORDER BY l.integration_id DESC, l.succeeded DESC, id_slot(l.id) DESC, a.id DESC LIMIT ",
             $rows
@@ -73,3 +81,14 @@ macro_rules! indexed_attempts {
     };
 }
 pub(crate) use indexed_attempts;
+
+/// The condition on entries `l`, and on attempts `a` of them, of a slice: $7 the first id, $8 the end of the ids, $9 the id to go on after.
+macro_rules! is_attempt_of_slice {
+    () => {
+        concat!(
+            $crate::deliveries::is_attempt_entry!(">=", "$7", "<=", "LEAST($8, $9)"),
+            " AND a.id >= $7 AND a.id < $8 AND ($9::uuid IS NULL OR a.id < $9)"
+        )
+    };
+}
+pub(crate) use is_attempt_of_slice;

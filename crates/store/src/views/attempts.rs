@@ -16,7 +16,7 @@ use super::snapshot::Snapshot;
 use super::walk::{Slice, WalkedPage, walk_to_page};
 use crate::columns::Columns;
 use crate::database::Database;
-use crate::deliveries::{indexed_attempts, is_attempts_entry};
+use crate::deliveries::{indexed_attempts, is_attempt_entry, is_attempt_entry_of_slot, is_attempt_of_slice};
 use crate::error::{Error, Result};
 
 /// One HTTP request of a delivery.
@@ -174,12 +174,7 @@ macro_rules! attempts_of_integrations {
                 CROSS JOIN (VALUES (true), (false)) AS outcome (succeeded)
                 CROSS JOIN LATERAL (
                     ",
-            indexed_attempts!(
-                "$7",
-                "LEAST($8, $9)",
-                "a.id >= $7 AND a.id < $8 AND ($9::uuid IS NULL OR a.id < $9)",
-                "$10"
-            ),
+            indexed_attempts!(is_attempt_of_slice!(), "$10"),
             "
                 ) AS a
                 WHERE $4::boolean IS NULL OR outcome.succeeded = $4
@@ -199,20 +194,26 @@ const COUNT_INTEGRATIONS: &str = concat!(
         SELECT sum(entry.attempts) AS attempts FROM (
             SELECT l.indexed_attempts AS attempts FROM delivery_attempts l
             WHERE ",
-    is_attempts_entry!(">", "$7", "<", "$8"),
+    is_attempt_entry!(">", "$7", "<", "$8"),
     "
             ORDER BY l.integration_id DESC, l.succeeded DESC, id_slot(l.id) DESC LIMIT $10
         ) AS entry
         UNION ALL
         SELECT count(*) FROM (
             ",
-    indexed_attempts!("$7", "$7", "a.id >= $7 AND a.id < $8", "$10"),
+    indexed_attempts!(concat!(is_attempt_entry_of_slot!("$7"), " AND a.id >= $7 AND a.id < $8"), "$10"),
     "
         ) AS first
         UNION ALL
         SELECT count(*) FROM (
             ",
-    indexed_attempts!("$8", "$8", "a.id >= $7 AND a.id < $8 AND id_slot($7) <> id_slot($8)", "$10"),
+    indexed_attempts!(
+        concat!(
+            is_attempt_entry_of_slot!("$8"),
+            " AND a.id >= $7 AND a.id < $8 AND id_slot($7) <> id_slot($8)"
+        ),
+        "$10"
+    ),
     "
         ) AS last
     ) AS counted

@@ -107,7 +107,11 @@ const LAST_FAILURE: &str = concat!(
     SELECT a.id, a.http_status, left(a.error_message, 300) AS error_message
     FROM (VALUES ($1::uuid)) AS integration (id) CROSS JOIN (VALUES (false)) AS outcome (succeeded) CROSS JOIN LATERAL (
         ",
-    indexed_attempts!("$3", "$4", "l.destination = $2 AND a.id >= $3", "1"),
+    indexed_attempts!(
+        "l.indexed_attempts > 0 AND l.integration_id = integration.id AND l.succeeded = outcome.succeeded
+                        AND id_slot(l.id) >= id_slot($3) AND l.destination = $2 AND a.id >= $3",
+        "1"
+    ),
     "
     ) AS a"
 );
@@ -190,7 +194,7 @@ pub async fn load_last_failure(
         let mut snapshot = Snapshot::take(db).await?;
         snapshot.walk_for(Duration::from_secs(1)).await?;
         let statement = sqlx::query(LAST_FAILURE).bind(id.uuid()).bind(destination);
-        let statement = statement.bind(id_at(since.as_millisecond())).bind(Uuid::max());
+        let statement = statement.bind(id_at(since.as_millisecond()));
         let row = statement.fetch_optional(snapshot.connection()).await?;
         snapshot.release().await?;
         let Some(row) = row else { return Ok(None) };

@@ -2,6 +2,8 @@
 
 use axum::http::StatusCode;
 use grapnel_core::delivery::state::NextState;
+use jiff::Timestamp;
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::harness::{Api, NOTHING, event, for_destinations, later};
@@ -111,4 +113,21 @@ async fn attempts_and_errors_are_summed_up() {
     assert_eq!(after["processingAttempts"], 3);
     assert!(after["lastError"].is_null());
     assert!(after["updatedAt"].as_str() >= before["updatedAt"].as_str());
+}
+
+#[tokio::test]
+async fn a_claim_is_a_change_of_the_event_and_of_the_delivery() {
+    let api = Api::start().await;
+    let integration = api.integration("acme", &["orders"]).await;
+    let id = api.store(event(integration)).await;
+    api.execute("UPDATE deliveries SET updated_at = now() - interval '1 minute'").await;
+    let claimed = api.claim(id, "orders").await;
+    let is_of_claim = |time: &Value| {
+        let time: Timestamp = time.as_str().expect("a time").parse().expect("a time");
+        assert_eq!(time.as_millisecond(), claimed.started_at.as_millisecond());
+    };
+    is_of_claim(&api.get("/events").await.expect(StatusCode::OK).data()[0]["updatedAt"]);
+    let record = api.get(&format!("/events/{id}")).await.expect(StatusCode::OK).json;
+    is_of_claim(&record["data"]["event"]["updatedAt"]);
+    is_of_claim(&record["data"]["deliveries"][0]["updatedAt"]);
 }

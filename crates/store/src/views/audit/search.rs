@@ -5,7 +5,7 @@ use sqlx::postgres::PgRow;
 use super::derived::{Derived, ids_of_rows, is_near, is_webhook, processed_entry, received_entry};
 use super::{AuditEntryRow, AuditFilter, count, integration_of_entry, is_listed, oldest_about};
 use crate::database::Database;
-use crate::deliveries::indexed_attempts;
+use crate::deliveries::{indexed_attempts, is_attempt_of_slice};
 use crate::error::Result;
 use crate::events::index::indexed_ids;
 use crate::views::id_time::id_window;
@@ -147,12 +147,7 @@ const SEARCH_INTEGRATIONS: &str = search_statement!(
     concat!(
         "unnest($6::uuid[]) AS integration (id) CROSS JOIN (VALUES (true)) AS outcome (succeeded) CROSS JOIN LATERAL (
                 ",
-        indexed_attempts!(
-            "$7",
-            "LEAST($8, $9)",
-            "a.id >= $7 AND a.id < $8 AND ($9::uuid IS NULL OR a.id < $9)",
-            "$10"
-        ),
+        indexed_attempts!(is_attempt_of_slice!(), "$10"),
         "
             ) AS t
             WHERE $12"
