@@ -20,8 +20,8 @@ BEGIN
 END $$;
 
 SELECT execute_with_short_waits('ALTER TABLE delivery_attempts
-    ADD COLUMN indexed_attempts smallint DEFAULT 1,     -- found through its entry; NULL: it is found through another one''s
-    ADD COLUMN indexed_event_ids uuid[]                 -- the events of the others of these');
+    ADD COLUMN indexed_attempts smallint NOT NULL DEFAULT 1,    -- found through its entry; 0: it is found through another one''s
+    ADD COLUMN indexed_event_ids uuid[]                         -- the events of the others of these');
 
 SELECT create_index_ahead('delivery_attempts', 'delivery_attempts_shared', '_shared',
     '(integration_id, succeeded, id_slot(id)) INCLUDE (id, indexed_attempts) WHERE indexed_attempts > 0');

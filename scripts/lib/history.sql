@@ -77,7 +77,7 @@ ORDER BY n;
 INSERT INTO delivery_attempts (id, event_id, integration_id, destination, attempt_no, succeeded, http_status, response_body,
     duration_ms, triggered_by, scheduled_at, started_at, indexed_attempts, indexed_event_ids)
 SELECT overlay(history.id::text placing 'a' from 36)::uuid, history.id, integration.id, 'sink', 1, true, 200, '', 1, 'webhook', at, at,
-    CASE WHEN entries.id IS NULL THEN 1 ELSE nullif(entries.indexed_events, 0) END, entries.indexed_ids
+    coalesce(entries.indexed_events, 1), entries.indexed_ids
 FROM history
 LEFT JOIN entries ON entries.id = history.id
 CROSS JOIN (SELECT id FROM integrations WHERE name = :'integration' AND deleted_at IS NULL) AS integration

@@ -17,7 +17,7 @@ mod removals;
 
 pub use abandoned::take_abandoned;
 pub(crate) use attempt_index::{
-    indexed_attempts, is_attempt_entry, is_attempt_entry_of_slot, is_attempt_of_slice,
+    indexed_attempts, is_attempt_entry, is_attempt_entry_at, is_attempt_of_slice,
 };
 pub use claim::{ClaimedDelivery, ClaimingDestination, CloudEventFields, claim, long_payload};
 pub use due::{

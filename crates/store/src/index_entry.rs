@@ -1,8 +1,8 @@
 //! Entries of an index that each stand for several rows of a batch.
 //!
 //! Each index costs every row an insertion. So the rows of a batch that have the same key of the index, of which the last part is a slot of time, share
-//! an entry: that of the row which *leads* them. It has their number, and what the others are found by. The number of these is 0 or NULL, and the index
-//! has only rows with a number above 0. Whoever stores a row by itself, as processes of before do, has an entry for it: that is the default of the columns.
+//! an entry: that of the row which *leads* them. It has their number, and what the others are found by. The number of these is 0, and the index has
+//! only rows with a number above 0. Whoever stores a row by itself, as processes of before do, has an entry for it: that is the default of the columns.
 //!
 //! A slot is what the first 44 bits of an id tell, 16 ms: enough for a batch, and few to be sorted. The entries are in the order of their slots, so what
 //! is read along them is too, and within a slot the ids are sorted.

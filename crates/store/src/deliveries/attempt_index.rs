@@ -50,17 +50,20 @@ macro_rules! is_attempt_entry {
 }
 pub(crate) use is_attempt_entry;
 
-/// The condition on those entries of the slot of an id. It has no lower bound to go past: in a comparison of rows only the first column ends a walk.
-macro_rules! is_attempt_entry_of_slot {
-    ($id:expr) => {
+/// The condition on those entries whose slot compares so with that of an id. Compared by columns, a walk ends where they do: of a row only the first
+/// column ends it. It is for few of them, since the planner may sort what it finds.
+macro_rules! is_attempt_entry_at {
+    ($comparison:literal, $id:literal) => {
         concat!(
-            "l.indexed_attempts > 0 AND l.integration_id = integration.id AND l.succeeded = outcome.succeeded AND id_slot(l.id) = id_slot(",
+            "l.indexed_attempts > 0 AND l.integration_id = integration.id AND l.succeeded = outcome.succeeded AND id_slot(l.id) ",
+            $comparison,
+            " id_slot(",
             $id,
             ")"
         )
     };
 }
-pub(crate) use is_attempt_entry_of_slot;
+pub(crate) use is_attempt_entry_at;
 
 /// The attempts `a` of entries `l`, the latest first. `$is_meant` is one of the conditions on entries, and what else holds of an id `a.id`.
 macro_rules! indexed_attempts {

@@ -16,7 +16,7 @@ use super::snapshot::Snapshot;
 use super::walk::{Slice, WalkedPage, walk_to_page};
 use crate::columns::Columns;
 use crate::database::Database;
-use crate::deliveries::{indexed_attempts, is_attempt_entry, is_attempt_entry_of_slot, is_attempt_of_slice};
+use crate::deliveries::{indexed_attempts, is_attempt_entry, is_attempt_entry_at, is_attempt_of_slice};
 use crate::error::{Error, Result};
 
 /// One HTTP request of a delivery.
@@ -201,7 +201,7 @@ const COUNT_INTEGRATIONS: &str = concat!(
         UNION ALL
         SELECT count(*) FROM (
             ",
-    indexed_attempts!(concat!(is_attempt_entry_of_slot!("$7"), " AND a.id >= $7 AND a.id < $8"), "$10"),
+    indexed_attempts!(concat!(is_attempt_entry_at!("=", "$7"), " AND a.id >= $7 AND a.id < $8"), "$10"),
     "
         ) AS first
         UNION ALL
@@ -209,7 +209,7 @@ const COUNT_INTEGRATIONS: &str = concat!(
             ",
     indexed_attempts!(
         concat!(
-            is_attempt_entry_of_slot!("$8"),
+            is_attempt_entry_at!("=", "$8"),
             " AND a.id >= $7 AND a.id < $8 AND id_slot($7) <> id_slot($8)"
         ),
         "$10"

@@ -17,7 +17,7 @@ use super::id_time::{id_at, time_of_id};
 use super::snapshot::Snapshot;
 use crate::columns::Columns;
 use crate::database::Database;
-use crate::deliveries::indexed_attempts;
+use crate::deliveries::{indexed_attempts, is_attempt_entry_at};
 use crate::error::Result;
 
 /// The unfinished deliveries of a destination that are counted.
@@ -108,8 +108,7 @@ const LAST_FAILURE: &str = concat!(
     FROM (VALUES ($1::uuid)) AS integration (id) CROSS JOIN (VALUES (false)) AS outcome (succeeded) CROSS JOIN LATERAL (
         ",
     indexed_attempts!(
-        "l.indexed_attempts > 0 AND l.integration_id = integration.id AND l.succeeded = outcome.succeeded
-                        AND id_slot(l.id) >= id_slot($3) AND l.destination = $2 AND a.id >= $3",
+        concat!(is_attempt_entry_at!(">=", "$3"), " AND l.destination = $2 AND a.id >= $3"),
         "1"
     ),
     "
