@@ -147,13 +147,6 @@ macro_rules! search_statement {
     };
 }
 
-/// The number of rows of a source, as a slice has them.
-macro_rules! count_statement {
-    ($name:literal, $source:expr) => {
-        concat!("/* views::", $name, " */ SELECT count(*) FROM (", $source, ") AS counted")
-    };
-}
-
 /// `$7` the first id, `$8` the end of the ids, `$9` the id to go on after, `$10` the rows. With the event's id, one partition is read. Failed attempts
 /// have an index of their own.
 macro_rules! all_attempts {
@@ -221,7 +214,9 @@ const COUNT_INTEGRATIONS: &str = concat!(
 );
 
 const SEARCH: &str = search_statement!("search_attempts", all_attempts!());
-const COUNT: &str = count_statement!("count_searched_attempts", all_attempts!());
+/// The number of rows, as a slice has them.
+const COUNT: &str =
+    concat!("/* views::count_searched_attempts */ SELECT count(*) FROM (", all_attempts!(), ") AS counted");
 const SEARCH_INTEGRATIONS: &str =
     search_statement!("search_attempts_of_integrations", attempts_of_integrations!());
 
